@@ -1,0 +1,134 @@
+//! Memory that the kernel may read from while we do something else: aligned to a block, and moved, never copied.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use crate::limits::BLOCK_BYTES;
+
+/// Zeroed bytes on a block boundary, with a length that grows up to the capacity. What lies between length and
+/// capacity is always zero, so that padding costs nothing.
+pub struct Buffer {
+    start: NonNull<u8>,
+    /// Bytes in use.
+    length: usize,
+    /// Bytes allocated: a multiple of a block, at least one.
+    capacity: usize,
+}
+
+// SAFETY: the buffer owns its memory; nothing else points to it.
+unsafe impl Send for Buffer {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// An empty buffer that holds at least `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Buffer {
+        let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
+        let layout = layout(capacity);
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Buffer { start, length: 0, capacity }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Appends bytes. Panics if they do not fit: the caller counted wrong.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        assert!(end <= self.capacity, "{end} bytes do not fit a buffer of {}", self.capacity);
+        // SAFETY: the range lies within the allocation, and `bytes` cannot overlap memory that we borrow mutably.
+        unsafe { self.start.add(self.length).copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        self.length = end;
+    }
+
+    /// Appends zeros until the length is a multiple of `alignment`. Panics if they do not fit.
+    pub fn pad_to(&mut self, alignment: usize) {
+        let end = self.length.next_multiple_of(alignment);
+        assert!(end <= self.capacity, "{end} bytes do not fit a buffer of {}", self.capacity);
+        self.length = end;
+    }
+
+    /// Back to empty, for use again: what was used is zeroed.
+    pub fn clear(&mut self) {
+        self.fill(0);
+        self.length = 0;
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `length` bytes from `start` on are allocated and initialised.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and we are borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `with_capacity` with this very layout.
+        unsafe { dealloc(self.start.as_ptr(), layout(self.capacity)) };
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Buffer({} of {} bytes)", self.length, self.capacity)
+    }
+}
+
+/// Buffers that came back, kept for the next batch up to a bound in bytes.
+#[derive(Debug)]
+pub struct BufferPool {
+    free: Vec<Buffer>,
+    /// The capacities of `free`, added up; at most `free_bytes_max`.
+    free_bytes: usize,
+    free_bytes_max: usize,
+}
+
+impl BufferPool {
+    pub fn new(free_bytes_max: usize) -> BufferPool {
+        BufferPool { free: Vec::new(), free_bytes: 0, free_bytes_max }
+    }
+
+    /// An empty buffer of at least this capacity: the smallest free one that fits, or a new one.
+    pub fn take(&mut self, capacity: usize) -> Buffer {
+        let fitting = (0..self.free.len())
+            .filter(|&at| self.free[at].capacity() >= capacity)
+            .min_by_key(|&at| self.free[at].capacity());
+        match fitting {
+            Some(at) => {
+                let buffer = self.free.swap_remove(at);
+                self.free_bytes -= buffer.capacity();
+                buffer
+            }
+            None => Buffer::with_capacity(capacity.next_power_of_two()),
+        }
+    }
+
+    /// Takes a buffer back; beyond the bound it is freed.
+    pub fn put(&mut self, mut buffer: Buffer) {
+        if self.free_bytes + buffer.capacity() > self.free_bytes_max {
+            return;
+        }
+        buffer.clear();
+        self.free_bytes += buffer.capacity();
+        self.free.push(buffer);
+    }
+}
+
+fn layout(capacity: usize) -> Layout {
+    Layout::from_size_align(capacity, BLOCK_BYTES).expect("a block is a power of two, and buffers are bounded")
+}

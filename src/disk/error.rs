@@ -1,0 +1,85 @@
+//! An I/O error with its place.
+
+use std::fmt;
+use std::io;
+
+/// What was asked of the disk when it failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    List,
+    Create,
+    Open,
+    Lock,
+    Length,
+    Read,
+    Write,
+    Flush,
+    Rename,
+    Remove,
+    SyncDirectory,
+    Map,
+    FreeSpace,
+    SetUp,
+}
+
+/// The world failed: an operation on a file, with what the kernel said.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {path}{}: {source}", offset_suffix(.offset))]
+pub struct Error {
+    pub operation: Operation,
+    /// The path as the operator knows it.
+    pub path: String,
+    pub offset: Option<u64>,
+    #[source]
+    pub source: io::Error,
+}
+
+impl Error {
+    pub fn new(operation: Operation, path: impl Into<String>, source: impl Into<io::Error>) -> Error {
+        Error { operation, path: path.into(), offset: None, source: source.into() }
+    }
+
+    pub fn at(mut self, offset: u64) -> Error {
+        self.offset = Some(offset);
+        self
+    }
+
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+
+    /// The disk, or this user's share of it, is full.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// Another process holds the lock.
+    pub fn is_locked(&self) -> bool {
+        self.operation == Operation::Lock && self.kind() == io::ErrorKind::WouldBlock
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Operation::List => "list",
+            Operation::Create => "create",
+            Operation::Open => "open",
+            Operation::Lock => "lock",
+            Operation::Length => "find the length of",
+            Operation::Read => "read",
+            Operation::Write => "write",
+            Operation::Flush => "flush",
+            Operation::Rename => "rename",
+            Operation::Remove => "remove",
+            Operation::SyncDirectory => "flush the directory",
+            Operation::Map => "map",
+            Operation::FreeSpace => "find the free space of",
+            Operation::SetUp => "set up",
+        })
+    }
+}
+
+fn offset_suffix(offset: &Option<u64>) -> String {
+    offset.map(|offset| format!(" at offset {offset}")).unwrap_or_default()
+}

@@ -1,0 +1,90 @@
+//! The only door to files.
+//!
+//! Two halves, both traits, so that everything above runs on real files, on a simulated disk, or on one that fails
+//! on purpose:
+//!
+//! ```text
+//!   start, recovery, preparation              the hot path
+//!   ───────────────────────────▶ Files        ────────────▶ Queue
+//!     create, open, read, sync,                 submit(Write) ... take(Completion)
+//!     rename, map: done on return               a completion without error is on the disk
+//! ```
+//!
+//! What both promise:
+//! - A [`Write`] that completes without an error is **flushed**: it is there after a cut of power. Nothing is said of
+//!   one that has not completed, and nothing of the order in which writes in flight reach the disk.
+//! - A short write is finished, EINTR and EAGAIN without a byte moved are resubmitted; every other error is final.
+//!   **No write and no flush is ever retried after an error**: the kernel may have dropped the data and cleared the
+//!   error. Whoever gets an [`Error`] from a write must stop writing.
+//! - Names are relative to the directory that was opened, of at most two parts, never from outside; links are not
+//!   followed.
+//!
+//! `unsafe` lives in this folder and nowhere else.
+
+mod buffer;
+mod error;
+mod queue;
+
+pub use buffer::{Buffer, BufferPool};
+pub use error::{Error, Operation};
+pub use queue::{Completion, FileId, Queue, Token, Write};
+
+/// What start, recovery and preparation need of files. Every call is done when it returns, and blocks until then.
+///
+/// Reads go past the page cache where the file system can (`O_DIRECT`), so that they tell what the disk holds.
+pub trait Files {
+    /// The read-only view of a file that [`Files::map`] gives.
+    type Map: std::ops::Deref<Target = [u8]>;
+
+    /// The names in a directory (`""` is the root), sorted, directories and files alike.
+    fn list(&self, directory: &str) -> Result<Vec<String>, Error>;
+
+    /// Makes a directory, and its entry durable. It is no error if it exists.
+    fn create_directory(&self, directory: &str) -> Result<(), Error>;
+
+    /// Makes a file that must not exist yet, for reading and writing. Its entry is not durable before
+    /// [`Files::sync_directory`].
+    fn create(&self, name: &str) -> Result<FileId, Error>;
+
+    /// Opens a file for reading and for writing, and takes its lock: an error of kind
+    /// [`std::io::ErrorKind::WouldBlock`] means that another process has it.
+    fn open(&self, name: &str) -> Result<FileId, Error>;
+
+    /// Opens a file for reading, without a lock.
+    fn open_read(&self, name: &str) -> Result<FileId, Error>;
+
+    /// The file's length in bytes.
+    fn length(&self, file: FileId) -> Result<u64, Error>;
+
+    /// Fills `buffer` from `offset` on. Past the end of the file is an error of kind
+    /// [`std::io::ErrorKind::UnexpectedEof`]. Offset and length need not be aligned; aligned is faster.
+    fn read(&self, file: FileId, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
+
+    /// Writes all of `bytes`. Not durable before [`Files::sync`].
+    fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Writes zeros over `offset..offset + bytes`: blocks that are written, not a hole, so that writing them again
+    /// needs no journal. The file grows as needed. Not durable before [`Files::sync`].
+    fn zero(&self, file: FileId, offset: u64, bytes: u64) -> Result<(), Error>;
+
+    /// Flushes a file's data and length (fdatasync).
+    fn sync(&self, file: FileId) -> Result<(), Error>;
+
+    /// Replaces `to` by `from`. Not durable before [`Files::sync_directory`]. Open files keep their id.
+    fn rename(&self, from: &str, to: &str) -> Result<(), Error>;
+
+    /// Removes a file. Not durable before [`Files::sync_directory`].
+    fn remove(&self, name: &str) -> Result<(), Error>;
+
+    /// Makes creates, renames and removals in a directory durable.
+    fn sync_directory(&self, directory: &str) -> Result<(), Error>;
+
+    /// A read-only view of a whole file. The file must not shrink while it lives.
+    fn map(&self, file: FileId) -> Result<Self::Map, Error>;
+
+    /// Bytes that can still be written before the disk is full.
+    fn free_bytes(&self) -> Result<u64, Error>;
+
+    /// Closes a file. Writes in flight to it must have completed.
+    fn close(&self, file: FileId);
+}

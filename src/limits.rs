@@ -1,0 +1,86 @@
+//! Every bound and default that crosses a folder, in one place, tied together by const asserts.
+//!
+//! A bound that only one folder knows about stands in that folder. Units stand last in the names.
+
+use std::time::Duration;
+
+/// Frames start and end on this; every write of the log is a multiple of it. The largest physical block in use.
+pub const BLOCK_BYTES: usize = 4096;
+/// The unit in which a disk tears a write.
+pub const SECTOR_BYTES: usize = 512;
+
+/// The largest record a client may append, and the largest command of the map.
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// The largest request of a client: all its records with their heads.
+pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Records in one request.
+pub const REQUEST_RECORDS_MAX: usize = 1024;
+/// What counts as one entry's fixed cost where a limit is in bytes: its place in queues and caches.
+pub const ENTRY_OVERHEAD_BYTES: usize = 64;
+
+/// The largest frame of the log, header and padding included: one write, one flush.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// Runs in one frame's directory: (group, kind, term) changes within a batch.
+pub const FRAME_RUNS_MAX: usize = 64;
+/// Records in one frame.
+pub const FRAME_RECORDS_MAX: usize = 65_536;
+/// Groups that may share one log.
+pub const GROUPS_MAX: usize = 64;
+/// Writes of the log in flight at once, unless measured otherwise.
+pub const WRITES_IN_FLIGHT_DEFAULT: usize = 1;
+/// The most that may be configured.
+pub const WRITES_IN_FLIGHT_MAX: usize = 8;
+
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Segments that stand zero-filled ahead of use.
+pub const SEGMENTS_READY: usize = 2;
+/// Kept for internal entries (votes need none; no-ops, membership and trims do) when the disk is full.
+pub const SEGMENTS_SPARE: usize = 1;
+
+/// A logical clock tick.
+pub const TICK: Duration = Duration::from_millis(10);
+pub const HEARTBEAT_DEFAULT: Duration = Duration::from_millis(50);
+pub const ELECTION_MIN_DEFAULT: Duration = Duration::from_millis(300);
+pub const ELECTION_MAX_DEFAULT: Duration = Duration::from_millis(600);
+
+/// AppendEntries on their way to one follower.
+pub const FOLLOWER_WINDOW_BYTES: usize = 8 << 20;
+pub const FOLLOWER_WINDOW_MESSAGES: usize = 256;
+/// Entries in one AppendEntries: it must fit one wire frame.
+pub const APPEND_BYTES_MAX: usize = 2 << 20;
+pub const APPEND_ENTRIES_MAX: usize = 16_384;
+/// Entries a leader has accepted and not committed.
+pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
+/// What waits for the core.
+pub const CORE_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// The newest entries, kept in memory for followers and readers.
+pub const TAIL_CACHE_BYTES_MAX: usize = 64 << 20;
+
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+
+/// Answers kept per session, in number and in bytes.
+pub const SESSION_ANSWERS_MAX: usize = 1024;
+pub const SESSION_ANSWER_BYTES_MAX: usize = 1 << 20;
+pub const SESSIONS_MAX: usize = 10_000;
+
+/// How long a client waits for an answer unless told otherwise.
+pub const CLIENT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// A disk operation older than this is lost: a hung disk.
+pub const DISK_OPERATION_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// One frame on the wire: a request, an AppendEntries or a chunk, with its head.
+pub const WIRE_FRAME_BYTES_MAX: usize = 8 << 20;
+pub const MEMBERS_MAX: usize = 15;
+
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES));
+const _: () = assert!(RECORD_BYTES_MAX < REQUEST_BYTES_MAX && REQUEST_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(APPEND_BYTES_MAX + RECORD_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(APPEND_BYTES_MAX + APPEND_ENTRIES_MAX * ENTRY_OVERHEAD_BYTES < WIRE_FRAME_BYTES_MAX);
+const _: () = assert!(REQUEST_BYTES_MAX < WIRE_FRAME_BYTES_MAX);
+const _: () = assert!(APPEND_ENTRIES_MAX <= FRAME_RECORDS_MAX);
+const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(BLOCK_BYTES as u64));
+const _: () = assert!(ELECTION_MIN_DEFAULT.as_millis() >= 2 * HEARTBEAT_DEFAULT.as_millis());
+const _: () = assert!(ELECTION_MAX_DEFAULT.as_millis() > ELECTION_MIN_DEFAULT.as_millis());
+const _: () = assert!(FOLLOWER_WINDOW_BYTES <= UNCOMMITTED_BYTES_MAX && UNCOMMITTED_BYTES_MAX <= TAIL_CACHE_BYTES_MAX);

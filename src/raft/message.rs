@@ -1,0 +1,71 @@
+//! What replicas say to each other.
+//!
+//! Every message names sender, receiver and the sender's term. A reply also echoes the term in which the question
+//! was asked where the answer's meaning depends on it (`asked`), so that an answer to an older self is recognised.
+
+use crate::types::{Entry, Index, LogId, NodeId, Term};
+
+/// One message from a replica to another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    pub from: NodeId,
+    pub to: NodeId,
+    /// The sender's term. For [`Body::PreVote`] the sender's present term, not the one it would stand in.
+    pub term: Term,
+    pub body: Body,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// "Would you vote for me in `next`?" Changes nothing at either end (dissertation §9.6).
+    PreVote { next: Term, last: LogId },
+    PreVoteReply { next: Term, granted: bool },
+    /// RequestVote (§5.2). `transfer` is set when the leader itself asked the candidate to stand: then the receiver
+    /// does not protect a leader that it hears (dissertation §4.2.3).
+    Vote { last: LogId, transfer: bool },
+    VoteReply { granted: bool },
+    /// AppendEntries (§5.3) with entries, or as the probe that finds where the logs part.
+    Append(Append),
+    AppendReply(AppendReply),
+    /// "I still lead." Carries no entries and checks no log; moves the commit index up to what is known to match.
+    Heartbeat { commit: Index, round: Round },
+    HeartbeatReply { round: Round },
+    /// A follower asks for a read index on behalf of its clients. `asked` is a number of the follower's own.
+    ReadIndex { asked: u64 },
+    /// `index` is `None` if the receiver does not lead, or cannot answer yet.
+    ReadIndexReply { asked: u64, index: Option<Index> },
+    /// "Stand for election now" (leadership transfer, dissertation §3.10).
+    StandNow,
+}
+
+/// Numbers a leader's rounds of heartbeats within its term. A reply that carries round r shows that the sender
+/// followed this leader at or after the time when r was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Round(pub u64);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Append {
+    /// The entry before the first one sent: the receiver must have it.
+    pub previous: LogId,
+    /// In order, without gaps, from `previous.index + 1` on. Empty in a probe.
+    pub entries: Vec<Entry>,
+    /// The leader's commit index at the time of sending; may lie beyond the entries sent.
+    pub commit: Index,
+    /// The newest round at the time of sending: an append is a heartbeat, too.
+    pub round: Round,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AppendReply {
+    pub round: Round,
+    pub outcome: AppendOutcome,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AppendOutcome {
+    /// The receiver holds, **durably**, the leader's log up to and including this index.
+    Matched { last: Index },
+    /// The receiver does not have `previous`. `hint` is the highest entry of its own log at or below
+    /// `previous.index` whose term is at most `previous.term`: no entry above it can match (§5.3, the optimisation).
+    Rejected { previous: LogId, hint: LogId },
+}

@@ -1,0 +1,198 @@
+//! The protocol, pure: no I/O, no clock, no thread, no randomness but a seed.
+//!
+//! A [`Replica`] is one node's part of one Raft group. It is told what happened ([`Input`], [`Replica::propose`],
+//! [`Replica::read`]) and says what must be done ([`Output`]), each thing with what must be durable before it:
+//!
+//! ```text
+//!            Tick  Message  Durable(n)  Applied(i)  Fetched
+//!              └──────┴─────────┴───────────┴──────────┘
+//!                                ▼  handle
+//!    propose, read ──▶  Replica (cannot fail, cannot block)
+//!                                ▼  take_output
+//!     persist n ── send ── send after n ── commit to i ── read ready ── fetch ── events
+//! ```
+//!
+//! # The contract
+//!
+//! - Whoever drives the replica calls [`Replica::take_output`] after one or many inputs and carries it out. Calling
+//!   it after many is how batches form: entries that were proposed or received meanwhile are one persist and one
+//!   message per follower.
+//! - [`Persist`]s are carried out in the order of their numbers. First the hard state, durably, then the entries. An
+//!   append at index i ends all older entries from i on. `Durable(n)` says that persist n **and all before it** are
+//!   on disk; a number, because a log id does not name a write: after a change of term the same index may be written
+//!   again while the first write is still in flight.
+//! - A message in [`Output::send`] with `after: Some(n)` must not leave before persist n is durable. One without may
+//!   leave at once: the leader's own flush runs beside its sends (dissertation §10.2.1).
+//! - Messages may be lost, doubled, delayed, reordered. `from` must be proven by the transport.
+//! - After a restart a replica is made anew from what was durable ([`Restored`]); it remembers nothing else.
+
+pub mod message;
+
+use std::ops::Range;
+
+use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Term};
+
+pub use message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
+
+/// What is fixed for the life of a replica.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub id: NodeId,
+    /// Ticks between heartbeats of a leader.
+    pub heartbeat_ticks: u32,
+    /// An election timeout is drawn from `election_ticks`, anew for each wait.
+    pub election_ticks: Range<u32>,
+    /// The replica's only randomness.
+    pub seed: u64,
+    pub limits: Limits,
+}
+
+/// The bounds of a replica's queues; the defaults stand in [`crate::limits`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// On their way to one follower, unacknowledged.
+    pub window_bytes: usize,
+    pub window_messages: usize,
+    /// One AppendEntries holds at most this, or a single entry.
+    pub append_bytes_max: usize,
+    pub append_entries_max: usize,
+    /// Proposed and not committed; beyond it `propose` answers [`Refused::Busy`].
+    pub uncommitted_bytes_max: usize,
+    /// The newest entries, kept in memory; those that are not yet durable stay whatever the bound.
+    pub cache_bytes_max: usize,
+}
+
+/// What was durable when the replica was made.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    pub hard_state: HardState,
+    /// The entry before the first one of the log: [`LogId::ZERO`], or the snapshot's point.
+    pub before_first: LogId,
+    /// The log's entries as runs of one term, in order: each begins at an index and reaches to the next run or to
+    /// `last`.
+    pub terms: Vec<(Index, Term)>,
+    /// The last entry of the log, or `before_first`.
+    pub last: LogId,
+    /// Known to be committed: the snapshot's point, or what the state machine has applied.
+    pub commit: Index,
+    /// The configurations in the log, in order of index; the first is in force before the log begins. Never empty.
+    pub memberships: Vec<(Index, Membership)>,
+}
+
+/// What can happen to a replica.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// One tick of the clock has passed.
+    Tick,
+    /// From a peer whose identity the transport has proven.
+    Message(Message),
+    /// This persist, and all before it, are on disk.
+    Durable(PersistNumber),
+    /// The state machine has applied up to and including this index.
+    Applied(Index),
+    /// The answer to a [`Fetch`]: consecutive entries from its `from` on; empty if they could not be read now.
+    Fetched { peer: NodeId, from: Index, entries: Vec<Entry> },
+}
+
+/// Numbers the persists of a replica from 1 on, within one life of the process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct PersistNumber(pub u64);
+
+/// The name that the caller gives a read; it comes back with the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ReadToken(pub u64);
+
+/// What must be done, in this order where the order matters: persist, send, then the rest.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// At most one per call: all that is new since the last.
+    pub persist: Option<Persist>,
+    pub send: Vec<Outgoing>,
+    /// The commit index, if it has moved. Entries up to it may be applied, in order.
+    pub commit: Option<Index>,
+    /// Reads that may be served once the state machine has applied their index.
+    pub reads_ready: Vec<ReadReady>,
+    /// Reads that cannot be served here: the caller tells its client to ask again.
+    pub reads_refused: Vec<ReadToken>,
+    /// Entries that a follower needs and that are no longer in memory.
+    pub fetch: Vec<Fetch>,
+    /// What an operator or a test wants to know, in order.
+    pub events: Vec<Event>,
+}
+
+/// To be made durable: first the hard state, then the entries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Persist {
+    pub number: PersistNumber,
+    pub hard_state: Option<HardState>,
+    /// Consecutive. If the first has an index that the log has already, everything from there on is replaced.
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outgoing {
+    pub message: Message,
+    /// Must not leave before this persist is durable.
+    pub after: Option<PersistNumber>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadReady {
+    pub token: ReadToken,
+    pub index: Index,
+}
+
+/// Entries to be read from the log, off the core, for a follower that lags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fetch {
+    pub peer: NodeId,
+    pub from: Index,
+    /// Not beyond this index, and not (much) more bytes than `bytes_max`; at least one entry.
+    pub last: Index,
+    pub bytes_max: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    RoleChanged { role: Role, term: Term },
+    LeaderChanged { leader: Option<NodeId>, term: Term },
+    /// A leader heard no majority for an election timeout and stepped down.
+    QuorumLost { term: Term },
+    /// A follower's conflicting entries from this index on were replaced.
+    Replaced { from: Index },
+}
+
+/// What a replica does in its term.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    Follower,
+    /// Asks whether an election could be won, without starting one.
+    PreCandidate,
+    Candidate,
+    Leader,
+}
+
+/// Why a replica does not take a proposal or a read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("this node does not lead")]
+    NotLeader { leader: Option<NodeId> },
+    #[error("too much is waiting to be committed")]
+    Busy,
+    #[error("a change of membership is under way")]
+    ChangePending,
+    #[error("leadership is being handed over")]
+    TransferPending,
+}
+
+/// What a replica knows of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    pub role: Role,
+    pub hard_state: HardState,
+    pub leader: Option<NodeId>,
+    pub last: LogId,
+    /// The last entry that is on this node's disk.
+    pub durable: LogId,
+    pub commit: Index,
+}
