@@ -8,3 +8,4 @@ pub mod limits;
 pub mod raft;
 pub mod random;
 pub mod types;
+pub mod wal;

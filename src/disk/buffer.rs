@@ -33,6 +33,13 @@ impl Buffer {
         Buffer { start, length: 0, capacity }
     }
 
+    /// A buffer that is in use from the start, all zeros: to read into.
+    pub fn zeroed(length: usize) -> Buffer {
+        let mut buffer = Buffer::with_capacity(length);
+        buffer.length = length;
+        buffer
+    }
+
     pub fn capacity(&self) -> usize {
         self.capacity
     }

@@ -67,6 +67,9 @@ pub trait Files {
     /// needs no journal. The file grows as needed. Not durable before [`Files::sync`].
     fn zero(&self, file: FileId, offset: u64, bytes: u64) -> Result<(), Error>;
 
+    /// Gives a new file `bytes` of room that read as zero, without writing them. Not durable before [`Files::sync`].
+    fn allocate(&self, file: FileId, bytes: u64) -> Result<(), Error>;
+
     /// Flushes a file's data and length (fdatasync).
     fn sync(&self, file: FileId) -> Result<(), Error>;
 

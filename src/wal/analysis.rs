@@ -1,0 +1,138 @@
+//! Reads a whole log and says what it holds: the read-only half of recovery.
+//!
+//! ```text
+//!  files ─▶ headers ─▶ open frames ─▶ the chain, walked back from the newest open frame by the predecessor it names
+//!                                        └─▶ frames, walked forward; each fault judged by the table in recovery.rs
+//! ```
+//!
+//! Nothing is changed here. What is wrong becomes a [`Finding`]; whoever opens the log to write decides what follows:
+//! a log with a corrupt or unclear finding is not opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::chain::{self, Candidate};
+use super::error::{Error, Finding, Severity};
+use super::frame::Run;
+use super::group::GroupLog;
+use super::locator::Locator;
+use super::sections::OpenSection;
+use super::segment::{Identity, SegmentHeader, segment_name};
+use super::walk;
+use crate::disk::{FileId, Files};
+use crate::types::{GroupId, Index, Membership, Place, SegmentNumber};
+
+/// Where a log lies and what is known of it from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The directory, as [`Files`] knows it.
+    pub directory: String,
+    /// Whose log it must be; `None` takes what the first segment says (for tools that look from outside).
+    pub identity: Option<Identity>,
+    /// The durable end that the superblock carries: everything up to it had been on disk.
+    pub evidence: Place,
+    /// Whether the log is opened to be written: then files are locked, and flushed before they are read.
+    pub exclusive: bool,
+}
+
+/// What a log holds.
+#[derive(Debug)]
+pub struct Analysis {
+    /// Whose log it is, if there is any segment.
+    pub identity: Option<Identity>,
+    /// The chain, oldest first.
+    pub chain: Vec<ChainSegment>,
+    /// Segments that are in no chain: never joined, or not needed any more.
+    pub spare: Vec<(SegmentNumber, FileId)>,
+    /// Files under temporary names, left by a crash.
+    pub leftovers: Vec<String>,
+    pub groups: BTreeMap<GroupId, GroupLog>,
+    /// The configurations in each group's log, in order of index.
+    pub memberships: BTreeMap<GroupId, Vec<(Index, Membership)>>,
+    pub locator: Locator,
+    /// The end of the last valid frame.
+    pub end: Place,
+    /// What the last valid frame holds: the next one repeats it.
+    pub last_runs: Vec<Run>,
+    /// The highest durable end that something proves.
+    pub proven: Place,
+    /// Bytes of the last segment that were being written when the power went.
+    pub torn: Option<std::ops::Range<u64>>,
+    /// Above every number ever seen.
+    pub next_segment: SegmentNumber,
+    pub findings: Vec<Finding>,
+}
+
+/// One segment of the chain, and what was counted in it.
+#[derive(Clone, Debug)]
+pub struct ChainSegment {
+    pub header: SegmentHeader,
+    pub file: FileId,
+    /// Its room up to here is in use.
+    pub end: u64,
+    /// How it joins its predecessor.
+    pub open: OpenSection,
+    pub frames: u64,
+    pub records: u64,
+    pub payload_bytes: u64,
+    pub is_sealed: bool,
+}
+
+impl Analysis {
+    /// Reads the log at `source`.
+    pub fn read<F: Files>(files: &F, source: &Source) -> Result<Analysis, Error> {
+        let gathered = chain::gather(files, source)?;
+        let mut analysis = Analysis::empty(gathered.identity, gathered.next_segment);
+        analysis.leftovers = gathered.leftovers;
+        analysis.findings = gathered.findings;
+        let mut candidates = gathered.candidates;
+        let linked = chain::link(files, &mut candidates, source, &mut analysis.findings);
+        analysis.take_spare(&candidates, &linked);
+        walk::walk(files, &candidates, &linked, source, &mut analysis);
+        Ok(analysis)
+    }
+
+    fn empty(identity: Option<Identity>, next_segment: SegmentNumber) -> Analysis {
+        Analysis {
+            identity,
+            chain: Vec::new(),
+            spare: Vec::new(),
+            leftovers: Vec::new(),
+            groups: BTreeMap::new(),
+            memberships: BTreeMap::new(),
+            locator: Locator::default(),
+            end: Place::START,
+            last_runs: Vec::new(),
+            proven: Place::START,
+            torn: None,
+            next_segment,
+            findings: Vec::new(),
+        }
+    }
+
+    fn take_spare(&mut self, candidates: &[Candidate], linked: &[SegmentNumber]) {
+        let linked: BTreeSet<SegmentNumber> = linked.iter().copied().collect();
+        let spare = candidates.iter().filter(|candidate| candidate.is_spare && !linked.contains(&candidate.number));
+        self.spare = spare.map(|candidate| (candidate.number, candidate.file)).collect();
+    }
+
+    /// The worst that was found.
+    pub fn severity(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+
+    /// The finding that forbids opening the log, if there is one.
+    pub fn damage(&self) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.severity >= Severity::Unclear)
+    }
+
+    pub(super) fn note(&mut self, severity: Severity, place: (&str, std::ops::Range<u64>), what: String) {
+        let (file, bytes) = place;
+        self.findings.push(Finding { severity, file: file.to_owned(), bytes, what, entries: Vec::new() });
+    }
+}
+
+impl ChainSegment {
+    pub fn name(&self, directory: &str) -> String {
+        segment_name(directory, self.header.number)
+    }
+}

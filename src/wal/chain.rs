@@ -1,0 +1,220 @@
+//! Which segments are the log, in which order: headers, open frames, predecessors.
+
+use super::analysis::Source;
+use super::error::{Error, Finding, Severity};
+use super::frame::{FrameHead, FrameKind, HeadFault};
+use super::recovery::{Evidence, Fault, Site, Verdict, judge};
+use super::scan::{Found, HeadProblem, Scan};
+use super::sections::OpenSection;
+use super::segment::{
+    FORMAT_VERSION, FRAMES_START, HeaderFault, Identity, SegmentHeader, read_headers, segment_name, segment_number,
+};
+use crate::disk::{FileId, Files};
+use crate::types::{FrameNumber, SegmentNumber};
+
+/// A segment file, and how it would join the chain.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub number: SegmentNumber,
+    pub file: FileId,
+    pub header: Option<SegmentHeader>,
+    /// Its open frame, or the repetition of it in its second frame.
+    pub open: Option<OpenFrame>,
+    /// It is in no chain and holds nothing: may be used again.
+    pub is_spare: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct OpenFrame {
+    pub number: FrameNumber,
+    pub section: OpenSection,
+}
+
+/// What the directory holds.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub identity: Option<Identity>,
+    /// In order of number.
+    pub candidates: Vec<Candidate>,
+    pub leftovers: Vec<String>,
+    pub next_segment: SegmentNumber,
+    pub findings: Vec<Finding>,
+}
+
+/// Opens every segment and reads its headers.
+pub(super) fn gather<F: Files>(files: &F, source: &Source) -> Result<Gathered, Error> {
+    let mut gathered = Gathered {
+        identity: source.identity,
+        candidates: Vec::new(),
+        leftovers: Vec::new(),
+        next_segment: SegmentNumber(1),
+        findings: Vec::new(),
+    };
+    for name in files.list(&source.directory)? {
+        match segment_number(&name) {
+            Some(number) => gathered.add(files, source, number)?,
+            None if name.ends_with(".preparing") => {
+                gathered.leftovers.push(format!("{}/{name}", source.directory));
+            }
+            None if name.ends_with(".cut") => {}
+            None => gathered.findings.push(Finding {
+                severity: Severity::Note,
+                file: format!("{}/{name}", source.directory),
+                bytes: 0..0,
+                what: "not a file of the log".to_owned(),
+                entries: Vec::new(),
+            }),
+        }
+    }
+    Ok(gathered)
+}
+
+impl Gathered {
+    fn add<F: Files>(&mut self, files: &F, source: &Source, number: SegmentNumber) -> Result<(), Error> {
+        let name = segment_name(&source.directory, number);
+        let file = if source.exclusive { files.open(&name)? } else { files.open_read(&name)? };
+        if source.exclusive {
+            files.sync(file)?;
+        }
+        self.next_segment = self.next_segment.max(number.next());
+        let length = files.length(file)?;
+        let (header, is_damaged) = read_headers(files, file)?;
+        let header = match header {
+            Ok(header) if header.number == number && header.bytes == length => Some(header),
+            Ok(_) => {
+                let what = "the header names another segment or another length".to_owned();
+                self.findings.push(Finding {
+                    severity: Severity::Unclear,
+                    file: name.clone(),
+                    bytes: 0..length,
+                    what,
+                    entries: Vec::new(),
+                });
+                None
+            }
+            Err(HeaderFault::NewerFormat { found }) => {
+                return Err(Error::NewerFormat { segment: number, found, known: FORMAT_VERSION });
+            }
+            Err(fault) => {
+                self.findings.push(Finding::header(&name, length, Severity::Unclear, &fault));
+                None
+            }
+        };
+        if let Some(header) = header {
+            self.check_identity(&header)?;
+            if is_damaged {
+                let fault = HeaderFault::Checksum;
+                self.findings.push(Finding::header(&name, length, Severity::Note, &fault));
+            }
+        }
+        self.candidates.push(Candidate { number, file, header, open: None, is_spare: false });
+        Ok(())
+    }
+
+    fn check_identity(&mut self, header: &SegmentHeader) -> Result<(), Error> {
+        let expected = *self.identity.get_or_insert(header.identity);
+        if expected == header.identity {
+            return Ok(());
+        }
+        Err(Error::WrongIdentity { segment: header.number, expected, found: header.identity })
+    }
+}
+
+/// Reads the open frames and walks back from the newest: the chain's segments, oldest first.
+pub(super) fn link<F: Files>(
+    files: &F,
+    candidates: &mut [Candidate],
+    source: &Source,
+    findings: &mut Vec<Finding>,
+) -> Vec<SegmentNumber> {
+    for candidate in candidates.iter_mut() {
+        read_open(files, candidate, source, findings);
+    }
+    let newest = candidates.iter().filter(|candidate| candidate.open.is_some()).max_by_key(|candidate| {
+        let number = candidate.open.as_ref().map(|open| open.number);
+        (number, candidate.number)
+    });
+    let mut chain = Vec::new();
+    let mut next = newest.map(|candidate| candidate.number);
+    while let Some(candidate) = next.and_then(|number| candidates.iter().find(|own| own.number == number)) {
+        let Some(open) = &candidate.open else { break };
+        chain.push(candidate.number);
+        let end = open.section.predecessor_end;
+        // Predecessors have lower numbers: that is what makes this walk end.
+        next = (end.segment.0 > 0 && end.segment < candidate.number).then_some(end.segment);
+    }
+    chain.reverse();
+    if let Some(&oldest) = chain.first() {
+        let retired = |candidate: &&mut Candidate| candidate.number < oldest && candidate.open.is_some();
+        candidates.iter_mut().filter(retired).for_each(|candidate| candidate.is_spare = true);
+    }
+    chain
+}
+
+fn read_open<F: Files>(files: &F, candidate: &mut Candidate, source: &Source, findings: &mut Vec<Finding>) {
+    let Some(header) = candidate.header else { return };
+    let mut scan = Scan::new(files, candidate.file, header);
+    let (fault, what) = match open_fault(&mut scan) {
+        Ok(open) => {
+            candidate.open = Some(open);
+            return;
+        }
+        Err(fault) => fault,
+    };
+    // The frame behind an open frame is written only after that one is durable.
+    let later = scan.next_head(FRAMES_START + crate::limits::BLOCK_BYTES as u64, FrameNumber(0));
+    let is_covered = later.is_some() || source.evidence.segment == candidate.number;
+    let evidence = if is_covered { Evidence::Covered } else { Evidence::Uncovered };
+    let severity = match judge(fault, Site::Open, evidence) {
+        Verdict::NotJoined => {
+            candidate.is_spare = true;
+            return;
+        }
+        Verdict::Unclear => Severity::Unclear,
+        _ => Severity::Corrupt,
+    };
+    candidate.open = later.and_then(|head| repeated_open(&mut scan, &head));
+    findings.push(Finding {
+        severity,
+        file: segment_name(&source.directory, candidate.number),
+        bytes: FRAMES_START..later.map_or(header.frames_end(), |head| head.offset),
+        what: format!("the open frame: {what}"),
+        entries: Vec::new(),
+    });
+}
+
+/// The open frame, or what is wrong with it.
+fn open_fault<F: Files>(scan: &mut Scan<'_, F>) -> Result<OpenFrame, (Fault, String)> {
+    let problem = match scan.frame_at(FRAMES_START) {
+        Found::Frame(frame) => {
+            let number = frame.head.number;
+            return match frame.verify(|_, _| {}) {
+                Ok(sections) => match sections.open {
+                    Some(section) if frame.head.kind == FrameKind::Open => Ok(OpenFrame { number, section }),
+                    _ => Err((Fault::HeadDamaged, "another frame stands in its place".to_owned())),
+                },
+                Err(fault) if frame.has_unwritten_sectors() => Err((Fault::BodyUnwritten, fault.to_string())),
+                Err(fault) => Err((Fault::BodyDamaged, fault.to_string())),
+            };
+        }
+        Found::Fault(problem) => problem,
+    };
+    Err((head_fault(scan, FRAMES_START, &problem), problem.to_string()))
+}
+
+/// What a place is where no head can be read.
+pub(super) fn head_fault<F: Files>(scan: &mut Scan<'_, F>, offset: u64, problem: &HeadProblem) -> Fault {
+    match problem {
+        HeadProblem::Unreadable(_) => Fault::Unreadable,
+        HeadProblem::Head(HeadFault::Zero) if scan.next_nonzero(offset).is_none() => Fault::Nothing,
+        HeadProblem::Head(HeadFault::Zero) => Fault::HeadUnwritten,
+        HeadProblem::Head(_) | HeadProblem::Beyond => Fault::HeadDamaged,
+    }
+}
+
+/// The open section that the second frame repeats.
+fn repeated_open<F: Files>(scan: &mut Scan<'_, F>, head: &FrameHead) -> Option<OpenFrame> {
+    let Found::Frame(frame) = scan.frame_at(head.offset) else { return None };
+    let section = frame.sections().ok()?.open?;
+    Some(OpenFrame { number: FrameNumber(head.number.0 - 1), section })
+}

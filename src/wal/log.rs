@@ -1,0 +1,553 @@
+//! The log as a core: appends and completions in, writes and preparations out. No I/O of its own once it is open.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::body::{self, FramePlan, Item, extend_runs};
+use super::error::Refused;
+use super::frame::{FrameHead, FrameKind, Run, SEAL_FRAME_BYTES_MAX};
+use super::group::GroupLog;
+use super::locator::Locator;
+use super::reader::ReadPlan;
+use super::record::RecordKind;
+use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection, SealSection};
+use super::segment::{FRAMES_START, Identity, Prepare, SegmentHeader};
+use crate::disk::{self, BufferPool, Completion, FileId, Token, Write};
+use crate::limits::{
+    BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, WRITES_IN_FLIGHT_MAX,
+};
+use crate::random::Random;
+use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Place, SegmentNumber, Term};
+
+/// What is fixed for the life of an open log.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The log's directory, as [`disk::Files`] knows it.
+    pub directory: String,
+    pub identity: Identity,
+    /// The size of segments made from now on: a multiple of a block within the bounds of limits.rs.
+    pub segment_bytes: u64,
+    /// Writes in flight at once, 1 to [`WRITES_IN_FLIGHT_MAX`].
+    pub writes_in_flight: usize,
+    /// Ticks without anything to do after which a covering frame is written.
+    pub quiet_ticks: u32,
+    /// For salts.
+    pub seed: u64,
+}
+
+/// Numbers the appends of an open log from 1 on. Durable in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Ticket(pub u64);
+
+/// What must be done outside.
+#[derive(Debug)]
+pub enum Effect {
+    /// Submit to the [`disk::Queue`]; answer with [`Log::completed`].
+    Write(Write),
+    /// Run [`super::prepare`] off the core; answer with [`Log::prepared`].
+    Prepare(Prepare),
+}
+
+/// A write or a flush failed: nothing more is written, and nothing more becomes durable.
+#[derive(Debug, thiserror::Error)]
+#[error("the log is poisoned: {0}")]
+pub struct Poisoned(pub disk::Error);
+
+/// What was written since the log was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Writes that completed; each is one flush.
+    pub flushes: u64,
+    pub records: u64,
+    /// Frame bytes, padding included.
+    pub written_bytes: u64,
+    /// Segments that were opened although their blocks had only been allocated: the preparer fell behind.
+    pub unzeroed_segments: u64,
+    pub segments: u64,
+}
+
+/// The log. See [`super`] for the contract.
+#[derive(Debug)]
+pub struct Log {
+    pub(super) options: Options,
+    /// The names of everything taken, durable or not.
+    pub(super) groups: BTreeMap<GroupId, GroupLog>,
+    /// The names of everything that is in a frame: what an open frame says.
+    pub(super) framed: BTreeMap<GroupId, GroupStart>,
+    /// The last entry of each group that a durable purge ended.
+    pub(super) purged: BTreeMap<GroupId, Index>,
+    /// Knows durable frames only.
+    pub(super) locator: Locator,
+    pub(super) pool: BufferPool,
+    pub(super) random: Random,
+    pub(super) counters: Counters,
+    /// Waits for a frame, in the order of tickets. Bounded by the caller, who sees [`Log::queued_bytes`].
+    pub(super) queue: VecDeque<Queued>,
+    pub(super) queued_bytes: usize,
+    pub(super) last_ticket: Ticket,
+    pub(super) durable_ticket: Ticket,
+    /// The segment that is written, and where its next frame goes.
+    pub(super) active: SegmentHeader,
+    pub(super) active_file: FileId,
+    pub(super) offset: u64,
+    /// The number of the next frame.
+    pub(super) next_frame: FrameNumber,
+    /// The directory of the last frame built: the next one repeats it.
+    pub(super) previous_runs: Vec<Run>,
+    /// Set from the open frame to the one behind it, which repeats it.
+    pub(super) repeat_open: Option<OpenSection>,
+    pub(super) phase: Phase,
+    /// In the order of frames. Empties from the front, as far as all have completed.
+    pub(super) in_flight: VecDeque<InFlight>,
+    /// The end of the contiguous completed prefix.
+    pub(super) durable: Place,
+    /// The last frame with records, and the highest durable end that a durable frame carries: while the latter is
+    /// lower, a covering frame is wanted.
+    pub(super) last_data_frame: FrameNumber,
+    pub(super) proven_frame: FrameNumber,
+    pub(super) quiet_ticks: u32,
+    pub(super) cover_wanted: bool,
+    pub(super) wall_clock_milliseconds: u64,
+    /// Segments that stand ready, and those on their way.
+    pub(super) ready: BTreeMap<SegmentNumber, (Prepare, FileId)>,
+    pub(super) preparing: BTreeMap<SegmentNumber, Prepare>,
+    /// Segments of no chain, to be zeroed again.
+    pub(super) recyclable: BTreeMap<SegmentNumber, FileId>,
+    pub(super) next_segment: SegmentNumber,
+    pub(super) no_space: bool,
+    pub(super) retry_ticks: u32,
+    pub(super) effects: VecDeque<Effect>,
+    pub(super) is_poisoned: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub ticket: Ticket,
+    pub item: Item,
+    pub bytes: usize,
+    /// The directory entries that this item alone would have, with the terms before them.
+    pub runs: Vec<Run>,
+}
+
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub head: FrameHead,
+    pub own: Vec<Run>,
+    /// The last append that it holds.
+    pub ticket: Ticket,
+    pub is_done: bool,
+}
+
+/// Where rotation stands. Two barriers: all of the old segment durable, then the new open frame alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    Running,
+    /// The segment is full: when what is in flight is durable, and so known to the locator, the seal is written.
+    Draining,
+    /// The seal is submitted; when everything is durable the next segment is opened.
+    Sealing,
+    /// The open frame is in flight, alone.
+    Opening,
+}
+
+impl Log {
+    /// Takes a batch of consecutive entries. They become durable together or not at all; if the first index is not
+    /// behind the group's last, everything older from there on ends.
+    pub fn append(&mut self, group: GroupId, entries: &[Entry]) -> Result<Ticket, Refused> {
+        let Some(first) = entries.first() else { return Ok(self.last_ticket) };
+        self.check_join(group, first.id.index)?;
+        let consecutive = entries.windows(2).all(|pair| pair[1].id.index == pair[0].id.index.next());
+        assert!(consecutive, "a batch has no gaps");
+        self.push(Item::Entries { group, entries: entries.to_vec() })
+    }
+
+    /// As [`Log::append`], but a batch that does not fit one frame is cut into several: each entry is durable whole
+    /// or not at all, the batch need not be.
+    pub fn append_each(&mut self, group: GroupId, entries: &[Entry]) -> Result<Ticket, Refused> {
+        let bytes_max = self.batch_bytes_max();
+        let mut ticket = self.last_ticket;
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |entry: &&Entry| {
+                bytes += super::record::entry_record_bytes(entry);
+                bytes <= bytes_max
+            };
+            let count = rest.iter().take(FRAME_RECORDS_MAX).take_while(fits).count().max(1);
+            let (batch, behind) = rest.split_at(count);
+            ticket = self.append_runs_bounded(group, batch)?;
+            rest = behind;
+        }
+        Ok(ticket)
+    }
+
+    /// Ends all entries of a group from `from` on.
+    pub fn truncate_suffix(&mut self, group: GroupId, from: Index) -> Result<Ticket, Refused> {
+        self.check_join(group, from)?;
+        self.push(Item::Cut { group, kind: RecordKind::Truncate, id: LogId::new(Term::ZERO, from) })
+    }
+
+    /// Ends all entries of a group up to and including `last`. Their segments are used again once nothing else needs
+    /// them.
+    pub fn purge_prefix(&mut self, group: GroupId, last: LogId) -> Result<Ticket, Refused> {
+        self.push(Item::Cut { group, kind: RecordKind::Purge, id: last })
+    }
+
+    /// What is to be done next, until there is nothing.
+    pub fn take_effect(&mut self) -> Option<Effect> {
+        if self.effects.is_empty() && !self.is_poisoned {
+            self.pump();
+        }
+        self.effects.pop_front()
+    }
+
+    /// A write has completed. An error poisons the log.
+    pub fn completed(&mut self, completion: Completion) -> Result<(), Poisoned> {
+        let Completion { token, result, buffer } = completion;
+        self.pool.put(buffer);
+        if let Err(error) = result {
+            #[cfg(mutant = "flush_error_swallowed")]
+            return self.complete(token);
+            #[cfg(not(mutant = "flush_error_swallowed"))]
+            {
+                self.is_poisoned = true;
+                self.effects.clear();
+                return Err(Poisoned(error));
+            }
+        }
+        self.complete(token)
+    }
+
+    /// One tick of the clock. The reading is only written down, for retention by age.
+    pub fn tick(&mut self, wall_clock_milliseconds: u64) {
+        self.wall_clock_milliseconds = wall_clock_milliseconds;
+        self.retry_preparation();
+        let is_idle = self.queue.is_empty() && self.in_flight.is_empty();
+        self.quiet_ticks = if is_idle { self.quiet_ticks.saturating_add(1) } else { 0 };
+        if is_idle && self.quiet_ticks >= self.options.quiet_ticks {
+            self.cover();
+        }
+    }
+
+    /// Asks for a covering frame if something durable is not yet shown to be by another frame.
+    pub fn cover(&mut self) {
+        self.cover_wanted = self.proven_frame < self.last_data_frame;
+    }
+
+    /// All appends up to this one are on disk.
+    pub fn durable_ticket(&self) -> Ticket {
+        self.durable_ticket
+    }
+
+    /// The last append taken.
+    pub fn last_ticket(&self) -> Ticket {
+        self.last_ticket
+    }
+
+    /// Every frame up to here is on disk: evidence for the superblock.
+    pub fn durable_end(&self) -> Place {
+        self.durable
+    }
+
+    /// Whether everything taken is durable and, as far as wanted, covered.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_empty() && !self.cover_wanted
+    }
+
+    /// Record bytes that wait for a frame.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Whether the disk refused to make another segment.
+    pub fn is_out_of_space(&self) -> bool {
+        self.no_space
+    }
+
+    /// Frame bytes that fit into what is ready, without what is kept for internal entries.
+    pub fn room_bytes(&self) -> u64 {
+        let usable = |header: &SegmentHeader| header.frames_end() - FRAMES_START - SEAL_FRAME_BYTES_MAX as u64;
+        let active = (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset);
+        let spare = crate::limits::SEGMENTS_SPARE;
+        active + self.ready.values().skip(spare).map(|(order, _)| usable(&order.header)).sum::<u64>()
+    }
+
+    pub fn group(&self, group: GroupId) -> Option<&GroupLog> {
+        self.groups.get(&group)
+    }
+
+    pub fn groups(&self) -> impl Iterator<Item = &GroupLog> {
+        self.groups.values()
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// How to read the durable entries `from..to` of a group, as far as `bytes_max` goes and at least one. The plan
+    /// is run anywhere, by [`ReadPlan::run`].
+    pub fn plan_read(&self, group: GroupId, from: Index, to: Index, bytes_max: usize) -> ReadPlan {
+        let parts = self.locator.parts(group, from, to);
+        ReadPlan { directory: self.options.directory.clone(), group, from, to, bytes_max, parts }
+    }
+
+    /// The most record bytes that fit one frame of this log, whatever else is in it.
+    pub fn batch_bytes_max(&self) -> usize {
+        let room = self.options.segment_bytes.min(self.active.bytes) as usize - 2 * BLOCK_BYTES;
+        let frame = (room - super::frame::OPEN_FRAME_BYTES_MAX - SEAL_FRAME_BYTES_MAX).min(FRAME_BYTES_MAX);
+        frame - super::frame::FRAME_OVERHEAD_BYTES_MAX - OPEN_SECTION_BYTES_MAX - BLOCK_BYTES
+    }
+
+    /// A batch with more changes of term than a directory holds goes in pieces.
+    fn append_runs_bounded(&mut self, group: GroupId, batch: &[Entry]) -> Result<Ticket, Refused> {
+        let mut ticket = self.last_ticket;
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let mut changes = 1;
+            let too_many = rest.windows(2).position(|pair| {
+                changes += usize::from(pair[0].id.term != pair[1].id.term);
+                changes > FRAME_RUNS_MAX
+            });
+            let (piece, behind) = rest.split_at(too_many.map_or(rest.len(), |at| at + 1));
+            ticket = self.append(group, piece)?;
+            rest = behind;
+        }
+        Ok(ticket)
+    }
+
+    fn check_join(&self, group: GroupId, first: Index) -> Result<(), Refused> {
+        let Some(known) = self.groups.get(&group) else { return Ok(()) };
+        let (expected, before_first) = (known.last.index.next(), known.before_first.index);
+        if first > expected || first <= before_first {
+            return Err(Refused::Gap { found: first, expected, before_first });
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, item: Item) -> Result<Ticket, Refused> {
+        if self.is_poisoned {
+            return Err(Refused::Poisoned);
+        }
+        let (bytes, max) = (item.record_bytes(), self.batch_bytes_max());
+        if bytes > max || item.records() > FRAME_RECORDS_MAX {
+            return Err(Refused::TooLarge { bytes, max });
+        }
+        if !self.groups.contains_key(&item.group()) && self.groups.len() >= GROUPS_MAX {
+            return Err(Refused::TooManyGroups { max: GROUPS_MAX });
+        }
+        let runs = self.take_names(&item);
+        assert!(runs.len() <= FRAME_RUNS_MAX, "a batch changes its term at most {FRAME_RUNS_MAX} times");
+        self.last_ticket = Ticket(self.last_ticket.0 + 1);
+        self.queued_bytes += bytes;
+        self.quiet_ticks = 0;
+        self.queue.push_back(Queued { ticket: self.last_ticket, item, bytes, runs });
+        Ok(self.last_ticket)
+    }
+
+    /// Takes the item's names into its group, and gives the runs that will name it.
+    fn take_names(&mut self, item: &Item) -> Vec<Run> {
+        let mut runs = Vec::new();
+        let place = self.durable;
+        match item {
+            Item::Entries { group, entries } => {
+                let first = entries[0].id.index;
+                let new = || GroupLog::new(*group, LogId::new(Term::ZERO, first.previous()), place);
+                let log = self.groups.entry(*group).or_insert_with(new);
+                let before = log.id_at(first.previous()).expect("the join was checked");
+                assert!(before.term <= entries[0].id.term, "terms never fall");
+                let mut previous = before;
+                for entry in entries {
+                    assert!(previous.term <= entry.id.term, "terms never fall");
+                    extend_runs(&mut runs, *group, RecordKind::Entry, entry.id, previous);
+                    previous = entry.id;
+                }
+            }
+            Item::Cut { group, kind, id } => {
+                let log = self.groups.entry(*group).or_insert_with(|| GroupLog::new(*group, LogId::ZERO, place));
+                let before = id.index.0.checked_sub(1).and_then(|before| log.id_at(Index(before)));
+                extend_runs(&mut runs, *group, *kind, *id, before.unwrap_or_default());
+            }
+        }
+        let log = self.groups.get_mut(&item.group()).expect("inserted above");
+        for run in &runs {
+            log.apply(run, place);
+        }
+        runs
+    }
+
+    fn complete(&mut self, token: Token) -> Result<(), Poisoned> {
+        let number = FrameNumber(token.0);
+        let own = self.in_flight.iter_mut().find(|frame| frame.head.number == number);
+        let frame = own.expect("a completion names a write in flight");
+        assert!(!frame.is_done, "a write completes once");
+        frame.is_done = true;
+        while let Some(frame) = self.in_flight.pop_front_if(|frame| frame.is_done) {
+            self.became_durable(frame);
+        }
+        Ok(())
+    }
+
+    fn became_durable(&mut self, frame: InFlight) {
+        let InFlight { head, own, ticket, .. } = frame;
+        assert!(head.number == self.durable.frame.next(), "frames become durable in order");
+        self.locator.note(&head, &own);
+        self.durable = head.end();
+        self.proven_frame = self.proven_frame.max(head.durable.frame);
+        self.durable_ticket = ticket;
+        self.counters.flushes += 1;
+        self.counters.records += head.records as u64;
+        self.counters.written_bytes += head.length as u64;
+        for run in own.iter().filter(|run| run.kind == RecordKind::Purge) {
+            let purged = self.purged.entry(run.group).or_default();
+            *purged = (*purged).max(run.first);
+        }
+        if own.iter().any(|run| run.kind == RecordKind::Purge) {
+            self.retire();
+        }
+    }
+
+    /// Hands out whatever may be written now.
+    fn pump(&mut self) {
+        assert!((1..=WRITES_IN_FLIGHT_MAX).contains(&self.options.writes_in_flight), "checked when opened");
+        self.keep_ready();
+        loop {
+            let went_on = match self.phase {
+                Phase::Running => self.pump_running(),
+                Phase::Draining => self.in_flight.is_empty() && self.write_seal(),
+                Phase::Sealing => self.in_flight.is_empty() && self.open_next(),
+                Phase::Opening => {
+                    let opened = self.in_flight.is_empty();
+                    if opened {
+                        self.phase = Phase::Running;
+                    }
+                    opened
+                }
+            };
+            if !went_on {
+                return;
+            }
+        }
+    }
+
+    fn pump_running(&mut self) -> bool {
+        if self.in_flight.len() >= self.options.writes_in_flight {
+            return false;
+        }
+        if self.queue.is_empty() {
+            return self.cover_wanted && self.in_flight.is_empty() && self.write_cover();
+        }
+        let batch = self.take_batch();
+        if batch.is_empty() {
+            self.phase = Phase::Draining;
+            return true;
+        }
+        self.write_batch(&batch);
+        true
+    }
+
+    /// The appends that go into the next frame: as many as fit it and the segment, none if the segment is full.
+    fn take_batch(&mut self) -> Vec<Queued> {
+        let open_bytes = if self.repeat_open.is_some() { OPEN_SECTION_BYTES_MAX } else { 0 };
+        let room = (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset) as usize;
+        let room = room.min(FRAME_BYTES_MAX);
+        let (mut bytes, mut records, mut runs) = (0, 0, 0);
+        let mut batch = Vec::new();
+        while let Some(next) = self.queue.pop_front_if(|next| {
+            bytes += next.bytes;
+            records += next.item.records();
+            runs += next.runs.len();
+            let fits = body::frame_bytes_max(bytes, open_bytes, 0) <= room;
+            fits && records <= FRAME_RECORDS_MAX && runs <= FRAME_RUNS_MAX
+        }) {
+            self.queued_bytes -= next.bytes;
+            batch.push(next);
+        }
+        batch
+    }
+
+    fn write_batch(&mut self, batch: &[Queued]) {
+        let mut own: Vec<Run> = Vec::new();
+        for run in batch.iter().flat_map(|queued| &queued.runs) {
+            let joins = |last: &&mut Run| {
+                let same = last.group == run.group && last.kind == run.kind && last.term == run.term;
+                same && run.kind == RecordKind::Entry && last.end() == run.first
+            };
+            match own.last_mut().filter(joins) {
+                Some(last) => last.count += run.count,
+                None => own.push(*run),
+            }
+        }
+        let bytes = batch.iter().map(|queued| queued.bytes).sum();
+        let ticket = batch.last().expect("a batch is not empty").ticket;
+        let open = self.repeat_open.take();
+        let items = batch.iter().map(|queued| &queued.item);
+        self.submit(FrameKind::Data, own, open.as_ref(), None, (bytes, items), ticket);
+        self.last_data_frame = FrameNumber(self.next_frame.0 - 1);
+    }
+
+    fn write_cover(&mut self) -> bool {
+        self.cover_wanted = false;
+        let bytes = body::frame_bytes_max(0, OPEN_SECTION_BYTES_MAX, 0) as u64;
+        if self.offset + bytes + SEAL_FRAME_BYTES_MAX as u64 > self.active.frames_end() {
+            // The seal carries the durable end as well as a cover would.
+            self.phase = Phase::Draining;
+            return true;
+        }
+        let open = self.repeat_open.take();
+        self.submit(
+            FrameKind::Cover,
+            Vec::new(),
+            open.as_ref(),
+            None,
+            (0, std::iter::empty()),
+            self.last_ticket_sent(),
+        );
+        true
+    }
+
+    /// The last append that is in a frame already.
+    pub(super) fn last_ticket_sent(&self) -> Ticket {
+        self.in_flight.back().map_or(self.durable_ticket, |frame| frame.ticket)
+    }
+
+    /// Builds a frame at the end of the active segment and hands it out as a write.
+    pub(super) fn submit<'i>(
+        &mut self,
+        kind: FrameKind,
+        own: Vec<Run>,
+        open: Option<&OpenSection>,
+        seal: Option<&SealSection>,
+        (bytes, items): (usize, impl Iterator<Item = &'i Item>),
+        ticket: Ticket,
+    ) {
+        let open_bytes = open.map_or(0, |_| OPEN_SECTION_BYTES_MAX);
+        let seal_bytes = seal.map_or(0, |_| SEAL_FRAME_BYTES_MAX);
+        let mut buffer = self.pool.take(body::frame_bytes_max(bytes, open_bytes, seal_bytes));
+        let plan = FramePlan {
+            kind,
+            segment: self.active.number,
+            salt: self.active.salt,
+            offset: self.offset,
+            number: self.next_frame,
+            durable: self.durable,
+            own: &own,
+            previous: &self.previous_runs,
+            open,
+            seal,
+        };
+        let head = body::build(&mut buffer, &plan, items);
+        assert!(head.end().offset <= self.active.frames_end(), "room was checked");
+        let token = Token(head.number.0);
+        self.effects.push_back(Effect::Write(Write { token, file: self.active_file, offset: head.offset, buffer }));
+        self.offset = head.end().offset;
+        self.next_frame = head.number.next();
+        for run in &own {
+            self.framed.entry(run.group).or_insert_with(|| GroupStart::before(run)).apply(run, head.end());
+        }
+        self.previous_runs.clone_from(&own);
+        self.in_flight.push_back(InFlight { head, own, ticket, is_done: false });
+    }
+}

@@ -1,0 +1,55 @@
+//! The segmented log: what is acknowledged is here, and stays here.
+//!
+//! A core without I/O of its own. Appends go in and get a ticket; writes come out as effects; completions go in and
+//! move the durable end:
+//!
+//! ```text
+//!  append ─▶ queue ─▶ frame ─▶ Effect::Write ──▶ disk::Queue
+//!                       │ (everything that waited           │
+//!                       │  is the next frame)               ▼
+//!  durable_ticket ◀── contiguous completed prefix ◀── completed
+//!
+//!  Effect::Prepare ──▶ prepare(), anywhere ──▶ prepared     (segments zero-filled ahead of use)
+//!  plan_read ──▶ ReadPlan::run(), anywhere
+//! ```
+//!
+//! # The contract
+//!
+//! - A ticket at or below [`Log::durable_ticket`] is on disk, and so is everything before it. Nothing is said of any
+//!   other.
+//! - An append is one frame or part of one: it is there whole after a crash, or not at all.
+//! - After an error of a write or a flush the log is poisoned: nothing more is written.
+//! - Effects are carried out in any order and at any speed; the log hands out no write that must wait for another.
+//!
+//! # Where to read what
+//!
+//! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `segment`. Writing:
+//! `log`, `rotation`. Reading: `locator`, `reader`, `scan`. Recovery: `recovery` is the table by which faults are
+//! judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts on it.
+
+mod analysis;
+mod body;
+mod chain;
+mod error;
+mod frame;
+mod group;
+mod locator;
+mod log;
+mod reader;
+mod record;
+mod recovery;
+mod resume;
+mod rotation;
+mod scan;
+mod sections;
+mod segment;
+mod walk;
+
+pub use analysis::{Analysis, ChainSegment, Source};
+pub use error::{Error, Finding, Refused, Severity};
+pub use group::GroupLog;
+pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};
+pub use reader::ReadPlan;
+pub use recovery::{Evidence, Fault, Site, Verdict, judge};
+pub use resume::Recovery;
+pub use segment::{FORMAT_VERSION, Fill, Identity, Prepare, SegmentHeader, prepare};

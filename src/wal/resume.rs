@@ -1,0 +1,273 @@
+//! Makes a log, and opens one that is there: the half of recovery that writes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::analysis::{Analysis, Source};
+use super::body::{self, FramePlan};
+use super::error::Error;
+use super::frame::{FrameHead, FrameKind, Run};
+use super::locator::Locator;
+use super::log::{Counters, Log, Options, Phase, Ticket};
+use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection};
+use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader, prepare, segment_name};
+use crate::disk::{Buffer, BufferPool, FileId, Files};
+use crate::limits::FRAME_BYTES_MAX;
+use crate::random::Random;
+use crate::types::{FrameNumber, GroupId, Index, Membership, Place, SegmentNumber};
+
+/// Bytes of a torn tail that are kept aside, and how many such files there may be.
+const CUT_BYTES_MAX: u64 = 1 << 20;
+const CUT_FILES_MAX: usize = 16;
+/// Write buffers kept for use again: two of the largest.
+const POOL_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+
+/// What opening a log found.
+#[derive(Debug)]
+pub struct Recovery {
+    /// The configurations in each group's log, in order of index.
+    pub memberships: BTreeMap<GroupId, Vec<(Index, Membership)>>,
+    /// Notes and a torn tail; a log with anything worse is not opened.
+    pub findings: Vec<super::error::Finding>,
+    /// Bytes of a torn tail: the file they lie in and where.
+    pub torn: Option<std::ops::Range<u64>>,
+    pub segments: usize,
+}
+
+impl Log {
+    /// Makes an empty log in a directory that holds none, with its first segment in use.
+    pub fn create<F: Files>(files: &F, options: Options, wall_clock_milliseconds: u64) -> Result<Log, Error> {
+        files.create_directory(&options.directory)?;
+        let names = files.list(&options.directory)?;
+        if names.iter().any(|name| name.ends_with(".segment")) {
+            return Err(Error::Exists { directory: options.directory });
+        }
+        remove_leftovers(files, &options.directory, names.iter().map(|name| format!("{}/{name}", options.directory)))?;
+        let mut random = Random::seeded(options.seed);
+        let section = OpenSection { predecessor_end: Place::START, wall_clock_milliseconds, groups: Vec::new() };
+        let number = SegmentNumber(1);
+        let opened =
+            open_segment(files, &options, &mut random, (number, Fill::Zeros), &section, (FrameNumber(1), &[]))?;
+        let mut locator = Locator::default();
+        locator.add_segment(opened.header, opened.file);
+        locator.note(&opened.head, &[]);
+        let mut log = Log::assemble(options, random, (opened.header, opened.file), opened.head.end(), locator);
+        log.wall_clock_milliseconds = wall_clock_milliseconds;
+        log.repeat_open = Some(section);
+        Ok(log)
+    }
+
+    /// Opens a log to write on. Recovery happens here: nothing of the log counts before this returns. Refuses a log
+    /// that is damaged, or might be.
+    pub fn open<F: Files>(
+        files: &F,
+        options: Options,
+        evidence: Place,
+        wall_clock_milliseconds: u64,
+    ) -> Result<(Log, Recovery), Error> {
+        let source = Source {
+            directory: options.directory.clone(),
+            identity: Some(options.identity),
+            evidence,
+            exclusive: true,
+        };
+        let analysis = Analysis::read(files, &source)?;
+        if let Some(damage) = analysis.damage() {
+            return Err(Error::Damaged(damage.clone()));
+        }
+        if analysis.chain.is_empty() {
+            return Err(Error::Missing { directory: options.directory });
+        }
+        remove_leftovers(files, &options.directory, analysis.leftovers.iter().cloned())?;
+        let torn = analysis.torn.clone();
+        let recovery = Recovery {
+            memberships: analysis.memberships.clone(),
+            findings: analysis.findings.clone(),
+            torn: torn.clone(),
+            segments: analysis.chain.len(),
+        };
+        let mut log = Log::resumed(options, analysis);
+        log.wall_clock_milliseconds = wall_clock_milliseconds;
+        if let Some(torn) = torn {
+            log.cut(files, torn)?;
+        }
+        Ok((log, recovery))
+    }
+
+    /// Goes on where the analysis ended, in the same segment.
+    fn resumed(options: Options, analysis: Analysis) -> Log {
+        let last = analysis.chain.last().expect("the chain is not empty");
+        // Salts must differ from those of the last life even if the caller's seed does not.
+        let random = Random::seeded(options.seed ^ last.header.salt.rotate_left(17));
+        let start = |log: &super::group::GroupLog| GroupStart {
+            group: log.group,
+            before_first: log.before_first,
+            last: log.last,
+            last_place: log.last_place,
+        };
+        let framed = analysis.groups.values().map(|log| (log.group, start(log))).collect();
+        let purged = analysis.groups.values().map(|log| (log.group, log.before_first.index)).collect();
+        let end = analysis.end;
+        let repeat_open = (last.frames == 1).then(|| last.open.clone());
+        let active = (last.header, last.file);
+        let mut log = Log::assemble(options, random, active, end, analysis.locator);
+        log.groups = analysis.groups;
+        log.framed = framed;
+        log.purged = purged;
+        log.previous_runs = analysis.last_runs;
+        log.repeat_open = repeat_open;
+        log.last_data_frame = end.frame;
+        log.proven_frame = analysis.proven.frame;
+        log.recyclable = analysis.spare.into_iter().collect();
+        log.next_segment = analysis.next_segment;
+        log
+    }
+
+    /// Ends a torn tail: keeps its bytes aside, then opens a new segment that names the end. Until that is durable
+    /// nothing has changed.
+    fn cut<F: Files>(&mut self, files: &F, torn: std::ops::Range<u64>) -> Result<(), Error> {
+        keep_aside(files, &self.options.directory, self.active, self.active_file, &torn)?;
+        let section = OpenSection {
+            predecessor_end: self.durable,
+            wall_clock_milliseconds: self.wall_clock_milliseconds,
+            groups: self.framed.values().copied().collect(),
+        };
+        let number = self.next_segment;
+        let previous = (self.next_frame, self.previous_runs.as_slice());
+        let opened =
+            open_segment(files, &self.options, &mut self.random, (number, Fill::Allocated), &section, previous)?;
+        self.next_segment = number.next();
+        self.locator.add_segment(opened.header, opened.file);
+        self.locator.note(&opened.head, &[]);
+        (self.active, self.active_file) = (opened.header, opened.file);
+        self.durable = opened.head.end();
+        self.offset = self.durable.offset;
+        self.next_frame = self.durable.frame.next();
+        self.proven_frame = self.proven_frame.max(opened.head.durable.frame);
+        self.previous_runs.clear();
+        self.repeat_open = Some(section);
+        Ok(())
+    }
+
+    fn assemble(
+        options: Options,
+        random: Random,
+        (active, active_file): (SegmentHeader, FileId),
+        durable: Place,
+        locator: Locator,
+    ) -> Log {
+        Log {
+            options,
+            groups: BTreeMap::new(),
+            framed: BTreeMap::new(),
+            purged: BTreeMap::new(),
+            locator,
+            pool: BufferPool::new(POOL_BYTES_MAX),
+            random,
+            counters: Counters::default(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            last_ticket: Ticket(0),
+            durable_ticket: Ticket(0),
+            active,
+            active_file,
+            offset: durable.offset,
+            next_frame: durable.frame.next(),
+            previous_runs: Vec::new(),
+            repeat_open: None,
+            phase: Phase::Running,
+            in_flight: VecDeque::new(),
+            durable,
+            last_data_frame: FrameNumber(0),
+            proven_frame: FrameNumber(0),
+            quiet_ticks: 0,
+            cover_wanted: false,
+            wall_clock_milliseconds: 0,
+            ready: BTreeMap::new(),
+            preparing: BTreeMap::new(),
+            recyclable: BTreeMap::new(),
+            next_segment: active.number.next(),
+            no_space: false,
+            retry_ticks: 0,
+            effects: VecDeque::new(),
+            is_poisoned: false,
+        }
+    }
+}
+
+/// A segment in use, and its open frame.
+struct Opened {
+    header: SegmentHeader,
+    file: FileId,
+    head: FrameHead,
+}
+
+/// Makes a segment and writes its open frame, durably.
+fn open_segment<F: Files>(
+    files: &F,
+    options: &Options,
+    random: &mut Random,
+    (number, fill): (SegmentNumber, Fill),
+    section: &OpenSection,
+    (frame, previous): (FrameNumber, &[Run]),
+) -> Result<Opened, Error> {
+    let header =
+        SegmentHeader { identity: options.identity, number, salt: random.next_u64(), bytes: options.segment_bytes };
+    let order = Prepare { directory: options.directory.clone(), header, fill, recycled: None };
+    let file = prepare(files, &order)?;
+    let mut buffer = Buffer::with_capacity(body::frame_bytes_max(0, OPEN_SECTION_BYTES_MAX, 0));
+    let plan = FramePlan {
+        kind: FrameKind::Open,
+        segment: number,
+        salt: header.salt,
+        offset: FRAMES_START,
+        number: frame,
+        durable: section.predecessor_end,
+        own: &[],
+        previous,
+        open: Some(section),
+        seal: None,
+    };
+    let head = body::build(&mut buffer, &plan, std::iter::empty());
+    files.write(file, FRAMES_START, &buffer)?;
+    files.sync(file)?;
+    Ok(Opened { header, file, head })
+}
+
+fn remove_leftovers<F: Files>(files: &F, directory: &str, names: impl Iterator<Item = String>) -> Result<(), Error> {
+    let mut removed = false;
+    for name in names.filter(|name| name.ends_with(".preparing")) {
+        files.remove(&name)?;
+        removed = true;
+    }
+    if removed {
+        files.sync_directory(directory)?;
+    }
+    Ok(())
+}
+
+/// Copies what is cut to a file of its own, for whoever wants to look. Bounded; done before the cut is named.
+fn keep_aside<F: Files>(
+    files: &F,
+    directory: &str,
+    header: SegmentHeader,
+    file: FileId,
+    torn: &std::ops::Range<u64>,
+) -> Result<(), Error> {
+    let stem = segment_name(directory, header.number);
+    let name = format!("{}-{}.cut", stem.trim_end_matches(".segment"), torn.start);
+    let names = files.list(directory)?;
+    let kept = names.iter().filter(|name| name.ends_with(".cut")).count();
+    let exists = names.iter().any(|own| format!("{directory}/{own}") == name);
+    if exists || kept >= CUT_FILES_MAX {
+        return Ok(());
+    }
+    let length = (torn.end - torn.start).min(CUT_BYTES_MAX);
+    let mut bytes = vec![0; length as usize];
+    files.read(file, torn.start, &mut bytes)?;
+    let copy = files.create(&name)?;
+    let written = files.write(copy, 0, &bytes).and_then(|()| files.sync(copy));
+    files.close(copy);
+    written?;
+    files.sync_directory(directory)?;
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! From one segment to the next, and the segments that stand ready for it.
+
+use super::frame::FrameKind;
+use super::locator::SegmentIndex;
+use super::log::{Effect, Log, Phase, Poisoned};
+use super::sections::OpenSection;
+use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader};
+use crate::disk::{self, FileId};
+use crate::limits::{SEGMENTS_READY, SEGMENTS_SPARE};
+use crate::types::SegmentNumber;
+
+/// Ticks after which a preparation that found the disk full is tried again.
+const RETRY_TICKS: u32 = 100;
+
+impl Log {
+    /// What became of a preparation. A full disk is waited out; any other error poisons.
+    pub fn prepared(&mut self, number: SegmentNumber, result: Result<FileId, disk::Error>) -> Result<(), Poisoned> {
+        let order = self.preparing.remove(&number).expect("a preparation was ordered");
+        match result {
+            Ok(file) if number > self.active.number => {
+                self.no_space = false;
+                self.ready.insert(number, (order, file));
+            }
+            Ok(file) => {
+                // A later one was needed first. Numbers rise along the chain, so this one gets another.
+                self.recyclable.insert(number, file);
+            }
+            Err(error) if error.is_no_space() => {
+                self.no_space = true;
+                self.retry_ticks = RETRY_TICKS;
+            }
+            Err(error) => {
+                self.is_poisoned = true;
+                self.effects.clear();
+                return Err(Poisoned(error));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn retry_preparation(&mut self) {
+        self.retry_ticks = self.retry_ticks.saturating_sub(1);
+    }
+
+    /// Orders segments until enough stand ready or are on their way.
+    pub(super) fn keep_ready(&mut self) {
+        let waits = self.no_space && self.retry_ticks > 0;
+        while !waits && self.ready.len() + self.preparing.len() < SEGMENTS_READY + SEGMENTS_SPARE {
+            self.order(Fill::Zeros);
+            if self.no_space {
+                // One at a time shows whether there is room again.
+                self.retry_ticks = RETRY_TICKS;
+                return;
+            }
+        }
+    }
+
+    fn order(&mut self, fill: Fill) {
+        let header = SegmentHeader {
+            identity: self.options.identity,
+            number: self.next_segment,
+            salt: self.random.next_u64(),
+            bytes: self.options.segment_bytes,
+        };
+        self.next_segment = self.next_segment.next();
+        let recycled = match fill {
+            Fill::Zeros => self.recyclable.pop_first(),
+            Fill::Allocated => None,
+        };
+        let order = Prepare { directory: self.options.directory.clone(), header, fill, recycled };
+        self.preparing.insert(header.number, order.clone());
+        self.effects.push_back(Effect::Prepare(order));
+    }
+
+    /// Ends the active segment with its seal. Everything in it is durable.
+    pub(super) fn write_seal(&mut self) -> bool {
+        let seal = self.locator.seal(self.active.number);
+        let ticket = self.last_ticket_sent();
+        let open = self.repeat_open.take();
+        self.submit(FrameKind::Seal, Vec::new(), open.as_ref(), Some(&seal), (0, std::iter::empty()), ticket);
+        self.phase = Phase::Sealing;
+        true
+    }
+
+    /// Opens the next segment: its open frame, alone in flight, ends the one before. Tells whether it could.
+    pub(super) fn open_next(&mut self) -> bool {
+        let Some((_, (order, file))) = self.ready.pop_first() else {
+            // Never a stall for the sake of zeros: an allocated segment costs speed, not safety.
+            let on_its_way = self.preparing.values().any(|order| order.fill == Fill::Allocated);
+            if !on_its_way && !self.no_space {
+                self.order(Fill::Allocated);
+                return false;
+            }
+            return false;
+        };
+        self.counters.unzeroed_segments += u64::from(order.fill == Fill::Allocated);
+        self.counters.segments += 1;
+        let section = OpenSection {
+            predecessor_end: self.durable,
+            wall_clock_milliseconds: self.wall_clock_milliseconds,
+            groups: self.framed.values().copied().collect(),
+        };
+        self.active = order.header;
+        self.active_file = file;
+        self.offset = FRAMES_START;
+        self.locator.add_segment(order.header, file);
+        let ticket = self.last_ticket_sent();
+        self.submit(FrameKind::Open, Vec::new(), Some(&section), None, (0, std::iter::empty()), ticket);
+        self.repeat_open = Some(section);
+        self.phase = Phase::Opening;
+        true
+    }
+
+    /// Gives up the oldest segments that no group needs any more.
+    pub(super) fn retire(&mut self) {
+        loop {
+            let oldest = self.locator.segments().next();
+            let Some(oldest) = oldest.filter(|oldest| oldest.header.number != self.active.number) else { return };
+            if !self.is_unneeded(oldest) {
+                return;
+            }
+            let (number, file) = (oldest.header.number, oldest.file);
+            self.locator.remove_segment(number);
+            self.recyclable.insert(number, file);
+        }
+    }
+
+    fn is_unneeded(&self, segment: &SegmentIndex) -> bool {
+        segment.highest.iter().all(|(group, highest)| self.purged.get(group).is_some_and(|purged| highest <= purged))
+    }
+}

@@ -1,0 +1,197 @@
+//! What open and seal frames say: how a segment joins the one before it, and what is in it.
+//!
+//! ```text
+//! open section                              seal section
+//! offset size field                         offset size field
+//!      0    8 predecessor's number (0: none)     0    4 number of sparse index entries
+//!      8    8 predecessor's exact end            4    4 number of groups that were cut back
+//!     16    8 predecessor's last frame number    8    – sparse index entries, 32 bytes each:
+//!     24    8 wall clock, ms since 1970               group 4, zero 4, first index 8, offset 8, frame number 8
+//!     32    4 number of groups                   –    – cuts, 16 bytes each: group 4, zero 4, lowest index 8
+//!     36    4 zero
+//!     40    – groups, 72 bytes each: group 4, zero 4, before first (index 8, term 8), last (index 8, term 8),
+//!             place of the last: segment 8, offset 8, frame 8
+//! ```
+//!
+//! The wall clock is for retention by age alone; nothing else looks at it.
+
+use bytes::BufMut;
+
+use super::frame::Run;
+use super::record::RecordKind;
+use crate::codec::{self, Error, Reader};
+use crate::limits::GROUPS_MAX;
+use crate::types::{FrameNumber, GroupId, Index, LogId, Place, SegmentNumber};
+
+const OPEN_FIXED_BYTES: usize = 40;
+const OPEN_GROUP_BYTES: usize = 72;
+const SEAL_FIXED_BYTES: usize = 8;
+const SPARSE_BYTES: usize = 32;
+const CUT_BYTES: usize = 16;
+/// Entries of a segment's sparse index; when full, every second one goes.
+pub const SPARSE_ENTRIES_MAX: usize = 128;
+pub const OPEN_SECTION_BYTES_MAX: usize = OPEN_FIXED_BYTES + GROUPS_MAX * OPEN_GROUP_BYTES;
+pub const SEAL_SECTION_BYTES_MAX: usize = SEAL_FIXED_BYTES + SPARSE_ENTRIES_MAX * SPARSE_BYTES + GROUPS_MAX * CUT_BYTES;
+
+/// How a segment joins its predecessor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpenSection {
+    /// The end of the predecessor: bytes of it beyond this do not exist. [`Place::START`] if there is none.
+    pub predecessor_end: Place,
+    /// Milliseconds since 1970 when the segment was opened.
+    pub wall_clock_milliseconds: u64,
+    /// Every group that has ever had a record, in order of id.
+    pub groups: Vec<GroupStart>,
+}
+
+/// A group's log when a segment was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupStart {
+    pub group: GroupId,
+    /// The entry before the group's first.
+    pub before_first: LogId,
+    pub last: LogId,
+    /// The end of the frame that holds `last`.
+    pub last_place: Place,
+}
+
+/// What is in a segment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SealSection {
+    /// In order of frames.
+    pub sparse: Vec<SparseEntry>,
+    /// For each group that was cut back within this segment, the lowest index it was cut back to.
+    pub cuts: Vec<(GroupId, Index)>,
+}
+
+/// A frame that holds an entry of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SparseEntry {
+    pub group: GroupId,
+    /// The group's first index in the frame.
+    pub first: Index,
+    pub offset: u64,
+    pub frame: FrameNumber,
+}
+
+impl OpenSection {
+    pub fn put(&self, out: &mut impl BufMut) {
+        assert!(self.groups.len() <= GROUPS_MAX, "the number of groups is checked when one is added");
+        out.put_u64_le(self.predecessor_end.segment.0);
+        out.put_u64_le(self.predecessor_end.offset);
+        out.put_u64_le(self.predecessor_end.frame.0);
+        out.put_u64_le(self.wall_clock_milliseconds);
+        out.put_u32_le(self.groups.len() as u32);
+        out.put_u32_le(0);
+        for group in &self.groups {
+            out.put_u32_le(group.group.0);
+            out.put_u32_le(0);
+            codec::put_log_id(out, group.before_first);
+            codec::put_log_id(out, group.last);
+            put_place(out, group.last_place);
+        }
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<OpenSection, Error> {
+        let mut reader = Reader::new(bytes);
+        let predecessor_end = place(&mut reader)?;
+        let wall_clock_milliseconds = reader.u64("wall clock")?;
+        let count = reader.length(GROUPS_MAX, "number of groups")?;
+        reader.u32("zero")?;
+        let mut groups = Vec::with_capacity(count);
+        for _ in 0..count {
+            let group = GroupId(reader.u32("group")?);
+            reader.u32("zero")?;
+            let (before_first, last) = (codec::log_id(&mut reader)?, codec::log_id(&mut reader)?);
+            groups.push(GroupStart { group, before_first, last, last_place: place(&mut reader)? });
+        }
+        reader.finish("open section")?;
+        Ok(OpenSection { predecessor_end, wall_clock_milliseconds, groups })
+    }
+}
+
+impl GroupStart {
+    /// A group of which nothing is known but the run that comes next.
+    pub fn before(run: &Run) -> GroupStart {
+        let before = LogId::new(run.previous_term, Index(run.first.0.saturating_sub(1)));
+        GroupStart { group: run.group, before_first: before, last: before, last_place: Place::START }
+    }
+
+    /// Does what a run of a frame says; `end` is the end of that frame.
+    pub fn apply(&mut self, run: &Run, end: Place) {
+        match run.kind {
+            RecordKind::Entry => {
+                self.last = LogId::new(run.term, run.end().previous());
+                self.last_place = end;
+            }
+            RecordKind::Truncate if run.first <= self.last.index => {
+                self.last = LogId::new(run.previous_term, run.first.previous()).max(self.before_first);
+            }
+            RecordKind::Truncate => {}
+            RecordKind::Purge => {
+                self.before_first = LogId::new(run.term, run.first).max(self.before_first);
+                if self.last.index < self.before_first.index {
+                    self.last = self.before_first;
+                }
+            }
+        }
+    }
+}
+
+impl SealSection {
+    pub fn put(&self, out: &mut impl BufMut) {
+        assert!(self.sparse.len() <= SPARSE_ENTRIES_MAX && self.cuts.len() <= GROUPS_MAX, "bounded by the writer");
+        out.put_u32_le(self.sparse.len() as u32);
+        out.put_u32_le(self.cuts.len() as u32);
+        for entry in &self.sparse {
+            out.put_u32_le(entry.group.0);
+            out.put_u32_le(0);
+            out.put_u64_le(entry.first.0);
+            out.put_u64_le(entry.offset);
+            out.put_u64_le(entry.frame.0);
+        }
+        for &(group, lowest) in &self.cuts {
+            out.put_u32_le(group.0);
+            out.put_u32_le(0);
+            out.put_u64_le(lowest.0);
+        }
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<SealSection, Error> {
+        let mut reader = Reader::new(bytes);
+        let sparse_count = reader.length(SPARSE_ENTRIES_MAX, "number of index entries")?;
+        let cuts_count = reader.length(GROUPS_MAX, "number of cuts")?;
+        let mut seal = SealSection::default();
+        for _ in 0..sparse_count {
+            let group = GroupId(reader.u32("group")?);
+            reader.u32("zero")?;
+            seal.sparse.push(SparseEntry {
+                group,
+                first: Index(reader.u64("first index")?),
+                offset: reader.u64("offset")?,
+                frame: FrameNumber(reader.u64("frame number")?),
+            });
+        }
+        for _ in 0..cuts_count {
+            let group = GroupId(reader.u32("group")?);
+            reader.u32("zero")?;
+            seal.cuts.push((group, Index(reader.u64("lowest index")?)));
+        }
+        reader.finish("seal section")?;
+        Ok(seal)
+    }
+}
+
+fn put_place(out: &mut impl BufMut, place: Place) {
+    out.put_u64_le(place.segment.0);
+    out.put_u64_le(place.offset);
+    out.put_u64_le(place.frame.0);
+}
+
+fn place(reader: &mut Reader<'_>) -> Result<Place, Error> {
+    Ok(Place {
+        segment: SegmentNumber(reader.u64("segment")?),
+        offset: reader.u64("offset")?,
+        frame: FrameNumber(reader.u64("frame")?),
+    })
+}

@@ -1,0 +1,362 @@
+//! Walks the chain's frames forward and takes in what they say.
+
+use bytes::Bytes;
+
+use super::analysis::{Analysis, ChainSegment, Source};
+use super::body::Sections;
+use super::chain::{Candidate, head_fault};
+use super::error::Severity;
+use super::frame::{FrameHead, FrameKind};
+use super::group::GroupLog;
+use super::record::{RecordHead, RecordKind};
+use super::recovery::{Evidence, Fault, Site, Verdict, judge};
+use super::scan::{Found, Scan};
+use super::sections::OpenSection;
+use super::segment::{FRAMES_START, segment_name};
+use crate::codec;
+use crate::disk::Files;
+use crate::limits::BLOCK_BYTES;
+use crate::types::{Data, FrameNumber, GroupId, Index, Payload, Place, SegmentNumber};
+
+/// Walks the segments `linked` of `candidates`, oldest first.
+pub(super) fn walk<F: Files>(
+    files: &F,
+    candidates: &[Candidate],
+    linked: &[SegmentNumber],
+    source: &Source,
+    analysis: &mut Analysis,
+) {
+    let of = |number: &SegmentNumber| candidates.iter().find(|candidate| candidate.number == *number);
+    let chain: Vec<&Candidate> = linked.iter().filter_map(of).collect();
+    analysis.proven = source.evidence;
+    for (at, candidate) in chain.iter().enumerate() {
+        let (Some(header), Some(open)) = (candidate.header, &candidate.open) else { continue };
+        if at == 0 {
+            begin(analysis, &open.section);
+        }
+        let next = chain.get(at + 1).and_then(|next| next.open.as_ref());
+        let end = next.map(|open| open.section.predecessor_end);
+        analysis.chain.push(ChainSegment {
+            header,
+            file: candidate.file,
+            end: FRAMES_START,
+            open: open.section.clone(),
+            frames: 0,
+            records: 0,
+            payload_bytes: 0,
+            is_sealed: false,
+        });
+        analysis.locator.add_segment(header, candidate.file);
+        let name = segment_name(&source.directory, header.number);
+        let expected = open.number;
+        SegmentWalk { scan: Scan::new(files, candidate.file, header), name, end, expected, at: FRAMES_START }
+            .run(analysis);
+    }
+    check_beginning(&chain, source, analysis);
+    check_end(source, analysis);
+}
+
+/// Takes the groups from the oldest open frame: what lay before it is gone, or missing.
+fn begin(analysis: &mut Analysis, open: &OpenSection) {
+    for start in &open.groups {
+        let mut group = GroupLog::new(start.group, start.before_first, start.last_place);
+        if start.last.index > start.before_first.index {
+            // The terms between are in the predecessors; whether they are needed is decided when all is read.
+            group.terms.push((group.first(), start.last.term));
+            group.last = start.last;
+        }
+        analysis.groups.insert(start.group, group);
+    }
+}
+
+/// Entries that only a missing predecessor could hold must have been purged since.
+fn check_beginning(chain: &[&Candidate], source: &Source, analysis: &mut Analysis) {
+    let Some(open) = chain.first().and_then(|oldest| oldest.open.as_ref()) else { return };
+    let missing = open.section.predecessor_end.segment;
+    if missing.0 == 0 {
+        return;
+    }
+    let needed: Vec<(GroupId, std::ops::Range<Index>)> = open
+        .section
+        .groups
+        .iter()
+        .filter_map(|start| {
+            let first = analysis.groups.get(&start.group)?.first();
+            (first <= start.last.index).then(|| (start.group, first..start.last.index.next()))
+        })
+        .collect();
+    if needed.is_empty() {
+        return;
+    }
+    analysis.note(
+        Severity::Corrupt,
+        (&segment_name(&source.directory, missing), 0..open.section.predecessor_end.offset),
+        "the segment is missing, or its open frame cannot be read".to_owned(),
+    );
+    if let Some(finding) = analysis.findings.last_mut() {
+        finding.entries = needed;
+    }
+}
+
+/// What the superblock has seen durable must be there, up to its last frame.
+fn check_end(source: &Source, analysis: &mut Analysis) {
+    let evidence = source.evidence;
+    if evidence.frame <= analysis.end.frame || analysis.damage().is_some() {
+        return;
+    }
+    let what = format!("frames {} to {} were durable and are missing", analysis.end.frame.next(), evidence.frame);
+    let file = segment_name(&source.directory, evidence.segment);
+    analysis.note(Severity::Corrupt, (&file, 0..evidence.offset), what);
+}
+
+/// One segment's walk.
+struct SegmentWalk<'a, F: Files> {
+    scan: Scan<'a, F>,
+    name: String,
+    /// Where a later segment says that this one ends; `None` for the last.
+    end: Option<Place>,
+    /// The number that the next frame must have.
+    expected: FrameNumber,
+    at: u64,
+}
+
+/// What was found at one place.
+enum Step {
+    Accepted(FrameHead, Sections, Vec<InternalRecord>),
+    Faulty { fault: Fault, what: String, head: Option<FrameHead>, sections: Option<Sections> },
+}
+
+/// A record that is not a client's: group, index, kind of payload, payload.
+struct InternalRecord {
+    group: GroupId,
+    index: Index,
+    payload: Payload,
+}
+
+impl<F: Files> SegmentWalk<'_, F> {
+    fn run(mut self, analysis: &mut Analysis) {
+        loop {
+            let limit = self.end.map_or(self.scan.header.frames_end(), |end| end.offset);
+            if self.at >= limit {
+                break;
+            }
+            match self.step() {
+                Step::Accepted(head, sections, internal) => self.accept(analysis, &head, &sections, internal),
+                Step::Faulty { fault, what, head, sections } => {
+                    if !self.judge(analysis, fault, what, head, sections) {
+                        return;
+                    }
+                }
+            }
+        }
+        self.check_named_end(analysis);
+    }
+
+    fn step(&mut self) -> Step {
+        let mut internal = Vec::new();
+        let problem = match self.scan.frame_at(self.at) {
+            Found::Frame(frame) => {
+                let head = frame.head;
+                if head.number != self.expected {
+                    let what = format!("frame {} stands where frame {} should", head.number, self.expected);
+                    return Step::Faulty { fault: Fault::HeadDamaged, what, head: Some(head), sections: None };
+                }
+                let mut malformed = None;
+                let verified = frame.verify(|record, payload| match internal_record(record, payload) {
+                    Ok(found) => internal.extend(found),
+                    Err(error) => malformed = Some(error),
+                });
+                let (what, fault) = match (verified, malformed) {
+                    (Ok(sections), None) => return Step::Accepted(head, sections, internal),
+                    (Ok(_), Some(error)) => (error.to_string(), Fault::BodyDamaged),
+                    (Err(error), _) if frame.has_unwritten_sectors() => (error.to_string(), Fault::BodyUnwritten),
+                    (Err(error), _) => (error.to_string(), Fault::BodyDamaged),
+                };
+                return Step::Faulty { fault, what, head: Some(head), sections: frame.sections().ok() };
+            }
+            Found::Fault(problem) => problem,
+        };
+        let fault = head_fault(&mut self.scan, self.at, &problem);
+        Step::Faulty { fault, what: problem.to_string(), head: None, sections: None }
+    }
+
+    fn accept(
+        &mut self,
+        analysis: &mut Analysis,
+        head: &FrameHead,
+        sections: &Sections,
+        internal: Vec<InternalRecord>,
+    ) {
+        if analysis.damage().is_none() {
+            self.check_names(analysis, head, sections);
+        }
+        take_names(analysis, head, sections);
+        take_internal(analysis, sections, internal);
+        let segment = analysis.chain.last_mut().expect("the segment was pushed before its walk");
+        segment.end = head.end().offset;
+        segment.frames += 1;
+        segment.records += head.records as u64;
+        segment.payload_bytes += head.records_bytes as u64;
+        segment.is_sealed = head.kind == FrameKind::Seal;
+        analysis.locator.note(head, &sections.own);
+        analysis.end = head.end();
+        analysis.last_runs.clone_from(&sections.own);
+        analysis.proven = analysis.proven.max(head.durable);
+        self.at = head.end().offset;
+        self.expected = head.number.next();
+    }
+
+    /// Runs must join what is there: a gap, or another term before them, means that frames are missing.
+    fn check_names(&self, analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
+        let mut problem = None;
+        for run in sections.own.iter().filter(|run| run.kind == RecordKind::Entry) {
+            let Some(group) = analysis.groups.get(&run.group) else { continue };
+            // Within one frame a run may join the run before it, which is not taken in yet.
+            let joins_own = sections.own.iter().any(|other| other.group == run.group && other.end() == run.first);
+            let before = run.first.previous();
+            let joins = group.id_at(before).is_some_and(|id| id.term == run.previous_term);
+            if !joins && !joins_own && sections.own.iter().find(|other| other.group == run.group) == Some(run) {
+                problem = Some(format!("group {} goes on at {}, after {}", run.group, run.first, group.last));
+            }
+        }
+        if let Some(what) = problem {
+            analysis.note(Severity::Corrupt, (&self.name, head.offset..head.end().offset), what);
+        }
+    }
+
+    /// Judges a fault and records what follows; tells whether there is something behind it to go on with.
+    fn judge(
+        &mut self,
+        analysis: &mut Analysis,
+        fault: Fault,
+        what: String,
+        head: Option<FrameHead>,
+        sections: Option<Sections>,
+    ) -> bool {
+        let site = if self.end.is_some() { Site::Within } else { Site::Tail };
+        let later = self.later_heads();
+        let proven = later.iter().map(|head| head.durable).max().unwrap_or_default().max(analysis.proven);
+        let evidence = if proven.frame >= self.expected { Evidence::Covered } else { Evidence::Uncovered };
+        match judge(fault, site, evidence) {
+            Verdict::Accept => unreachable!("an intact frame is no fault"),
+            Verdict::End => return false,
+            Verdict::Torn | Verdict::NotJoined => {
+                let end = self.scan.header.frames_end();
+                analysis.torn = Some(self.at..end);
+                analysis.note(Severity::Torn, (&self.name, self.at..end), format!("frame {}: {what}", self.expected));
+                return false;
+            }
+            Verdict::Corrupt => self.report(analysis, Severity::Corrupt, &what, head, sections, &later),
+            Verdict::Unclear => self.report(analysis, Severity::Unclear, &what, head, sections, &later),
+        }
+        analysis.proven = analysis.proven.max(proven);
+        self.skip(head, &later)
+    }
+
+    /// Intact heads behind this place, with rising numbers: what stands there was written after it.
+    fn later_heads(&mut self) -> Vec<FrameHead> {
+        let mut heads = Vec::new();
+        let mut at = self.at + BLOCK_BYTES as u64;
+        let mut above = self.expected;
+        while let Some(head) = self.scan.next_head(at, above) {
+            if self.end.is_some_and(|end| head.offset >= end.offset) {
+                break;
+            }
+            (at, above) = (head.end().offset, head.number);
+            heads.push(head);
+        }
+        heads
+    }
+
+    fn report(
+        &mut self,
+        analysis: &mut Analysis,
+        severity: Severity,
+        what: &str,
+        head: Option<FrameHead>,
+        sections: Option<Sections>,
+        later: &[FrameHead],
+    ) {
+        let next = later.first().copied();
+        let named = head.filter(|head| head.number == self.expected).map(|head| head.end().offset);
+        let end = named.or(next.map(|next| next.offset)).or(self.end.map(|end| end.offset));
+        let end = end.unwrap_or(self.scan.header.frames_end());
+        let own = sections.map(|sections| sections.own).or_else(|| self.names_from(next));
+        let known = if own.is_some() { "" } else { "; which entries it held is not known" };
+        analysis.note(severity, (&self.name, self.at..end), format!("frame {}: {what}{known}", self.expected));
+        let (Some(own), Some(finding)) = (own, analysis.findings.last_mut()) else { return };
+        finding.entries = own.iter().map(|run| (run.group, run.first..run.end())).collect();
+    }
+
+    /// What the frame behind the damaged one says that it held.
+    fn names_from(&mut self, next: Option<FrameHead>) -> Option<Vec<super::frame::Run>> {
+        let next = next.filter(|next| next.number == self.expected.next())?;
+        let Found::Frame(frame) = self.scan.frame_at(next.offset) else { return None };
+        frame.sections().ok().map(|sections| sections.previous)
+    }
+
+    /// Moves behind the damaged place, to the next frame; tells whether there is one.
+    fn skip(&mut self, head: Option<FrameHead>, later: &[FrameHead]) -> bool {
+        let own = head.filter(|head| head.number == self.expected);
+        if let Some(own) = own {
+            (self.at, self.expected) = (own.end().offset, own.number.next());
+            return true;
+        }
+        match later.first() {
+            Some(next) => {
+                (self.at, self.expected) = (next.offset, next.number);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The walk must have ended exactly where the next segment says.
+    fn check_named_end(&self, analysis: &mut Analysis) {
+        let Some(end) = self.end else { return };
+        if (self.at, self.expected) != (end.offset, end.frame.next()) && analysis.damage().is_none() {
+            let what = format!("the segment ends with frame {} at {}, expected {end}", self.expected.0 - 1, self.at);
+            analysis.note(Severity::Corrupt, (&self.name, self.at..end.offset.max(self.at)), what);
+        }
+    }
+}
+
+fn take_names(analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
+    for run in &sections.own {
+        let group = analysis.groups.entry(run.group).or_insert_with(|| {
+            let before = crate::types::LogId::new(run.previous_term, run.first.previous());
+            GroupLog::new(run.group, before, head.end())
+        });
+        group.apply(run, head.end());
+    }
+}
+
+fn take_internal(analysis: &mut Analysis, sections: &Sections, internal: Vec<InternalRecord>) {
+    let mut internal = internal.into_iter().peekable();
+    for run in &sections.own {
+        let memberships = analysis.memberships.entry(run.group).or_default();
+        match run.kind {
+            RecordKind::Entry | RecordKind::Truncate => memberships.retain(|&(index, _)| index < run.first),
+            RecordKind::Purge => {}
+        }
+        let in_run = |record: &InternalRecord| {
+            record.group == run.group && record.index >= run.first && record.index < run.end()
+        };
+        while let Some(record) = internal.next_if(|record| run.kind == RecordKind::Entry && in_run(record)) {
+            if let Payload::Membership(membership) = record.payload {
+                memberships.push((record.index, membership));
+            }
+        }
+    }
+}
+
+/// Decodes what is not a client's. What does not decode under a valid checksum was written by another program.
+fn internal_record(record: &RecordHead, payload: &[u8]) -> Result<Option<InternalRecord>, codec::Error> {
+    let is_data = record.payload_kind == 4;
+    if record.kind != RecordKind::Entry || is_data {
+        return Ok(None);
+    }
+    let data = Data { bytes: Bytes::copy_from_slice(payload), checksum: record.payload_checksum };
+    let payload = codec::decode_payload(record.payload_kind, data)?;
+    Ok(Some(InternalRecord { group: record.group, index: record.id.index, payload }))
+}
