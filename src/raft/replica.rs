@@ -181,6 +181,11 @@ impl Replica {
         self.config.id
     }
 
+    /// The first index of the log, whether there is an entry yet or not.
+    pub fn first_index(&self) -> Index {
+        self.log.before_first().index.next()
+    }
+
     /// The configuration in force: the last one in the log, committed or not.
     pub fn membership(&self) -> &Membership {
         self.memberships.current()

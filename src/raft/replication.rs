@@ -171,7 +171,8 @@ impl Replica {
             return;
         }
         let bytes = entries.iter().map(super::log::cost_bytes).sum();
-        let previous = LogId::new(self.log.term_at(from.previous()).expect("precedes an entry of the log"), from.previous());
+        let previous =
+            LogId::new(self.log.term_at(from.previous()).expect("precedes an entry of the log"), from.previous());
         progress.on_sent(last, bytes);
         let append = Append { previous, entries, commit, round: leading.round };
         self.output.send.push(envelope.outgoing(peer, Body::Append(append)));

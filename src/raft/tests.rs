@@ -1,1 +1,6 @@
+//! The protocol's tests: scripts that tell one situation each, random histories, and tables.
 
+mod cluster;
+mod log;
+mod quorum;
+mod random;
