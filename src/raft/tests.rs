@@ -4,3 +4,4 @@ mod cluster;
 mod log;
 mod quorum;
 mod random;
+mod script;

@@ -11,7 +11,7 @@ use crate::types::{Data, Index, NodeId, Payload};
 use super::cluster::{Cluster, limits_default};
 
 const SEEDS: u64 = 300;
-const STEPS: u64 = 3_000;
+const STEPS: u64 = 10_000;
 
 /// How bad it gets, drawn per seed; chances per thousand.
 struct Weather {
@@ -57,10 +57,10 @@ impl History {
         let weather = Weather {
             loss: random.below(200),
             duplication: random.below(200),
-            crash: random.below(8),
-            disk: random.between(50, 900),
+            crash: random.below(4),
+            disk: random.between(100, 700),
             propose: random.below(150),
-            cut: random.below(6),
+            cut: random.below(3),
             batch: random.below(500),
         };
         let cluster = Cluster::new(voters, learners, limits, random.next_u64());
@@ -90,11 +90,11 @@ impl History {
             self.propose(node);
         } else if self.random.chance(30) {
             self.read(node);
-        } else if self.random.chance(5) {
+        } else if self.random.chance(2) {
             let to = self.any_node();
             let _refused_or_not = self.cluster.replica_mut(node).transfer(to);
             self.cluster.settle(node);
-        } else if self.random.chance(150) {
+        } else if self.random.chance(60) {
             self.input(node, Input::Tick);
         } else if self.random.chance(self.weather.disk) {
             self.disk(node);
@@ -114,7 +114,7 @@ impl History {
 
     fn cut(&mut self, node: NodeId) {
         let other = self.any_node();
-        if self.random.chance(500) {
+        if self.random.chance(600) {
             self.cluster.cut.clear();
         } else {
             self.cluster.cut.insert((node, other));
