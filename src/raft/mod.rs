@@ -26,13 +26,26 @@
 //! - Messages may be lost, doubled, delayed, reordered. `from` must be proven by the transport.
 //! - After a restart a replica is made anew from what was durable ([`Restored`]); it remembers nothing else.
 
+mod election;
+mod follower;
+pub mod invariants;
+mod log;
+mod memberships;
 pub mod message;
+mod progress;
+mod quorum;
+mod reads;
+mod replica;
+mod replication;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
 use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Term};
 
 pub use message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
+pub use replica::Replica;
 
 /// What is fixed for the life of a replica.
 #[derive(Clone, Debug)]
@@ -42,7 +55,8 @@ pub struct Config {
     pub heartbeat_ticks: u32,
     /// An election timeout is drawn from `election_ticks`, anew for each wait.
     pub election_ticks: Range<u32>,
-    /// The replica's only randomness.
+    /// The replica's only randomness. Another one at every start: the numbers of questions begin at it, and an answer to
+    /// the life before must not pass for one to this.
     pub seed: u64,
     pub limits: Limits,
 }
@@ -170,6 +184,10 @@ pub enum Event {
     Replaced {
         from: Index,
     },
+    /// The leader's log no longer reaches back to what this follower lacks.
+    SnapshotNeeded {
+        peer: NodeId,
+    },
 }
 
 /// What a replica does in its term.
@@ -193,6 +211,9 @@ pub enum Refused {
     ChangePending,
     #[error("leadership is being handed over")]
     TransferPending,
+    /// Leadership can be handed over only to one.
+    #[error("that node is not another voter")]
+    NotAnotherVoter,
 }
 
 /// What a replica knows of itself.

@@ -1,0 +1,212 @@
+//! Elections: pre-vote, vote, and the rules that keep them from disturbing a leader that works.
+
+use crate::types::{HardState, LogId, NodeId, Term};
+
+use super::replica::{Replica, State, Tally};
+use super::replication::Leading;
+use super::{AppendOutcome, AppendReply, Body, Event, Message, quorum};
+
+impl Replica {
+    pub(super) fn on_tick(&mut self) {
+        if let State::Leader(_) = self.state {
+            self.on_leader_tick();
+            return;
+        }
+        self.election_elapsed_ticks += 1;
+        self.retry_follower_read();
+        if self.election_elapsed_ticks < self.election_timeout_ticks {
+            return;
+        }
+        self.set_leader(None);
+        self.restart_election_timer();
+        if self.membership().is_voter(self.config.id) {
+            self.begin_pre_vote();
+        }
+    }
+
+    /// Draw a new election timeout (§5.2). Called when the leader is heard, a vote is granted, an election begins, or
+    /// this node stops leading; nowhere else.
+    pub(super) fn restart_election_timer(&mut self) {
+        let range = &self.config.election_ticks;
+        self.election_elapsed_ticks = 0;
+        self.election_timeout_ticks = self.random.between(u64::from(range.start), u64::from(range.end)) as u32;
+    }
+
+    /// Ask whether an election could be won, so that a node that cannot win does not raise the term (dissertation
+    /// §9.6).
+    fn begin_pre_vote(&mut self) {
+        self.state = State::PreCandidate(Tally::default());
+        self.tell_role();
+        let body = Body::PreVote { next: self.term().next(), last: self.log.last() };
+        self.send_to_voters(&body);
+        self.count_pre_vote(self.config.id, true);
+    }
+
+    /// Stand for election (§5.2). The requests leave after the new term and the vote are durable: every message does.
+    fn stand(&mut self, transfer: bool) {
+        let own = self.config.id;
+        self.set_hard_state(HardState { term: self.term().next(), vote: Some(own) });
+        self.state = State::Candidate(Tally::default());
+        self.set_leader(None);
+        self.restart_election_timer();
+        self.tell_role();
+        let body = Body::Vote { last: self.log.last(), transfer };
+        self.send_to_voters(&body);
+    }
+
+    fn send_to_voters(&mut self, body: &Body) {
+        let (envelope, own) = (self.envelope(), self.config.id);
+        let membership = self.memberships.current();
+        let voters = membership.members.iter().map(|member| member.id);
+        for to in voters.filter(|id| *id != own && membership.is_voter(*id)) {
+            self.output.send.push(envelope.outgoing(to, body.clone()));
+        }
+    }
+
+    /// A message of a higher term. False if it must be left unheard: a vote that would disturb a leader that this node
+    /// hears (dissertation §4.2.3). Pre-votes change nothing, so they do not change the term either.
+    pub(super) fn follow_newer_term(&mut self, message: &Message) -> bool {
+        match message.body {
+            Body::PreVote { next, last } => {
+                self.on_pre_vote(message.from, next, last);
+                return false;
+            }
+            Body::PreVoteReply { next, granted: true } => {
+                self.on_pre_vote_reply(message.from, next, true);
+                return false;
+            }
+            Body::Vote { transfer: false, .. } if self.hears_leader() => return false,
+            _ => {}
+        }
+        self.enter_term(message.term);
+        true
+    }
+
+    /// The sender is behind, perhaps a leader that was replaced: any answer of ours tells it the term. Answers to
+    /// questions of an older term mean nothing any more.
+    pub(super) fn answer_older_term(&mut self, message: Message) {
+        let body = match message.body {
+            Body::PreVote { next, last } => return self.on_pre_vote(message.from, next, last),
+            // Who answers a pre-vote keeps its own term, which may be lower; `next` says which question it answers.
+            Body::PreVoteReply { next, granted } => return self.on_pre_vote_reply(message.from, next, granted),
+            Body::Vote { .. } => Body::VoteReply { granted: false },
+            Body::Append(append) => {
+                let outcome = AppendOutcome::Rejected { previous: append.previous, hint: LogId::ZERO };
+                Body::AppendReply(AppendReply { round: append.round, outcome })
+            }
+            Body::Heartbeat { round, .. } => Body::HeartbeatReply { round },
+            Body::ReadIndex { asked } => Body::ReadIndexReply { asked, index: None },
+            Body::VoteReply { .. }
+            | Body::AppendReply(_)
+            | Body::HeartbeatReply { .. }
+            | Body::ReadIndexReply { .. }
+            | Body::StandNow => return,
+        };
+        self.send(message.from, body);
+    }
+
+    pub(super) fn on_pre_vote(&mut self, from: NodeId, next: Term, last: LogId) {
+        let free = next > self.term() || (next == self.term() && self.could_vote_for(from));
+        let granted = free && !self.hears_leader() && last >= self.log.last();
+        self.send(from, Body::PreVoteReply { next, granted });
+    }
+
+    pub(super) fn on_pre_vote_reply(&mut self, from: NodeId, next: Term, granted: bool) {
+        if next == self.term().next() {
+            self.count_pre_vote(from, granted);
+        }
+    }
+
+    fn count_pre_vote(&mut self, from: NodeId, granted: bool) {
+        let State::PreCandidate(tally) = &mut self.state else { return };
+        tally.answers.insert(from, granted);
+        let membership = self.memberships.current();
+        if quorum::won(membership, |voter| tally.said(voter, true)) {
+            self.stand(false);
+        } else if quorum::lost(membership, |voter| tally.said(voter, false)) {
+            self.become_follower();
+        }
+    }
+
+    /// RequestVote (§5.2, §5.4.1). Asked again by the same candidate, the answer is the same.
+    pub(super) fn on_vote(&mut self, from: NodeId, last: LogId, transfer: bool) {
+        let protected = !transfer && self.hears_leader() && self.leader != Some(from);
+        let granted = self.could_vote_for(from) && !protected && last >= self.log.last();
+        if granted {
+            self.set_hard_state(HardState { term: self.term(), vote: Some(from) });
+            self.restart_election_timer();
+            if let State::PreCandidate(_) = self.state {
+                self.become_follower();
+            }
+        }
+        let envelope = self.envelope();
+        #[cfg(mutant = "vote_not_flushed")]
+        let envelope = envelope.unguarded();
+        self.output.send.push(envelope.outgoing(from, Body::VoteReply { granted }));
+    }
+
+    pub(super) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
+        let State::Candidate(tally) = &mut self.state else { return };
+        tally.answers.insert(from, granted);
+        let membership = self.memberships.current();
+        if quorum::won(membership, |voter| tally.said(voter, true)) {
+            self.become_leader();
+        } else if quorum::lost(membership, |voter| tally.said(voter, false)) {
+            self.become_follower();
+        }
+    }
+
+    /// The own vote counts when it cannot be forgotten any more.
+    pub(super) fn count_own_vote(&mut self) {
+        if self.persists.hard_state_after().is_none() {
+            self.on_vote_reply(self.config.id, true);
+        }
+    }
+
+    /// The leader asks this node to stand, and has told it that it has the whole log (dissertation §3.10).
+    pub(super) fn on_stand_now(&mut self, from: NodeId) {
+        if self.leader == Some(from) && self.membership().is_voter(self.config.id) {
+            self.stand(true);
+        }
+    }
+
+    fn become_leader(&mut self) {
+        assert!(matches!(self.state, State::Candidate(_)), "only a candidate is elected");
+        assert_eq!(self.hard_state.vote, Some(self.config.id), "a leader has its own vote");
+        let uncommitted_bytes = self.log.cached_cost_bytes(self.commit, self.log.last().index);
+        let mut leading = Leading::new(self.log.last().index.next(), uncommitted_bytes);
+        leading.follow_membership(self.memberships.current(), self.config.id, self.log.last().index.next());
+        self.state = State::Leader(Box::new(leading));
+        self.tell_role();
+        self.set_leader(Some(self.config.id));
+        self.append_noop();
+    }
+
+    /// A leader that hears no majority cannot commit, and must not keep clients waiting (dissertation §6.2).
+    pub(super) fn step_down_without_quorum(&mut self) {
+        self.output.events.push(Event::QuorumLost { term: self.term() });
+        self.step_down();
+    }
+
+    pub(super) fn step_down(&mut self) {
+        self.become_follower();
+        self.set_leader(None);
+    }
+
+    /// Whether a leader works as far as this node can tell: it leads, or has heard the leader within the shortest
+    /// election timeout.
+    fn hears_leader(&self) -> bool {
+        let leads = matches!(self.state, State::Leader(_));
+        leads || (self.leader.is_some() && self.election_elapsed_ticks < self.config.election_ticks.start)
+    }
+
+    fn could_vote_for(&self, candidate: NodeId) -> bool {
+        self.hard_state.vote.is_none_or(|vote| vote == candidate)
+    }
+}
+
+impl Tally {
+    fn said(&self, voter: NodeId, granted: bool) -> bool {
+        self.answers.get(&voter) == Some(&granted)
+    }
+}

@@ -1,0 +1,146 @@
+//! The follower's side of replication: check, append, answer.
+
+use crate::types::{Index, LogId, NodeId};
+
+use super::replica::{Replica, State};
+use super::{Append, AppendOutcome, AppendReply, Body, Event, Round};
+
+/// What a follower keeps about the leader of its term.
+#[derive(Debug)]
+pub(super) struct Following {
+    /// The log is known to be the leader's up to here. Begins at the commit index, because every later leader has what
+    /// is committed (§5.4.3), and only grows within a term. Commit never passes it.
+    verified: Index,
+    /// The newest round of the leader that was heard.
+    round: Round,
+    /// Appends were taken and not answered.
+    answer_due: bool,
+    /// Of the appends that were rejected and not answered the one with the lowest `previous`: the leader's probes only
+    /// move down, so that is its newest question.
+    rejected: Option<(LogId, LogId)>,
+}
+
+impl Following {
+    pub(super) fn new(commit: Index) -> Following {
+        Following { verified: commit, round: Round::default(), answer_due: false, rejected: None }
+    }
+
+    fn reject(&mut self, previous: LogId, hint: LogId) {
+        if self.rejected.is_none_or(|(older, _)| previous.index < older.index) {
+            self.rejected = Some((previous, hint));
+        }
+    }
+}
+
+impl Replica {
+    /// AppendEntries (§5.3).
+    pub(super) fn on_append(&mut self, from: NodeId, append: Append) {
+        self.follow_leader(from);
+        if !is_well_formed(&append) {
+            return;
+        }
+        let State::Follower(following) = &mut self.state else { unreachable!("who hears a leader follows it") };
+        following.round = following.round.max(append.round);
+        let previous = append.previous;
+        if previous.index > following.verified && self.log.term_at(previous.index) != Some(previous.term) {
+            following.reject(previous, self.log.highest_at_most(previous.index, previous.term));
+            return;
+        }
+        following.answer_due = true;
+        if self.log.is_full() && !append.entries.is_empty() {
+            // As if it were lost: the leader sends it again when there is room.
+            return;
+        }
+        following.verified = following.verified.max(previous.index.plus(append.entries.len() as u64));
+        let (verified, commit) = (following.verified, append.commit);
+        self.append_new(append);
+        self.follow_commit(commit.min(verified));
+    }
+
+    /// "I still lead": no log is checked, and commit is what the leader knows to match here.
+    pub(super) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: Round) {
+        self.follow_leader(from);
+        let State::Follower(following) = &mut self.state else { unreachable!("who hears a leader follows it") };
+        following.round = following.round.max(round);
+        let commit = commit.min(following.verified);
+        self.follow_commit(commit);
+        self.send(from, Body::HeartbeatReply { round });
+    }
+
+    /// Answer all appends since the last output with one reply: the end that is verified holds for each of them.
+    pub(super) fn send_as_follower(&mut self) {
+        let Some(leader) = self.leader else { return };
+        self.send_read_index(leader);
+        let envelope = self.envelope();
+        let State::Follower(following) = &mut self.state else { unreachable!("called for followers") };
+        let round = following.round;
+        if let Some((previous, hint)) = following.rejected.take() {
+            let outcome = AppendOutcome::Rejected { previous, hint };
+            let body = Body::AppendReply(AppendReply { round, outcome });
+            self.output.send.push(envelope.outgoing(leader, body));
+        }
+        if std::mem::take(&mut following.answer_due) {
+            let last = following.verified;
+            let after = self.log.durable_after(last, self.persists.next());
+            #[cfg(mutant = "ack_before_flush")]
+            let after = after.and(None);
+            let outcome = AppendOutcome::Matched { last };
+            let body = Body::AppendReply(AppendReply { round, outcome });
+            self.output.send.push(envelope.after(after).outgoing(leader, body));
+        }
+    }
+
+    /// The leader of this term was heard: whatever this node was about to do, it follows.
+    fn follow_leader(&mut self, from: NodeId) {
+        match self.state {
+            State::Leader(_) => panic!("{from} and {} both lead in term {}", self.config.id, self.term()),
+            State::PreCandidate(_) | State::Candidate(_) => self.become_follower(),
+            State::Follower(_) => {}
+        }
+        assert!(self.leader.is_none_or(|leader| leader == from), "two leaders in term {}", self.term());
+        self.set_leader(Some(from));
+        self.restart_election_timer();
+    }
+
+    /// Append what is new, in place of what conflicts. Entries that are there already are left alone: an append that
+    /// was delayed must not cut off what came after it.
+    fn append_new(&mut self, append: Append) {
+        let mut entries = append.entries.into_iter().peekable();
+        while entries.next_if(|entry| self.holds(entry.id)).is_some() {}
+        let Some(first) = entries.peek().map(|entry| entry.id.index) else { return };
+        if first <= self.log.last().index {
+            self.replace_from(first);
+        }
+        entries.for_each(|entry| self.push_entry(entry));
+    }
+
+    /// Committed entries count as held without a look: the log may begin after them.
+    fn holds(&self, id: LogId) -> bool {
+        id.index <= self.commit || self.log.term_at(id.index) == Some(id.term)
+    }
+
+    fn replace_from(&mut self, from: Index) {
+        assert!(from > self.commit, "entry {from} is committed (up to {}) and would be replaced", self.commit);
+        self.log.truncate(from);
+        self.memberships.truncate(from);
+        self.output.events.push(Event::Replaced { from });
+    }
+
+    /// Never beyond what is known to be the leader's, however far its own commit index is (§5.3).
+    fn follow_commit(&mut self, commit: Index) {
+        if commit > self.commit {
+            self.commit = commit;
+            self.memberships.on_commit(commit);
+        }
+    }
+}
+
+/// Whether the entries follow each other and their terms do not fall.
+fn is_well_formed(append: &Append) -> bool {
+    let mut before = append.previous;
+    append.entries.iter().all(|entry| {
+        let follows = entry.id.index == before.index.next() && entry.id.term >= before.term;
+        before = entry.id;
+        follows
+    })
+}

@@ -1,0 +1,254 @@
+//! What must hold in a cluster whatever happens, checked step by step from outside.
+//!
+//! Whoever runs several replicas in one place (the tests of this folder, the simulator) tells an [`Invariants`] of
+//! every output that was taken, every message that left and every restart. It remembers what was said and decided, and
+//! compares: one leader per term (§5.2), log matching (§5.3), leader completeness (§5.4.3), state machine safety
+//! (§5.4.3), committed stays committed, term and commit only grow, one vote per term, nothing said that could be
+//! forgotten. The cost is a look-up per entry appended and per entry committed; a new leader is compared with all that
+//! is committed.
+
+use std::collections::BTreeMap;
+
+use crate::types::{Entry, HardState, Index, LogId, NodeId, Payload, Term};
+
+use super::{AppendOutcome, AppendReply, Body, Message, Output, Replica, Role};
+
+/// A rule of Raft was broken: a bug, never a fault of the world.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Violation {
+    #[error("{first} and {second} both lead in term {term}")]
+    TwoLeaders { term: Term, first: NodeId, second: NodeId },
+    #[error("{node} voted for {first} and for {second} in term {term}")]
+    TwoVotes { term: Term, node: NodeId, first: NodeId, second: NodeId },
+    #[error("{node} went from {before:?} to {after:?}")]
+    HardStateForgotten { node: NodeId, before: HardState, after: HardState },
+    #[error("{node} spoke of what is not on its disk: {message:?}")]
+    SpokeTooSoon { node: NodeId, message: Box<Message> },
+    #[error("{node} moved its commit index back from {before} to {after}")]
+    CommitFell { node: NodeId, before: Index, after: Index },
+    #[error("entry {id} of {node} is not what it is elsewhere, or does not follow what it follows there")]
+    LogMismatch { node: NodeId, id: LogId },
+    #[error("{node} holds {held:?} at {index}, where {committed} is committed")]
+    CommittedDiffers { node: NodeId, index: Index, committed: LogId, held: Option<Term> },
+    #[error("{node} leads in term {term} without {missing}, which was committed before")]
+    LeaderIncomplete { node: NodeId, term: Term, missing: LogId },
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Invariants {
+    nodes: BTreeMap<NodeId, Observed>,
+    leaders: BTreeMap<Term, NodeId>,
+    votes: BTreeMap<(Term, NodeId), NodeId>,
+    /// Entry i stands at place i - 1.
+    committed: Vec<Committed>,
+    /// Entries that some log has held and that are not known to be committed: what each is and follows.
+    appended: BTreeMap<(Index, Term), Appended>,
+}
+
+/// One node, in its present life.
+#[derive(Clone, Copy, Debug, Default)]
+struct Observed {
+    hard_state: HardState,
+    commit: Index,
+    /// What others have heard of: it must survive a restart.
+    spoken: HardState,
+}
+
+#[derive(Clone, Debug)]
+struct Committed {
+    id: LogId,
+    /// The term of the node that committed it first: leaders of later terms must have it.
+    in_term: Term,
+    payload: Option<Payload>,
+}
+
+#[derive(Clone, Debug)]
+struct Appended {
+    previous: Option<Term>,
+    payload: Payload,
+}
+
+impl Invariants {
+    /// Everything up to here is committed, as far as any node knows.
+    pub fn committed(&self) -> Index {
+        Index(self.committed.len() as u64)
+    }
+
+    /// The payload that is committed at `index`, if it was seen.
+    pub fn committed_payload(&self, index: Index) -> Option<&Payload> {
+        self.committed.get((index.0.checked_sub(1)?) as usize)?.payload.as_ref()
+    }
+
+    /// A replica was made from what was durable: at first, or after a crash.
+    pub fn started(&mut self, replica: &Replica) -> Result<(), Violation> {
+        let (node, status) = (replica.id(), replica.status());
+        let observed = self.nodes.entry(node).or_default();
+        check_hard_state(node, observed.spoken, status.hard_state)?;
+        observed.hard_state = status.hard_state;
+        observed.commit = status.commit;
+        self.check_committed_at(replica, status.commit)
+    }
+
+    /// The output that `replica` has just given.
+    pub fn took(&mut self, replica: &Replica, output: &Output) -> Result<(), Violation> {
+        let (node, status) = (replica.id(), replica.status());
+        if let Some(persist) = &output.persist {
+            self.check_entries(replica, &persist.entries)?;
+        }
+        let before = *self.nodes.entry(node).or_default();
+        check_hard_state(node, before.hard_state, status.hard_state)?;
+        if status.commit < before.commit {
+            return Err(Violation::CommitFell { node, before: before.commit, after: status.commit });
+        }
+        self.check_committed_at(replica, before.commit)?;
+        for index in before.commit.0 + 1..=status.commit.0 {
+            self.check_commit(replica, Index(index), status.hard_state.term)?;
+        }
+        if status.role == Role::Leader {
+            self.check_leader(replica, status.hard_state.term)?;
+        }
+        let observed = self.nodes.entry(node).or_default();
+        (observed.hard_state, observed.commit) = (status.hard_state, status.commit);
+        Ok(())
+    }
+
+    /// A message left its node.
+    pub fn sent(&mut self, message: &Message) -> Result<(), Violation> {
+        let (node, term) = (message.from, message.term);
+        let vote = match message.body {
+            Body::Vote { .. } => Some(node),
+            Body::VoteReply { granted: true } => Some(message.to),
+            _ => None,
+        };
+        if let Some(vote) = vote {
+            let first = *self.votes.entry((term, node)).or_insert(vote);
+            if first != vote {
+                return Err(Violation::TwoVotes { term, node, first, second: vote });
+            }
+        }
+        let spoken = &mut self.nodes.entry(node).or_default().spoken;
+        if term > spoken.term {
+            *spoken = HardState { term, vote };
+        } else if term == spoken.term {
+            spoken.vote = spoken.vote.or(vote);
+        }
+        Ok(())
+    }
+
+    /// A message left its node while this was on its disk: it must say nothing that a crash would make untrue.
+    pub fn sent_over_disk(
+        &self,
+        message: &Message,
+        replica: &Replica,
+        hard_state: HardState,
+        term_on_disk: impl Fn(Index) -> Option<Term>,
+    ) -> Result<(), Violation> {
+        let vote = match message.body {
+            Body::Vote { .. } => Some(message.from),
+            Body::VoteReply { granted: true } => Some(message.to),
+            _ => None,
+        };
+        let term_is_kept = hard_state.term >= message.term;
+        let vote_is_kept = vote.is_none() || hard_state.term > message.term || hard_state.vote == vote;
+        let log_is_kept = match message.body {
+            // Of an older term: the node has voted since, and its vote counted these entries.
+            Body::AppendReply(_) if replica.status().hard_state.term > message.term => true,
+            Body::AppendReply(AppendReply { outcome: AppendOutcome::Matched { last }, .. }) => {
+                term_on_disk(last) == replica.term_at(last)
+            }
+            _ => true,
+        };
+        if term_is_kept && vote_is_kept && log_is_kept {
+            return Ok(());
+        }
+        Err(Violation::SpokeTooSoon { node: message.from, message: Box::new(message.clone()) })
+    }
+
+    /// Log matching (§5.3): an entry is the same wherever it is, and follows the same entry. By induction the logs
+    /// agree up to it.
+    fn check_entries(&mut self, replica: &Replica, entries: &[Entry]) -> Result<(), Violation> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        let mut previous = replica.term_at(first.id.index.previous());
+        for entry in entries {
+            if !self.is_same(entry, previous) {
+                return Err(Violation::LogMismatch { node: replica.id(), id: entry.id });
+            }
+            previous = Some(entry.id.term);
+        }
+        Ok(())
+    }
+
+    fn is_same(&mut self, entry: &Entry, previous: Option<Term>) -> bool {
+        let place = (entry.id.index.0 - 1) as usize;
+        if let Some(committed) = self.committed.get(place).filter(|committed| committed.id == entry.id) {
+            let before = place.checked_sub(1).map(|place| self.committed[place].id.term);
+            let payload_is_same = committed.payload.as_ref().is_none_or(|payload| *payload == entry.payload);
+            return payload_is_same && before.is_none_or(|before| previous == Some(before));
+        }
+        let new = || Appended { previous, payload: entry.payload.clone() };
+        let known = self.appended.entry((entry.id.index, entry.id.term)).or_insert_with(new);
+        known.previous == previous && known.payload == entry.payload
+    }
+
+    /// State machine safety (§5.4.3): no two nodes commit different entries at an index.
+    fn check_commit(&mut self, replica: &Replica, index: Index, in_term: Term) -> Result<(), Violation> {
+        if index <= self.committed() {
+            return self.check_committed_at(replica, index);
+        }
+        let held = replica.term_at(index);
+        let Some(term) = held else {
+            let committed = LogId::new(in_term, index);
+            return Err(Violation::CommittedDiffers { node: replica.id(), index, committed, held });
+        };
+        let payload = self.appended.get(&(index, term)).map(|appended| appended.payload.clone());
+        self.committed.push(Committed { id: LogId::new(term, index), in_term, payload });
+        self.forget_appended(index);
+        Ok(())
+    }
+
+    /// What is committed is remembered as such, and need not be remembered twice.
+    fn forget_appended(&mut self, last: Index) {
+        while let Some(oldest) = self.appended.first_entry().filter(|oldest| oldest.key().0 <= last) {
+            oldest.remove();
+        }
+    }
+
+    /// Committed stays committed. What lies before a log's start is not looked at.
+    fn check_committed_at(&self, replica: &Replica, index: Index) -> Result<(), Violation> {
+        let place = (index.0 as usize).checked_sub(1);
+        let Some(committed) = place.and_then(|place| self.committed.get(place)) else { return Ok(()) };
+        let held = replica.term_at(index);
+        if held == Some(committed.id.term) {
+            return Ok(());
+        }
+        Err(Violation::CommittedDiffers { node: replica.id(), index, committed: committed.id, held })
+    }
+
+    /// One leader per term, and leader completeness (§5.4.3).
+    fn check_leader(&mut self, replica: &Replica, term: Term) -> Result<(), Violation> {
+        let node = replica.id();
+        let first = match self.leaders.insert(term, node) {
+            Some(first) if first == node => return Ok(()),
+            Some(first) => return Err(Violation::TwoLeaders { term, first, second: node }),
+            None => replica.first_index(),
+        };
+        let count = self.committed.partition_point(|committed| committed.in_term < term);
+        let from = (first.0 as usize - 1).min(count);
+        for committed in &self.committed[from..count] {
+            if replica.term_at(committed.id.index) != Some(committed.id.term) {
+                return Err(Violation::LeaderIncomplete { node, term, missing: committed.id });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A term only grows, and a vote within it stays.
+fn check_hard_state(node: NodeId, before: HardState, after: HardState) -> Result<(), Violation> {
+    let vote_stays = before.vote.is_none() || before.vote == after.vote;
+    if after.term > before.term || (after.term == before.term && vote_stays) {
+        return Ok(());
+    }
+    Err(Violation::HardStateForgotten { node, before, after })
+}

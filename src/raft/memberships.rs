@@ -1,0 +1,56 @@
+//! The configurations in the log. A configuration is in force from the moment its entry is appended, committed or not
+//! (dissertation §4.1), and out of force when that entry is replaced.
+
+use crate::limits::MEMBERS_MAX;
+use crate::types::{Index, Membership};
+
+#[derive(Debug)]
+pub(super) struct Memberships {
+    /// In order of index; never empty. The last is in force; those before it come back if it is replaced.
+    entries: Vec<(Index, Membership)>,
+}
+
+impl Memberships {
+    pub(super) fn restored(entries: Vec<(Index, Membership)>) -> Memberships {
+        assert!(!entries.is_empty(), "a replica is born with a configuration");
+        assert!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "configurations are not in order of index");
+        Memberships { entries }
+    }
+
+    /// In force.
+    pub(super) fn current(&self) -> &Membership {
+        &self.newest().1
+    }
+
+    /// Where the one in force was appended.
+    pub(super) fn index(&self) -> Index {
+        self.newest().0
+    }
+
+    pub(super) fn append(&mut self, index: Index, membership: Membership) {
+        assert!(index > self.index(), "configurations are appended in order");
+        assert!(membership.members.len() <= MEMBERS_MAX, "at most {MEMBERS_MAX} members");
+        self.entries.push((index, membership));
+    }
+
+    /// Entries from `from` on are replaced. True if another configuration came into force.
+    pub(super) fn truncate(&mut self, from: Index) -> bool {
+        let before = self.entries.len();
+        while self.entries.len() > 1 && self.index() >= from {
+            self.entries.pop();
+        }
+        before != self.entries.len()
+    }
+
+    /// What is committed cannot be replaced: of the committed ones only the last can still be needed.
+    pub(super) fn on_commit(&mut self, commit: Index) {
+        let committed = self.entries.partition_point(|(index, _)| *index <= commit);
+        if committed > 1 {
+            self.entries.drain(..committed - 1);
+        }
+    }
+
+    fn newest(&self) -> &(Index, Membership) {
+        self.entries.last().expect("never empty")
+    }
+}

@@ -1,0 +1,165 @@
+//! What a leader knows of one follower, and what is on its way to it.
+//!
+//! A follower is *probed* until the place is found where the logs agree: one empty append at a time. Then it is
+//! *replicated* to: entries flow without waiting for answers, up to the window, and `next` runs ahead of what is
+//! acknowledged. Whatever gets lost brings it back to being probed.
+
+use std::collections::VecDeque;
+
+use crate::types::{Index, LogId};
+
+use super::log::Log;
+use super::{Limits, Round};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    /// `outstanding`: a probe at `next` - 1 was sent and not answered.
+    Probe {
+        outstanding: bool,
+    },
+    Replicate,
+}
+
+/// An append on its way.
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    last: Index,
+    bytes: usize,
+}
+
+/// Entries that are being read from the log for a follower.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fetching {
+    No,
+    /// Asked for, from this index on.
+    From(Index),
+    /// The last attempt failed: not before the next heartbeat.
+    Later,
+}
+
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// The follower has the leader's log durably up to here. Only grows within a term.
+    pub(super) matched: Index,
+    /// The next entry to send. Above `matched`.
+    pub(super) next: Index,
+    pub(super) mode: Mode,
+    /// The newest round that the follower has answered.
+    pub(super) confirmed: Round,
+    /// Since it was heard.
+    pub(super) silent_ticks: u32,
+    pub(super) fetching: Fetching,
+    /// Whether it was said that the log no longer reaches back to what this follower lacks.
+    pub(super) snapshot_needed: bool,
+    /// Since an answer moved something, while one is awaited.
+    stalled_ticks: u32,
+    in_flight: VecDeque<Flight>,
+    in_flight_bytes: usize,
+}
+
+impl Progress {
+    /// Nothing is known; the first guess is that the follower has everything before `next`.
+    pub(super) fn new(next: Index) -> Progress {
+        Progress {
+            matched: Index::ZERO,
+            next,
+            mode: Mode::Probe { outstanding: false },
+            confirmed: Round::default(),
+            silent_ticks: 0,
+            fetching: Fetching::No,
+            snapshot_needed: false,
+            stalled_ticks: 0,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+        }
+    }
+
+    pub(super) fn on_tick(&mut self) {
+        self.silent_ticks = self.silent_ticks.saturating_add(1);
+        let awaited = !self.in_flight.is_empty() || self.mode == Mode::Probe { outstanding: true };
+        self.stalled_ticks = if awaited { self.stalled_ticks.saturating_add(1) } else { 0 };
+    }
+
+    /// It answered, whatever it said.
+    pub(super) fn on_heard(&mut self, round: Round) {
+        self.silent_ticks = 0;
+        self.confirmed = self.confirmed.max(round);
+    }
+
+    pub(super) fn on_probe_sent(&mut self) {
+        self.mode = Mode::Probe { outstanding: true };
+        self.stalled_ticks = 0;
+    }
+
+    /// Entries up to `last` were sent: the next message begins behind them, without waiting.
+    pub(super) fn on_sent(&mut self, last: Index, bytes: usize) {
+        self.next = last.next();
+        self.in_flight.push_back(Flight { last, bytes });
+        self.in_flight_bytes += bytes;
+    }
+
+    pub(super) fn window_is_open(&self, limits: &Limits) -> bool {
+        self.in_flight.len() < limits.window_messages && self.in_flight_bytes < limits.window_bytes
+    }
+
+    /// The follower has the log durably up to `last`. True if that is news.
+    pub(super) fn on_matched(&mut self, last: Index) -> bool {
+        let news = last > self.matched;
+        self.matched = self.matched.max(last);
+        self.next = self.next.max(self.matched.next());
+        while let Some(flight) = self.in_flight.front().filter(|flight| flight.last <= last) {
+            self.in_flight_bytes -= flight.bytes;
+            self.in_flight.pop_front();
+        }
+        if news {
+            self.stalled_ticks = 0;
+            self.snapshot_needed = false;
+        }
+        if self.mode != Mode::Replicate {
+            self.mode = Mode::Replicate;
+            self.next = self.matched.next();
+        }
+        news
+    }
+
+    /// The follower lacks `previous`. `hint` is its highest entry at or below it whose term is not above; the leader's
+    /// highest entry at or below the hint whose term is not above the hint's is the best that can match (§5.3). An
+    /// answer to an older question changes nothing. True if the follower turns out to need a snapshot, and that is
+    /// news.
+    pub(super) fn on_rejected(&mut self, previous: LogId, hint: LogId, log: &Log) -> bool {
+        let current = match self.mode {
+            Mode::Probe { .. } => previous.index.next() == self.next,
+            Mode::Replicate => previous.index < self.next,
+        };
+        if !current || previous.index <= self.matched {
+            return false;
+        }
+        if previous.index <= log.before_first().index {
+            // The probe stays outstanding, so that the next one waits for its turn.
+            return !std::mem::replace(&mut self.snapshot_needed, true);
+        }
+        let candidate = log.highest_at_most(hint.index.min(previous.index.previous()), hint.term);
+        self.probe_at(candidate.index.max(self.matched).next());
+        false
+    }
+
+    /// An answer has been due for `patience_ticks`: what was sent, or the answer, is lost. Probe again from what is
+    /// known to match.
+    pub(super) fn probe_if_stalled(&mut self, patience_ticks: u32) {
+        if self.stalled_ticks < patience_ticks {
+            return;
+        }
+        match self.mode {
+            Mode::Probe { .. } => self.probe_at(self.next),
+            Mode::Replicate => self.probe_at(self.matched.next()),
+        }
+    }
+
+    fn probe_at(&mut self, next: Index) {
+        self.mode = Mode::Probe { outstanding: false };
+        self.next = next;
+        self.stalled_ticks = 0;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+    }
+}

@@ -1,0 +1,366 @@
+//! The replica: its state, the way of an input through it, and its changes of role.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::random::Random;
+use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Payload, Term};
+
+use super::follower::Following;
+use super::log::Log;
+use super::memberships::Memberships;
+use super::reads::FollowerReads;
+use super::replication::Leading;
+use super::{
+    Body, Config, Event, Input, Message, Outgoing, Output, Persist, PersistNumber, ReadToken, Refused, Restored, Role,
+    Status,
+};
+
+/// One node's part of one Raft group. See [the module](super) for the contract.
+#[derive(Debug)]
+pub struct Replica {
+    pub(super) config: Config,
+    pub(super) random: Random,
+    pub(super) hard_state: HardState,
+    pub(super) persists: Persists,
+    pub(super) log: Log,
+    pub(super) memberships: Memberships,
+    /// Everything up to here is committed, and this node has it. Only grows.
+    pub(super) commit: Index,
+    /// The commit index that the last output told.
+    commit_told: Index,
+    pub(super) state: State,
+    /// Who leads in the present term, as far as this node knows.
+    pub(super) leader: Option<NodeId>,
+    /// Since the leader was heard, a vote was granted, or the present election began.
+    pub(super) election_elapsed_ticks: u32,
+    /// When `election_elapsed_ticks` gets here the next election begins. Drawn anew for each wait (§5.2).
+    pub(super) election_timeout_ticks: u32,
+    /// Reads that clients of this node wait for while another node leads.
+    pub(super) reads: FollowerReads,
+    pub(super) output: Output,
+}
+
+/// What a replica does in its term, with what it needs for it and forgets with it.
+#[derive(Debug)]
+pub(super) enum State {
+    Follower(Following),
+    PreCandidate(Tally),
+    Candidate(Tally),
+    Leader(Box<Leading>),
+}
+
+/// The answers to one election, real or not.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) answers: BTreeMap<NodeId, bool>,
+}
+
+/// Which persists were handed out, and which of them are on disk.
+#[derive(Debug, Default)]
+pub(super) struct Persists {
+    last: PersistNumber,
+    durable: PersistNumber,
+    /// The hard state has changed since the last persist.
+    hard_state_waits: bool,
+    /// The persist that holds the present hard state, unless it waits for the next.
+    hard_state_in: PersistNumber,
+}
+
+/// What every message of this moment has in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Envelope {
+    from: NodeId,
+    term: Term,
+    after: Option<PersistNumber>,
+}
+
+impl Replica {
+    /// A replica as it is after a start: a follower that knows what was durable, and nothing else.
+    ///
+    /// Panics if `config` or `restored` contradict themselves.
+    pub fn new(config: Config, restored: Restored) -> Replica {
+        assert!(config.heartbeat_ticks > 0, "a leader must be heard");
+        assert!(config.heartbeat_ticks < config.election_ticks.start, "heartbeats come before elections");
+        assert!(!config.election_ticks.is_empty(), "the range of election timeouts is empty");
+        assert!(config.limits.uncommitted_bytes_max <= config.limits.cache_bytes_max, "what waits is in the cache");
+        assert!(restored.hard_state.term >= restored.last.term, "the term is durable before entries of it");
+        assert!(restored.commit >= restored.before_first.index, "a snapshot holds committed entries only");
+        assert!(restored.commit <= restored.last.index, "what is committed is in the log");
+        let mut random = Random::seeded(config.seed);
+        let mut replica = Replica {
+            log: Log::restored(&restored, config.limits.cache_bytes_max),
+            hard_state: restored.hard_state,
+            persists: Persists::default(),
+            memberships: Memberships::restored(restored.memberships),
+            commit: restored.commit,
+            commit_told: restored.commit,
+            state: State::Follower(Following::new(restored.commit)),
+            leader: None,
+            election_elapsed_ticks: 0,
+            election_timeout_ticks: 0,
+            reads: FollowerReads::new(&mut random),
+            output: Output::default(),
+            random,
+            config,
+        };
+        replica.restart_election_timer();
+        replica
+    }
+
+    /// Something happened. What follows from it is in the next [`Replica::take_output`].
+    pub fn handle(&mut self, input: Input) {
+        match input {
+            Input::Tick => self.on_tick(),
+            Input::Message(message) => self.on_message(message),
+            Input::Durable(number) => self.on_durable(number),
+            Input::Applied(index) => self.on_applied(index),
+            Input::Fetched { peer, from, entries } => self.on_fetched(peer, from, entries),
+        }
+    }
+
+    /// Append entries with these payloads, in this order, if this node leads. Answers their indexes; they are
+    /// committed when [`Output::commit`] says so, and lost if another leader replaces them first.
+    ///
+    /// All or none. A [`Payload::Membership`] is taken only while none is uncommitted, and only after an entry of this
+    /// term is committed (the rule that the dissertation's single-server change lacked at first).
+    pub fn propose(&mut self, payloads: Vec<Payload>) -> Result<Range<Index>, Refused> {
+        self.admit(&payloads)?;
+        Ok(self.append_own(payloads))
+    }
+
+    /// Ask for a linearizable read (dissertation §6.4). The token comes back in [`Output::reads_ready`] or in
+    /// [`Output::reads_refused`]: always in one of them, unless this node is restarted before.
+    pub fn read(&mut self, token: ReadToken) -> Result<(), Refused> {
+        match &mut self.state {
+            State::Leader(leading) => leading.reads.ask(token),
+            State::Follower(_) if self.leader.is_some() => self.reads.ask(token),
+            State::Follower(_) | State::PreCandidate(_) | State::Candidate(_) => {
+                Err(Refused::NotLeader { leader: None })
+            }
+        }
+    }
+
+    /// Hand leadership over to another voter (dissertation §3.10): it stands for election as soon as it has the whole
+    /// log. Until then, and for an election timeout at most, proposals are refused.
+    pub fn transfer(&mut self, to: NodeId) -> Result<(), Refused> {
+        self.begin_transfer(to)
+    }
+
+    /// Everything that must be done since the last call.
+    pub fn take_output(&mut self) -> Output {
+        match self.state {
+            State::Leader(_) => self.send_as_leader(),
+            State::Follower(_) => self.send_as_follower(),
+            State::PreCandidate(_) | State::Candidate(_) => {}
+        }
+        self.output.persist = self.take_persist();
+        if self.commit > self.commit_told {
+            self.commit_told = self.commit;
+            self.output.commit = Some(self.commit);
+        }
+        std::mem::take(&mut self.output)
+    }
+
+    /// What this replica knows of itself.
+    pub fn status(&self) -> Status {
+        let durable = self.log.durable();
+        let durable_term = self.log.term_at(durable).expect("the durable end is in the log");
+        Status {
+            role: self.role(),
+            hard_state: self.hard_state,
+            leader: self.leader,
+            last: self.log.last(),
+            durable: LogId::new(durable_term, durable),
+            commit: self.commit,
+        }
+    }
+
+    /// Which node this is.
+    pub fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// The first index of the log, whether there is an entry yet or not.
+    pub fn first_index(&self) -> Index {
+        self.log.before_first().index.next()
+    }
+
+    /// The configuration in force: the last one in the log, committed or not.
+    pub fn membership(&self) -> &Membership {
+        self.memberships.current()
+    }
+
+    /// The entries of `range`, for the state machine, if memory has them all; else they are on disk.
+    pub fn cached(&self, range: Range<Index>) -> Option<impl ExactSizeIterator<Item = &Entry>> {
+        self.log.cached(range)
+    }
+
+    /// The term of the entry at `index`, if the log has one; also of the entry before the first.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self.state {
+            State::Follower(_) => Role::Follower,
+            State::PreCandidate(_) => Role::PreCandidate,
+            State::Candidate(_) => Role::Candidate,
+            State::Leader(_) => Role::Leader,
+        }
+    }
+
+    pub(super) fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    fn on_message(&mut self, message: Message) {
+        if message.to != self.config.id || message.from == self.config.id {
+            return;
+        }
+        if message.term > self.term() && !self.follow_newer_term(&message) {
+            return;
+        }
+        if message.term < self.term() {
+            self.answer_older_term(message);
+            return;
+        }
+        let Message { from, term: _, body, .. } = message;
+        match body {
+            Body::PreVote { next, last } => self.on_pre_vote(from, next, last),
+            Body::PreVoteReply { next, granted } => self.on_pre_vote_reply(from, next, granted),
+            Body::Vote { last, transfer } => self.on_vote(from, last, transfer),
+            Body::VoteReply { granted } => self.on_vote_reply(from, granted),
+            Body::Append(append) => self.on_append(from, append),
+            Body::AppendReply(reply) => self.on_append_reply(from, reply),
+            Body::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
+            Body::HeartbeatReply { round } => self.on_heartbeat_reply(from, round),
+            Body::ReadIndex { asked } => self.on_read_index(from, asked),
+            Body::ReadIndexReply { asked, index } => self.on_read_index_reply(from, asked, index),
+            Body::StandNow => self.on_stand_now(from),
+        }
+    }
+
+    fn on_durable(&mut self, number: PersistNumber) {
+        assert!(number <= self.persists.last, "{number:?} is durable and was never handed out");
+        self.persists.durable = self.persists.durable.max(number);
+        self.log.on_durable(number);
+        match self.state {
+            State::Candidate(_) => self.count_own_vote(),
+            State::Leader(_) => self.advance_commit(),
+            State::Follower(_) | State::PreCandidate(_) => {}
+        }
+    }
+
+    fn on_applied(&mut self, index: Index) {
+        assert!(index <= self.commit, "{index} is applied and not committed");
+        self.log.on_applied(index);
+    }
+
+    /// Enter a higher term as a follower of nobody yet (§5.1). Does not touch the election timer: a candidate that
+    /// cannot win must not keep others from standing.
+    pub(super) fn enter_term(&mut self, term: Term) {
+        assert!(term > self.term(), "terms only grow");
+        self.set_hard_state(HardState { term, vote: None });
+        self.become_follower();
+        self.set_leader(None);
+    }
+
+    /// Leave whatever role there is. What others wait for because of it is refused here.
+    pub(super) fn become_follower(&mut self) {
+        let following = State::Follower(Following::new(self.commit));
+        if let State::Leader(leading) = std::mem::replace(&mut self.state, following) {
+            self.refuse_leader_reads(*leading);
+            self.restart_election_timer();
+        }
+        self.tell_role();
+    }
+
+    pub(super) fn set_leader(&mut self, leader: Option<NodeId>) {
+        if self.leader == leader {
+            return;
+        }
+        self.leader = leader;
+        self.reads.refuse_all(&mut self.output.reads_refused);
+        self.output.events.push(Event::LeaderChanged { leader, term: self.term() });
+    }
+
+    pub(super) fn tell_role(&mut self) {
+        self.output.events.push(Event::RoleChanged { role: self.role(), term: self.term() });
+    }
+
+    pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
+        let old = self.hard_state;
+        let grows = hard_state.term > old.term || (hard_state.term == old.term && old.vote.is_none());
+        assert!(grows || hard_state == old, "{old:?} cannot become {hard_state:?}");
+        self.hard_state = hard_state;
+        self.persists.hard_state_waits |= hard_state != old;
+    }
+
+    /// Append to the log what must come next, and take its configuration over.
+    pub(super) fn push_entry(&mut self, entry: Entry) {
+        if let Payload::Membership(membership) = &entry.payload {
+            self.memberships.append(entry.id.index, membership.clone());
+        }
+        self.log.push(entry);
+    }
+
+    /// No message may carry a term that this node could forget: it leaves after the hard state is durable.
+    pub(super) fn envelope(&self) -> Envelope {
+        Envelope { from: self.config.id, term: self.term(), after: self.persists.hard_state_after() }
+    }
+
+    pub(super) fn send(&mut self, to: NodeId, body: Body) {
+        let outgoing = self.envelope().outgoing(to, body);
+        self.output.send.push(outgoing);
+    }
+
+    fn take_persist(&mut self) -> Option<Persist> {
+        if !self.persists.hard_state_waits && !self.log.has_unpersisted() {
+            return None;
+        }
+        let hard_state = self.persists.hard_state_waits.then_some(self.hard_state);
+        let number = self.persists.hand_out();
+        Some(Persist { number, hard_state, entries: self.log.persist(number) })
+    }
+}
+
+impl Persists {
+    /// The number of the persist that is handed out next.
+    pub(super) fn next(&self) -> PersistNumber {
+        PersistNumber(self.last.0 + 1)
+    }
+
+    pub(super) fn hard_state_after(&self) -> Option<PersistNumber> {
+        match self.hard_state_waits {
+            true => Some(self.next()),
+            false => Some(self.hard_state_in).filter(|number| *number > self.durable),
+        }
+    }
+
+    fn hand_out(&mut self) -> PersistNumber {
+        self.last = self.next();
+        if std::mem::take(&mut self.hard_state_waits) {
+            self.hard_state_in = self.last;
+        }
+        self.last
+    }
+}
+
+impl Envelope {
+    pub(super) fn outgoing(self, to: NodeId, body: Body) -> Outgoing {
+        let message = Message { from: self.from, to, term: self.term, body };
+        Outgoing { message, after: self.after }
+    }
+
+    /// The same, and not before `persist` is durable.
+    pub(super) fn after(self, persist: Option<PersistNumber>) -> Envelope {
+        Envelope { after: self.after.max(persist), ..self }
+    }
+
+    /// What a correct replica never does; a mutant does it to show that the tests see it.
+    #[cfg(mutant = "vote_not_flushed")]
+    pub(super) fn unguarded(self) -> Envelope {
+        Envelope { after: None, ..self }
+    }
+}

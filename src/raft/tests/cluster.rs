@@ -1,0 +1,356 @@
+//! A cluster in memory: replicas, disks that forget what was not flushed, a network that does as it is told.
+//!
+//! The oracle looks at every output, every message that leaves and every restart.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::limits;
+use crate::raft::invariants::{Invariants, Violation};
+use crate::raft::{
+    Config, Event, Fetch, Input, Limits, Message, Outgoing, Output, Persist, PersistNumber, ReadReady, ReadToken,
+    Refused, Replica, Restored, Role,
+};
+use crate::types::{Entry, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Payload, Term};
+
+pub fn limits_default() -> Limits {
+    Limits {
+        window_bytes: limits::FOLLOWER_WINDOW_BYTES,
+        window_messages: limits::FOLLOWER_WINDOW_MESSAGES,
+        append_bytes_max: limits::APPEND_BYTES_MAX,
+        append_entries_max: limits::APPEND_ENTRIES_MAX,
+        uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+        cache_bytes_max: limits::TAIL_CACHE_BYTES_MAX,
+    }
+}
+
+/// Voters 1..=voters, then learners.
+pub fn membership(voters: u64, learners: u64) -> Membership {
+    let member = |id| Member {
+        id: NodeId(id),
+        incarnation: Incarnation(id),
+        address: std::net::SocketAddr::from(([127, 0, 0, 1], id as u16)),
+    };
+    Membership {
+        members: (1..=voters + learners).map(member).collect(),
+        voters: (1..=voters).map(NodeId).collect(),
+        voters_outgoing: BTreeSet::new(),
+    }
+}
+
+/// What survives a crash.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    pub hard_state: HardState,
+    /// Entry i stands at place i - 1.
+    pub entries: Vec<Entry>,
+}
+
+impl Disk {
+    pub fn write(&mut self, persist: &Persist) {
+        self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
+        if let Some(first) = persist.entries.first() {
+            let keep = (first.id.index.0 - 1) as usize;
+            assert!(keep <= self.entries.len(), "a persist leaves no gap");
+            self.entries.truncate(keep);
+            self.entries.extend(persist.entries.iter().cloned());
+        }
+    }
+
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        match index.0.checked_sub(1) {
+            None => Some(Term::ZERO),
+            Some(place) => self.entries.get(place as usize).map(|entry| entry.id.term),
+        }
+    }
+
+    fn restored(&self, commit: Index, born_with: &Membership) -> Restored {
+        let mut terms: Vec<(Index, Term)> = Vec::new();
+        let mut memberships = vec![(Index::ZERO, born_with.clone())];
+        for entry in &self.entries {
+            if terms.last().is_none_or(|run| run.1 != entry.id.term) {
+                terms.push((entry.id.index, entry.id.term));
+            }
+            if let Payload::Membership(membership) = &entry.payload {
+                memberships.push((entry.id.index, membership.clone()));
+            }
+        }
+        let last = self.entries.last().map_or(LogId::ZERO, |entry| entry.id);
+        Restored { hard_state: self.hard_state, before_first: LogId::ZERO, terms, last, commit, memberships }
+    }
+}
+
+/// One member: its process, if it runs, and its disk.
+#[derive(Debug)]
+pub struct Node {
+    pub replica: Option<Replica>,
+    pub disk: Disk,
+    /// Handed out and not yet durable, in order.
+    pub persists: VecDeque<Persist>,
+    /// Messages that wait for a persist.
+    pub held: Vec<Outgoing>,
+    pub fetches: VecDeque<Fetch>,
+    /// The state machine survives: it is durable of its own.
+    pub applied: Index,
+    pub commit: Index,
+    starts: u64,
+}
+
+pub struct Cluster {
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// In order of sending.
+    pub network: VecDeque<Message>,
+    /// Who does not reach whom.
+    pub cut: BTreeSet<(NodeId, NodeId)>,
+    pub oracle: Invariants,
+    pub born_with: Membership,
+    pub limits: Limits,
+    pub seed: u64,
+    /// What happened since it was last looked at: node and event.
+    pub events: Vec<(NodeId, Event)>,
+    pub reads_ready: Vec<(NodeId, ReadReady)>,
+    pub reads_refused: Vec<(NodeId, ReadToken)>,
+    /// Asked and not answered: where, and what was committed then.
+    pub reads_open: BTreeMap<ReadToken, (NodeId, Index)>,
+}
+
+impl Cluster {
+    pub fn new(voters: u64, learners: u64, limits: Limits, seed: u64) -> Cluster {
+        let mut cluster = Cluster {
+            nodes: BTreeMap::new(),
+            network: VecDeque::new(),
+            cut: BTreeSet::new(),
+            oracle: Invariants::default(),
+            born_with: membership(voters, learners),
+            limits,
+            seed,
+            events: Vec::new(),
+            reads_ready: Vec::new(),
+            reads_refused: Vec::new(),
+            reads_open: BTreeMap::new(),
+        };
+        for id in (1..=voters + learners).map(NodeId) {
+            cluster.add(id);
+        }
+        cluster
+    }
+
+    /// Start a node with an empty disk.
+    pub fn add(&mut self, id: NodeId) {
+        let node = Node {
+            replica: None,
+            disk: Disk::default(),
+            persists: VecDeque::new(),
+            held: Vec::new(),
+            fetches: VecDeque::new(),
+            applied: Index::ZERO,
+            commit: Index::ZERO,
+            starts: 0,
+        };
+        self.nodes.insert(id, node);
+        self.start(id);
+    }
+
+    /// Start a node from what its disk holds.
+    pub fn start(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a member");
+        assert!(node.replica.is_none(), "{id} runs");
+        node.starts += 1;
+        let config = Config {
+            id,
+            heartbeat_ticks: 5,
+            election_ticks: 30..60,
+            seed: self.seed ^ (id.0 << 32) ^ node.starts,
+            limits: self.limits,
+        };
+        // A state machine that is durable of its own takes only what is durable here.
+        let replica = Replica::new(config, node.disk.restored(node.applied, &self.born_with));
+        check(self.oracle.started(&replica));
+        node.commit = node.applied;
+        node.replica = Some(replica);
+    }
+
+    /// Cut the power: what was not durable is gone, but for the first `kept` persists, which nobody has heard of.
+    pub fn crash(&mut self, id: NodeId, kept: usize) {
+        let node = self.nodes.get_mut(&id).expect("a member");
+        node.replica = None;
+        for persist in node.persists.drain(..).take(kept) {
+            node.disk.write(&persist);
+        }
+        node.held.clear();
+        node.fetches.clear();
+        self.reads_open.retain(|_, (asked_at, _)| *asked_at != id);
+    }
+
+    pub fn runs(&self, id: NodeId) -> bool {
+        self.nodes[&id].replica.is_some()
+    }
+
+    pub fn replica(&self, id: NodeId) -> &Replica {
+        self.nodes[&id].replica.as_ref().expect("it runs")
+    }
+
+    pub fn replica_mut(&mut self, id: NodeId) -> &mut Replica {
+        self.nodes.get_mut(&id).and_then(|node| node.replica.as_mut()).expect("it runs")
+    }
+
+    /// Who leads in the highest term.
+    pub fn leader(&self) -> Option<NodeId> {
+        let running = self.nodes.values().filter_map(|node| node.replica.as_ref());
+        let leaders = running.filter(|replica| replica.status().role == Role::Leader);
+        leaders.max_by_key(|replica| replica.status().hard_state.term).map(Replica::id)
+    }
+
+    /// An input and its output at once.
+    pub fn input(&mut self, id: NodeId, input: Input) {
+        self.replica_mut(id).handle(input);
+        self.settle(id);
+    }
+
+    pub fn propose(&mut self, id: NodeId, payloads: Vec<Payload>) -> Result<std::ops::Range<Index>, Refused> {
+        let result = self.replica_mut(id).propose(payloads);
+        self.settle(id);
+        result
+    }
+
+    pub fn read(&mut self, id: NodeId, token: ReadToken) -> Result<(), Refused> {
+        let committed = self.oracle.committed();
+        let result = self.replica_mut(id).read(token);
+        if result.is_ok() {
+            self.reads_open.insert(token, (id, committed));
+        }
+        self.settle(id);
+        result
+    }
+
+    /// Take the output and carry it out as far as it does not need the disk.
+    pub fn settle(&mut self, id: NodeId) {
+        let output = self.replica_mut(id).take_output();
+        let replica = self.nodes[&id].replica.as_ref().expect("it runs");
+        check(self.oracle.took(replica, &output));
+        let Output { persist, send, commit, reads_ready, reads_refused, fetch, events } = output;
+        let node = self.nodes.get_mut(&id).expect("a member");
+        node.persists.extend(persist);
+        node.fetches.extend(fetch);
+        node.commit = commit.unwrap_or(node.commit);
+        node.held.extend(send);
+        self.events.extend(events.into_iter().map(|event| (id, event)));
+        for ready in reads_ready {
+            let (asked_at, committed) = self.reads_open.remove(&ready.token).expect("a read is answered once");
+            assert_eq!(asked_at, id, "a read is answered where it was asked");
+            assert!(ready.index >= committed, "{ready:?} is older than {committed}, committed when it was asked");
+            self.reads_ready.push((id, ready));
+        }
+        for token in reads_refused {
+            assert!(self.reads_open.remove(&token).is_some(), "a read is answered once");
+            self.reads_refused.push((id, token));
+        }
+        self.release(id, PersistNumber(0));
+    }
+
+    /// The oldest persist of a node becomes durable.
+    pub fn persist(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a member");
+        let Some(persist) = node.persists.pop_front() else { return };
+        node.disk.write(&persist);
+        self.release(id, persist.number);
+        self.input(id, Input::Durable(persist.number));
+    }
+
+    /// Hand to the network what may leave once `durable` is.
+    fn release(&mut self, id: NodeId, durable: PersistNumber) {
+        let node = self.nodes.get_mut(&id).expect("a member");
+        let held = std::mem::take(&mut node.held);
+        let (leaving, held): (Vec<_>, Vec<_>) = held.into_iter().partition(|outgoing| match outgoing.after {
+            None => true,
+            Some(after) => after <= durable,
+        });
+        node.held = held;
+        for Outgoing { message, .. } in leaving {
+            let replica = node.replica.as_ref().expect("it runs");
+            let (disk, hard_state) = (&node.disk, node.disk.hard_state);
+            check(self.oracle.sent(&message));
+            check(self.oracle.sent_over_disk(&message, replica, hard_state, |index| disk.term_at(index)));
+            self.network.push_back(message);
+        }
+    }
+
+    /// Let the state machine take what is committed and durable here, up to `count` entries.
+    pub fn apply(&mut self, id: NodeId, count: u64) {
+        let node = self.nodes.get_mut(&id).expect("a member");
+        let Some(replica) = &node.replica else { return };
+        let last = node.commit.min(replica.status().durable.index).min(node.applied.plus(count));
+        if last <= node.applied {
+            return;
+        }
+        node.applied = last;
+        self.input(id, Input::Applied(last));
+    }
+
+    /// Answer the oldest fetch from the disk.
+    pub fn fetch(&mut self, id: NodeId, fails: bool) {
+        let node = self.nodes.get_mut(&id).expect("a member");
+        let Some(Fetch { peer, from, last, bytes_max }) = node.fetches.pop_front() else { return };
+        let mut bytes = 0;
+        let stored = node.disk.entries.iter().skip(from.0 as usize - 1).take_while(|entry| entry.id.index <= last);
+        let fitting = stored.take_while(|entry| {
+            let first = bytes == 0;
+            bytes += entry.payload.data_bytes() + limits::ENTRY_OVERHEAD_BYTES;
+            first || bytes <= bytes_max
+        });
+        let entries = if fails { Vec::new() } else { fitting.cloned().collect() };
+        self.input(id, Input::Fetched { peer, from, entries });
+    }
+
+    /// Deliver a message, unless the network or its receiver is down.
+    pub fn deliver(&mut self, message: Message) -> bool {
+        let arrives = self.nodes.contains_key(&message.to)
+            && self.runs(message.to)
+            && !self.cut.contains(&(message.from, message.to));
+        if arrives {
+            self.input(message.to, Input::Message(message));
+        }
+        arrives
+    }
+
+    /// Disks, state machines and the network do everything they have to do, until nothing is left.
+    pub fn settle_all(&mut self) {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().filter(|id| self.runs(*id)).collect();
+        for _ in 0..100_000 {
+            let mut busy = false;
+            for &id in &ids {
+                while !self.nodes[&id].persists.is_empty() {
+                    self.persist(id);
+                    busy = true;
+                }
+                while !self.nodes[&id].fetches.is_empty() {
+                    self.fetch(id, false);
+                    busy = true;
+                }
+                self.apply(id, u64::MAX >> 1);
+            }
+            for message in std::mem::take(&mut self.network) {
+                self.deliver(message);
+                busy = true;
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("the cluster never comes to rest");
+    }
+
+    /// Ticks on all nodes, each followed by rest.
+    pub fn run(&mut self, ticks: u32) {
+        for _ in 0..ticks {
+            let ids: Vec<NodeId> = self.nodes.keys().copied().filter(|id| self.runs(*id)).collect();
+            ids.into_iter().for_each(|id| self.input(id, Input::Tick));
+            self.settle_all();
+        }
+    }
+}
+
+pub fn check(result: Result<(), Violation>) {
+    if let Err(violation) = result {
+        panic!("{violation}");
+    }
+}

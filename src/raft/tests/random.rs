@@ -1,0 +1,259 @@
+//! Random histories from a seed: loss, duplication, reordering, slow disks, crashes that forget what was not flushed.
+//! The oracle looks at every step; when the faults stop, the cluster must agree and serve.
+
+use bytes::Bytes;
+
+use crate::limits::ENTRY_OVERHEAD_BYTES;
+use crate::raft::{Input, Limits, ReadToken};
+use crate::random::Random;
+use crate::types::{Data, Index, NodeId, Payload};
+
+use super::cluster::{Cluster, limits_default};
+
+const SEEDS: u64 = 300;
+const STEPS: u64 = 10_000;
+
+/// How bad it gets, drawn per seed; chances per thousand.
+struct Weather {
+    loss: u64,
+    duplication: u64,
+    crash: u64,
+    /// How often a disk does something, compared with the network.
+    disk: u64,
+    propose: u64,
+    cut: u64,
+    /// Batches: how often several inputs share one output.
+    batch: u64,
+}
+
+struct History {
+    cluster: Cluster,
+    random: Random,
+    weather: Weather,
+    token: u64,
+    payload: u64,
+    proposals_taken: u64,
+    reads_answered: usize,
+}
+
+/// Small enough that windows fill, caches lose entries and proposals are refused.
+fn limits_small() -> Limits {
+    Limits {
+        window_bytes: 8 * ENTRY_OVERHEAD_BYTES,
+        window_messages: 4,
+        append_bytes_max: 3 * ENTRY_OVERHEAD_BYTES,
+        append_entries_max: 3,
+        uncommitted_bytes_max: 12 * ENTRY_OVERHEAD_BYTES,
+        cache_bytes_max: 16 * ENTRY_OVERHEAD_BYTES,
+    }
+}
+
+impl History {
+    fn new(seed: u64) -> History {
+        let mut random = Random::seeded(seed);
+        let voters = *random.pick(&[1, 2, 3, 3, 3, 4, 5, 5]);
+        let learners = random.below(2);
+        let limits = if random.chance(600) { limits_small() } else { limits_default() };
+        let weather = Weather {
+            loss: random.below(200),
+            duplication: random.below(200),
+            crash: random.below(4),
+            disk: random.between(100, 700),
+            propose: random.below(150),
+            cut: random.below(3),
+            batch: random.below(500),
+        };
+        let cluster = Cluster::new(voters, learners, limits, random.next_u64());
+        History { cluster, random, weather, token: 0, payload: 0, proposals_taken: 0, reads_answered: 0 }
+    }
+
+    fn any_node(&mut self) -> NodeId {
+        NodeId(1 + self.random.below(self.cluster.nodes.len() as u64))
+    }
+
+    fn step(&mut self) {
+        let node = self.any_node();
+        if !self.cluster.runs(node) {
+            if self.random.chance(20) {
+                self.cluster.start(node);
+            }
+            return;
+        }
+        let (crash, propose, cut) = (self.weather.crash, self.weather.propose, self.weather.cut);
+        if self.random.chance(crash) {
+            let pending = self.cluster.nodes[&node].persists.len() as u64;
+            let kept = self.random.below(pending + 1) as usize;
+            self.cluster.crash(node, kept);
+        } else if self.random.chance(cut) {
+            self.cut(node);
+        } else if self.random.chance(propose) {
+            self.propose(node);
+        } else if self.random.chance(30) {
+            self.read(node);
+        } else if self.random.chance(2) {
+            let to = self.any_node();
+            let _refused_or_not = self.cluster.replica_mut(node).transfer(to);
+            self.cluster.settle(node);
+        } else if self.random.chance(60) {
+            self.input(node, Input::Tick);
+        } else if self.random.chance(self.weather.disk) {
+            self.disk(node);
+        } else {
+            self.message();
+        }
+    }
+
+    /// Sometimes the output is left for later, so that several inputs share one.
+    fn input(&mut self, node: NodeId, input: Input) {
+        if self.random.chance(self.weather.batch) {
+            self.cluster.replica_mut(node).handle(input);
+        } else {
+            self.cluster.input(node, input);
+        }
+    }
+
+    fn cut(&mut self, node: NodeId) {
+        let other = self.any_node();
+        if self.random.chance(600) {
+            self.cluster.cut.clear();
+        } else {
+            self.cluster.cut.insert((node, other));
+        }
+    }
+
+    fn propose(&mut self, node: NodeId) {
+        let count = self.random.between(1, 5);
+        let payloads = (0..count).map(|_| {
+            self.payload += 1;
+            Payload::Data(Data::new(Bytes::copy_from_slice(&self.payload.to_le_bytes())))
+        });
+        let payloads = payloads.collect();
+        if self.cluster.propose(node, payloads).is_ok() {
+            self.proposals_taken += count;
+        }
+    }
+
+    fn read(&mut self, node: NodeId) {
+        self.token += 1;
+        let _refused_or_not = self.cluster.read(node, ReadToken(self.token));
+    }
+
+    fn disk(&mut self, node: NodeId) {
+        match self.random.below(4) {
+            0 => {
+                let fails = self.random.chance(200);
+                self.cluster.fetch(node, fails);
+            }
+            1 => {
+                let count = self.random.between(1, 10);
+                self.cluster.apply(node, count);
+            }
+            _ => self.cluster.persist(node),
+        }
+    }
+
+    /// A message arrives, is lost, or arrives and will arrive again. Which one: any that is under way.
+    fn message(&mut self) {
+        if self.cluster.network.is_empty() {
+            return;
+        }
+        let newest_kept = self.cluster.network.len().min(500) as u64;
+        let at = self.random.below(newest_kept) as usize;
+        let message = self.cluster.network.remove(at).expect("within the queue");
+        if self.random.chance(self.weather.loss) || !self.cluster.runs(message.to) {
+            return;
+        }
+        if self.random.chance(self.weather.duplication) {
+            self.cluster.network.push_back(message.clone());
+        }
+        if !self.cluster.cut.contains(&(message.from, message.to)) {
+            self.input(message.to, Input::Message(message));
+        }
+    }
+
+    /// The faults stop: within some elections all nodes have the same log, committed and applied, and serve.
+    fn converge(&mut self) {
+        let ids: Vec<NodeId> = self.cluster.nodes.keys().copied().collect();
+        self.cluster.cut.clear();
+        for &id in &ids {
+            if !self.cluster.runs(id) {
+                self.cluster.start(id);
+            }
+            // What was handled and not taken yet.
+            self.cluster.settle(id);
+        }
+        self.cluster.settle_all();
+        self.cluster.run(600);
+        let leader = self.cluster.leader().expect("a leader is elected");
+        let proposed = self.cluster.propose(leader, vec![Payload::SnapshotPoint]).expect("the leader serves");
+        let token = ReadToken(u64::MAX);
+        let reader = *ids.last().expect("a node");
+        self.cluster.read(reader, token).expect("reads are served everywhere");
+        self.cluster.run(30);
+        for &id in &ids {
+            let status = self.cluster.replica(id).status();
+            assert_eq!(status.commit, proposed.start, "{id} has everything: {status:?}");
+            assert_eq!(self.cluster.nodes[&id].applied, proposed.start, "{id} has applied everything");
+            let (own, leaders) = (&self.cluster.nodes[&id].disk.entries, &self.cluster.nodes[&leader].disk.entries);
+            assert_eq!(own, leaders, "logs are equal");
+        }
+        assert!(self.cluster.reads_open.is_empty(), "a read hangs: {:?}", self.cluster.reads_open);
+        self.reads_answered = self.cluster.reads_ready.len();
+    }
+}
+
+fn run(seed: u64) -> History {
+    let mut history = History::new(seed);
+    for _ in 0..STEPS {
+        history.step();
+    }
+    history.converge();
+    history
+}
+
+#[test]
+fn histories_with_faults_keep_the_invariants_and_converge() {
+    let (mut committed, mut reads, mut taken) = (0, 0, 0);
+    for seed in 0..SEEDS {
+        let outcome = std::panic::catch_unwind(|| run(seed));
+        let history = outcome.unwrap_or_else(|cause| {
+            eprintln!("seed {seed} fails");
+            std::panic::resume_unwind(cause)
+        });
+        committed += history.cluster.oracle.committed().0;
+        reads += history.reads_answered;
+        taken += history.proposals_taken;
+    }
+    // A history in which nothing happens proves nothing.
+    assert!(taken > SEEDS * 50 && committed > SEEDS * 50, "{taken} proposed, {committed} committed");
+    assert!(reads > SEEDS as usize * 5, "{reads} reads");
+}
+
+#[test]
+fn same_seed_same_history() {
+    let trace = |seed| {
+        let history = run(seed);
+        let disks: Vec<_> = history.cluster.nodes.values().map(|node| node.disk.clone()).collect();
+        format!("{:?} {:?} {disks:?}", history.cluster.events, history.cluster.reads_ready)
+    };
+    assert_eq!(trace(7), trace(7));
+    assert_ne!(trace(7), trace(8));
+}
+
+/// A thousand proposals through a window of a few entries, with one persist for all that waited.
+#[test]
+fn small_windows_carry_everything() {
+    let mut cluster = Cluster::new(3, 0, limits_small(), 1);
+    cluster.run(200);
+    let leader = cluster.leader().expect("elected");
+    for number in 0..1_000u64 {
+        let payload = Payload::Data(Data::new(Bytes::copy_from_slice(&number.to_le_bytes())));
+        cluster.propose(leader, vec![payload]).expect("there is room");
+        cluster.settle_all();
+    }
+    cluster.run(10);
+    for id in (1..=3).map(NodeId) {
+        assert_eq!(cluster.replica(id).status().commit, Index(1_001));
+    }
+    assert_eq!(cluster.nodes[&leader].persists.len(), 0);
+}

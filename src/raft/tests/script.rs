@@ -1,0 +1,385 @@
+//! Golden scripts: one situation each, told in commands, with everything that happened as the output.
+//!
+//! `UPDATE_GOLDENFILES=1 cargo test raft` writes the outputs anew; what changed is then reviewed. The commands:
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `cluster [voters=3] [learners=0] [window=BYTES] [append=BYTES] [cache=BYTES]` | new nodes with empty disks |
+//! | `preset NODE TERMS [term=T] [vote=N]` | stop the node, put no-ops of these terms (`1,1,4`) on its disk, start it |
+//! | `tick NODE [COUNT]` | time passes at one node |
+//! | `campaign NODE` | time passes there until it stands for election |
+//! | `run [COUNT]` | time passes everywhere; disks and network do what they have to |
+//! | `stabilize` | the same without time |
+//! | `deliver [from=A] [to=B] [count=N] [order=reverse]`, `drop`, `duplicate` | messages under way, in order of sending |
+//! | `persist NODE [COUNT]` | the oldest persist becomes durable |
+//! | `apply NODE`, `fetch NODE` | the state machine; the reader of the log |
+//! | `cut A B`, `cut from=A to=B`, `heal` | the network |
+//! | `crash NODE`, `start NODE` | power |
+//! | `propose NODE DATA…`, `learner NODE ID`, `read NODE TOKEN`, `transfer NODE TO` | what callers ask |
+//! | `status [NODE…]`, `logs`, `network` | look |
+
+use std::error::Error;
+use std::fmt::Write;
+
+use bytes::Bytes;
+use goldenscript::{Argument, Command, Context, Runner};
+
+use crate::raft::{AppendOutcome, Body, Event, Input, Message, ReadToken, Role};
+use crate::types::{Data, Entry, HardState, Index, LogId, NodeId, Payload, Term};
+
+use super::cluster::{Cluster, limits_default, membership};
+
+struct Script {
+    cluster: Cluster,
+    /// How many events, and answers to reads, have been printed.
+    output: String,
+}
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn run(name: &str) {
+    let mut script = Script { cluster: Cluster::new(3, 0, limits_default(), 1), output: String::new() };
+    let path = format!("{}/src/raft/scripts/{name}", env!("CARGO_MANIFEST_DIR"));
+    goldenscript::run(&mut script, path).expect("the script runs");
+}
+
+macro_rules! scripts {
+    ($($name:ident),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            run(stringify!($name));
+        }
+    )*
+        /// No script lies in the folder without being run.
+        #[test]
+        fn all_scripts_are_listed() {
+            let listed = [$(stringify!($name)),*];
+            let folder = format!("{}/src/raft/scripts", env!("CARGO_MANIFEST_DIR"));
+            for file in std::fs::read_dir(folder).expect("the folder is there") {
+                let name = file.expect("it can be listed").file_name();
+                assert!(listed.iter().any(|listed| *listed == name), "{name:?} is not run");
+            }
+        }
+    };
+}
+
+scripts! {
+    append_lost_duplicated_reordered,
+    append_window,
+    check_quorum,
+    conflict_hints,
+    divergent_tail,
+    durable_after_term_change,
+    election,
+    election_tie,
+    fetch,
+    figure_7,
+    figure_8,
+    learner,
+    noop_and_commit,
+    pre_vote,
+    read_follower,
+    read_leader,
+    read_stale_leader,
+    restart_between_vote_and_answer,
+    single_node,
+    transfer,
+}
+
+impl Runner for Script {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _context: &Context) -> Outcome<String> {
+        self.output.clear();
+        self.execute(command)?;
+        self.tell_what_happened();
+        Ok(std::mem::take(&mut self.output))
+    }
+}
+
+impl Script {
+    fn execute(&mut self, command: &Command) -> Outcome<()> {
+        match command.name.as_str() {
+            "cluster" => self.new_cluster(command),
+            "preset" => self.preset(command),
+            "tick" => self.tick(node(command, 0)?, number(command, 1, 1)?),
+            "campaign" => self.campaign(node(command, 0)?),
+            "run" => Ok(self.cluster.run(number(command, 0, 1)? as u32)),
+            "stabilize" => Ok(self.cluster.settle_all()),
+            "deliver" | "drop" | "duplicate" => self.messages(command),
+            "persist" => self.persist(node(command, 0)?, number(command, 1, 1)?),
+            "apply" => Ok(self.cluster.apply(node(command, 0)?, number(command, 1, 1 << 40)?)),
+            "fetch" => Ok(self.cluster.fetch(node(command, 0)?, false)),
+            "cut" => self.cut(command),
+            "heal" => Ok(self.cluster.cut.clear()),
+            "crash" => Ok(self.cluster.crash(node(command, 0)?, 0)),
+            "start" => Ok(self.cluster.start(node(command, 0)?)),
+            "propose" | "learner" | "read" | "transfer" => self.ask(command),
+            "status" => self.status(command),
+            "logs" => self.logs(),
+            "network" => self.show_network(),
+            unknown => Err(format!("no such command: {unknown}").into()),
+        }
+    }
+
+    fn new_cluster(&mut self, command: &Command) -> Outcome<()> {
+        let mut limits = limits_default();
+        let voters = key(command, "voters", 3)?;
+        let learners = key(command, "learners", 0)?;
+        limits.window_bytes = key(command, "window", limits.window_bytes as u64)? as usize;
+        limits.append_bytes_max = key(command, "append", limits.append_bytes_max as u64)? as usize;
+        limits.cache_bytes_max = key(command, "cache", limits.cache_bytes_max as u64)? as usize;
+        limits.uncommitted_bytes_max = limits.uncommitted_bytes_max.min(limits.cache_bytes_max);
+        self.cluster = Cluster::new(voters, learners, limits, 1);
+        Ok(())
+    }
+
+    fn preset(&mut self, command: &Command) -> Outcome<()> {
+        let id = node(command, 0)?;
+        let terms: Vec<u64> = match positional(command, 1) {
+            None => Vec::new(),
+            Some(text) => text.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        };
+        let last = terms.last().copied().unwrap_or(0);
+        let vote = Some(NodeId(key(command, "vote", 0)?)).filter(|vote| vote.0 > 0);
+        self.cluster.crash(id, 0);
+        let disk = &mut self.cluster.nodes.get_mut(&id).ok_or("no such node")?.disk;
+        disk.hard_state = HardState { term: Term(key(command, "term", last)?), vote };
+        let entry = |(term, index)| Entry { id: LogId::new(Term(term), Index(index)), payload: Payload::Noop };
+        disk.entries = terms.into_iter().zip(1..).map(entry).collect();
+        self.cluster.start(id);
+        Ok(())
+    }
+
+    fn tick(&mut self, id: NodeId, count: u64) -> Outcome<()> {
+        (0..count).for_each(|_| self.cluster.input(id, Input::Tick));
+        Ok(())
+    }
+
+    fn campaign(&mut self, id: NodeId) -> Outcome<()> {
+        for _ in 0..120 {
+            self.cluster.input(id, Input::Tick);
+            if matches!(self.cluster.replica(id).status().role, Role::PreCandidate | Role::Candidate) {
+                return Ok(());
+            }
+        }
+        Err("it does not stand".into())
+    }
+
+    fn persist(&mut self, id: NodeId, count: u64) -> Outcome<()> {
+        for _ in 0..count {
+            let persist = self.cluster.nodes[&id].persists.front().ok_or("nothing to persist")?;
+            let entries: Vec<String> = persist.entries.iter().map(|entry| entry.id.to_string()).collect();
+            let hard_state = persist.hard_state.map(show_hard_state).unwrap_or_default();
+            writeln!(self.output, "{id} persists {}: {hard_state}{}", persist.number.0, entries.join(" "))?;
+            self.cluster.persist(id);
+        }
+        Ok(())
+    }
+
+    fn messages(&mut self, command: &Command) -> Outcome<()> {
+        let (from, to) = (key(command, "from", 0)?, key(command, "to", 0)?);
+        let count = key(command, "count", u64::MAX)? as usize;
+        let (mut chosen, mut rest) = (Vec::new(), Vec::new());
+        for message in std::mem::take(&mut self.cluster.network) {
+            let wanted = (from == 0 || message.from.0 == from) && (to == 0 || message.to.0 == to);
+            if wanted && chosen.len() < count { chosen.push(message) } else { rest.push(message) }
+        }
+        self.cluster.network.extend(rest);
+        if text_key(command, "order") == Some("reverse") {
+            chosen.reverse();
+        }
+        for message in chosen {
+            match command.name.as_str() {
+                "drop" => writeln!(self.output, "dropped: {}", show(&message))?,
+                "duplicate" => self.cluster.network.extend([message.clone(), message]),
+                _ => {
+                    let line = show(&message);
+                    let arrives = self.cluster.deliver(message);
+                    writeln!(self.output, "{line}{}", if arrives { "" } else { " (lost)" })?;
+                    self.tell_what_happened();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, command: &Command) -> Outcome<()> {
+        if let (Some(_), Some(_)) = (positional(command, 0), positional(command, 1)) {
+            let (left, right) = (node(command, 0)?, node(command, 1)?);
+            self.cluster.cut.extend([(left, right), (right, left)]);
+        } else {
+            let (from, to) = (key(command, "from", 0)?, key(command, "to", 0)?);
+            self.cluster.cut.insert((NodeId(from), NodeId(to)));
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, command: &Command) -> Outcome<()> {
+        let id = node(command, 0)?;
+        let refused = match command.name.as_str() {
+            "read" => self.cluster.read(id, ReadToken(number(command, 1, 0)?)).err(),
+            "transfer" => {
+                let refused = self.cluster.replica_mut(id).transfer(node(command, 1)?).err();
+                self.cluster.settle(id);
+                refused
+            }
+            _ => {
+                let payloads = self.payloads(command)?;
+                self.cluster.propose(id, payloads).err()
+            }
+        };
+        if let Some(refused) = refused {
+            writeln!(self.output, "refused: {refused:?}")?;
+        }
+        Ok(())
+    }
+
+    fn payloads(&mut self, command: &Command) -> Outcome<Vec<Payload>> {
+        if command.name == "learner" {
+            let new = node(command, 1)?;
+            self.cluster.add(new);
+            let voters = self.cluster.born_with.voters.len() as u64;
+            return Ok(vec![Payload::Membership(membership(voters, new.0 - voters))]);
+        }
+        let data = (1..).map_while(|place| positional(command, place));
+        Ok(data.map(|text| Payload::Data(Data::new(Bytes::copy_from_slice(text.as_bytes())))).collect())
+    }
+
+    fn status(&mut self, command: &Command) -> Outcome<()> {
+        let asked: Vec<u64> =
+            (0..).map_while(|place| positional(command, place)).map(str::parse).collect::<Result<_, _>>()?;
+        for (id, node) in &self.cluster.nodes {
+            if !asked.is_empty() && !asked.contains(&id.0) {
+                continue;
+            }
+            let Some(replica) = &node.replica else {
+                writeln!(self.output, "{id} is down")?;
+                continue;
+            };
+            let status = replica.status();
+            let leader = status.leader.map_or("-".into(), |leader| leader.to_string());
+            writeln!(
+                self.output,
+                "{id} {:?} {}leader {leader} last {} durable {} commit {}",
+                status.role,
+                show_hard_state(status.hard_state),
+                status.last,
+                status.durable,
+                status.commit
+            )?;
+        }
+        Ok(())
+    }
+
+    fn logs(&mut self) -> Outcome<()> {
+        for (id, node) in &self.cluster.nodes {
+            let Some(replica) = &node.replica else { continue };
+            let terms = (1..=replica.status().last.index.0).filter_map(|index| replica.term_at(Index(index)));
+            let terms: Vec<String> = terms.map(|term| term.to_string()).collect();
+            writeln!(self.output, "{id}: {}", terms.join(" "))?;
+        }
+        Ok(())
+    }
+
+    fn show_network(&mut self) -> Outcome<()> {
+        for message in &self.cluster.network {
+            writeln!(self.output, "{}", show(message))?;
+        }
+        Ok(())
+    }
+
+    /// Events and answers since the last time.
+    fn tell_what_happened(&mut self) {
+        let mut lines = Vec::new();
+        for (id, event) in self.cluster.events.drain(..) {
+            lines.push(format!("  {id} {}", show_event(&event)));
+        }
+        for (id, ready) in self.cluster.reads_ready.drain(..) {
+            lines.push(format!("  {id} read {} is ready at {}", ready.token.0, ready.index));
+        }
+        for (id, token) in self.cluster.reads_refused.drain(..) {
+            lines.push(format!("  {id} read {} is refused", token.0));
+        }
+        for line in lines {
+            self.output.push_str(&line);
+            self.output.push('\n');
+        }
+    }
+}
+
+fn show_event(event: &Event) -> String {
+    match event {
+        Event::RoleChanged { role, term } => format!("is {role:?} in term {term}"),
+        Event::LeaderChanged { leader: Some(leader), term } => format!("follows leader {leader} of term {term}"),
+        Event::LeaderChanged { leader: None, term } => format!("knows no leader in term {term}"),
+        Event::QuorumLost { term } => format!("hears no majority in term {term}"),
+        Event::Replaced { from } => format!("replaces its entries from {from} on"),
+        Event::SnapshotNeeded { peer } => format!("has no log that {peer} needs"),
+    }
+}
+
+fn show_hard_state(hard_state: HardState) -> String {
+    let vote = hard_state.vote.map_or("-".into(), |vote| vote.to_string());
+    format!("term {} vote {vote} ", hard_state.term)
+}
+
+fn show(message: &Message) -> String {
+    let Message { from, to, term, body } = message;
+    let body = match body {
+        Body::PreVote { next, last } => format!("PreVote for term {next}, last {last}"),
+        Body::PreVoteReply { next, granted } => format!("PreVoteReply for term {next}: {}", yes_or_no(*granted)),
+        Body::Vote { last, transfer } => format!("Vote, last {last}{}", if *transfer { ", transfer" } else { "" }),
+        Body::VoteReply { granted } => format!("VoteReply: {}", yes_or_no(*granted)),
+        Body::Append(append) => {
+            let entries: Vec<String> = append.entries.iter().map(|entry| entry.id.to_string()).collect();
+            let (previous, commit, round) = (append.previous, append.commit, append.round.0);
+            format!("Append after {previous} [{}] commit {commit} round {round}", entries.join(" "))
+        }
+        Body::AppendReply(reply) => match reply.outcome {
+            AppendOutcome::Matched { last } => format!("AppendReply matched {last} round {}", reply.round.0),
+            AppendOutcome::Rejected { previous, hint } => {
+                format!("AppendReply rejects {previous}, hint {hint} round {}", reply.round.0)
+            }
+        },
+        Body::Heartbeat { commit, round } => format!("Heartbeat commit {commit} round {}", round.0),
+        Body::HeartbeatReply { round } => format!("HeartbeatReply round {}", round.0),
+        Body::ReadIndex { .. } => "ReadIndex".into(),
+        Body::ReadIndexReply { index, .. } => {
+            format!("ReadIndexReply {}", index.map_or("none".into(), |index| index.to_string()))
+        }
+        Body::StandNow => "StandNow".into(),
+    };
+    format!("{from}→{to} term {term} {body}")
+}
+
+fn yes_or_no(granted: bool) -> &'static str {
+    if granted { "yes" } else { "no" }
+}
+
+fn positional(command: &Command, place: usize) -> Option<&str> {
+    let values = command.args.iter().filter_map(|argument| match argument {
+        Argument::Positional(value) => Some(value.as_str()),
+        _ => None,
+    });
+    values.skip(place).take(1).next()
+}
+
+fn text_key<'a>(command: &'a Command, name: &str) -> Option<&'a str> {
+    command.args.iter().find_map(|argument| match argument {
+        Argument::KeyValue(key, value) if key == name => Some(value.as_str()),
+        _ => None,
+    })
+}
+
+fn key(command: &Command, name: &str, default: u64) -> Outcome<u64> {
+    Ok(text_key(command, name).map(str::parse).transpose()?.unwrap_or(default))
+}
+
+fn number(command: &Command, place: usize, default: u64) -> Outcome<u64> {
+    Ok(positional(command, place).map(str::parse).transpose()?.unwrap_or(default))
+}
+
+fn node(command: &Command, place: usize) -> Outcome<NodeId> {
+    Ok(NodeId(positional(command, place).ok_or("which node?")?.parse()?))
+}
