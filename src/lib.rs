@@ -6,6 +6,7 @@ pub mod codec;
 pub mod disk;
 pub mod limits;
 pub mod machine;
+pub mod node;
 pub mod raft;
 pub mod random;
 pub mod superblock;
