@@ -1,0 +1,11 @@
+//! The node: joins log, protocol, state machine and network.
+//!
+//! ```text
+//!   client's records ──▶ sessions (admission) ──▶ protocol, log ──▶ sessions (table) ──▶ state machine
+//!                            │ known already                           │ first time? run it, keep the answer
+//!                            ╰──▶ the first answer                     ╰──▶ the first answer
+//! ```
+//!
+//! What decides is deterministic and does no I/O, so that the simulator runs the very code that serves.
+
+pub mod sessions;

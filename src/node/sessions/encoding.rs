@@ -1,0 +1,112 @@
+//! The table as bytes, for snapshots and for comparing nodes: one byte string per session, by rising id.
+//!
+//! | size | field |
+//! |---|---|
+//! | 8 | session id |
+//! | 8 | index of its last use |
+//! | 8 | lowest number remembered |
+//! | 4 | how many numbers are done from there on: n |
+//! | 8 n | the index of each |
+//! | 4 | how many answers are kept: m |
+//! | | m times: number u64, length u32, bytes; by rising number |
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::session::Session;
+use super::table::{Limits, Sessions};
+use crate::checksum::Checksum;
+use crate::codec::{Error, Reader};
+use crate::types::{Index, RequestNumber, SessionId};
+
+impl Sessions {
+    /// The table, one session at a time. One table has one encoding.
+    pub fn encoded(&self) -> impl Iterator<Item = Bytes> {
+        self.iter().map(|session| {
+            let mut out = BytesMut::new();
+            put_session(&mut out, session);
+            out.freeze()
+        })
+    }
+
+    /// The table that [`Sessions::encoded`] gave.
+    pub fn restore<'a>(limits: Limits, encoded: impl IntoIterator<Item = &'a [u8]>) -> Result<Sessions, Error> {
+        let mut sessions: Vec<Session> = Vec::new();
+        for bytes in encoded {
+            let session = take_session(Reader::new(bytes), &limits)?;
+            if sessions.len() == limits.sessions_max {
+                let found = sessions.len() as u64 + 1;
+                return Err(Error::OverLimit { what: "number of sessions", max: limits.sessions_max as u64, found });
+            }
+            if sessions.last().is_some_and(|last| last.id >= session.id) {
+                return Err(Error::Invalid { what: "next session id in order", found: session.id.0 });
+            }
+            sessions.push(session);
+        }
+        sessions.sort_by_key(|session| session.last_use);
+        if let Some(pair) = sessions.windows(2).find(|pair| pair[0].last_use == pair[1].last_use) {
+            return Err(Error::Invalid { what: "last use of one session alone", found: pair[0].last_use.0 });
+        }
+        let mut table = Sessions::with_limits(limits);
+        sessions.into_iter().for_each(|session| table.push(session));
+        Ok(table)
+    }
+
+    /// Equal on all nodes at equal index, once the answers of all that was run are kept.
+    pub fn digest(&self) -> Checksum {
+        let mut out = BytesMut::new();
+        self.iter().fold(Checksum::of(&[]), |before, session| {
+            out.clear();
+            put_session(&mut out, session);
+            Checksum::salted(u64::from(before.0), &[&out])
+        })
+    }
+}
+
+fn put_session(out: &mut BytesMut, session: &Session) {
+    out.put_u64_le(session.id.0);
+    out.put_u64_le(session.last_use.0);
+    out.put_u64_le(session.first.0);
+    out.put_u32_le(u32::try_from(session.indexes.len()).expect("bounded by the limits"));
+    for index in &session.indexes {
+        out.put_u64_le(index.0);
+    }
+    out.put_u32_le(u32::try_from(session.answers.len()).expect("bounded by the limits"));
+    for (number, answer) in &session.answers {
+        out.put_u64_le(number.0);
+        out.put_u32_le(u32::try_from(answer.len()).expect("bounded by the limits"));
+        out.put_slice(answer);
+    }
+}
+
+fn take_session(mut reader: Reader<'_>, limits: &Limits) -> Result<Session, Error> {
+    let mut session = Session::new(SessionId(reader.u64("session")?));
+    session.last_use = Index(reader.u64("last use")?);
+    session.first = RequestNumber(reader.u64("lowest number")?);
+    let done = reader.length(limits.answers_max, "requests done")?;
+    if session.last_use.0 < session.id.0 || session.id.0 == 0 {
+        return Err(Error::Invalid { what: "last use of a session", found: session.last_use.0 });
+    }
+    if session.first.0 == 0 || session.first.0.checked_add(done as u64).is_none() {
+        return Err(Error::Invalid { what: "lowest number", found: session.first.0 });
+    }
+    let mut last = Index(session.id.0);
+    for _ in 0..done {
+        let index = Index(reader.u64("index of a request")?);
+        if index <= last || index > session.last_use {
+            return Err(Error::Invalid { what: "index of a request", found: index.0 });
+        }
+        session.indexes.push_back(index);
+        last = index;
+    }
+    for _ in 0..reader.length(done, "answers")? {
+        let number = RequestNumber(reader.u64("request number")?);
+        let rises = session.answers.back().is_none_or(|(last, _)| *last < number);
+        if !rises || number < session.first || number >= session.next() {
+            return Err(Error::Invalid { what: "number of an answer", found: number.0 });
+        }
+        let length = reader.length(limits.answer_bytes_max - session.answer_bytes, "length of an answer")?;
+        session.keep(number, Bytes::copy_from_slice(reader.take(length, "answer")?), limits);
+    }
+    reader.finish("session")?;
+    Ok(session)
+}

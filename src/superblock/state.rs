@@ -1,0 +1,145 @@
+//! What the superblock holds, and what can be wrong with it.
+
+use std::collections::BTreeMap;
+
+use super::block::FORMAT_VERSION;
+use super::recovery::{Condition, Conditions};
+use crate::disk;
+use crate::limits::GROUPS_MAX;
+use crate::types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, Membership, NodeId, Place};
+
+/// All that the superblock holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    /// How often the node was started: 0 in a fresh directory, raised by [`super::load`]. Peers refuse a lower one
+    /// than the highest they met.
+    pub boot: u64,
+    /// How a write is flushed here, as the disk's probe numbers the ways: measured when the directory was made.
+    /// 0 = not measured.
+    pub sync_mode: u8,
+    /// Writes of the log in flight at once, as measured. 0 = not measured.
+    pub writes_in_flight: u8,
+    /// With whom the cluster began; empty on a node that joined later. Never changes.
+    pub first_membership: Membership,
+    /// At most [`GROUPS_MAX`]. Groups come and never go.
+    pub groups: BTreeMap<GroupId, Group>,
+    /// A place in the log up to which everything is durable: evidence for the log's recovery that damage before it
+    /// is damage and no torn write. May lag.
+    pub durable_end: Place,
+}
+
+/// One group's part of the superblock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Group {
+    /// Durable before a vote is spoken, and before an entry of its term is written.
+    pub hard_state: HardState,
+    /// The point of the newest durable snapshot, or [`LogId::ZERO`].
+    pub snapshot: LogId,
+    /// The first index of the log that goes with the snapshot.
+    pub log_start: Index,
+}
+
+/// Why there is no superblock to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no superblock here: the directory was never made a node's (`trilith init`)")]
+    NotFormatted,
+    #[error("there is a superblock already: this directory belongs to a node")]
+    AlreadyFormatted,
+    #[error(
+        "the superblock is damaged ({blocks}): what this node has promised is not known any more, and it has no \
+         voice. Remove it from the cluster and add it anew (`trilith cluster remove`, `trilith init --join` in a \
+         fresh directory); with one or two members see `trilith wal repair --unsafe-keep-voice`"
+    )]
+    Damaged {
+        blocks: Conditions,
+        /// The first read error, if one is among the causes.
+        #[source]
+        read_error: Option<disk::Error>,
+    },
+    #[error(
+        "the superblock has format {found}, and this program knows formats up to {FORMAT_VERSION}: use a newer one"
+    )]
+    NewerFormat { found: u32 },
+    #[error("this directory belongs to cluster {found}, not {expected}: check the configuration")]
+    WrongCluster { expected: ClusterId, found: ClusterId },
+    #[error("this directory belongs to node {found}, not {expected}: check the configuration")]
+    WrongNode { expected: NodeId, found: NodeId },
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+}
+
+impl State {
+    /// The state of a directory that was just made.
+    pub fn new(cluster: ClusterId, node: NodeId, incarnation: Incarnation, first_membership: Membership) -> State {
+        State {
+            cluster,
+            node,
+            incarnation,
+            boot: 0,
+            sync_mode: 0,
+            writes_in_flight: 0,
+            first_membership,
+            groups: BTreeMap::new(),
+            durable_end: Place::START,
+        }
+    }
+
+    /// Is this the directory that the configuration means? A cluster that is not known yet is not compared.
+    pub fn check(&self, cluster: Option<ClusterId>, node: NodeId) -> Result<(), Error> {
+        if let Some(expected) = cluster.filter(|&cluster| cluster != self.cluster) {
+            return Err(Error::WrongCluster { expected, found: self.cluster });
+        }
+        if node != self.node {
+            return Err(Error::WrongNode { expected: node, found: self.node });
+        }
+        Ok(())
+    }
+
+    /// A group's part; that of a group never heard of is the default.
+    pub fn group(&self, group: GroupId) -> Group {
+        self.groups.get(&group).copied().unwrap_or_default()
+    }
+
+    /// A group's part, to be changed; made if need be.
+    pub fn group_mut(&mut self, group: GroupId) -> &mut Group {
+        self.groups.entry(group).or_default()
+    }
+
+    pub(super) fn same_identity(&self, other: &State) -> bool {
+        (self.cluster, self.node, self.incarnation) == (other.cluster, other.node, other.incarnation)
+    }
+
+    /// Panics unless this may come after `old`: to save anything else would be our bug, and would break a promise.
+    pub(super) fn assert_follows(&self, old: &State) {
+        assert!(self.same_identity(old), "the identity of a superblock never changes");
+        assert!(self.first_membership == old.first_membership, "the first membership never changes");
+        assert!(self.boot >= old.boot, "boot number {} falls to {}", old.boot, self.boot);
+        assert!(self.durable_end >= old.durable_end, "durable end {} falls to {}", old.durable_end, self.durable_end);
+        assert!(self.groups.len() <= GROUPS_MAX, "{} groups are more than a superblock holds", self.groups.len());
+        for (group, old) in &old.groups {
+            let new = self.groups.get(group).expect("asserted: a group never goes").hard_state;
+            let old = old.hard_state;
+            assert!(new.term >= old.term, "group {group}: term {} falls to {}", old.term, new.term);
+            let vote_stands = old.vote.is_none() || new.vote == old.vote;
+            assert!(new.term > old.term || vote_stands, "group {group}: the vote of term {} changes", old.term);
+        }
+    }
+}
+
+impl Default for Group {
+    /// Before the first election, with an empty log.
+    fn default() -> Group {
+        Group { hard_state: HardState::default(), snapshot: LogId::ZERO, log_start: Index::FIRST }
+    }
+}
+
+impl Error {
+    /// Some blocks could not be read, as opposed to: were read and are not what was written.
+    pub fn has_read_error(&self) -> bool {
+        matches!(self, Error::Damaged { blocks, .. } if blocks.0.contains(&Condition::Unreadable))
+    }
+}
