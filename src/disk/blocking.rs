@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -222,7 +222,7 @@ impl Writer {
             }
             let said = match failed {
                 true => Err(super::poisoned()),
-                false => self.seam.draw().answer(open_file::flush(descriptor.as_fd())),
+                false => self.seam.draw().answer(open_file::flush(descriptor)),
             };
             flushed.push(write.file);
             if let Err(error) = said {

@@ -28,18 +28,22 @@ mod directory;
 mod error;
 pub(crate) mod name;
 mod open_file;
+mod probe;
 mod queue;
 mod seam;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod uring;
 
 pub use blocking::BlockingQueue;
 pub use buffer::{Buffer, BufferPool};
 pub use choice::{Backend, IoChoice, SyncMode, UnknownChoice};
 pub use directory::Directory;
 pub use error::{Error, Operation};
+pub use probe::{FlushTimes, ProbeError, Probed, measure_flush, probe};
 pub use queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
+pub use uring::{Runtime, UringQueue};
 
 /// What start, recovery and preparation need of files. Every call is done when it returns, and blocks until then.
 ///

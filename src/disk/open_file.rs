@@ -127,7 +127,7 @@ impl OpenFile {
     }
 
     pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        write_all(self.plain.as_fd(), offset, bytes, 1)
+        write_all(&self.plain, offset, bytes, 1)
     }
 
     /// Zeros past the page cache where offset and length allow it.
@@ -142,7 +142,7 @@ impl OpenFile {
         let (mut offset, mut left) = (offset, bytes);
         while left > 0 {
             let count = left.min(zeros.len() as u64);
-            write_all(descriptor.as_fd(), offset, &zeros[..count as usize], granule)?;
+            write_all(descriptor, offset, &zeros[..count as usize], granule)?;
             offset += count;
             left -= count;
         }
@@ -150,7 +150,7 @@ impl OpenFile {
     }
 
     pub fn flush(&self) -> io::Result<()> {
-        flush(self.plain.as_fd())
+        flush(&self.plain)
     }
 
     pub fn map(&self) -> io::Result<memmap2::Mmap> {
@@ -163,18 +163,18 @@ impl OpenFile {
 }
 
 /// Writes all of `bytes`, in as many calls as it takes, each on a multiple of `granule`.
-pub(super) fn write_all(descriptor: BorrowedFd<'_>, offset: u64, bytes: &[u8], granule: usize) -> io::Result<()> {
+pub(super) fn write_all(descriptor: impl AsFd, offset: u64, bytes: &[u8], granule: usize) -> io::Result<()> {
     let mut transfer = Transfer::new(bytes.len(), granule);
     while !transfer.is_complete() {
         let start = transfer.next_start();
-        let said = rustix::io::pwrite(descriptor, &bytes[start..], offset + start as u64);
+        let said = rustix::io::pwrite(&descriptor, &bytes[start..], offset + start as u64);
         transfer.record(said.map_err(io::Error::from))?;
     }
     Ok(())
 }
 
 /// Flushes data and length. Whatever it returns stands: a flush is never asked for twice.
-pub(super) fn flush(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn flush(descriptor: impl AsFd) -> io::Result<()> {
     let said = rustix::fs::fdatasync(descriptor).map_err(io::Error::from);
     if cfg!(mutant = "flush_error_swallowed") { Ok(()) } else { said }
 }

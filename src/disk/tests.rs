@@ -227,3 +227,224 @@ fn choices_are_spelled_as_they_are_read() {
     let error = "iouring".parse::<IoChoice>().expect_err("it is not known");
     assert_eq!(error.to_string(), "\"iouring\" is none of auto, uring, blocking");
 }
+
+/// Real files, and the ring.
+struct UringRig {
+    root: tempfile::TempDir,
+    directory: Directory,
+    queue: UringQueue,
+    runtime: Runtime,
+}
+
+impl UringRig {
+    /// None, and a line that says so, where the kernel gives no ring.
+    fn with(mode: SyncMode, direct: bool, seam: Seam, age_max: Duration) -> Option<UringRig> {
+        let runtime = match Runtime::new(Backend::Uring) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("SKIPPED, since io_uring is not to be had: {error}");
+                return None;
+            }
+        };
+        let root = scratch();
+        let directory = if direct { Directory::open(root.path()) } else { Directory::open_plain(root.path()) };
+        let directory = directory.expect("it was just made");
+        let queue = UringQueue::with_seam(directory.clone(), mode, Box::new(|| {}), seam, age_max);
+        Some(UringRig { root, directory, queue, runtime })
+    }
+}
+
+impl Rig for UringRig {
+    type Files = Directory;
+
+    fn files(&self) -> &Directory {
+        &self.directory
+    }
+
+    fn another(&self) -> Directory {
+        Directory::open(self.root.path()).expect("it exists")
+    }
+
+    fn submit(&mut self, write: Write) {
+        self.runtime.block_on(async { self.queue.submit(write) });
+    }
+
+    fn take(&mut self) -> Option<Completion> {
+        self.queue.take()
+    }
+
+    fn turn(&mut self) {
+        self.runtime.block_on(async { tokio::time::sleep(Duration::from_micros(50)).await });
+    }
+}
+
+fn uring(mode: SyncMode, direct: bool) -> Option<UringRig> {
+    UringRig::with(mode, direct, Seam::default(), DISK_OPERATION_AGE_MAX)
+}
+
+contract!(uring_fdatasync, uring(SyncMode::Fdatasync, true));
+contract!(uring_dsync, uring(SyncMode::Dsync, true));
+contract!(uring_plain_fdatasync, uring(SyncMode::Fdatasync, false));
+
+fn faulty_uring(mode: SyncMode, faults: impl IntoIterator<Item = Fault>) -> Option<UringRig> {
+    UringRig::with(mode, true, Seam::with(faults), DISK_OPERATION_AGE_MAX)
+}
+
+#[test]
+fn uring_finishes_short_writes() {
+    for mode in [SyncMode::Dsync, SyncMode::Fdatasync] {
+        let Some(mut rig) = faulty_uring(mode, INTERRUPTIONS) else { return };
+        is_finished_whole(&mut rig);
+    }
+}
+
+#[test]
+fn uring_errors_are_final() {
+    let Some(mut rig) = faulty_uring(SyncMode::Dsync, [Fault::Fails(Errno::IO)]) else { return };
+    an_error_is_final(&mut rig, Operation::Write);
+    let faults = [Fault::None, Fault::Fails(Errno::IO)];
+    an_error_is_final(&mut faulty_uring(SyncMode::Fdatasync, faults).expect("it was there"), Operation::Flush);
+}
+
+#[test]
+fn uring_gives_up_on_a_hung_disk() {
+    let seam = Seam::with([Fault::Hangs(Duration::MAX)]);
+    let Some(mut rig) = UringRig::with(SyncMode::Dsync, true, seam, Duration::from_millis(50)) else { return };
+    let file = contract::create(rig.files(), "f", &[1; BLOCK_BYTES]);
+    rig.submit(contract::write(1, file, 0, 2, 1));
+    let completion = rig.wait();
+    assert_eq!((completion.token, completion.buffer.len()), (Token(1), 0));
+    assert_eq!(completion.result.expect_err("it hangs").kind(), std::io::ErrorKind::TimedOut);
+    rig.submit(contract::write(2, file, 0, 3, 1));
+    assert!(rig.wait().result.is_err(), "nothing counts after that");
+}
+
+/// Completions come as they happen, and an error takes those with it that come later.
+#[test]
+fn uring_completes_in_any_order() {
+    let Some(mut rig) = faulty_uring(SyncMode::Dsync, [Fault::Late(5_000)]) else { return };
+    let file = contract::create(rig.files(), "f", &[1; 2 * BLOCK_BYTES]);
+    rig.submit(contract::write(1, file, 0, 2, 1));
+    rig.submit(contract::write(2, file, 1, 2, 1));
+    assert_eq!([rig.wait().token, rig.wait().token], [Token(2), Token(1)]);
+
+    let faults = [Fault::Late(5_000), Fault::Fails(Errno::IO)];
+    let mut rig = faulty_uring(SyncMode::Dsync, faults).expect("it was there");
+    let file = contract::create(rig.files(), "f", &[1; 2 * BLOCK_BYTES]);
+    rig.submit(contract::write(1, file, 0, 2, 1));
+    rig.submit(contract::write(2, file, 1, 2, 1));
+    let (first, second) = (rig.wait(), rig.wait());
+    assert_eq!([first.token, second.token], [Token(2), Token(1)]);
+    assert!(first.result.is_err() && second.result.is_err(), "what is in flight at an error does not count");
+}
+
+/// The kernel gets a write at once: a thread that never parks, never even yields, sees it reach the disk.
+#[test]
+fn uring_writes_leave_a_busy_thread() {
+    let Some(mut rig) = uring(SyncMode::Dsync, true) else { return };
+    let file = contract::create(rig.files(), "f", &[1; BLOCK_BYTES]);
+    let reader = rig.directory.open_read("f").expect("it exists");
+    let (queue, directory) = (&mut rig.queue, &rig.directory);
+    let arrived = rig.runtime.block_on(async {
+        queue.submit(contract::write(1, file, 0, 2, 1));
+        let start = std::time::Instant::now();
+        let mut arrived = false;
+        while !arrived && start.elapsed() < Duration::from_secs(5) {
+            arrived = contract::read(directory, reader, 0, 1) == [2];
+        }
+        arrived
+    });
+    assert!(arrived, "the request waits in the ring for a park");
+    rig.wait().result.expect("nothing is wrong with the disk");
+}
+
+/// A task that wakes itself for ever keeps the thread from parking: completions come all the same.
+#[test]
+fn uring_completes_beside_a_busy_task() {
+    for mode in [SyncMode::Dsync, SyncMode::Fdatasync] {
+        let Some(mut rig) = uring(mode, true) else { return };
+        let file = contract::create(rig.files(), "f", &[1; BLOCK_BYTES]);
+        let queue = &mut rig.queue;
+        let completion = rig.runtime.block_on(async {
+            queue.submit(contract::write(1, file, 0, 2, 1));
+            let start = std::time::Instant::now();
+            loop {
+                if let Some(completion) = queue.take() {
+                    return Some(completion);
+                }
+                if start.elapsed() > Duration::from_secs(5) {
+                    return None;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        completion.expect("it completes without a park").result.expect("nothing is wrong with the disk");
+    }
+}
+
+#[test]
+fn both_runtimes_have_timers_sockets_and_tasks() {
+    for backend in [Backend::Blocking, Backend::Uring] {
+        let Ok(runtime) = Runtime::new(backend) else {
+            eprintln!("SKIPPED, since io_uring is not to be had");
+            continue;
+        };
+        assert_eq!(runtime.backend(), backend);
+        let answer = runtime.block_on(async {
+            let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a port is free");
+            let address = socket.local_addr().expect("it is bound");
+            let task = tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+                sender.send_to(b"hello", address).expect("it is there");
+            });
+            let mut bytes = [0; 8];
+            let (count, _) = socket.recv_from(&mut bytes).await.expect("it is bound");
+            task.await.expect("it does not panic");
+            tokio::task::spawn_local(async move { count }).await.expect("it does not panic")
+        });
+        assert_eq!(answer, 5);
+    }
+}
+
+fn refused(error: Errno) -> Option<Result<(), Error>> {
+    Some(Err(Error::new(Operation::SetUp, "io_uring", error)))
+}
+
+#[test]
+fn a_refused_ring_means_blocking_and_says_so() {
+    let refusals = [
+        (Errno::PERM, "not permitted"),
+        (Errno::NOSYS, "no io_uring"),
+        (Errno::INVAL, "lacks"),
+        (Errno::NOMEM, "locked memory"),
+    ];
+    for (error, words) in refusals {
+        let probed = probe::decide(true, IoChoice::Auto, refused(error)).expect("the other back end works");
+        assert_eq!(probed.backend, Backend::Blocking);
+        assert!(probed.reason.contains(words), "{}", probed.reason);
+        let insisted = probe::decide(true, IoChoice::Uring, refused(error)).expect_err("it was insisted on");
+        assert!(matches!(&insisted, ProbeError::Refused { cause, .. } if cause.contains(words)), "{insisted}");
+    }
+    let probed = probe::decide(false, IoChoice::Auto, Some(Ok(()))).expect("the other back end works");
+    assert_eq!((probed.backend, probed.reason.as_str()), (Backend::Blocking, "the file system has no O_DIRECT"));
+    assert!(probe::decide(false, IoChoice::Uring, Some(Ok(()))).is_err());
+    for choice in [IoChoice::Auto, IoChoice::Uring] {
+        let failed = probe::decide(true, choice, refused(Errno::MFILE));
+        assert!(matches!(failed, Err(ProbeError::Disk(_))), "any other error is an error");
+        assert_eq!(probe::decide(true, choice, Some(Ok(()))).expect("all is well").backend, Backend::Uring);
+    }
+    assert_eq!(probe::decide(true, IoChoice::Blocking, None).expect("it always works").backend, Backend::Blocking);
+}
+
+#[test]
+fn probing_and_measuring_leave_nothing_behind() {
+    let root = scratch();
+    let directory = Directory::open(root.path()).expect("it exists");
+    let probed = probe::probe(&directory, IoChoice::Auto).expect("one of them works");
+    eprintln!("{probed}");
+    let times = measure_flush(&directory).expect("the disk works");
+    eprintln!("{times:?}, faster: {}", times.faster());
+    assert!(times.samples > 0 && times.dsync > Duration::ZERO && times.fdatasync > Duration::ZERO);
+    assert_eq!(directory.list("").expect("it exists"), Vec::<String>::new());
+}
