@@ -60,6 +60,11 @@ impl Buffer {
         self.length = end;
     }
 
+    /// Appends zeros until the buffer is full.
+    pub fn pad_to_capacity(&mut self) {
+        self.length = self.capacity;
+    }
+
     /// Back to empty, for use again: what was used is zeroed.
     pub fn clear(&mut self) {
         self.fill(0);

@@ -21,13 +21,29 @@
 //!
 //! `unsafe` lives in this folder and nowhere else.
 
+mod blocking;
 mod buffer;
+mod choice;
+mod directory;
 mod error;
+pub(crate) mod name;
+mod open_file;
+mod probe;
 mod queue;
+mod seam;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod uring;
 
+pub use blocking::BlockingQueue;
 pub use buffer::{Buffer, BufferPool};
+pub use choice::{Backend, IoChoice, SyncMode, UnknownChoice};
+pub use directory::Directory;
 pub use error::{Error, Operation};
-pub use queue::{Completion, FileId, Queue, Token, Write};
+pub use probe::{FlushTimes, ProbeError, Probed, measure_flush, probe};
+pub use queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
+pub use uring::{Runtime, UringQueue};
 
 /// What start, recovery and preparation need of files. Every call is done when it returns, and blocks until then.
 ///
@@ -76,7 +92,7 @@ pub trait Files {
     /// Replaces `to` by `from`. Not durable before [`Files::sync_directory`]. Open files keep their id.
     fn rename(&self, from: &str, to: &str) -> Result<(), Error>;
 
-    /// Removes a file. Not durable before [`Files::sync_directory`].
+    /// Removes a file, or a directory that is empty. Not durable before [`Files::sync_directory`].
     fn remove(&self, name: &str) -> Result<(), Error>;
 
     /// Makes creates, renames and removals in a directory durable.
@@ -90,4 +106,9 @@ pub trait Files {
 
     /// Closes a file. Writes in flight to it must have completed.
     fn close(&self, file: FileId);
+}
+
+/// What a write is told that was not tried, because one before it failed.
+pub(crate) fn poisoned() -> std::io::Error {
+    std::io::Error::other("an earlier write or flush failed, and none is tried after that")
 }

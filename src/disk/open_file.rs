@@ -1,0 +1,269 @@
+//! One open file: its descriptions, its lock, and reads and writes that leave nothing half done.
+//!
+//! A file that may be written has up to three open file descriptions:
+//!
+//! ```text
+//!   plain     unaligned writes, flushes, maps; everything where O_DIRECT is missing
+//!   direct    reads, zero-filling, and the hot path where fdatasync comes after it
+//!   durable   O_DSYNC: the hot path where one request writes and flushes; opened when first asked for
+//! ```
+//!
+//! **The lock.** A request that a dead process left in the kernel keeps its description open, and with it the
+//! description's flock: so each of the three is locked. Two descriptions of one process conflict like those of two
+//! processes, so the lock is exclusive to come in and shared to stay: whoever opens takes `LOCK_EX` on the first
+//! description, lowers it to `LOCK_SH`, and takes `LOCK_SH` on the others. A newcomer's `LOCK_EX` is refused while any
+//! of them lives. Lowering is not atomic: a newcomer may slip in between, and then it is the first one that is
+//! refused, before it has written a byte. Both can never hold the file.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustix::fs::{FileType, FlockOperation, OFlags};
+use rustix::io::Errno;
+
+use super::buffer::Buffer;
+use super::choice::SyncMode;
+use super::transfer::Transfer;
+use crate::limits::BLOCK_BYTES;
+
+/// What is read or zeroed in one call.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Why a file could not be opened: the lock is told apart.
+#[derive(Debug)]
+pub(super) enum OpenFailure {
+    Open(io::Error),
+    Lock(io::Error),
+}
+
+impl From<Errno> for OpenFailure {
+    fn from(error: Errno) -> OpenFailure {
+        OpenFailure::Open(error.into())
+    }
+}
+
+/// The descriptions of one file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    plain: Arc<OwnedFd>,
+    /// None where the file system has no O_DIRECT.
+    direct: Option<Arc<OwnedFd>>,
+    /// Opened by the first write in [`SyncMode::Dsync`]. The mutex keeps two threads from opening it twice.
+    durable: OnceLock<Arc<OwnedFd>>,
+    opening: Mutex<()>,
+    writable: bool,
+}
+
+impl OpenFile {
+    /// Opens a regular file. `open_at` opens its name with the flags it is given; `direct` says whether O_DIRECT is
+    /// to be tried.
+    pub fn open(
+        open_at: impl Fn(OFlags) -> Result<OwnedFd, Errno>,
+        first_flags: OFlags,
+        direct: bool,
+    ) -> Result<OpenFile, OpenFailure> {
+        let writable = first_flags.contains(OFlags::RDWR);
+        // NONBLOCK so that a pipe of this name cannot hold us up. It must not stay: it changes what requests mean.
+        let plain = open_at(first_flags | OFlags::NONBLOCK)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&plain)?.st_mode) != FileType::RegularFile {
+            return Err(OpenFailure::Open(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+        }
+        rustix::fs::fcntl_setfl(&plain, OFlags::empty())?;
+        if writable {
+            lock(&plain, FlockOperation::NonBlockingLockExclusive)?;
+            lock(&plain, FlockOperation::NonBlockingLockShared)?;
+        }
+        let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let direct = if direct { open_direct(&open_at, access, &plain)? } else { None };
+        Ok(OpenFile {
+            plain: Arc::new(plain),
+            direct: direct.map(Arc::new),
+            durable: OnceLock::new(),
+            opening: Mutex::new(()),
+            writable,
+        })
+    }
+
+    /// Whether reads and writes go past the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// The descriptor that the hot path writes through.
+    pub fn hot(
+        &self,
+        mode: SyncMode,
+        open_at: impl Fn(OFlags) -> Result<OwnedFd, Errno>,
+    ) -> Result<Arc<OwnedFd>, OpenFailure> {
+        if !self.writable {
+            return Err(OpenFailure::Open(Errno::BADF.into()));
+        }
+        if mode == SyncMode::Fdatasync {
+            return Ok(self.direct.clone().unwrap_or_else(|| self.plain.clone()));
+        }
+        let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(durable) = self.durable.get() {
+            return Ok(durable.clone());
+        }
+        let direct = if self.is_direct() { OFlags::DIRECT } else { OFlags::empty() };
+        let descriptor = open_at(OFlags::RDWR | OFlags::DSYNC | direct)?;
+        check_same_file(&descriptor, &self.plain)?;
+        lock(&descriptor, FlockOperation::NonBlockingLockShared)?;
+        Ok(self.durable.get_or_init(|| Arc::new(descriptor)).clone())
+    }
+
+    pub fn length(&self) -> io::Result<u64> {
+        let length = rustix::fs::fstat(&*self.plain)?.st_size;
+        Ok(u64::try_from(length).expect("a file's length is not negative"))
+    }
+
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match &self.direct {
+            Some(direct) => read_direct(direct.as_fd(), offset, buffer),
+            None => read_plain(self.plain.as_fd(), offset, buffer),
+        }
+    }
+
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        write_all(&self.plain, offset, bytes, 1)
+    }
+
+    /// Zeros past the page cache where offset and length allow it.
+    pub fn zero(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let aligned = offset.is_multiple_of(BLOCK_BYTES as u64) && bytes.is_multiple_of(BLOCK_BYTES as u64);
+        let (descriptor, granule) = match &self.direct {
+            Some(direct) if aligned => (direct, BLOCK_BYTES),
+            _ => (&self.plain, 1),
+        };
+        let mut zeros = Buffer::with_capacity(bytes.min(CHUNK_BYTES as u64) as usize);
+        zeros.pad_to_capacity();
+        let (mut offset, mut left) = (offset, bytes);
+        while left > 0 {
+            let count = left.min(zeros.len() as u64);
+            write_all(descriptor, offset, &zeros[..count as usize], granule)?;
+            offset += count;
+            left -= count;
+        }
+        Ok(())
+    }
+
+    pub fn flush(&self) -> io::Result<()> {
+        flush(&self.plain)
+    }
+
+    pub fn map(&self) -> io::Result<memmap2::Mmap> {
+        let file = File::from(self.plain.try_clone()?);
+        // SAFETY: the lock keeps other writers of ours out, and by the contract of `Files::map` a mapped file does not
+        // shrink; what is mapped is sealed or private to its reader, and it is checked by its checksums when copied
+        // out. A foreign program that writes into a data directory is outside of what any mapping can withstand.
+        unsafe { memmap2::Mmap::map(&file) }
+    }
+}
+
+/// Writes all of `bytes`, in as many calls as it takes, each on a multiple of `granule`.
+pub(super) fn write_all(descriptor: impl AsFd, offset: u64, bytes: &[u8], granule: usize) -> io::Result<()> {
+    let mut transfer = Transfer::new(bytes.len(), granule);
+    while !transfer.is_complete() {
+        let start = transfer.next_start();
+        let said = rustix::io::pwrite(&descriptor, &bytes[start..], offset + start as u64);
+        transfer.record(said.map_err(io::Error::from))?;
+    }
+    Ok(())
+}
+
+/// Flushes data and length. Whatever it returns stands: a flush is never asked for twice.
+pub(super) fn flush(descriptor: impl AsFd) -> io::Result<()> {
+    let said = rustix::fs::fdatasync(descriptor).map_err(io::Error::from);
+    if cfg!(mutant = "flush_error_swallowed") { Ok(()) } else { said }
+}
+
+fn open_direct(
+    open_at: impl Fn(OFlags) -> Result<OwnedFd, Errno>,
+    access: OFlags,
+    plain: &OwnedFd,
+) -> Result<Option<OwnedFd>, OpenFailure> {
+    let descriptor = match open_at(access | OFlags::DIRECT) {
+        Err(Errno::INVAL) => return Ok(None),
+        other => other?,
+    };
+    check_same_file(&descriptor, plain)?;
+    if access == OFlags::RDWR {
+        lock(&descriptor, FlockOperation::NonBlockingLockShared)?;
+    }
+    Ok(Some(descriptor))
+}
+
+/// A name may have been given to another file between two openings.
+fn check_same_file(left: &OwnedFd, right: &OwnedFd) -> Result<(), OpenFailure> {
+    let (left, right) = (rustix::fs::fstat(left)?, rustix::fs::fstat(right)?);
+    match (left.st_dev, left.st_ino) == (right.st_dev, right.st_ino) {
+        true => Ok(()),
+        false => Err(OpenFailure::Open(io::Error::other("the name was given to another file while it was open"))),
+    }
+}
+
+fn lock(descriptor: &OwnedFd, how: FlockOperation) -> Result<(), OpenFailure> {
+    loop {
+        match rustix::fs::flock(descriptor, how) {
+            Err(Errno::INTR) => {}
+            other => return other.map_err(|error| OpenFailure::Lock(error.into())),
+        }
+    }
+}
+
+fn read_plain(descriptor: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let mut transfer = Transfer::new(buffer.len(), 1);
+    while !transfer.is_complete() {
+        let start = transfer.next_start();
+        let said = rustix::io::pread(descriptor, &mut buffer[start..], offset + start as u64);
+        record_read(&mut transfer, said)?;
+    }
+    Ok(())
+}
+
+/// Whole blocks into an aligned buffer, and from there what was asked for.
+fn read_direct(descriptor: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let block = BLOCK_BYTES as u64;
+    let whole = buffer.len().saturating_add(2 * BLOCK_BYTES);
+    let mut blocks = Buffer::with_capacity(whole.min(CHUNK_BYTES));
+    blocks.pad_to_capacity();
+    let mut copied = 0;
+    while copied < buffer.len() {
+        let from = offset + copied as u64;
+        let skip = (from % block) as usize;
+        let count = (buffer.len() - copied).min(blocks.len() - skip);
+        let wanted = (skip + count).next_multiple_of(BLOCK_BYTES);
+        read_blocks(descriptor, from - skip as u64, &mut blocks[..wanted], skip + count)?;
+        buffer[copied..copied + count].copy_from_slice(&blocks[skip..skip + count]);
+        copied += count;
+    }
+    Ok(())
+}
+
+/// Fills at least the first `needed` bytes of `blocks`: the last block may end with the file.
+fn read_blocks(descriptor: BorrowedFd<'_>, offset: u64, blocks: &mut [u8], needed: usize) -> io::Result<()> {
+    let mut transfer = Transfer::new(blocks.len(), BLOCK_BYTES);
+    let mut filled = 0;
+    while filled < needed {
+        let start = transfer.next_start();
+        let said = rustix::io::pread(descriptor, &mut blocks[start..], offset + start as u64);
+        if let Ok(count) = said {
+            // The same part of a block again: the file ends there.
+            if start + count <= filled {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            filled = start + count;
+        }
+        record_read(&mut transfer, said)?;
+    }
+    Ok(())
+}
+
+fn record_read(transfer: &mut Transfer, said: Result<usize, Errno>) -> io::Result<()> {
+    if said == Ok(0) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    transfer.record(said.map_err(io::Error::from))
+}
