@@ -256,6 +256,11 @@ impl Files for Directory {
         zeroed.map_err(|error| self.error_at(Operation::Write, file, error).at(offset))
     }
 
+    fn allocate(&self, file: FileId, bytes: u64) -> Result<(), Error> {
+        let allocated = self.file(file).allocate(bytes);
+        allocated.map_err(|error| self.error_at(Operation::Write, file, error))
+    }
+
     fn sync(&self, file: FileId) -> Result<(), Error> {
         self.file(file).flush().map_err(|error| self.error_at(Operation::Flush, file, error))
     }

@@ -149,6 +149,16 @@ impl OpenFile {
         Ok(())
     }
 
+    /// Reserved room that reads as zero; written zeros where the file system cannot reserve.
+    pub fn allocate(&self, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.plain, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.zero(0, bytes),
+            Err(rustix::io::Errno::INTR) => self.allocate(bytes),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     pub fn flush(&self) -> io::Result<()> {
         flush(&self.plain)
     }

@@ -177,6 +177,10 @@ impl Files for FakeFiles {
         unimplemented_here()
     }
 
+    fn allocate(&self, file: FileId, bytes: u64) -> Result<(), Error> {
+        self.zero(file, 0, bytes)
+    }
+
     fn sync(&self, file: FileId) -> Result<(), Error> {
         self.change(|disk| {
             if disk.syncs_fail {
