@@ -8,4 +8,5 @@
 //!
 //! What decides is deterministic and does no I/O, so that the simulator runs the very code that serves.
 
+pub mod driver;
 pub mod sessions;

@@ -1,0 +1,122 @@
+//! Committed entries, in order, into sessions and state machine.
+
+use bytes::Bytes;
+
+use super::{APPLY_BATCH_ENTRIES, APPLY_READ_BYTES, Driver, ReadFor, Stopped};
+use crate::checksum::Checksum;
+use crate::codec;
+use crate::machine::StateMachine;
+use crate::net::{Refusal, SubmitResult};
+use crate::node::sessions::{Admission, Answered, Decision};
+use crate::raft::{Input as RaftInput, Role};
+use crate::types::{Command, Data, Entry, Index, Payload, Service};
+use crate::wal;
+
+impl<M: StateMachine> Driver<M> {
+    /// Applies what is committed and in memory, up to a bound; orders the rest from the log. Tells how many.
+    pub(super) fn apply_committed(&mut self) -> usize {
+        if self.applied.index >= self.commit || self.is_reading_to_apply {
+            return 0;
+        }
+        let first = self.applied.index.next();
+        let last = self.commit.min(self.applied.index.plus(APPLY_BATCH_ENTRIES as u64));
+        let cached = self.replica.cached(first..last.next()).map(|entries| entries.cloned().collect::<Vec<_>>());
+        match cached {
+            Some(entries) => self.apply_all(&entries),
+            None => {
+                self.is_reading_to_apply = true;
+                self.read_log(first, last.next(), APPLY_READ_BYTES, ReadFor::Apply);
+                0
+            }
+        }
+    }
+
+    pub(super) fn on_read_to_apply(&mut self, result: Result<Vec<Entry>, wal::Error>) {
+        self.is_reading_to_apply = false;
+        match result {
+            Ok(entries) => {
+                let entries: Vec<Entry> =
+                    entries.into_iter().take_while(|entry| entry.id.index <= self.commit).collect();
+                self.apply_all(&entries);
+            }
+            Err(error) => self.stop_on(Err(Stopped::Read(error))),
+        }
+    }
+
+    fn apply_all(&mut self, entries: &[Entry]) -> usize {
+        for entry in entries {
+            self.apply(entry);
+        }
+        self.replica.handle(RaftInput::Applied(self.applied.index));
+        entries.len()
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        assert!(entry.id.index == self.applied.index.next(), "{} comes behind {}", entry.id, self.applied);
+        assert!(entry.id.term >= self.applied.term, "terms never fall: {} behind {}", entry.id, self.applied);
+        self.applied = entry.id;
+        self.extend_digest(entry);
+        match &entry.payload {
+            Payload::Data(data) => {
+                let result = self.apply_data(entry, data);
+                self.submissions.applied(entry.id.index, result, &mut self.effects);
+            }
+            Payload::Noop => self.on_noop_applied(entry),
+            Payload::Membership(_) | Payload::Trim { .. } | Payload::SnapshotPoint => {}
+        }
+    }
+
+    /// From its own no-op on, a leader's table holds all that earlier leaders put there.
+    fn on_noop_applied(&mut self, entry: &Entry) {
+        let status = self.replica.status();
+        if status.role == Role::Leader && status.hard_state.term == entry.id.term {
+            self.admission = Some(Admission::new());
+        }
+    }
+
+    fn apply_data(&mut self, entry: &Entry, data: &Data) -> SubmitResult {
+        let Ok((command, body)) = codec::decode_command(&data.bytes) else {
+            // No leader lets it in; if one did, every node passes over it alike.
+            return SubmitResult::Refused(Refusal::Malformed);
+        };
+        let index = entry.id.index;
+        match self.sessions.begin(index, &command) {
+            Decision::Registered { .. } => SubmitResult::Run { first: index, count: 1 },
+            Decision::Run => self.run(entry, &command, &body),
+            Decision::Duplicate(answered) => answered_before(answered, command.service),
+            Decision::Stale | Decision::Gap { .. } => SubmitResult::Refused(Refusal::OutcomeUnknown),
+            // The record stands, though its session went since.
+            Decision::SessionGone if command.service == Service::Append => SubmitResult::Run { first: index, count: 1 },
+            Decision::SessionGone => SubmitResult::Refused(Refusal::SessionGone),
+        }
+    }
+
+    fn run(&mut self, entry: &Entry, command: &Command, body: &Bytes) -> SubmitResult {
+        let index = entry.id.index;
+        if command.service != Service::Machine {
+            return SubmitResult::Run { first: index, count: 1 };
+        }
+        let answer = self.machine.apply(entry.id, body);
+        self.sessions.keep(command.session, command.number, answer.clone());
+        SubmitResult::Done { index, answer }
+    }
+
+    fn extend_digest(&mut self, entry: &Entry) {
+        let payload = codec::payload_data(&entry.payload).checksum;
+        let before = u64::from(self.log_digest.0);
+        let Index(index) = entry.id.index;
+        self.log_digest = Checksum::salted(
+            before,
+            &[&index.to_le_bytes(), &entry.id.term.0.to_le_bytes(), &payload.0.to_le_bytes()],
+        );
+    }
+}
+
+/// The answer to a request that was carried out before.
+pub(super) fn answered_before(answered: Answered, service: Service) -> SubmitResult {
+    match answered.answer {
+        Some(answer) => SubmitResult::Done { index: answered.index, answer },
+        None if service == Service::Machine => SubmitResult::Refused(Refusal::OutcomeUnknown),
+        None => SubmitResult::Run { first: answered.index, count: 1 },
+    }
+}

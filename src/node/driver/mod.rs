@@ -1,0 +1,334 @@
+//! One node, deterministic: protocol, log, superblock, sessions and state machine, joined. No socket, no clock, no
+//! thread; the simulator runs this very code.
+//!
+//! ```text
+//!   Tick  Peer(message)  Client(request)  Written  Prepared  ReadDone
+//!     └────────┴───────────────┴─────────────┴────────┴────────┘
+//!                              ▼ handle (many)
+//!     Replica ⇄ Pipeline (superblock, log) ⇄ Applier (sessions, machine) ⇄ Submissions, Reads, Tails
+//!                              ▼ take_effects (once)
+//!      Write  Prepare  Send  Reply  Tail  ReadLog  Event
+//! ```
+//!
+//! # The contract
+//!
+//! - Whoever runs the driver hands it everything that has arrived, then takes the effects once and carries all of
+//!   them out. That is how batches form: everything that queued up while the last flush ran is the next.
+//! - Effects are independent of each other: what must wait for a flush is held back here until it may leave.
+//! - [`Driver::take_effects`] fails when the disk failed, once and for ever: then nothing more may leave, and the
+//!   process ends with exit code 18.
+//! - A [`Effect::ReadLog`] is answered by [`Input::ReadDone`], with whatever came of it.
+
+mod apply;
+mod pipeline;
+mod reads;
+mod start;
+mod status;
+mod submissions;
+mod tails;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use crate::checksum::Checksum;
+use crate::disk::{self, Completion, FileId, Write};
+use crate::machine::StateMachine;
+use crate::net::{ClientKey, Request, RequestBody, Response, ResponseBody, TailKey};
+use crate::node::sessions::{Admission, Sessions};
+use crate::raft::{self, Event, Fetch, Input as RaftInput, Message, Replica, Role};
+use crate::types::{ClusterId, Entry, GroupId, Index, LogId, NodeId, SegmentNumber};
+use crate::wal::{self, Prepare, ReadPlan};
+
+use pipeline::Pipeline;
+use reads::Reads;
+use submissions::Submissions;
+use tails::Tails;
+
+pub use start::StartError;
+
+/// Entries that are applied before the driver looks up again.
+const APPLY_BATCH_ENTRIES: usize = 4096;
+/// Bytes asked of the log at once when entries to be applied are not in memory.
+const APPLY_READ_BYTES: usize = 1 << 20;
+
+/// What is fixed for the life of a driver.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Checked against the superblock, if known.
+    pub cluster: Option<ClusterId>,
+    pub node: NodeId,
+    pub segment_bytes: u64,
+    pub writes_in_flight: usize,
+    /// Ticks of quiet after which the log writes a covering frame.
+    pub quiet_ticks: u32,
+    pub heartbeat_ticks: u32,
+    pub election_ticks: Range<u32>,
+    pub limits: raft::Limits,
+    pub seed: u64,
+    /// For status answers only.
+    pub about: About,
+}
+
+/// What a node's status says besides what the driver knows.
+#[derive(Clone, Debug)]
+pub struct About {
+    pub address: SocketAddr,
+    pub pid: u32,
+    pub io: String,
+    pub sync_mode: String,
+}
+
+/// What can happen to a node.
+#[derive(Debug)]
+pub enum Input {
+    /// One tick has passed. The wall clock is only written down.
+    Tick { wall_clock_milliseconds: u64 },
+    /// From a peer whose identity is proven.
+    Peer(Message),
+    Client { client: ClientKey, request: Request },
+    TailOpened { tail: TailKey, from: Index },
+    /// The tail takes more: after it was opened, and after each [`Effect::Tail`] when there is room again.
+    TailReady { tail: TailKey },
+    TailClosed { tail: TailKey },
+    Written(Completion),
+    Prepared { number: SegmentNumber, result: Result<FileId, disk::Error> },
+    ReadDone { read: ReadNumber, result: Result<Vec<Entry>, wal::Error> },
+}
+
+/// What must be done outside.
+#[derive(Debug)]
+pub enum Effect {
+    Write(Write),
+    Prepare(Prepare),
+    Send(Message),
+    Reply { client: ClientKey, response: Response },
+    /// Records or a refusal for a tail; it gets no more until [`Input::TailReady`].
+    Tail { tail: TailKey, response: Response, is_last: bool },
+    ReadLog { read: ReadNumber, plan: ReadPlan },
+    /// For the operator.
+    Event(Event),
+}
+
+/// Numbers the reads of the log from 1 on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct ReadNumber(pub u64);
+
+/// Why a node stops. Nothing that waited is answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    #[error("the disk failed, and nothing more can be promised: {0}")]
+    Disk(disk::Error),
+    #[error("the log does not take what the protocol gave it: {0}")]
+    Log(wal::Refused),
+    #[error("an entry that was committed cannot be read: {0}")]
+    Read(wal::Error),
+}
+
+/// What a read of the log is for.
+#[derive(Debug)]
+enum ReadFor {
+    Apply,
+    Follower(Fetch),
+    Client(reads::RecordsRead),
+    Tail(TailKey),
+}
+
+/// A node. See the head of this module.
+#[derive(Debug)]
+pub struct Driver<M> {
+    replica: Replica,
+    pipeline: Pipeline,
+    sessions: Sessions,
+    /// While this node leads and has applied its no-op.
+    admission: Option<Admission>,
+    machine: M,
+    /// The last entry applied. Follows the commit index.
+    applied: LogId,
+    commit: Index,
+    /// A checksum over the names and payloads of all applied entries: equal on all nodes at equal index.
+    log_digest: Checksum,
+    submissions: Submissions,
+    reads: Reads,
+    tails: Tails,
+    /// Reads of the log that are under way, by rising number. Bounded by what asks for them.
+    log_reads: VecDeque<(ReadNumber, ReadFor)>,
+    last_read: ReadNumber,
+    /// Entries to be applied are being read from the log.
+    is_reading_to_apply: bool,
+    record_bytes_max: usize,
+    options: Options,
+    /// Effects that inputs gave at once.
+    effects: Vec<Effect>,
+    stopped: Option<Stopped>,
+}
+
+impl<M: StateMachine> Driver<M> {
+    /// Something happened. What follows from it is in the next [`Driver::take_effects`].
+    pub fn handle(&mut self, input: Input) {
+        match input {
+            Input::Tick { wall_clock_milliseconds } => {
+                self.pipeline.log.tick(wall_clock_milliseconds);
+                self.replica.handle(RaftInput::Tick);
+            }
+            Input::Peer(message) => self.replica.handle(RaftInput::Message(message)),
+            Input::Client { client, request } => self.on_request(client, request),
+            Input::TailOpened { tail, from } => self.tails.open(tail, from),
+            Input::TailReady { tail } => self.tails.ready(tail),
+            Input::TailClosed { tail } => self.tails.close(tail),
+            Input::Written(completion) => {
+                let written = self.pipeline.written(completion);
+                self.stop_on(written);
+            }
+            Input::Prepared { number, result } => {
+                let prepared = self.pipeline.log.prepared(number, result);
+                self.stop_on(prepared.map_err(|poisoned| Stopped::Disk(poisoned.0)));
+            }
+            Input::ReadDone { read, result } => self.on_read_done(read, result),
+        }
+    }
+
+    /// Everything that must be done since the last call; tells whether there is more to do at once.
+    pub fn take_effects(&mut self, effects: &mut Vec<Effect>) -> Result<bool, Stopped> {
+        let mut applied = 0;
+        loop {
+            if let Some(stopped) = self.stopped.take() {
+                effects.clear();
+                return Err(stopped);
+            }
+            effects.append(&mut self.effects);
+            self.dispatch_output(effects);
+            let durable = self.pipeline.advance(effects)?;
+            if let Some(number) = durable {
+                self.replica.handle(RaftInput::Durable(number));
+            }
+            let count = if applied < APPLY_BATCH_ENTRIES { self.apply_committed() } else { 0 };
+            applied += count;
+            if durable.is_none() && count == 0 {
+                break;
+            }
+        }
+        self.serve_reads();
+        self.serve_tails();
+        effects.append(&mut self.effects);
+        Ok(applied >= APPLY_BATCH_ENTRIES)
+    }
+
+    /// The machine, for reading.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The last entry applied, and a checksum over all entries up to it.
+    pub fn applied(&self) -> (LogId, Checksum) {
+        (self.applied, self.log_digest)
+    }
+
+    /// Nothing waits for the disk.
+    pub fn is_idle(&self) -> bool {
+        self.pipeline.is_idle()
+    }
+
+    /// Asks the log for a covering frame: before a clean end.
+    pub fn cover(&mut self) {
+        self.pipeline.log.cover();
+    }
+
+    fn on_request(&mut self, client: ClientKey, request: Request) {
+        let Request { id, body } = request;
+        match body {
+            RequestBody::Submit { commands } => self.on_submit(client, id, commands),
+            RequestBody::Read { from, to, bytes_max, consistency } => {
+                let read = reads::Read::records(client, id, from, to, bytes_max);
+                self.on_read(read, consistency);
+            }
+            RequestBody::Query { query, consistency } => {
+                self.on_read(reads::Read::query(client, id, query), consistency);
+            }
+            RequestBody::Status => {
+                let status = ResponseBody::Status(Box::new(self.status()));
+                self.reply(client, id, status);
+            }
+            RequestBody::Change(change) => self.on_change(client, id, change),
+        }
+    }
+
+    fn reply(&mut self, client: ClientKey, id: u64, body: ResponseBody) {
+        self.effects.push(Effect::Reply { client, response: Response { id, body } });
+    }
+
+    fn dispatch_output(&mut self, effects: &mut Vec<Effect>) {
+        let output = self.replica.take_output();
+        if let Some(persist) = output.persist {
+            self.pipeline.persist(persist);
+        }
+        for outgoing in output.send {
+            self.pipeline.send(outgoing.message, outgoing.after, effects);
+        }
+        if let Some(commit) = output.commit {
+            assert!(commit > self.commit, "the commit index only grows");
+            self.commit = commit;
+        }
+        for ready in output.reads_ready {
+            self.reads.confirmed(ready.token, ready.index);
+        }
+        for token in output.reads_refused {
+            self.refuse_read(token);
+        }
+        for fetch in output.fetch {
+            self.read_log(fetch.from, fetch.last.next(), fetch.bytes_max, ReadFor::Follower(fetch));
+        }
+        for event in output.events {
+            self.on_event(&event);
+            effects.push(Effect::Event(event));
+        }
+        effects.append(&mut self.effects);
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        if let Event::RoleChanged { role, .. } = event
+            && *role != Role::Leader
+        {
+            self.admission = None;
+            self.submissions.abandon(&mut self.effects);
+        }
+    }
+
+    fn read_log(&mut self, from: Index, to: Index, bytes_max: usize, purpose: ReadFor) {
+        let plan = self.pipeline.log.plan_read(GroupId::CLUSTER, from, to, bytes_max);
+        self.last_read = ReadNumber(self.last_read.0 + 1);
+        self.log_reads.push_back((self.last_read, purpose));
+        self.effects.push(Effect::ReadLog { read: self.last_read, plan });
+    }
+
+    fn on_read_done(&mut self, read: ReadNumber, result: Result<Vec<Entry>, wal::Error>) {
+        let at = self.log_reads.iter().position(|(number, _)| *number == read).expect("a read was ordered");
+        let (_, purpose) = self.log_reads.remove(at).expect("the position was found");
+        match purpose {
+            ReadFor::Apply => self.on_read_to_apply(result),
+            ReadFor::Follower(fetch) => {
+                // What cannot be read now is tried again; a follower waits meanwhile.
+                let entries = result.unwrap_or_default();
+                self.replica.handle(RaftInput::Fetched { peer: fetch.peer, from: fetch.from, entries });
+            }
+            ReadFor::Client(read) => self.on_records_read(read, result),
+            ReadFor::Tail(tail) => self.on_tail_read(tail, result),
+        }
+    }
+
+    fn stop_on(&mut self, result: Result<(), Stopped>) {
+        if let Err(stopped) = result
+            && self.stopped.is_none()
+        {
+            self.stopped = Some(stopped);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What must be durable before what: persists on their way through superblock and log, and the messages that wait for
+//! them.
+
+use std::collections::VecDeque;
+
+use super::{Effect, Stopped};
+use crate::disk::Completion;
+use crate::raft::{Message, Persist, PersistNumber};
+use crate::superblock::{SaveNumber, Writer};
+use crate::types::{Entry, GroupId};
+use crate::wal::{Effect as LogEffect, Log, Ticket};
+
+/// Tokens of the superblock's writes begin here; the log's lie below.
+pub(super) const SUPERBLOCK_TOKENS: u64 = 1 << 63;
+
+/// Persists, in the order of their numbers: first the hard state, durably, then the entries.
+///
+/// ```text
+///   persist ─▶ waiting ──(superblock durable)──▶ writing ──(log durable)──▶ Durable(n) ─▶ held messages leave
+/// ```
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pub log: Log,
+    pub superblock: Writer,
+    /// Wait for the superblock. Bounded by the replica's limits on what is uncommitted or in a window.
+    waiting: VecDeque<Waiting>,
+    /// Wait for the log.
+    writing: VecDeque<(PersistNumber, Ticket)>,
+    /// Messages that wait for a persist, by rising number.
+    held: VecDeque<(PersistNumber, Message)>,
+    /// The last save that a persist asked for.
+    last_save: SaveNumber,
+    durable: PersistNumber,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: PersistNumber,
+    save: SaveNumber,
+    entries: Vec<Entry>,
+}
+
+impl Pipeline {
+    pub fn new(log: Log, superblock: Writer) -> Pipeline {
+        Pipeline {
+            log,
+            superblock,
+            waiting: VecDeque::new(),
+            writing: VecDeque::new(),
+            held: VecDeque::new(),
+            last_save: SaveNumber::default(),
+            durable: PersistNumber::default(),
+        }
+    }
+
+    pub fn persist(&mut self, persist: Persist) {
+        if let Some(hard_state) = persist.hard_state {
+            let durable_end = self.log.durable_end();
+            self.last_save = self.superblock.save(|state| {
+                state.group_mut(GroupId::CLUSTER).hard_state = hard_state;
+                state.durable_end = state.durable_end.max(durable_end);
+            });
+        }
+        self.waiting.push_back(Waiting { number: persist.number, save: self.last_save, entries: persist.entries });
+    }
+
+    /// A message leaves now, or when its persist is durable.
+    pub fn send(&mut self, message: Message, after: Option<PersistNumber>, effects: &mut Vec<Effect>) {
+        #[cfg(mutant = "ack_before_flush")]
+        let after = after.and(None);
+        match after {
+            Some(number) if number > self.durable => {
+                // The replica gives messages in the order in which what they wait for was asked for.
+                assert!(self.held.back().is_none_or(|(last, _)| *last <= number), "held messages are in order");
+                self.held.push_back((number, message));
+            }
+            _ => effects.push(Effect::Send(message)),
+        }
+    }
+
+    /// A write has completed.
+    pub fn written(&mut self, completion: Completion) -> Result<(), Stopped> {
+        if completion.token.0 >= SUPERBLOCK_TOKENS {
+            return self.superblock.handle(completion).map_err(Stopped::Disk);
+        }
+        self.log.completed(completion).map_err(|poisoned| Stopped::Disk(poisoned.0))
+    }
+
+    /// Moves everything on that can move; gives the number up to which persists have become durable, if it rose.
+    pub fn advance(&mut self, effects: &mut Vec<Effect>) -> Result<Option<PersistNumber>, Stopped> {
+        let spoken = self.superblock.durable();
+        while let Some(ready) = self.waiting.pop_front_if(|waiting| waiting.save <= spoken) {
+            let ticket = self.log.append_each(GroupId::CLUSTER, &ready.entries).map_err(Stopped::Log)?;
+            self.writing.push_back((ready.number, ticket));
+        }
+        self.give_out(effects);
+        let written = self.log.durable_ticket();
+        let mut durable = None;
+        while let Some((number, _)) = self.writing.pop_front_if(|(_, ticket)| *ticket <= written) {
+            durable = Some(number);
+        }
+        if let Some(number) = durable {
+            self.durable = number;
+            while let Some((_, message)) = self.held.pop_front_if(|(after, _)| *after <= number) {
+                effects.push(Effect::Send(message));
+            }
+        }
+        Ok(durable)
+    }
+
+    fn give_out(&mut self, effects: &mut Vec<Effect>) {
+        while let Some(write) = self.superblock.take_write() {
+            effects.push(Effect::Write(write));
+        }
+        while let Some(effect) = self.log.take_effect() {
+            effects.push(match effect {
+                LogEffect::Write(write) => Effect::Write(write),
+                LogEffect::Prepare(order) => Effect::Prepare(order),
+            });
+        }
+    }
+
+    /// Nothing waits for the disk.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.writing.is_empty() && self.log.is_idle() && self.superblock.is_idle()
+    }
+}

@@ -1,0 +1,202 @@
+//! Reads of the log and questions to the state machine, each as new as was asked for.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{Driver, ReadFor};
+use crate::codec;
+use crate::machine::StateMachine;
+use crate::net::{ClientKey, Consistency, READ_BYTES_MAX, Records, Refusal, ResponseBody};
+use crate::raft::ReadToken;
+use crate::types::{Entry, Index, Payload, Service};
+use crate::wal;
+
+/// Reads that may wait at once: beyond it a client is told that the node is busy.
+const READS_WAITING_MAX: usize = 65_536;
+/// Entries looked at for one answer.
+const READ_ENTRIES_MAX: u64 = 65_536;
+
+/// Reads that wait, for their index or to have it applied.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    last_token: u64,
+    /// Wait for the protocol to give them an index.
+    asked: BTreeMap<ReadToken, Read>,
+    /// Wait until the entry at their index is applied.
+    ready: BTreeMap<(Index, u64), Read>,
+    last_ready: u64,
+}
+
+/// What a client asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Read {
+    client: ClientKey,
+    id: u64,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Query(Bytes),
+    Records { from: Index, to: Option<Index>, bytes_max: usize },
+}
+
+/// A read of records whose entries are being read from the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecordsRead {
+    client: ClientKey,
+    id: u64,
+    from: Index,
+}
+
+impl Read {
+    pub fn query(client: ClientKey, id: u64, query: Bytes) -> Read {
+        Read { client, id, what: What::Query(query) }
+    }
+
+    pub fn records(client: ClientKey, id: u64, from: Index, to: Option<Index>, bytes_max: u32) -> Read {
+        let bytes_max = (bytes_max as usize).min(READ_BYTES_MAX);
+        Read { client, id, what: What::Records { from, to, bytes_max } }
+    }
+}
+
+impl Reads {
+    /// The protocol says how far the machine must be for this read.
+    pub fn confirmed(&mut self, token: ReadToken, index: Index) {
+        let read = self.asked.remove(&token).expect("a read is confirmed or refused once");
+        self.wait(index, read);
+    }
+
+    fn wait(&mut self, index: Index, read: Read) {
+        self.last_ready += 1;
+        self.ready.insert((index, self.last_ready), read);
+    }
+
+    fn len(&self) -> usize {
+        self.asked.len() + self.ready.len()
+    }
+}
+
+impl<M: StateMachine> Driver<M> {
+    pub(super) fn on_read(&mut self, read: Read, consistency: Consistency) {
+        if self.reads.len() >= READS_WAITING_MAX {
+            self.reply(read.client, read.id, ResponseBody::Refused(Refusal::Busy));
+            return;
+        }
+        match consistency {
+            Consistency::Stale => self.serve(read),
+            Consistency::AtLeast(index) => self.reads.wait(index, read),
+            Consistency::Linearizable => {
+                self.reads.last_token += 1;
+                let token = ReadToken(self.reads.last_token);
+                match self.replica.read(token) {
+                    Ok(()) => {
+                        self.reads.asked.insert(token, read);
+                    }
+                    Err(_) => self.refuse(&read),
+                }
+            }
+        }
+    }
+
+    /// The protocol cannot confirm a read here: the client asks elsewhere, or again.
+    pub(super) fn refuse_read(&mut self, token: ReadToken) {
+        let read = self.reads.asked.remove(&token).expect("a read is confirmed or refused once");
+        self.refuse(&read);
+    }
+
+    fn refuse(&mut self, read: &Read) {
+        let leader = self.leader_address();
+        self.reply(read.client, read.id, ResponseBody::Refused(Refusal::NotLeader { leader }));
+    }
+
+    /// Serves what has been waited for long enough.
+    pub(super) fn serve_reads(&mut self) {
+        let applied = self.applied.index;
+        while let Some(entry) = self.reads.ready.first_entry().filter(|entry| entry.key().0 <= applied) {
+            let read = entry.remove();
+            self.serve(read);
+        }
+    }
+
+    fn serve(&mut self, read: Read) {
+        match read.what {
+            What::Query(query) => {
+                let answer = self.machine.query(&query);
+                self.reply(read.client, read.id, ResponseBody::Answer(answer));
+            }
+            What::Records { from, to, bytes_max } => self.serve_records(&read, from, to, bytes_max),
+        }
+    }
+
+    fn serve_records(&mut self, read: &Read, from: Index, to: Option<Index>, bytes_max: usize) {
+        let (client, id) = (read.client, read.id);
+        let from = from.max(Index::FIRST);
+        if from < self.replica.first_index() {
+            let first = self.replica.first_index();
+            self.reply(client, id, ResponseBody::Refused(Refusal::Trimmed { first }));
+            return;
+        }
+        let end = self.applied.index.next();
+        let end = to.map_or(end, |to| to.min(end)).min(from.plus(READ_ENTRIES_MAX));
+        if end <= from {
+            let records = Records { next: from, first: self.replica.first_index(), ..self.records_head() };
+            self.reply(client, id, ResponseBody::Records(records));
+            return;
+        }
+        match self.cached_records(from, end, bytes_max) {
+            Some(records) => self.reply(client, id, ResponseBody::Records(records)),
+            None => {
+                let purpose = ReadFor::Client(RecordsRead { client, id, from });
+                self.read_log(from, end, bytes_max, purpose);
+            }
+        }
+    }
+
+    pub(super) fn on_records_read(&mut self, read: RecordsRead, result: Result<Vec<Entry>, wal::Error>) {
+        let body = match result {
+            Ok(entries) => {
+                let mut collected = self.records_from(read.from);
+                entries.iter().for_each(|entry| take_record(&mut collected, entry));
+                ResponseBody::Records(collected)
+            }
+            Err(error) => ResponseBody::Refused(Refusal::Unavailable { reason: error.to_string() }),
+        };
+        self.reply(read.client, read.id, body);
+    }
+
+    /// The records of `from..end` if memory has the entries, as many as fit `bytes_max`.
+    pub(super) fn cached_records(&self, from: Index, end: Index, bytes_max: usize) -> Option<Records> {
+        let entries = self.replica.cached(from..end)?;
+        let mut records = self.records_from(from);
+        let mut bytes = 0;
+        for entry in entries {
+            if bytes >= bytes_max {
+                break;
+            }
+            bytes += entry.payload.data_bytes() + crate::limits::ENTRY_OVERHEAD_BYTES;
+            take_record(&mut records, entry);
+        }
+        Some(records)
+    }
+
+    pub(super) fn records_from(&self, from: Index) -> Records {
+        Records { next: from, ..self.records_head() }
+    }
+
+    fn records_head(&self) -> Records {
+        Records { records: Vec::new(), next: Index::ZERO, first: self.replica.first_index(), commit: self.commit }
+    }
+}
+
+/// Adds an entry's record, if it is one, and moves on behind it.
+pub(super) fn take_record(records: &mut Records, entry: &Entry) {
+    records.next = entry.id.index.next();
+    let Payload::Data(data) = &entry.payload else { return };
+    if let Ok((command, body)) = codec::decode_command(&data.bytes)
+        && command.service == Service::Append
+    {
+        records.records.push((entry.id.index, body));
+    }
+}

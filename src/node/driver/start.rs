@@ -1,0 +1,149 @@
+//! From a directory to a driver: superblock first, then the log, then the protocol with what both remember.
+
+use std::collections::VecDeque;
+
+use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
+use super::{Driver, Options, Reads, Submissions, Tails};
+use crate::checksum::Checksum;
+use crate::disk::Files;
+use crate::limits::RECORD_BYTES_MAX;
+use crate::machine::StateMachine;
+use crate::node::sessions::Sessions;
+use crate::raft::{self, Replica, Restored};
+use crate::superblock::{self, Writer};
+use crate::types::{GroupId, Index, LogId, Membership, Term};
+use crate::wal::{self, Identity, Log, Recovery};
+
+use super::ReadNumber;
+
+/// The log's directory within a node's.
+pub const LOG_DIRECTORY: &str = "log";
+
+/// Why a node does not start. Nothing was said to anyone.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Superblock(#[from] superblock::Error),
+    #[error(transparent)]
+    Log(#[from] wal::Error),
+    #[error("the superblock is at term {superblock}, the log at {log}: the superblock is older than the log")]
+    StaleSuperblock { superblock: Term, log: Term },
+    #[error("the log holds no membership, and the directory was made without one")]
+    NoMembership,
+}
+
+/// What starting found.
+#[derive(Debug)]
+pub struct Started<M> {
+    pub driver: Driver<M>,
+    pub recovery: Recovery,
+    pub boot: u64,
+    pub identity: Identity,
+}
+
+/// Makes a node's directory: log first, superblock last, so that a directory with a superblock is whole.
+pub fn format<F: Files>(
+    files: &F,
+    state: &superblock::State,
+    segment_bytes: u64,
+    seed: u64,
+    wall_clock_milliseconds: u64,
+) -> Result<(), StartError> {
+    if superblock::inspect(files).is_ok() {
+        return Err(superblock::Error::AlreadyFormatted.into());
+    }
+    let identity = Identity { cluster: state.cluster, node: state.node, incarnation: state.incarnation };
+    let options = log_options(identity, segment_bytes, 1, 1, seed);
+    Log::create(files, options, wall_clock_milliseconds)?;
+    superblock::format(files, state)?;
+    Ok(())
+}
+
+impl<M: StateMachine> Driver<M> {
+    /// Starts a node on its directory. Recovery happens here, and is done when this returns.
+    pub fn start<F: Files>(
+        files: &F,
+        options: Options,
+        machine: M,
+        wall_clock_milliseconds: u64,
+    ) -> Result<Started<M>, StartError> {
+        let loaded = superblock::load(files, SUPERBLOCK_TOKENS)?;
+        let superblock = loaded.writer;
+        let state = superblock.state();
+        state.check(options.cluster, options.node)?;
+        let identity = Identity { cluster: state.cluster, node: state.node, incarnation: state.incarnation };
+        let boot = state.boot;
+        let log_options = log_options(
+            identity,
+            options.segment_bytes,
+            options.writes_in_flight,
+            options.quiet_ticks,
+            options.seed ^ boot.rotate_left(32),
+        );
+        let (log, recovery) = Log::open(files, log_options, state.durable_end, wall_clock_milliseconds)?;
+        let restored = restored(&superblock, &log, &recovery)?;
+        let config = raft::Config {
+            id: options.node,
+            heartbeat_ticks: options.heartbeat_ticks,
+            election_ticks: options.election_ticks.clone(),
+            seed: options.seed ^ boot,
+            limits: options.limits,
+        };
+        let record_bytes_max = RECORD_BYTES_MAX.min(log.batch_bytes_max() - 128);
+        let driver = Driver {
+            applied: restored.before_first,
+            commit: restored.commit,
+            replica: Replica::new(config, restored),
+            pipeline: Pipeline::new(log, superblock),
+            sessions: Sessions::new(),
+            admission: None,
+            machine,
+            log_digest: Checksum::default(),
+            submissions: Submissions::default(),
+            reads: Reads::default(),
+            tails: Tails::default(),
+            log_reads: VecDeque::new(),
+            last_read: ReadNumber::default(),
+            is_reading_to_apply: false,
+            record_bytes_max,
+            options,
+            effects: Vec::new(),
+            stopped: None,
+        };
+        Ok(Started { driver, recovery, boot, identity })
+    }
+}
+
+fn restored(superblock: &Writer, log: &Log, recovery: &Recovery) -> Result<Restored, StartError> {
+    let state = superblock.state();
+    let hard_state = state.group(GroupId::CLUSTER).hard_state;
+    let group = log.group(GroupId::CLUSTER);
+    let last = group.map_or(LogId::ZERO, |group| group.last);
+    if last.term > hard_state.term {
+        return Err(StartError::StaleSuperblock { superblock: hard_state.term, log: last.term });
+    }
+    let mut memberships: Vec<(Index, Membership)> = vec![(Index::ZERO, state.first_membership.clone())];
+    memberships.extend(recovery.memberships.get(&GroupId::CLUSTER).into_iter().flatten().cloned());
+    if memberships.iter().all(|(_, membership)| membership.members.is_empty()) {
+        return Err(StartError::NoMembership);
+    }
+    Ok(Restored {
+        hard_state,
+        before_first: group.map_or(LogId::ZERO, |group| group.before_first),
+        terms: group.map(|group| group.terms.clone()).unwrap_or_default(),
+        last,
+        commit: group.map_or(Index::ZERO, |group| group.before_first.index),
+        memberships,
+    })
+}
+
+fn log_options(
+    identity: Identity,
+    segment_bytes: u64,
+    writes_in_flight: usize,
+    quiet_ticks: u32,
+    seed: u64,
+) -> wal::Options {
+    let directory = LOG_DIRECTORY.to_owned();
+    wal::Options { directory, identity, segment_bytes, writes_in_flight, quiet_ticks, seed }
+}

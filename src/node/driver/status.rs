@@ -1,0 +1,76 @@
+//! What a node says of itself, and what administrators may order.
+
+use std::net::SocketAddr;
+
+use super::Driver;
+use crate::machine::StateMachine;
+use crate::net::{Change, ClientKey, NodeRole, NodeStatus, Refusal, ResponseBody};
+use crate::raft::Role;
+use crate::types::{Index, NodeId};
+
+impl<M: StateMachine> Driver<M> {
+    pub(super) fn status(&self) -> NodeStatus {
+        let status = self.replica.status();
+        let membership = self.replica.membership();
+        let counters = self.pipeline.log.counters();
+        let is_voter = membership.is_voter(self.options.node);
+        NodeStatus {
+            id: self.options.node,
+            incarnation: self.pipeline.superblock.state().incarnation,
+            address: self.options.about.address,
+            pid: self.options.about.pid,
+            role: match status.role {
+                Role::Leader => NodeRole::Leader,
+                Role::Candidate | Role::PreCandidate => NodeRole::Candidate,
+                Role::Follower if is_voter => NodeRole::Follower,
+                Role::Follower => NodeRole::Learner,
+            },
+            term: status.hard_state.term,
+            leader: self.leader_address(),
+            first: self.replica.first_index(),
+            last: status.last,
+            durable: status.durable,
+            commit: self.commit,
+            applied: self.applied.index,
+            membership: membership.clone(),
+            io: self.options.about.io.clone(),
+            sync_mode: self.options.about.sync_mode.clone(),
+            waiting: self.waiting_for(),
+            records: counters.records,
+            record_bytes: counters.written_bytes,
+            flushes: counters.flushes,
+            sessions: self.sessions.len() as u64,
+        }
+    }
+
+    /// The leader, with the address at which clients find it.
+    pub(super) fn leader_address(&self) -> Option<(NodeId, SocketAddr)> {
+        let leader = self.replica.status().leader?;
+        let member = self.replica.membership().member(leader)?;
+        Some((leader, member.address))
+    }
+
+    pub(super) fn on_change(&mut self, client: ClientKey, id: u64, change: Change) {
+        let body = match change {
+            Change::Transfer(to) => match self.replica.transfer(to) {
+                Ok(()) => ResponseBody::Changed { index: Index::ZERO },
+                Err(error) => ResponseBody::Refused(Refusal::Unavailable { reason: error.to_string() }),
+            },
+            Change::AddLearner(_) | Change::Promote(_) | Change::Remove(_) | Change::Snapshot | Change::Trim { .. } => {
+                let reason = "this version cannot do that yet".to_owned();
+                ResponseBody::Refused(Refusal::Unavailable { reason })
+            }
+        };
+        self.reply(client, id, body);
+    }
+
+    fn waiting_for(&self) -> String {
+        if self.pipeline.log.is_out_of_space() {
+            return "room on the disk".to_owned();
+        }
+        if self.replica.status().leader.is_none() {
+            return "a leader".to_owned();
+        }
+        String::new()
+    }
+}

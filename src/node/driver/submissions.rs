@@ -1,0 +1,253 @@
+//! Clients' commands between their arrival and their answer.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Driver, Effect};
+use crate::codec::{self, COMMAND_HEAD_BYTES};
+use crate::machine::StateMachine;
+use crate::net::{ClientKey, Refusal, Response, ResponseBody, SubmitResult};
+use crate::node::sessions::{Admit, Lane};
+use crate::raft::{Refused, Role};
+use crate::types::{Command, Data, Index, Payload, RequestNumber, Service, SessionId};
+
+use super::apply::answered_before;
+
+/// Requests that wait for their entries. Bounded by what the replica lets wait uncommitted.
+#[derive(Debug, Default)]
+pub(super) struct Submissions {
+    open: BTreeMap<u64, Open>,
+    last_key: u64,
+    /// Runs of entries whose results go to one request, by rising index.
+    waits: VecDeque<Wait>,
+    /// Commands that were in the log already when they were sent again.
+    attached: BTreeMap<Index, Vec<(u64, usize)>>,
+}
+
+/// A request, and what is known of its commands.
+#[derive(Debug)]
+struct Open {
+    client: ClientKey,
+    id: u64,
+    /// `None` while it is not known.
+    results: Vec<Option<SubmitResult>>,
+    missing: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    first: Index,
+    count: u64,
+    request: u64,
+    /// Where in the request the run begins.
+    ordinal: usize,
+}
+
+impl Submissions {
+    /// The entry at `index` is applied, with this result.
+    pub fn applied(&mut self, index: Index, result: SubmitResult, effects: &mut Vec<Effect>) {
+        if let Some(waiting) = self.attached.remove(&index) {
+            for (request, ordinal) in waiting {
+                self.settle(request, ordinal, result.clone(), effects);
+            }
+        }
+        let Some(wait) = self.waits.front().copied().filter(|wait| wait.first <= index) else { return };
+        let ahead = index.0 - wait.first.0;
+        assert!(ahead < wait.count, "runs that wait are passed in order");
+        if ahead + 1 == wait.count {
+            self.waits.pop_front();
+        }
+        self.settle(wait.request, wait.ordinal + ahead as usize, result, effects);
+    }
+
+    /// This node leads no more: whether what waits will be committed is not known here.
+    pub fn abandon(&mut self, effects: &mut Vec<Effect>) {
+        self.waits.clear();
+        self.attached.clear();
+        for (_, open) in std::mem::take(&mut self.open) {
+            let unknown = |known: Option<SubmitResult>| known.unwrap_or(SubmitResult::Refused(Refusal::OutcomeUnknown));
+            let results = open.results.into_iter().map(unknown).collect();
+            effects.push(answer(open.client, open.id, results));
+        }
+    }
+
+    fn settle(&mut self, request: u64, ordinal: usize, result: SubmitResult, effects: &mut Vec<Effect>) {
+        let open = self.open.get_mut(&request).expect("a request waits until all its results are known");
+        assert!(open.results[ordinal].is_none(), "a result comes once");
+        open.results[ordinal] = Some(result);
+        open.missing -= 1;
+        if open.missing == 0 {
+            let open = self.open.remove(&request).expect("found above");
+            effects.push(answer(open.client, open.id, open.results.into_iter().flatten().collect()));
+        }
+    }
+
+    /// Takes a request with what is known of it so far; answers it at once if that is all.
+    fn admit(&mut self, client: ClientKey, id: u64, verdicts: Vec<CommandVerdict>, effects: &mut Vec<Effect>) {
+        self.last_key += 1;
+        let request = self.last_key;
+        let mut results = Vec::with_capacity(verdicts.len());
+        for (ordinal, verdict) in verdicts.into_iter().enumerate() {
+            results.push(match verdict {
+                CommandVerdict::Known(result) => Some(result),
+                CommandVerdict::Proposed(index) => {
+                    self.wait(index, request, ordinal);
+                    None
+                }
+                CommandVerdict::Attached(index) => {
+                    self.attached.entry(index).or_default().push((request, ordinal));
+                    None
+                }
+            });
+        }
+        let missing = results.iter().filter(|result| result.is_none()).count();
+        if missing == 0 {
+            effects.push(answer(client, id, results.into_iter().flatten().collect()));
+            return;
+        }
+        self.open.insert(request, Open { client, id, results, missing });
+    }
+
+    fn wait(&mut self, index: Index, request: u64, ordinal: usize) {
+        let joins = |wait: &&mut Wait| {
+            let ordinal_next = wait.ordinal as u64 + wait.count;
+            wait.request == request && wait.first.plus(wait.count) == index && ordinal_next == ordinal as u64
+        };
+        match self.waits.back_mut().filter(joins) {
+            Some(wait) => wait.count += 1,
+            None => self.waits.push_back(Wait { first: index, count: 1, request, ordinal }),
+        }
+    }
+}
+
+/// What is known of one command when it arrives.
+enum CommandVerdict {
+    Known(SubmitResult),
+    Proposed(Index),
+    Attached(Index),
+}
+
+impl<M: StateMachine> Driver<M> {
+    pub(super) fn on_submit(&mut self, client: ClientKey, id: u64, commands: Vec<Data>) {
+        if let Some(refusal) = self.refusal(&commands) {
+            self.reply(client, id, ResponseBody::Refused(refusal));
+            return;
+        }
+        let mut verdicts = Vec::with_capacity(commands.len());
+        let mut rest = commands.into_iter().peekable();
+        while let Some(data) = rest.next() {
+            match codec::decode_command(&data.bytes) {
+                Ok((command, _)) if command.service == Service::Register => verdicts.push(self.register(data)),
+                Ok((command, _)) => {
+                    let mut run = vec![(command, data)];
+                    while let Some((command, data)) = next_of_session(&mut rest, command.session) {
+                        run.push((command, data));
+                    }
+                    self.admit_run(command.session, run, &mut verdicts);
+                }
+                Err(_) => verdicts.push(refused(Refusal::Malformed)),
+            }
+        }
+        self.submissions.admit(client, id, verdicts, &mut self.effects);
+    }
+
+    /// Why a request is refused whole, before any of its commands is looked at.
+    fn refusal(&self, commands: &[Data]) -> Option<Refusal> {
+        if commands.is_empty() {
+            return Some(Refusal::Malformed);
+        }
+        let status = self.replica.status();
+        if status.role != Role::Leader {
+            return Some(Refusal::NotLeader { leader: self.leader_address() });
+        }
+        if self.admission.is_none() {
+            return Some(Refusal::Unavailable { reason: "the leader is taking over".to_owned() });
+        }
+        let max = self.record_bytes_max + COMMAND_HEAD_BYTES;
+        if commands.iter().any(|data| data.bytes.len() > max) {
+            return Some(Refusal::TooLarge { max: self.record_bytes_max as u64 });
+        }
+        let bytes: usize = commands.iter().map(|data| data.bytes.len()).sum();
+        let log = &self.pipeline.log;
+        let has_room = log.room_bytes() >= (log.queued_bytes() + 2 * bytes) as u64;
+        (log.is_out_of_space() && !has_room).then_some(Refusal::NoSpace)
+    }
+
+    fn register(&mut self, data: Data) -> CommandVerdict {
+        match self.replica.propose(vec![Payload::Data(data)]) {
+            Ok(range) => CommandVerdict::Proposed(range.start),
+            Err(error) => refused(self.refusal_of(error)),
+        }
+    }
+
+    /// Admits a run of one session's commands. After the first that is refused, the later ones come out of turn and
+    /// are refused, too.
+    fn admit_run(&mut self, session: SessionId, run: Vec<(Command, Data)>, verdicts: &mut Vec<CommandVerdict>) {
+        let mut busy = None;
+        let admission = self.admission.as_mut().expect("a leader without one refuses the whole request");
+        let Some(mut lane) = admission.lane(&self.sessions, session) else {
+            verdicts.extend(run.iter().map(|_| refused(Refusal::SessionGone)));
+            return;
+        };
+        for (command, data) in run {
+            verdicts.push(match lane.admit(&command) {
+                Admit::Append if busy.is_some() => refused(Refusal::Busy),
+                Admit::Append => match self.replica.propose(vec![Payload::Data(data)]) {
+                    Ok(range) => appended(&mut lane, command.number, range.start),
+                    Err(error) => {
+                        busy = Some(error);
+                        refused(Refusal::Busy)
+                    }
+                },
+                Admit::Answered(answered) => CommandVerdict::Known(answered_before(answered, command.service)),
+                Admit::Pending { index } => CommandVerdict::Attached(index),
+                Admit::Gap { expected } => refused(Refusal::Gap { expected: expected.0 }),
+                Admit::TooManyUnanswered => refused(Refusal::Busy),
+                Admit::Stale => refused(Refusal::OutcomeUnknown),
+                Admit::Invalid => refused(Refusal::Malformed),
+            });
+        }
+    }
+
+    fn refusal_of(&self, error: Refused) -> Refusal {
+        match error {
+            Refused::NotLeader { .. } => Refusal::NotLeader { leader: self.leader_address() },
+            Refused::Busy => Refusal::Busy,
+            Refused::ChangePending | Refused::TransferPending => Refusal::Unavailable { reason: error.to_string() },
+        }
+    }
+}
+
+fn appended(lane: &mut Lane<'_>, number: RequestNumber, index: Index) -> CommandVerdict {
+    lane.appended(number, index);
+    CommandVerdict::Proposed(index)
+}
+
+fn refused(refusal: Refusal) -> CommandVerdict {
+    CommandVerdict::Known(SubmitResult::Refused(refusal))
+}
+
+/// The next command, if it is of this session.
+fn next_of_session(
+    rest: &mut std::iter::Peekable<std::vec::IntoIter<Data>>,
+    session: SessionId,
+) -> Option<(Command, Data)> {
+    let (command, _) = codec::decode_command(&rest.peek()?.bytes).ok()?;
+    let is_same = command.session == session && command.service != Service::Register;
+    if is_same { rest.next().map(|data| (command, data)) } else { None }
+}
+
+/// The answer to a request; runs of plain indexes are told as one.
+fn answer(client: ClientKey, id: u64, results: Vec<SubmitResult>) -> Effect {
+    let mut told: Vec<SubmitResult> = Vec::new();
+    for result in results {
+        if let (Some(SubmitResult::Run { first, count }), SubmitResult::Run { first: next, count: 1 }) =
+            (told.last_mut(), &result)
+            && first.plus(u64::from(*count)) == *next
+        {
+            *count += 1;
+            continue;
+        }
+        told.push(result);
+    }
+    Effect::Reply { client, response: Response { id, body: ResponseBody::Submitted { results: told } } }
+}

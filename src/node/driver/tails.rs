@@ -1,0 +1,103 @@
+//! Tails: appended records as they are applied, to whoever follows the log.
+
+use std::collections::BTreeMap;
+
+use super::reads::take_record;
+use super::{Driver, Effect, ReadFor};
+use crate::machine::StateMachine;
+use crate::net::{Records, Refusal, Response, ResponseBody, TailKey};
+use crate::types::{Entry, Index};
+use crate::wal;
+
+/// Bytes given to a tail at once; then it must say that it has room.
+const TAIL_BYTES: usize = 256 << 10;
+const TAIL_ENTRIES: u64 = 16_384;
+
+/// Who follows. Bounded by the streams that the network lets in.
+#[derive(Debug, Default)]
+pub(super) struct Tails {
+    open: BTreeMap<TailKey, Tail>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Tail {
+    /// The next index to give.
+    next: Index,
+    /// It takes more, and nothing is being read for it.
+    is_ready: bool,
+}
+
+impl Tails {
+    pub fn open(&mut self, tail: TailKey, from: Index) {
+        self.open.insert(tail, Tail { next: from.max(Index::FIRST), is_ready: true });
+    }
+
+    pub fn ready(&mut self, tail: TailKey) {
+        if let Some(tail) = self.open.get_mut(&tail) {
+            tail.is_ready = true;
+        }
+    }
+
+    pub fn close(&mut self, tail: TailKey) {
+        self.open.remove(&tail);
+    }
+}
+
+impl<M: StateMachine> Driver<M> {
+    /// Gives each tail that takes more what has been applied since.
+    pub(super) fn serve_tails(&mut self) {
+        let applied = self.applied.index;
+        let due = |(key, tail): (&TailKey, &Tail)| (tail.is_ready && tail.next <= applied).then_some((*key, tail.next));
+        let due: Vec<(TailKey, Index)> = self.tails.open.iter().filter_map(due).collect();
+        for (key, next) in due {
+            if next < self.replica.first_index() {
+                let first = self.replica.first_index();
+                self.end_tail(key, Refusal::Trimmed { first });
+                continue;
+            }
+            let end = applied.next().min(next.plus(TAIL_ENTRIES));
+            match self.cached_records(next, end, TAIL_BYTES) {
+                Some(records) => self.give(key, records),
+                None => {
+                    self.wait(key);
+                    self.read_log(next, end, TAIL_BYTES, ReadFor::Tail(key));
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_tail_read(&mut self, key: TailKey, result: Result<Vec<Entry>, wal::Error>) {
+        let Some(next) = self.tails.open.get(&key).map(|tail| tail.next) else { return };
+        match result {
+            Ok(entries) => {
+                let mut records = self.records_from(next);
+                entries.iter().for_each(|entry| take_record(&mut records, entry));
+                self.give(key, records);
+            }
+            Err(error) => self.end_tail(key, Refusal::Unavailable { reason: error.to_string() }),
+        }
+    }
+
+    fn give(&mut self, key: TailKey, records: Records) {
+        let Some(tail) = self.tails.open.get_mut(&key) else { return };
+        tail.next = records.next;
+        // Entries that are no records are passed over in silence.
+        tail.is_ready = records.records.is_empty();
+        if !records.records.is_empty() {
+            let response = Response { id: 0, body: ResponseBody::Records(records) };
+            self.effects.push(Effect::Tail { tail: key, response, is_last: false });
+        }
+    }
+
+    fn end_tail(&mut self, key: TailKey, refusal: Refusal) {
+        self.tails.close(key);
+        let response = Response { id: 0, body: ResponseBody::Refused(refusal) };
+        self.effects.push(Effect::Tail { tail: key, response, is_last: true });
+    }
+
+    fn wait(&mut self, key: TailKey) {
+        if let Some(tail) = self.tails.open.get_mut(&key) {
+            tail.is_ready = false;
+        }
+    }
+}
