@@ -1,6 +1,7 @@
 //! The protocol's tests: scripts that tell one situation each, random histories, and tables.
 
 mod cluster;
+mod follower;
 mod log;
 mod quorum;
 mod random;
