@@ -2,6 +2,7 @@
 
 mod cluster;
 mod follower;
+mod leader;
 mod log;
 mod quorum;
 mod random;

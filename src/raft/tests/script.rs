@@ -31,7 +31,7 @@ use super::cluster::{Cluster, limits_default, membership};
 
 struct Script {
     cluster: Cluster,
-    /// How many events, and answers to reads, have been printed.
+    /// Of the present command.
     output: String,
 }
 
@@ -100,26 +100,27 @@ impl Runner for Script {
 impl Script {
     fn execute(&mut self, command: &Command) -> Outcome<()> {
         match command.name.as_str() {
-            "cluster" => self.new_cluster(command),
-            "preset" => self.preset(command),
+            "cluster" => self.new_cluster(command)?,
+            "preset" => self.preset(command)?,
             "tick" => self.tick(node(command, 0)?, number(command, 1, 1)?),
-            "campaign" => self.campaign(node(command, 0)?),
-            "run" => Ok(self.cluster.run(number(command, 0, 1)? as u32)),
-            "stabilize" => Ok(self.cluster.settle_all()),
-            "deliver" | "drop" | "duplicate" => self.messages(command),
-            "persist" => self.persist(node(command, 0)?, number(command, 1, 1)?),
-            "apply" => Ok(self.cluster.apply(node(command, 0)?, number(command, 1, 1 << 40)?)),
-            "fetch" => Ok(self.cluster.fetch(node(command, 0)?, false)),
-            "cut" => self.cut(command),
-            "heal" => Ok(self.cluster.cut.clear()),
-            "crash" => Ok(self.cluster.crash(node(command, 0)?, 0)),
-            "start" => Ok(self.cluster.start(node(command, 0)?)),
-            "propose" | "learner" | "read" | "transfer" => self.ask(command),
-            "status" => self.status(command),
-            "logs" => self.logs(),
-            "network" => self.show_network(),
-            unknown => Err(format!("no such command: {unknown}").into()),
+            "campaign" => self.campaign(node(command, 0)?)?,
+            "run" => self.cluster.run(number(command, 0, 1)? as u32),
+            "stabilize" => self.cluster.settle_all(),
+            "deliver" | "drop" | "duplicate" => self.messages(command)?,
+            "persist" => self.persist(node(command, 0)?, number(command, 1, 1)?)?,
+            "apply" => self.cluster.apply(node(command, 0)?, number(command, 1, 1 << 40)?),
+            "fetch" => self.cluster.fetch(node(command, 0)?, false),
+            "cut" => self.cut(command)?,
+            "heal" => self.cluster.cut.clear(),
+            "crash" => self.cluster.crash(node(command, 0)?, 0),
+            "start" => self.cluster.start(node(command, 0)?),
+            "propose" | "learner" | "read" | "transfer" => self.ask(command)?,
+            "status" => self.status(command)?,
+            "logs" => self.logs()?,
+            "network" => self.show_network()?,
+            unknown => return Err(format!("no such command: {unknown}").into()),
         }
+        Ok(())
     }
 
     fn new_cluster(&mut self, command: &Command) -> Outcome<()> {
@@ -150,9 +151,8 @@ impl Script {
         Ok(())
     }
 
-    fn tick(&mut self, id: NodeId, count: u64) -> Outcome<()> {
+    fn tick(&mut self, id: NodeId, count: u64) {
         (0..count).for_each(|_| self.cluster.input(id, Input::Tick));
-        Ok(())
     }
 
     fn campaign(&mut self, id: NodeId) -> Outcome<()> {
@@ -358,11 +358,11 @@ fn yes_or_no(granted: bool) -> &'static str {
 }
 
 fn positional(command: &Command, place: usize) -> Option<&str> {
-    let values = command.args.iter().filter_map(|argument| match argument {
+    let mut values = command.args.iter().filter_map(|argument| match argument {
         Argument::Positional(value) => Some(value.as_str()),
         _ => None,
     });
-    values.skip(place).take(1).next()
+    values.nth(place)
 }
 
 fn text_key<'a>(command: &'a Command, name: &str) -> Option<&'a str> {
