@@ -10,8 +10,8 @@ use crate::types::{Data, Index, NodeId, Payload};
 
 use super::cluster::{Cluster, limits_default};
 
-const SEEDS: u64 = 600;
-const STEPS: u64 = 12_000;
+const SEEDS: u64 = 1_000;
+const STEPS: u64 = 20_000;
 
 /// How bad it gets, drawn per seed; chances per thousand.
 struct Weather {
