@@ -19,7 +19,7 @@ impl Replica {
         }
         self.set_leader(None);
         self.restart_election_timer();
-        if self.membership().is_voter(self.config.id) {
+        if self.may_stand() {
             self.begin_pre_vote();
         }
     }
@@ -165,7 +165,7 @@ impl Replica {
 
     /// The leader asks this node to stand, and has told it that it has the whole log (dissertation §3.10).
     pub(super) fn on_stand_now(&mut self, from: NodeId) {
-        if self.leader == Some(from) && self.membership().is_voter(self.config.id) {
+        if self.leader == Some(from) && self.may_stand() {
             self.stand(true);
         }
     }
@@ -198,6 +198,10 @@ impl Replica {
     fn hears_leader(&self) -> bool {
         let leads = matches!(self.state, State::Leader(_));
         leads || (self.leader.is_some() && self.election_elapsed_ticks < self.config.election_ticks.start)
+    }
+
+    fn may_stand(&self) -> bool {
+        self.memberships.may_stand(self.config.id, self.commit)
     }
 
     fn could_vote_for(&self, candidate: NodeId) -> bool {

@@ -57,12 +57,14 @@ impl Replica {
         self.follow_commit(commit.min(verified));
     }
 
-    /// "I still lead": no log is checked, and commit is what the leader knows to match here.
+    /// "I still lead": no log is checked. The leader tells only as much of its commit index as it knows to match here,
+    /// from an answer of this node in this term; that node may have been this one before a restart.
     pub(super) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: Round) {
         self.follow_leader(from);
         let State::Follower(following) = &mut self.state else { unreachable!("who hears a leader follows it") };
         following.round = following.round.max(round);
-        let commit = commit.min(following.verified);
+        let commit = commit.min(self.log.last().index);
+        following.verified = following.verified.max(commit);
         self.follow_commit(commit);
         self.send(from, Body::HeartbeatReply { round });
     }

@@ -2,7 +2,7 @@
 //! (dissertation §4.1), and out of force when that entry is replaced.
 
 use crate::limits::MEMBERS_MAX;
-use crate::types::{Index, Membership};
+use crate::types::{Index, Membership, NodeId};
 
 #[derive(Debug)]
 pub(super) struct Memberships {
@@ -25,6 +25,13 @@ impl Memberships {
     /// Where the one in force was appended.
     pub(super) fn index(&self) -> Index {
         self.newest().0
+    }
+
+    /// Whether the node votes in the configuration in force, or in one that comes back if those after it are replaced.
+    /// Until its removal is committed a node may be the only one that can win (dissertation §4.2.2).
+    pub(super) fn may_stand(&self, id: NodeId, commit: Index) -> bool {
+        let committed = self.entries.partition_point(|(index, _)| *index <= commit);
+        self.entries[committed.saturating_sub(1)..].iter().any(|(_, membership)| membership.is_voter(id))
     }
 
     pub(super) fn append(&mut self, index: Index, membership: Membership) {

@@ -1,6 +1,8 @@
 //! The protocol's tests: scripts that tell one situation each, random histories, and tables.
 
 mod cluster;
+mod follower;
+mod leader;
 mod log;
 mod quorum;
 mod random;

@@ -10,8 +10,8 @@ use crate::types::{Data, Index, NodeId, Payload};
 
 use super::cluster::{Cluster, limits_default};
 
-const SEEDS: u64 = 300;
-const STEPS: u64 = 10_000;
+const SEEDS: u64 = 1_000;
+const STEPS: u64 = 20_000;
 
 /// How bad it gets, drawn per seed; chances per thousand.
 struct Weather {
@@ -22,6 +22,7 @@ struct Weather {
     disk: u64,
     propose: u64,
     cut: u64,
+    membership: u64,
     /// Batches: how often several inputs share one output.
     batch: u64,
 }
@@ -33,6 +34,7 @@ struct History {
     token: u64,
     payload: u64,
     proposals_taken: u64,
+    changes_taken: u64,
     reads_answered: usize,
 }
 
@@ -61,10 +63,20 @@ impl History {
             disk: random.between(100, 700),
             propose: random.below(150),
             cut: random.below(3),
+            membership: random.below(2) * random.below(20),
             batch: random.below(500),
         };
         let cluster = Cluster::new(voters, learners, limits, random.next_u64());
-        History { cluster, random, weather, token: 0, payload: 0, proposals_taken: 0, reads_answered: 0 }
+        History {
+            cluster,
+            random,
+            weather,
+            token: 0,
+            payload: 0,
+            proposals_taken: 0,
+            changes_taken: 0,
+            reads_answered: 0,
+        }
     }
 
     fn any_node(&mut self) -> NodeId {
@@ -90,6 +102,8 @@ impl History {
             self.propose(node);
         } else if self.random.chance(30) {
             self.read(node);
+        } else if self.random.chance(self.weather.membership) {
+            self.change_membership(node);
         } else if self.random.chance(2) {
             let to = self.any_node();
             let _refused_or_not = self.cluster.replica_mut(node).transfer(to);
@@ -130,6 +144,24 @@ impl History {
         let payloads = payloads.collect();
         if self.cluster.propose(node, payloads).is_ok() {
             self.proposals_taken += count;
+        }
+    }
+
+    /// One voter more or less, or a joint change to any voters and then out of it. All nodes stay members.
+    fn change_membership(&mut self, node: NodeId) {
+        let mut membership = self.cluster.replica(node).membership().clone();
+        let other = self.any_node();
+        if membership.is_joint() {
+            membership.voters_outgoing.clear();
+        } else if self.random.chance(400) {
+            let chosen = membership.members.iter().map(|member| member.id).filter(|_| self.random.chance(600));
+            let voters = chosen.chain([other]).collect();
+            membership.voters_outgoing = std::mem::replace(&mut membership.voters, voters);
+        } else if !membership.voters.remove(&other) {
+            membership.voters.insert(other);
+        }
+        if !membership.voters.is_empty() && self.cluster.propose(node, vec![Payload::Membership(membership)]).is_ok() {
+            self.changes_taken += 1;
         }
     }
 
@@ -213,7 +245,7 @@ fn run(seed: u64) -> History {
 
 #[test]
 fn histories_with_faults_keep_the_invariants_and_converge() {
-    let (mut committed, mut reads, mut taken) = (0, 0, 0);
+    let (mut committed, mut reads, mut taken, mut changes) = (0, 0, 0, 0);
     for seed in 0..SEEDS {
         let outcome = std::panic::catch_unwind(|| run(seed));
         let history = outcome.unwrap_or_else(|cause| {
@@ -223,10 +255,13 @@ fn histories_with_faults_keep_the_invariants_and_converge() {
         committed += history.cluster.oracle.committed().0;
         reads += history.reads_answered;
         taken += history.proposals_taken;
+        changes += history.changes_taken;
     }
     // A history in which nothing happens proves nothing.
     assert!(taken > SEEDS * 50 && committed > SEEDS * 50, "{taken} proposed, {committed} committed");
+    eprintln!("{committed} {reads} {taken} {changes}");
     assert!(reads > SEEDS as usize * 5, "{reads} reads");
+    assert!(changes > SEEDS, "{changes} changes of membership");
 }
 
 #[test]

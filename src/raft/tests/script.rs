@@ -5,7 +5,7 @@
 //! | command | what it does |
 //! |---|---|
 //! | `cluster [voters=3] [learners=0] [window=BYTES] [append=BYTES] [cache=BYTES]` | new nodes with empty disks |
-//! | `preset NODE TERMS [term=T] [vote=N]` | stop the node, put no-ops of these terms (`1,1,4`) on its disk, start it |
+//! | `preset NODE TERMS [term=T] [vote=N]` | stop the node, put no-ops of these terms (`114`) on its disk, start it |
 //! | `tick NODE [COUNT]` | time passes at one node |
 //! | `campaign NODE` | time passes there until it stands for election |
 //! | `run [COUNT]` | time passes everywhere; disks and network do what they have to |
@@ -31,7 +31,7 @@ use super::cluster::{Cluster, limits_default, membership};
 
 struct Script {
     cluster: Cluster,
-    /// How many events, and answers to reads, have been printed.
+    /// Of the present command.
     output: String,
 }
 
@@ -100,26 +100,27 @@ impl Runner for Script {
 impl Script {
     fn execute(&mut self, command: &Command) -> Outcome<()> {
         match command.name.as_str() {
-            "cluster" => self.new_cluster(command),
-            "preset" => self.preset(command),
+            "cluster" => self.new_cluster(command)?,
+            "preset" => self.preset(command)?,
             "tick" => self.tick(node(command, 0)?, number(command, 1, 1)?),
-            "campaign" => self.campaign(node(command, 0)?),
-            "run" => Ok(self.cluster.run(number(command, 0, 1)? as u32)),
-            "stabilize" => Ok(self.cluster.settle_all()),
-            "deliver" | "drop" | "duplicate" => self.messages(command),
-            "persist" => self.persist(node(command, 0)?, number(command, 1, 1)?),
-            "apply" => Ok(self.cluster.apply(node(command, 0)?, number(command, 1, 1 << 40)?)),
-            "fetch" => Ok(self.cluster.fetch(node(command, 0)?, false)),
-            "cut" => self.cut(command),
-            "heal" => Ok(self.cluster.cut.clear()),
-            "crash" => Ok(self.cluster.crash(node(command, 0)?, 0)),
-            "start" => Ok(self.cluster.start(node(command, 0)?)),
-            "propose" | "learner" | "read" | "transfer" => self.ask(command),
-            "status" => self.status(command),
-            "logs" => self.logs(),
-            "network" => self.show_network(),
-            unknown => Err(format!("no such command: {unknown}").into()),
+            "campaign" => self.campaign(node(command, 0)?)?,
+            "run" => self.cluster.run(number(command, 0, 1)? as u32),
+            "stabilize" => self.cluster.settle_all(),
+            "deliver" | "drop" | "duplicate" => self.messages(command)?,
+            "persist" => self.persist(node(command, 0)?, number(command, 1, 1)?)?,
+            "apply" => self.cluster.apply(node(command, 0)?, number(command, 1, 1 << 40)?),
+            "fetch" => self.cluster.fetch(node(command, 0)?, false),
+            "cut" => self.cut(command)?,
+            "heal" => self.cluster.cut.clear(),
+            "crash" => self.cluster.crash(node(command, 0)?, 0),
+            "start" => self.cluster.start(node(command, 0)?),
+            "propose" | "learner" | "read" | "transfer" => self.ask(command)?,
+            "status" => self.status(command)?,
+            "logs" => self.logs()?,
+            "network" => self.show_network()?,
+            unknown => return Err(format!("no such command: {unknown}").into()),
         }
+        Ok(())
     }
 
     fn new_cluster(&mut self, command: &Command) -> Outcome<()> {
@@ -136,10 +137,9 @@ impl Script {
 
     fn preset(&mut self, command: &Command) -> Outcome<()> {
         let id = node(command, 0)?;
-        let terms: Vec<u64> = match positional(command, 1) {
-            None => Vec::new(),
-            Some(text) => text.split(',').map(str::parse).collect::<Result<_, _>>()?,
-        };
+        let digits = positional(command, 1).unwrap_or_default().chars();
+        let terms: Vec<u64> =
+            digits.map(|digit| digit.to_digit(10).map(u64::from).ok_or("not a term")).collect::<Result<_, _>>()?;
         let last = terms.last().copied().unwrap_or(0);
         let vote = Some(NodeId(key(command, "vote", 0)?)).filter(|vote| vote.0 > 0);
         self.cluster.crash(id, 0);
@@ -151,9 +151,8 @@ impl Script {
         Ok(())
     }
 
-    fn tick(&mut self, id: NodeId, count: u64) -> Outcome<()> {
+    fn tick(&mut self, id: NodeId, count: u64) {
         (0..count).for_each(|_| self.cluster.input(id, Input::Tick));
-        Ok(())
     }
 
     fn campaign(&mut self, id: NodeId) -> Outcome<()> {
@@ -169,9 +168,10 @@ impl Script {
     fn persist(&mut self, id: NodeId, count: u64) -> Outcome<()> {
         for _ in 0..count {
             let persist = self.cluster.nodes[&id].persists.front().ok_or("nothing to persist")?;
-            let entries: Vec<String> = persist.entries.iter().map(|entry| entry.id.to_string()).collect();
-            let hard_state = persist.hard_state.map(show_hard_state).unwrap_or_default();
-            writeln!(self.output, "{id} persists {}: {hard_state}{}", persist.number.0, entries.join(" "))?;
+            let hard_state = persist.hard_state.map(show_hard_state);
+            let entries = persist.entries.iter().map(|entry| entry.id.to_string());
+            let parts: Vec<String> = hard_state.into_iter().chain(entries).collect();
+            writeln!(self.output, "{id} persists {}: {}", persist.number.0, parts.join(" "))?;
             self.cluster.persist(id);
         }
         Ok(())
@@ -261,7 +261,7 @@ impl Script {
             let leader = status.leader.map_or("-".into(), |leader| leader.to_string());
             writeln!(
                 self.output,
-                "{id} {:?} {}leader {leader} last {} durable {} commit {}",
+                "{id} {:?} {} leader {leader} last {} durable {} commit {}",
                 status.role,
                 show_hard_state(status.hard_state),
                 status.last,
@@ -321,7 +321,7 @@ fn show_event(event: &Event) -> String {
 
 fn show_hard_state(hard_state: HardState) -> String {
     let vote = hard_state.vote.map_or("-".into(), |vote| vote.to_string());
-    format!("term {} vote {vote} ", hard_state.term)
+    format!("term {} vote {vote}", hard_state.term)
 }
 
 fn show(message: &Message) -> String {
@@ -358,11 +358,11 @@ fn yes_or_no(granted: bool) -> &'static str {
 }
 
 fn positional(command: &Command, place: usize) -> Option<&str> {
-    let values = command.args.iter().filter_map(|argument| match argument {
+    let mut values = command.args.iter().filter_map(|argument| match argument {
         Argument::Positional(value) => Some(value.as_str()),
         _ => None,
     });
-    values.skip(place).take(1).next()
+    values.nth(place)
 }
 
 fn text_key<'a>(command: &'a Command, name: &str) -> Option<&'a str> {
