@@ -8,4 +8,6 @@
 //!
 //! What decides is deterministic and does no I/O, so that the simulator runs the very code that serves.
 
+#![forbid(unsafe_code)]
+
 pub mod sessions;

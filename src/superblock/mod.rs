@@ -33,6 +33,8 @@
 //! boot number below the highest that peers have met). Three damaged blocks, or one in each pair, leave the node
 //! without a voice even if one intact block is left: it may be older than what was spoken.
 
+#![forbid(unsafe_code)]
+
 mod block;
 mod recovery;
 mod state;
