@@ -45,7 +45,7 @@ mod writer;
 mod tests;
 
 pub use block::FORMAT_VERSION;
-pub use recovery::Condition;
+pub use recovery::{Condition, Conditions};
 pub use state::{Error, Group, State};
 pub use store::{Inspection, Loaded, format, inspect, load};
 pub use writer::{SaveNumber, Writer};
