@@ -32,6 +32,8 @@
 //! A program that gives another answer to the same command than an older one does is another machine: both must not
 //! serve in one cluster at a time.
 
+#![forbid(unsafe_code)]
+
 pub mod command;
 mod map;
 

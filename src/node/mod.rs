@@ -6,7 +6,10 @@
 //!                            ╰──▶ the first answer                     ╰──▶ the first answer
 //! ```
 //!
-//! What decides is deterministic and does no I/O, so that the simulator runs the very code that serves.
+//! What decides is deterministic and does no I/O ([`driver`], [`sessions`]), so that the simulator runs the very code
+//! that serves.
+
+#![forbid(unsafe_code)]
 
 pub mod driver;
 pub mod sessions;

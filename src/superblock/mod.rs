@@ -33,6 +33,8 @@
 //! boot number below the highest that peers have met). Three damaged blocks, or one in each pair, leave the node
 //! without a voice even if one intact block is left: it may be older than what was spoken.
 
+#![forbid(unsafe_code)]
+
 mod block;
 mod recovery;
 mod state;
@@ -43,7 +45,7 @@ mod writer;
 mod tests;
 
 pub use block::FORMAT_VERSION;
-pub use recovery::Condition;
+pub use recovery::{Condition, Conditions};
 pub use state::{Error, Group, State};
 pub use store::{Inspection, Loaded, format, inspect, load};
 pub use writer::{SaveNumber, Writer};

@@ -64,6 +64,9 @@ pub fn inspect(files: &impl Files) -> Result<Inspection, Error> {
 
 /// Reads the superblock, raises the boot number and brings all four blocks to that state. Nothing may be spoken
 /// before it returns. The writer's tokens count up from `token_base`.
+///
+/// It writes: whoever expects a certain cluster and node first asks [`inspect`] and [`State::check`], so that a wrong
+/// configuration leaves another node's directory as it is.
 pub fn load(files: &impl Files, token_base: u64) -> Result<Loaded, Error> {
     let file = files.open(FILE_NAME).map_err(not_formatted)?;
     match start(files, file) {

@@ -112,7 +112,9 @@ fn format_then_load_counts_the_starts() {
     assert!(matches!(format(&files, &state(4)), Err(Error::AlreadyFormatted)));
     for boot in 1..=3 {
         files = files.after_cut(false, |_| false);
+        let before = files.operations();
         assert_eq!(inspect(&files).unwrap().state.boot, boot - 1);
+        assert_eq!(files.operations(), before, "to look changes nothing");
         let loaded = load(&files, 0).unwrap();
         assert_eq!(loaded.state, State { boot, ..state(4) });
         assert_eq!(&loaded.state, loaded.writer.state());

@@ -27,7 +27,8 @@ pub enum Admit {
 }
 
 /// What one leader has put into its log, on top of the table. Made when the leader's no-op is applied, not before:
-/// only then does the table hold all that earlier leaders have put there. Dropped when it leads no more.
+/// only then does the table hold all that earlier leaders have put there. Dropped when it leads no more, before an
+/// entry of another leader is applied.
 #[derive(Debug, Default)]
 pub struct Admission {
     /// At most twice as many as the table holds sessions: those that went are swept out when it gets there.
@@ -105,6 +106,8 @@ impl Lane<'_> {
         assert!(number == self.pending.next(), "request {number} of session {} is out of turn", self.session.id);
         let last = self.pending.indexes.back().copied().unwrap_or(self.session.last_use);
         assert!(index > last, "entry {index} of session {} comes behind entry {last}", self.session.id);
+        let bounded = (self.pending.indexes.len() as u64) < self.answers_max;
+        assert!(bounded, "session {} has more pending than may be unanswered", self.session.id);
         self.pending.indexes.push_back(index);
     }
 }

@@ -210,6 +210,21 @@ fn a_client_has_a_bounded_number_of_requests_without_an_answer() {
 }
 
 #[test]
+fn what_is_done_counts_no_more_as_pending() {
+    let (mut table, mut admission) = (table(0), Admission::new());
+    for number in 1..50 {
+        let request = append(5, number, number.saturating_sub(2).max(1));
+        let mut lane = admission.lane(&table, SessionId(5)).unwrap();
+        assert_eq!(lane.admit(&request), Admit::Append);
+        lane.appended(request.number, Index(5 + number));
+        if number > 1 {
+            let before = append(5, number - 1, request.lowest_unanswered.0);
+            assert_eq!(table.begin(Index(4 + number), &before), Decision::Run);
+        }
+    }
+}
+
+#[test]
 fn numbers_that_contradict_each_other_are_refused() {
     let (table, mut admission) = (table(2), Admission::new());
     let lane = admission.lane(&table, SessionId(5)).unwrap();

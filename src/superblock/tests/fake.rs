@@ -174,7 +174,7 @@ impl Files for FakeFiles {
     }
 
     fn zero(&self, _: FileId, _: u64, _: u64) -> Result<(), Error> {
-        unimplemented_here()
+        panic!("the superblock needs no zero-filling")
     }
 
     fn allocate(&self, file: FileId, bytes: u64) -> Result<(), Error> {
@@ -224,8 +224,4 @@ impl Files for FakeFiles {
 
 fn not_found(operation: Operation, name: &str) -> Error {
     Error::new(operation, name, io::ErrorKind::NotFound)
-}
-
-fn unimplemented_here() -> ! {
-    panic!("the superblock needs no zero-filling")
 }

@@ -167,10 +167,13 @@ fn a_read_error_that_comes_and_goes_makes_no_contradiction() {
 
 #[test]
 fn copies_that_contradict_each_other_are_damage() {
-    let mut stranger = copy(20, OLD_AGE);
-    stranger.state.incarnation = Incarnation(1);
+    let stranger = |number| {
+        let mut stranger = copy(number, OLD_AGE);
+        stranger.state.incarnation = Incarnation(1);
+        stranger
+    };
     let twin = copy(20, NEW_AGE);
-    for other in [stranger, twin] {
+    for other in [stranger(19), stranger(20), stranger(21), twin] {
         let mine = copy(20, OLD_AGE);
         for blocks in [[&mine, &mine, &other, &other], [&mine, &mine, &mine, &other], [&other, &mine, &mine, &mine]] {
             assert!(matches!(load(&disk(file(blocks)), 0), Err(Error::Damaged { .. })));
