@@ -7,4 +7,5 @@ pub mod disk;
 pub mod limits;
 pub mod raft;
 pub mod random;
+pub mod sim;
 pub mod types;

@@ -10,6 +10,8 @@ use rustix::io::Errno;
 use super::seam::{Fault, Seam};
 use super::*;
 use crate::limits::{BLOCK_BYTES, DISK_OPERATION_AGE_MAX};
+use crate::random::Random;
+use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 
 /// Real files, and the thread.
 struct BlockingRig {
@@ -447,4 +449,72 @@ fn probing_and_measuring_leave_nothing_behind() {
     eprintln!("{times:?}, faster: {}", times.faster());
     assert!(times.samples > 0 && times.dsync > Duration::ZERO && times.fdatasync > Duration::ZERO);
     assert_eq!(directory.list("").expect("it exists"), Vec::<String>::new());
+}
+
+/// The simulated disk, whose writes complete in an order of its own.
+struct SimRig {
+    disk: SimDisk,
+    files: SimFiles,
+    queue: SimQueue,
+    random: Random,
+}
+
+impl SimRig {
+    fn new(seed: u64) -> SimRig {
+        let disk = SimDisk::new();
+        let (files, queue) = (disk.files(), disk.queue());
+        SimRig { disk, files, queue, random: Random::seeded(seed) }
+    }
+}
+
+impl Rig for SimRig {
+    type Files = SimFiles;
+
+    fn files(&self) -> &SimFiles {
+        &self.files
+    }
+
+    fn another(&self) -> SimFiles {
+        self.disk.files()
+    }
+
+    fn submit(&mut self, write: Write) {
+        self.queue.submit(write);
+    }
+
+    fn take(&mut self) -> Option<Completion> {
+        self.queue.take()
+    }
+
+    fn turn(&mut self) {
+        self.disk.complete_any(&mut self.random);
+    }
+}
+
+contract!(simulated, Some(SimRig::new(1)));
+
+/// uring = blocking = simulated, to the last byte and the last error.
+#[test]
+fn all_disks_are_one() {
+    let (seed, count) = (7, 10_000);
+    let simulated = contract::random_operations(&mut SimRig::new(1), seed, count);
+    assert!(simulated.len() >= count);
+    let mut said = std::collections::BTreeMap::<&str, usize>::new();
+    for line in &simulated {
+        *said.entry(line.split(' ').next_back().unwrap_or_default()).or_default() += 1;
+    }
+    assert!(said.get("fine") > Some(&1_000), "most of it must do something: {said:?}");
+    let compare = |real: Vec<String>, name: &str| {
+        for (simulated, real) in simulated.iter().zip(&real) {
+            assert_eq!(simulated, real, "simulated against {name}");
+        }
+        assert_eq!(simulated.len(), real.len());
+    };
+    let mut rig = blocking(SyncMode::Fdatasync, true).expect("it always works");
+    compare(contract::random_operations(&mut rig, seed, count), "blocking");
+    let mut rig = blocking(SyncMode::Dsync, false).expect("it always works");
+    compare(contract::random_operations(&mut rig, seed, count), "blocking, plain");
+    if let Some(mut rig) = uring(SyncMode::Dsync, true) {
+        compare(contract::random_operations(&mut rig, seed, count), "uring");
+    }
 }
