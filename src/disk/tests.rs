@@ -179,6 +179,59 @@ fn blocking_gives_up_on_a_hung_disk() {
     hung_writes_are_lost(&mut BlockingRig::with(SyncMode::Fdatasync, true, seam, Duration::from_millis(50)));
 }
 
+/// What the kernel has of a file keeps the lock: a request in flight holds a descriptor like this one.
+#[test]
+fn writes_in_flight_keep_the_lock() {
+    for mode in [SyncMode::Dsync, SyncMode::Fdatasync] {
+        let root = scratch();
+        let (directory, other) = (Directory::open(root.path()), Directory::open(root.path()));
+        let (directory, other) = (directory.expect("it exists"), other.expect("it exists"));
+        let file = contract::create(&directory, "f", &[1; BLOCK_BYTES]);
+        let in_flight = directory.target(file, mode).expect("it is open").descriptor;
+        directory.close(file);
+        drop(directory);
+        assert!(other.open("f").expect_err("a write may still land").is_locked(), "{mode}");
+        drop(in_flight);
+        other.close(other.open("f").expect("nothing can land any more"));
+    }
+}
+
+/// A kernel that never gets anywhere is not asked for ever.
+#[test]
+fn endless_short_writes_are_an_error() {
+    for fault in [Fault::Short(512), Fault::Fails(Errno::AGAIN)] {
+        let mut rig = faulty(std::iter::repeat_n(fault, 5_000));
+        let file = contract::create(rig.files(), "f", &[1; BLOCK_BYTES]);
+        rig.submit(contract::write(1, file, 0, 2, 1));
+        assert_eq!(rig.wait().result.expect_err("it gets nowhere").operation, Operation::Write);
+    }
+}
+
+/// One flush covers what queued up, and only after all of it is written: a write that fails is in front of it.
+#[test]
+fn blocking_flushes_a_batch_once() {
+    let seam = Seam::with([
+        Fault::Hangs(Duration::from_millis(200)),
+        Fault::None,
+        Fault::None,
+        Fault::None,
+        Fault::Fails(Errno::IO),
+    ]);
+    let mut rig = BlockingRig::with(SyncMode::Fdatasync, true, seam, DISK_OPERATION_AGE_MAX);
+    let file = contract::create(rig.files(), "f", &[1; 4 * BLOCK_BYTES]);
+    rig.submit(contract::write(1, file, 0, 2, 1));
+    // The first one is being written by then; the others queue up behind its flush.
+    std::thread::sleep(Duration::from_millis(50));
+    rig.submit(contract::write(2, file, 1, 2, 1));
+    rig.submit(contract::write(3, file, 2, 2, 1));
+    rig.wait().result.expect("write and flush are the first two requests");
+    for token in [2, 3] {
+        let completion = rig.wait();
+        let error = completion.result.expect_err("the flush of both is the fifth request");
+        assert_eq!((completion.token, error.operation), (Token(token), Operation::Flush));
+    }
+}
+
 #[test]
 fn a_directory_is_never_made_by_opening() {
     let root = scratch();
@@ -512,8 +565,6 @@ fn all_disks_are_one() {
     };
     let mut rig = blocking(SyncMode::Fdatasync, true).expect("it always works");
     compare(contract::random_operations(&mut rig, seed, count), "blocking");
-    let mut rig = blocking(SyncMode::Dsync, false).expect("it always works");
-    compare(contract::random_operations(&mut rig, seed, count), "blocking, plain");
     if let Some(mut rig) = uring(SyncMode::Dsync, true) {
         compare(contract::random_operations(&mut rig, seed, count), "uring");
     }

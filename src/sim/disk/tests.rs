@@ -342,7 +342,7 @@ fn damage_is_done_where_it_was_asked_for() {
 /// A hundred thousand cycles must cost seconds: what is flushed is all there, what is not is old or new.
 #[test]
 fn cycles_of_write_flush_crash() {
-    const CYCLES: u64 = 20_000;
+    const CYCLES: u64 = 100_000;
     let mut random = Random::seeded(9);
     let disk = SimDisk::new();
     disk.plant("f", &[0; 1 << 16]);
