@@ -222,7 +222,7 @@ impl Writer {
             }
             let said = match failed {
                 true => Err(super::poisoned()),
-                false => self.seam.draw().answer(open_file::flush(descriptor)),
+                false => open_file::answer_of_flush(self.seam.draw().answer(open_file::flush(descriptor))),
             };
             flushed.push(write.file);
             if let Err(error) = said {

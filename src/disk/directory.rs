@@ -353,7 +353,9 @@ fn open_directory(at: BorrowedFd<'_>, path: &Path, extra: OFlags) -> Result<Owne
 fn supports_direct(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(directory, ".", flags, Mode::from_raw_mode(FILE_MODE)) {
-        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::ROFS | Errno::ACCESS) => {
+        Err(
+            Errno::INVAL | Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::ROFS | Errno::ACCESS | Errno::PERM,
+        ) => {
             return Ok(false);
         }
         other => other?,

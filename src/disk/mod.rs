@@ -19,6 +19,18 @@
 //! - Names are relative to the directory that was opened, of at most two parts, never from outside; links are not
 //!   followed.
 //!
+//! [`Directory`] is the real [`Files`]; [`UringQueue`] and [`BlockingQueue`] are the real [`Queue`]s, and [`probe()`] says
+//! which one to use and why. [`crate::sim::disk`] is both, in memory.
+//!
+//! Invariants:
+//! - A file is written by one process at a time: each open file description that is written through carries the lock,
+//!   so that a request which a dead process left in the kernel keeps the next process out (open_file.rs).
+//! - A buffer comes back only when the kernel is done with it; that of a write that timed out never does.
+//! - A flush covers writes that completed at full length before it was asked for.
+//!
+//! Caveats: a completion can come long before it is taken, and a hung disk is noticed only when [`Queue::take`] is called
+//! or timers run, so call it at each tick. A mapped file that a foreign program cuts kills the reader by SIGBUS.
+//!
 //! `unsafe` lives in this folder and nowhere else.
 
 mod blocking;

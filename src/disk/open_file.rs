@@ -17,10 +17,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{FileType, FlockOperation, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::buffer::Buffer;
@@ -108,7 +108,8 @@ impl OpenFile {
             return Ok(durable.clone());
         }
         let direct = if self.is_direct() { OFlags::DIRECT } else { OFlags::empty() };
-        let descriptor = open_at(OFlags::RDWR | OFlags::DSYNC | direct)?;
+        let flags = OFlags::RDWR | OFlags::DSYNC | direct;
+        let descriptor = reopen(&self.plain, flags).or_else(|_| open_at(flags))?;
         check_same_file(&descriptor, &self.plain)?;
         lock(&descriptor, FlockOperation::NonBlockingLockShared)?;
         Ok(self.durable.get_or_init(|| Arc::new(descriptor)).clone())
@@ -185,7 +186,11 @@ pub(super) fn write_all(descriptor: impl AsFd, offset: u64, bytes: &[u8], granul
 
 /// Flushes data and length. Whatever it returns stands: a flush is never asked for twice.
 pub(super) fn flush(descriptor: impl AsFd) -> io::Result<()> {
-    let said = rustix::fs::fdatasync(descriptor).map_err(io::Error::from);
+    answer_of_flush(rustix::fs::fdatasync(descriptor).map_err(io::Error::from))
+}
+
+/// What a flush said, by whatever way it was asked for. Here a mutant may lie.
+pub(super) fn answer_of_flush(said: io::Result<()>) -> io::Result<()> {
     if cfg!(mutant = "flush_error_swallowed") { Ok(()) } else { said }
 }
 
@@ -203,6 +208,12 @@ fn open_direct(
         lock(&descriptor, FlockOperation::NonBlockingLockShared)?;
     }
     Ok(Some(descriptor))
+}
+
+/// Another description of the same file, also if it has no name any more. Needs /proc.
+fn reopen(descriptor: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+    rustix::io::retry_on_intr(|| rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()))
 }
 
 /// A name may have been given to another file between two openings.

@@ -112,7 +112,6 @@ impl FlushTimes {
     }
 }
 
-const MEASURED_NAME: &str = "flush-time.tmp";
 const MEASURED_BLOCKS: u64 = 64;
 const MEASURED_TIME: Duration = Duration::from_millis(150);
 const SAMPLES_MAX: usize = 1000;
@@ -122,14 +121,17 @@ const SAMPLES_MAX: usize = 1000;
 /// # Errors
 /// What the disk says.
 pub fn measure_flush(directory: &Directory) -> Result<FlushTimes, Error> {
-    match directory.remove(MEASURED_NAME) {
+    // A name of its own, since another process may measure here at the same time. One that a process of the same
+    // number left behind is in the way.
+    let name = format!("flush-time-{}.tmp", std::process::id());
+    match directory.remove(&name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let file = directory.create(MEASURED_NAME)?;
+    let file = directory.create(&name)?;
     let measured = measure_file(directory, file);
     directory.close(file);
-    directory.remove(MEASURED_NAME)?;
+    directory.remove(&name)?;
     measured
 }
 

@@ -10,6 +10,8 @@ use rustix::io::Errno;
 use super::seam::{Fault, Seam};
 use super::*;
 use crate::limits::{BLOCK_BYTES, DISK_OPERATION_AGE_MAX};
+use crate::random::Random;
+use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 
 /// Real files, and the thread.
 struct BlockingRig {
@@ -175,6 +177,59 @@ fn hung_writes_are_lost(rig: &mut impl Rig) {
 fn blocking_gives_up_on_a_hung_disk() {
     let seam = Seam::with([Fault::Hangs(Duration::from_secs(2))]);
     hung_writes_are_lost(&mut BlockingRig::with(SyncMode::Fdatasync, true, seam, Duration::from_millis(50)));
+}
+
+/// What the kernel has of a file keeps the lock: a request in flight holds a descriptor like this one.
+#[test]
+fn writes_in_flight_keep_the_lock() {
+    for mode in [SyncMode::Dsync, SyncMode::Fdatasync] {
+        let root = scratch();
+        let (directory, other) = (Directory::open(root.path()), Directory::open(root.path()));
+        let (directory, other) = (directory.expect("it exists"), other.expect("it exists"));
+        let file = contract::create(&directory, "f", &[1; BLOCK_BYTES]);
+        let in_flight = directory.target(file, mode).expect("it is open").descriptor;
+        directory.close(file);
+        drop(directory);
+        assert!(other.open("f").expect_err("a write may still land").is_locked(), "{mode}");
+        drop(in_flight);
+        other.close(other.open("f").expect("nothing can land any more"));
+    }
+}
+
+/// A kernel that never gets anywhere is not asked for ever.
+#[test]
+fn endless_short_writes_are_an_error() {
+    for fault in [Fault::Short(512), Fault::Fails(Errno::AGAIN)] {
+        let mut rig = faulty(std::iter::repeat_n(fault, 5_000));
+        let file = contract::create(rig.files(), "f", &[1; BLOCK_BYTES]);
+        rig.submit(contract::write(1, file, 0, 2, 1));
+        assert_eq!(rig.wait().result.expect_err("it gets nowhere").operation, Operation::Write);
+    }
+}
+
+/// One flush covers what queued up, and only after all of it is written: a write that fails is in front of it.
+#[test]
+fn blocking_flushes_a_batch_once() {
+    let seam = Seam::with([
+        Fault::Hangs(Duration::from_millis(200)),
+        Fault::None,
+        Fault::None,
+        Fault::None,
+        Fault::Fails(Errno::IO),
+    ]);
+    let mut rig = BlockingRig::with(SyncMode::Fdatasync, true, seam, DISK_OPERATION_AGE_MAX);
+    let file = contract::create(rig.files(), "f", &[1; 4 * BLOCK_BYTES]);
+    rig.submit(contract::write(1, file, 0, 2, 1));
+    // The first one is being written by then; the others queue up behind its flush.
+    std::thread::sleep(Duration::from_millis(50));
+    rig.submit(contract::write(2, file, 1, 2, 1));
+    rig.submit(contract::write(3, file, 2, 2, 1));
+    rig.wait().result.expect("write and flush are the first two requests");
+    for token in [2, 3] {
+        let completion = rig.wait();
+        let error = completion.result.expect_err("the flush of both is the fifth request");
+        assert_eq!((completion.token, error.operation), (Token(token), Operation::Flush));
+    }
 }
 
 #[test]
@@ -447,4 +502,70 @@ fn probing_and_measuring_leave_nothing_behind() {
     eprintln!("{times:?}, faster: {}", times.faster());
     assert!(times.samples > 0 && times.dsync > Duration::ZERO && times.fdatasync > Duration::ZERO);
     assert_eq!(directory.list("").expect("it exists"), Vec::<String>::new());
+}
+
+/// The simulated disk, whose writes complete in an order of its own.
+struct SimRig {
+    disk: SimDisk,
+    files: SimFiles,
+    queue: SimQueue,
+    random: Random,
+}
+
+impl SimRig {
+    fn new(seed: u64) -> SimRig {
+        let disk = SimDisk::new();
+        let (files, queue) = (disk.files(), disk.queue());
+        SimRig { disk, files, queue, random: Random::seeded(seed) }
+    }
+}
+
+impl Rig for SimRig {
+    type Files = SimFiles;
+
+    fn files(&self) -> &SimFiles {
+        &self.files
+    }
+
+    fn another(&self) -> SimFiles {
+        self.disk.files()
+    }
+
+    fn submit(&mut self, write: Write) {
+        self.queue.submit(write);
+    }
+
+    fn take(&mut self) -> Option<Completion> {
+        self.queue.take()
+    }
+
+    fn turn(&mut self) {
+        self.disk.complete_any(&mut self.random);
+    }
+}
+
+contract!(simulated, Some(SimRig::new(1)));
+
+/// uring = blocking = simulated, to the last byte and the last error.
+#[test]
+fn all_disks_are_one() {
+    let (seed, count) = (7, 10_000);
+    let simulated = contract::random_operations(&mut SimRig::new(1), seed, count);
+    assert!(simulated.len() >= count);
+    let mut said = std::collections::BTreeMap::<&str, usize>::new();
+    for line in &simulated {
+        *said.entry(line.split(' ').next_back().unwrap_or_default()).or_default() += 1;
+    }
+    assert!(said.get("fine") > Some(&1_000), "most of it must do something: {said:?}");
+    let compare = |real: Vec<String>, name: &str| {
+        for (simulated, real) in simulated.iter().zip(&real) {
+            assert_eq!(simulated, real, "simulated against {name}");
+        }
+        assert_eq!(simulated.len(), real.len());
+    };
+    let mut rig = blocking(SyncMode::Fdatasync, true).expect("it always works");
+    compare(contract::random_operations(&mut rig, seed, count), "blocking");
+    if let Some(mut rig) = uring(SyncMode::Dsync, true) {
+        compare(contract::random_operations(&mut rig, seed, count), "uring");
+    }
 }

@@ -1,0 +1,9 @@
+//! The world around the deterministic code, made of memory and one seed.
+//!
+//! What runs here is the code itself, not a copy of it: it meets simulated things behind the traits that it meets the
+//! real ones behind. Everything is single-threaded, knows no clock, and takes its choices from a
+//! [`crate::random::Random`] or from the test, so that the same seed gives the same run.
+//!
+//! [`disk`] is of use by itself: it lets anyone test their storage against cuts of power, torn writes and rot.
+
+pub mod disk;
