@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod codec;
 pub mod disk;
 pub mod limits;
+pub mod net;
 pub mod raft;
 pub mod random;
 pub mod types;
