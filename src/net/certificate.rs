@@ -99,24 +99,13 @@ impl Authority {
     /// A certificate with a new key.
     pub fn issue(&self, role: &Role, validity: Validity) -> Result<Issued, CertificateError> {
         role.check()?;
-        self.issue_named(&Name { cluster: self.cluster, role: role.clone() }, usages(role), validity)
+        let name = Name { cluster: self.cluster, role: role.clone() };
+        self.sign(parameters(&[&name.to_string()], usages(role), validity)?)
     }
 
-    /// Any name with any usages: [`Authority::issue`] gives only what belongs together, and tests what does not.
-    pub(super) fn issue_named(
-        &self,
-        name: &Name,
-        usages: Vec<ExtendedKeyUsagePurpose>,
-        validity: Validity,
-    ) -> Result<Issued, CertificateError> {
+    /// Whatever it is given: [`Authority::issue`] gives it only what belongs together, and tests what does not.
+    pub(super) fn sign(&self, parameters: CertificateParams) -> Result<Issued, CertificateError> {
         let key = KeyPair::generate()?;
-        let mut parameters = CertificateParams::new([SERVER_NAME.to_owned()])?;
-        parameters.subject_alt_names.push(SanType::URI(name.to_string().try_into()?));
-        parameters.distinguished_name = common_name(&name.to_string());
-        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.extended_key_usages = usages;
-        parameters.use_authority_key_identifier_extension = true;
-        set_validity(&mut parameters, validity);
         let certificate = parameters.signed_by(&key, &self.issuer)?;
         Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
     }
@@ -162,8 +151,26 @@ pub fn show(certificate: &str) -> Result<Description, CertificateError> {
     pem::describe(&pem::one_certificate(certificate)?)
 }
 
+/// What stands in a certificate with these URI names.
+pub(super) fn parameters(
+    uris: &[&str],
+    usages: Vec<ExtendedKeyUsagePurpose>,
+    validity: Validity,
+) -> Result<CertificateParams, CertificateError> {
+    let mut parameters = CertificateParams::new([SERVER_NAME.to_owned()])?;
+    for uri in uris {
+        parameters.subject_alt_names.push(SanType::URI((*uri).try_into()?));
+    }
+    parameters.distinguished_name = common_name(uris.first().unwrap_or(&SERVER_NAME));
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = usages;
+    parameters.use_authority_key_identifier_extension = true;
+    set_validity(&mut parameters, validity);
+    Ok(parameters)
+}
+
 /// A node dials and is dialled; everyone else only dials.
-fn usages(role: &Role) -> Vec<ExtendedKeyUsagePurpose> {
+pub(super) fn usages(role: &Role) -> Vec<ExtendedKeyUsagePurpose> {
     match role {
         Role::Node(_) => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
         Role::Client(_) | Role::Admin(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],

@@ -85,4 +85,12 @@ pub use wire::{FRAME_HEAD_BYTES, Frame, FrameBuffer, put_frame};
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_client;
+#[cfg(test)]
 mod tests_peer;
+#[cfg(test)]
+mod tests_raw;
+#[cfg(test)]
+mod tests_trust;
+#[cfg(test)]
+mod tests_wire;
