@@ -1,0 +1,70 @@
+//! Why a connection is closed: told to the other side as a code.
+
+use std::fmt;
+
+use quinn::VarInt;
+
+/// The application's reason for a close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// The work is done, or the process ends.
+    Done,
+    /// A frame was not understood, or its length is over the limit.
+    Malformed,
+    /// The certificate's role does not go with the protocol.
+    WrongRole,
+    WrongCluster,
+    /// The claim in the hello differs from the certificate, or the lower id did not dial.
+    WrongNode,
+    WrongVersion,
+    /// The settings that must agree across the cluster differ.
+    WrongFingerprint,
+    /// Not a member, as far as this node knows.
+    Stranger,
+    /// A newer connection of the same node took its place.
+    Replaced,
+    /// The first frame did not come in time.
+    TooSlow,
+    TooMany,
+    /// What was sent was not read.
+    NotReading,
+    /// The certificate is not good any more.
+    Revoked,
+    /// A code of a version that this one does not know.
+    Unknown,
+}
+
+const CODES: [(CloseReason, u32, &str); 13] = [
+    (CloseReason::Done, 0, "done"),
+    (CloseReason::Malformed, 1, "it received what it could not understand"),
+    (CloseReason::WrongRole, 2, "the certificate's role does not go with this protocol"),
+    (CloseReason::WrongCluster, 3, "it belongs to another cluster"),
+    (CloseReason::WrongNode, 4, "the node's claim and its certificate differ, or the wrong side dialled"),
+    (CloseReason::WrongVersion, 5, "it speaks another version of the protocol"),
+    (CloseReason::WrongFingerprint, 6, "settings that must agree across the cluster differ"),
+    (CloseReason::Stranger, 7, "not a member of its cluster"),
+    (CloseReason::Replaced, 8, "a newer connection took its place"),
+    (CloseReason::TooSlow, 9, "the first message did not come in time"),
+    (CloseReason::TooMany, 10, "it has too many connections or streams"),
+    (CloseReason::NotReading, 11, "what it sent was not read"),
+    (CloseReason::Revoked, 12, "the certificate was revoked or has expired"),
+];
+
+impl CloseReason {
+    pub fn code(self) -> VarInt {
+        let row = CODES.iter().find(|row| row.0 == self).expect("only reasons in the table are sent");
+        VarInt::from_u32(row.1)
+    }
+
+    pub fn from_code(code: VarInt) -> CloseReason {
+        let row = CODES.iter().find(|row| u64::from(row.1) == code.into_inner());
+        row.map_or(CloseReason::Unknown, |row| row.0)
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = CODES.iter().find(|row| row.0 == *self);
+        formatter.write_str(row.map_or("a reason that this version does not know", |row| row.2))
+    }
+}

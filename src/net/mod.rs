@@ -1,0 +1,96 @@
+//! QUIC, and nothing of it outside this folder: who may speak, and how messages travel.
+//!
+//! ```text
+//!      other nodes            clients, administrators
+//!           │ trilith-peer/1       │ trilith-client/1        one UDP socket, TLS 1.3, both sides certified
+//!           ▼                      ▼
+//!     ┌──────────────── Endpoint ───────────────┐
+//!     │  peer_link             client_link      │   one task per connection reads, one Outbox per stream is written
+//!     └─────┬──────▲───────────────┬──────▲─────┘
+//!           ▼      │               ▼      │
+//!         Inbox  Peers           Inbox  Replies         the core's side: never blocks, bounded in bytes
+//! ```
+//!
+//! # The contract
+//!
+//! - The core drains the [`Inbox`] whole, and answers through [`Peers`] and [`Replies`]. What it says goes to an
+//!   outbox, encoded, and all that has gathered there is one write; what arrives in one read is one push. So the cost
+//!   of a wake-up is shared by everything that waited for it.
+//! - `from` of a message is proven: by the certificate, which must agree with the greeting, which must agree with the
+//!   message. The incarnation is a claim; what follows from it is the core's to judge.
+//! - A link brings messages in order on each of its two streams, and may lose what was under way when it broke.
+//!   [`Arrival::PeerUp`] and [`Arrival::PeerDown`] come in turn.
+//! - Payloads keep the memory of the receive buffer (64 KiB and more). Whoever keeps one for long copies it.
+//! - Checksums of entries and commands were verified when they arrive.
+//!
+//! # Invariants
+//!
+//! - No byte of a stream is looked at before the certificate's chain, cluster and role were found good for the
+//!   protocol; no frame's length is believed before it was compared with its limit.
+//! - Whatever queues is bounded: the inbox by shares, so that clients cannot keep votes out; an outbox by bytes;
+//!   windows, streams, handshakes and connections by settings.rs.
+//! - A payload, a key or a name of a client is never logged.
+//!
+//! # Caveats
+//!
+//! A certificate that expires while its connection stands is noticed at the next [`Endpoint::reload`]. With a
+//! revocation list, a certificate whose issuer the list does not cover is refused: the file holds one list for each
+//! authority.
+
+mod answer_wire;
+pub mod certificate;
+mod client_link;
+mod client_wire;
+mod close;
+mod connection;
+mod context;
+mod counters;
+mod endpoint;
+mod error;
+mod identity;
+mod inbox;
+mod name;
+mod outbox;
+mod peer;
+mod peer_link;
+mod peer_wire;
+pub mod pem;
+mod replies;
+mod settings;
+mod status_wire;
+mod stream;
+mod verifier;
+mod wire;
+
+pub use answer_wire::{READ_BYTES_MAX, Records, Refusal, Response, ResponseBody, SubmitResult, put_response, response};
+pub use client_wire::{
+    CLIENT_PROTOCOL_VERSION, Change, ClientHello, ClientStream, Consistency, Request, RequestBody, TailRequest,
+    Welcome, client_stream, put_client_hello, put_request, put_tail_request, put_welcome, request, welcome,
+};
+pub use close::CloseReason;
+pub use connection::{ClientConnection, Responses, Tail, TailItem};
+pub use counters::CounterValues;
+pub use endpoint::{Endpoint, Facts};
+pub use error::{CertificateError, Error};
+pub use identity::{ALPN_CLIENT, ALPN_PEER, Identity};
+pub use inbox::{Arrival, ClientKey, Inbox, TailKey};
+pub use name::{Name, Role};
+pub use peer::Peers;
+pub use peer_wire::{Hello, PEER_PROTOCOL_VERSION, hello, log_stream, message, put_hello, put_log_stream, put_message};
+pub use replies::{Replies, TailState};
+pub use settings::Settings;
+pub use status_wire::{NodeRole, NodeStatus};
+pub use wire::{FRAME_HEAD_BYTES, Frame, FrameBuffer, put_frame};
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_client;
+#[cfg(test)]
+mod tests_peer;
+#[cfg(test)]
+mod tests_raw;
+#[cfg(test)]
+mod tests_trust;
+#[cfg(test)]
+mod tests_wire;

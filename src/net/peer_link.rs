@@ -1,0 +1,229 @@
+//! One connection between two nodes: greeting, then messages both ways on two streams.
+//!
+//! ```text
+//!     dialler (lower id)                     acceptor
+//!       control: Hello  ───────────────────▶   checks certificate = claim, cluster, version, settings, membership
+//!                ◀───────────────────  Hello   (the dialler checks the same)
+//!       log: LogStream  ───────────────────▶
+//!       control, log: messages ◀───────────▶   until one side closes
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use quinn::{Connection, SendStream};
+
+use crate::types::NodeId;
+
+use super::certificate::SERVER_NAME;
+use super::close::CloseReason;
+use super::context::{Context, Protocol, Proven};
+use super::error::Error;
+use super::inbox::{Arrival, Share};
+use super::name::Role;
+use super::peer::{Peer, Peers};
+use super::peer_wire::{self, Hello, PEER_FRAME_BYTES_MAX};
+use super::settings;
+use super::stream::{FrameReader, StreamError, write_all};
+
+/// Votes and heartbeats go before entries.
+const CONTROL_PRIORITY: i32 = 10;
+
+/// A connection whose greeting is done.
+struct Link {
+    connection: Connection,
+    /// What the other side said of itself, checked.
+    hello: Hello,
+    control: (SendStream, FrameReader),
+    log: (SendStream, FrameReader),
+}
+
+/// Dials a node and serves the link until it ends. An error means that there was none.
+pub(super) async fn dial(peers: &Peers, id: NodeId, address: SocketAddr) -> Result<(), Error> {
+    let context = peers.context();
+    let dialled = peers.endpoint().connect_with(peers.dial_config(), address, SERVER_NAME);
+    let connecting = dialled.map_err(|source| Error::Dial { address, source })?;
+    let connection = match tokio::time::timeout(context.settings.handshake_timeout, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(source)) => {
+            context.counters.handshakes_failed.add();
+            return Err(Error::from_connection(address, source));
+        }
+        Err(_) => {
+            context.counters.handshakes_failed.add();
+            return Err(Error::HandshakeTimeout { address });
+        }
+    };
+    let _registered = context.open.add(&connection);
+    match greet(context, &connection, id).await {
+        Ok(link) => {
+            run(peers, link).await;
+            Ok(())
+        }
+        Err(ended) => {
+            refuse_or_close(context, &connection, &ended);
+            let broken = connection.close_reason().unwrap_or(quinn::ConnectionError::LocallyClosed);
+            Err(Error::from_connection(address, broken))
+        }
+    }
+}
+
+/// Serves a node that has dialled and whose certificate is that of node `id`.
+pub(super) async fn accept(peers: &Peers, connection: Connection, id: NodeId) {
+    let context = peers.context();
+    let _registered = context.open.add(&connection);
+    settings::widen_for_peer(&connection);
+    match welcome(peers, &connection, id).await {
+        Ok(link) => run(peers, link).await,
+        Err(ended) => refuse_or_close(context, &connection, &ended),
+    }
+}
+
+async fn greet(context: &Context, connection: &Connection, id: NodeId) -> Result<Link, StreamError> {
+    let expected = Proven::by(connection)
+        .is_some_and(|proven| proven.protocol == Protocol::Peer && proven.name.role == Role::Node(id));
+    if !expected {
+        return Err(StreamError::Refused(CloseReason::WrongNode));
+    }
+    let (mut control_send, receive) = connection.open_bi().await?;
+    let mut control = FrameReader::new(receive, PEER_FRAME_BYTES_MAX);
+    send_hello(&mut control_send, &context.local).await?;
+    let hello = peer_wire::hello(&control.first(context.settings.first_frame_timeout).await?)?;
+    check(&context.local, &hello, id)?;
+    let (mut log_send, receive) = connection.open_bi().await?;
+    let mut out = BytesMut::new();
+    peer_wire::put_log_stream(&mut out);
+    log_send.write_chunk(out.freeze()).await?;
+    let log = (log_send, FrameReader::new(receive, PEER_FRAME_BYTES_MAX));
+    Ok(Link { connection: connection.clone(), hello, control: (control_send, control), log })
+}
+
+async fn welcome(peers: &Peers, connection: &Connection, id: NodeId) -> Result<Link, StreamError> {
+    let context = peers.context();
+    let (mut control_send, mut control) = accept_stream(context, connection).await?;
+    let hello = peer_wire::hello(&control.first(context.settings.first_frame_timeout).await?)?;
+    check(&context.local, &hello, id)?;
+    if id >= context.local.node {
+        return Err(StreamError::Refused(CloseReason::WrongNode));
+    }
+    peers.admit(id).map_err(StreamError::Refused)?;
+    send_hello(&mut control_send, &context.local).await?;
+    let (log_send, mut log) = accept_stream(context, connection).await?;
+    peer_wire::log_stream(&log.first(context.settings.first_frame_timeout).await?)?;
+    Ok(Link { connection: connection.clone(), hello, control: (control_send, control), log: (log_send, log) })
+}
+
+async fn accept_stream(context: &Context, connection: &Connection) -> Result<(SendStream, FrameReader), StreamError> {
+    let accepted = tokio::time::timeout(context.settings.first_frame_timeout, connection.accept_bi()).await;
+    let (send, receive) = accepted.map_err(|_| StreamError::Slow)??;
+    Ok((send, FrameReader::new(receive, PEER_FRAME_BYTES_MAX)))
+}
+
+async fn send_hello(stream: &mut SendStream, hello: &Hello) -> Result<(), StreamError> {
+    // A stream that is closed already says so at the write below.
+    let _ = stream.set_priority(CONTROL_PRIORITY);
+    let mut out = BytesMut::new();
+    peer_wire::put_hello(&mut out, hello);
+    Ok(stream.write_chunk(out.freeze()).await?)
+}
+
+/// Compares a claim with the certificate and with ourselves.
+fn check(local: &Hello, claim: &Hello, proven: NodeId) -> Result<(), StreamError> {
+    let refuse = |reason| Err(StreamError::Refused(reason));
+    if claim.cluster != local.cluster {
+        return refuse(CloseReason::WrongCluster);
+    }
+    if claim.node != proven || claim.node == local.node {
+        return refuse(CloseReason::WrongNode);
+    }
+    if claim.protocol_version != local.protocol_version {
+        return refuse(CloseReason::WrongVersion);
+    }
+    if claim.fingerprint != local.fingerprint {
+        return refuse(CloseReason::WrongFingerprint);
+    }
+    Ok(())
+}
+
+fn refuse_or_close(context: &Context, connection: &Connection, ended: &StreamError) {
+    match ended {
+        StreamError::Refused(reason) => context.refuse(connection, *reason, &context.counters.hellos_refused),
+        _ => context.close(connection, ended),
+    }
+}
+
+/// Carries messages until the link ends, after an older link to the same node has.
+async fn run(peers: &Peers, link: Link) {
+    let context = peers.context();
+    let Link { connection, hello, control, log } = link;
+    let peer = match peers.admit(hello.node) {
+        Ok(peer) => peer,
+        Err(reason) => return context.refuse(&connection, reason, &context.counters.hellos_refused),
+    };
+    peer.replace(&connection);
+    // Membership may have changed before the line above made the connection known to whoever changes it.
+    if let Err(reason) = peers.admit(hello.node) {
+        peer.forget(&connection);
+        return context.refuse(&connection, reason, &context.counters.hellos_refused);
+    }
+    let _turn = peer.turn.lock().await;
+    context.counters.peers_up.add();
+    peer.control.open();
+    peer.log.open();
+    context.inbox.push_one(Share::Peer, Arrival::PeerUp { hello }).await;
+    let ended = exchange(context, &peer, &hello, control, log).await;
+    peer.control.close();
+    peer.log.close();
+    peer.forget(&connection);
+    context.close(&connection, &ended);
+    context.inbox.push_one(Share::Peer, Arrival::PeerDown { node: hello.node }).await;
+}
+
+async fn exchange(
+    context: &Arc<Context>,
+    peer: &Peer,
+    hello: &Hello,
+    (mut control_send, mut control): (SendStream, FrameReader),
+    (mut log_send, mut log): (SendStream, FrameReader),
+) -> StreamError {
+    tokio::select! {
+        ended = read_messages(context, hello, &mut control) => ended,
+        ended = read_messages(context, hello, &mut log) => ended,
+        ended = write_all(&peer.control, &mut control_send) => ended.err().unwrap_or(StreamError::Ended),
+        ended = write_all(&peer.log, &mut log_send) => ended.err().unwrap_or(StreamError::Ended),
+    }
+}
+
+/// Moves messages into the inbox, all of one read at once.
+async fn read_messages(context: &Context, hello: &Hello, reader: &mut FrameReader) -> StreamError {
+    let mut arrivals = Vec::new();
+    loop {
+        let bytes = match take_messages(context, hello, reader, &mut arrivals) {
+            Ok(bytes) => bytes,
+            Err(ended) => return ended,
+        };
+        context.inbox.push(Share::Peer, &mut arrivals, bytes).await;
+        if let Err(ended) = reader.fill().await {
+            return ended;
+        }
+    }
+}
+
+fn take_messages(
+    context: &Context,
+    hello: &Hello,
+    reader: &mut FrameReader,
+    arrivals: &mut Vec<Arrival>,
+) -> Result<usize, StreamError> {
+    let mut bytes = 0;
+    while let Some(frame) = reader.take()? {
+        bytes += frame.body.len();
+        let message = peer_wire::message(frame)?;
+        if message.from != hello.node || message.to != context.local.node {
+            return Err(StreamError::Refused(CloseReason::WrongNode));
+        }
+        arrivals.push(Arrival::Peer { from: hello.node, incarnation: hello.incarnation, message });
+    }
+    Ok(bytes)
+}

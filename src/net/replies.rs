@@ -1,0 +1,116 @@
+//! Answers on their way to clients: the core's handle.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use quinn::Connection;
+
+use super::answer_wire::{Response, put_response};
+use super::close::CloseReason;
+use super::context;
+use super::counters::Counters;
+use super::inbox::{ClientKey, TailKey};
+use super::outbox::{Outbox, Put};
+use super::settings::{CLIENT_ANSWERS_BYTES_MAX, TAIL_RECORDS_BYTES_MAX};
+
+/// A handle; clones share what is connected.
+#[derive(Clone, Debug)]
+pub struct Replies {
+    shared: Arc<Shared>,
+}
+
+/// Whether a tail takes more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TailState {
+    Room,
+    /// What was given is queued. Wait for [`super::Arrival::TailReady`].
+    Full,
+    /// What was given is dropped. The tail is closed.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Shared {
+    connected: Mutex<Connected>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Connected {
+    clients: BTreeMap<ClientKey, (Arc<Outbox>, Connection)>,
+    tails: BTreeMap<TailKey, Arc<Outbox>>,
+    /// The last number given to a client or a tail.
+    last: u64,
+}
+
+impl Replies {
+    pub(super) fn new(counters: Arc<Counters>) -> Replies {
+        Replies { shared: Arc::new(Shared { connected: Mutex::default(), counters }) }
+    }
+
+    /// Queues an answer; never blocks. A client that has gone gets nothing. One that leaves too much unread is closed:
+    /// what became of its requests it must find out anew.
+    pub fn reply(&self, client: ClientKey, response: &Response) {
+        let Some((outbox, connection)) = self.connected().clients.get(&client).cloned() else { return };
+        if outbox.put(CLIENT_ANSWERS_BYTES_MAX, |out| put_response(out, response)) == Put::Refused {
+            self.shared.counters.clients_not_reading.add();
+            context::close(&connection, CloseReason::NotReading);
+            outbox.close();
+        }
+    }
+
+    /// Queues records, or a refusal, for a tail. The response's number is 0. Never blocks.
+    pub fn tail(&self, tail: TailKey, response: &Response) -> TailState {
+        let Some(outbox) = self.connected().tails.get(&tail).cloned() else { return TailState::Gone };
+        match outbox.put(TAIL_RECORDS_BYTES_MAX, |out| put_response(out, response)) {
+            Put::Queued => TailState::Room,
+            Put::Full => TailState::Full,
+            // The core was told that it was full: it gives no more until there is room.
+            Put::Refused => panic!("a full tail was given more"),
+            Put::Closed => TailState::Gone,
+        }
+    }
+
+    /// Ends a tail's stream when all that is queued is written.
+    pub fn end_tail(&self, tail: TailKey) {
+        if let Some(outbox) = self.connected().tails.remove(&tail) {
+            outbox.end();
+        }
+    }
+
+    pub(super) fn add_client(&self, connection: &Connection) -> (ClientKey, Arc<Outbox>) {
+        let outbox = Arc::new(Outbox::opened());
+        let mut connected = self.connected();
+        connected.last += 1;
+        let key = ClientKey(connected.last);
+        connected.clients.insert(key, (outbox.clone(), connection.clone()));
+        (key, outbox)
+    }
+
+    pub(super) fn remove_client(&self, client: ClientKey) {
+        self.connected().clients.remove(&client);
+    }
+
+    pub(super) fn add_tail(&self) -> (TailKey, Arc<Outbox>) {
+        let outbox = Arc::new(Outbox::opened());
+        let mut connected = self.connected();
+        connected.last += 1;
+        let key = TailKey(connected.last);
+        connected.tails.insert(key, outbox.clone());
+        (key, outbox)
+    }
+
+    pub(super) fn remove_tail(&self, tail: TailKey) {
+        if let Some(outbox) = self.connected().tails.remove(&tail) {
+            outbox.close();
+        }
+    }
+
+    pub(super) fn clients(&self) -> usize {
+        self.connected().clients.len()
+    }
+
+    fn connected(&self) -> MutexGuard<'_, Connected> {
+        self.shared.connected.lock().expect("no holder of this lock can panic")
+    }
+}

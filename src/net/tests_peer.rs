@@ -1,0 +1,247 @@
+//! Links between nodes.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::certificate::Validity;
+use super::tests::*;
+use super::tests_raw as raw;
+use super::*;
+use crate::raft::message::{Body, Message};
+use crate::types::*;
+
+fn messages(arrivals: &[Arrival]) -> Vec<&Message> {
+    let message = |arrival| match arrival {
+        &Arrival::Peer { ref message, .. } => Some(message),
+        _ => None,
+    };
+    arrivals.iter().filter_map(message).collect()
+}
+
+fn rounds(arrivals: &[Arrival]) -> Vec<u64> {
+    let round = |message: &Message| match message.body {
+        Body::Heartbeat { round, .. } => round.0,
+        _ => panic!("only heartbeats are sent here"),
+    };
+    messages(arrivals).into_iter().map(round).collect()
+}
+
+#[tokio::test]
+async fn two_nodes_exchange_messages_in_order_on_both_streams() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    until_up(&one, 2).await;
+    until_up(&two, 1).await;
+    for number in 1..=1000 {
+        one.peers().send(&append(1, 2, number, 100));
+        two.peers().send(&heartbeat(2, 1, number));
+    }
+    let at_two = arrivals_until(&two.inbox(), |arrivals| messages(arrivals).len() == 1000).await;
+    let at_one = arrivals_until(&one.inbox(), |arrivals| messages(arrivals).len() == 1000).await;
+    for number in 1..=1000 {
+        assert_eq!(messages(&at_two)[number - 1], &append(1, 2, number as u64, 100));
+        assert_eq!(messages(&at_one)[number - 1], &heartbeat(2, 1, number as u64));
+    }
+    assert_eq!(one.counters().messages_dropped + two.counters().messages_dropped, 0);
+}
+
+#[tokio::test]
+async fn an_entry_of_the_largest_size_arrives() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    until_up(&two, 1).await;
+    until_up(&one, 2).await;
+    let largest = append(1, 2, 1, crate::limits::RECORD_BYTES_MAX);
+    one.peers().send(&largest);
+    let arrivals = arrivals_until(&two.inbox(), |arrivals| !messages(arrivals).is_empty()).await;
+    assert_eq!(messages(&arrivals), [&largest]);
+}
+
+#[tokio::test]
+async fn messages_stay_in_order_while_links_break_and_come_back() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    let (mut sent, mut seen) = (0, Vec::new());
+    for _ in 0..20 {
+        until_up(&one, 2).await;
+        for _ in 0..50 {
+            sent += 1;
+            one.peers().send(&heartbeat(1, 2, sent));
+            tokio::task::yield_now().await;
+        }
+        two.inbox().drain(&mut seen);
+        let peer = one.peers().admit(NodeId(2)).unwrap();
+        let connection = peer.current.lock().unwrap().clone();
+        connection.expect("the link is up").close(0u32.into(), b"");
+    }
+    until_up(&one, 2).await;
+    one.peers().send(&heartbeat(1, 2, sent + 1));
+    seen.extend(arrivals_until(&two.inbox(), |arrivals| rounds(arrivals).contains(&(sent + 1))).await);
+    assert!(rounds(&seen).is_sorted_by(|left, right| left < right), "in order, none twice: {:?}", rounds(&seen));
+    let mut up = false;
+    for arrival in &seen {
+        match arrival {
+            Arrival::PeerUp { .. } => assert!(!std::mem::replace(&mut up, true), "up twice"),
+            Arrival::PeerDown { .. } => assert!(std::mem::replace(&mut up, false), "down twice"),
+            _ => assert!(up, "a message while the link is down"),
+        }
+    }
+    assert!(one.counters().peers_up >= 21);
+}
+
+#[tokio::test]
+async fn a_node_that_starts_again_on_its_port_is_found() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    until_up(&one, 2).await;
+    let address = two.local_address();
+    let members = [(NodeId(1), one.local_address())];
+    two.close().await;
+    arrivals_until(&one.inbox(), |arrivals| arrivals.contains(&Arrival::PeerDown { node: NodeId(2) })).await;
+    one.peers().send(&heartbeat(1, 2, 1));
+    assert_eq!(one.counters().messages_dropped, 1);
+    eventually("the port is free", || std::net::UdpSocket::bind(address).is_ok()).await;
+    let two = cluster.node_with(2, address, endpoint::Facts { boot: 2, ..facts(2) }, Settings::default());
+    two.peers().set_members(members);
+    let arrivals = arrivals_until(&one.inbox(), |arrivals| !arrivals.is_empty()).await;
+    assert!(matches!(&arrivals[0], Arrival::PeerUp { hello } if hello.boot == 2));
+}
+
+#[tokio::test]
+async fn a_node_that_is_no_member_any_more_is_cut_off() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    until_up(&two, 1).await;
+    two.peers().set_members([]);
+    arrivals_until(&two.inbox(), |arrivals| arrivals.contains(&Arrival::PeerDown { node: NodeId(1) })).await;
+    eventually("refused when it comes again", || two.counters().hellos_refused > 0).await;
+    assert!(!two.peers().is_up(NodeId(1)));
+}
+
+#[tokio::test]
+async fn settings_that_must_agree_keep_nodes_apart() {
+    let cluster = Cluster::new();
+    let anywhere = "127.0.0.1:0".parse().unwrap();
+    let other = Facts { fingerprint: 8, ..facts(2) };
+    let (one, two) = (cluster.node(1), cluster.node_with(2, anywhere, other, Settings::default()));
+    introduce(&one, &two);
+    eventually("refused", || two.counters().hellos_refused > 0).await;
+    assert!(one.inbox().is_empty() && two.inbox().is_empty());
+}
+
+/// Greets node 2 with any claim; the reason for which it closed, or `None` if it answered.
+async fn claim(cluster: &Cluster, node: &Endpoint, id: u64, hello: Hello) -> Option<CloseReason> {
+    let issued = cluster.authority.issue(&Role::Node(NodeId(id)), Validity::days(1)).unwrap();
+    let connection = raw::dial(node.local_address(), Some(&issued), ALPN_PEER).await.unwrap();
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    let mut out = BytesMut::new();
+    put_hello(&mut out, &hello);
+    send.write_all(&out).await.unwrap();
+    match receive.read(&mut [0; 8]).await {
+        Ok(_) => None,
+        Err(_) => match connection.close_reason().unwrap() {
+            quinn::ConnectionError::ApplicationClosed(close) => Some(CloseReason::from_code(close.error_code)),
+            other => panic!("{other}"),
+        },
+    }
+}
+
+#[tokio::test]
+async fn each_claim_is_compared_with_the_certificate_and_the_cluster() {
+    let cluster = Cluster::new();
+    let two = cluster.node(2);
+    let good = Hello {
+        cluster: CLUSTER,
+        node: NodeId(1),
+        incarnation: Incarnation(101),
+        boot: 1,
+        protocol_version: PEER_PROTOCOL_VERSION,
+        fingerprint: 7,
+    };
+    let cases = [
+        (1, good, None),
+        (1, Hello { cluster: ClusterId(9), ..good }, Some(CloseReason::WrongCluster)),
+        (1, Hello { node: NodeId(3), ..good }, Some(CloseReason::WrongNode)),
+        (1, Hello { protocol_version: 2, ..good }, Some(CloseReason::WrongVersion)),
+        (1, Hello { fingerprint: 8, ..good }, Some(CloseReason::WrongFingerprint)),
+        // Its own id, and a higher one, which does not dial.
+        (2, Hello { node: NodeId(2), ..good }, Some(CloseReason::WrongNode)),
+        (3, Hello { node: NodeId(3), ..good }, Some(CloseReason::WrongNode)),
+    ];
+    for (id, hello, expected) in cases {
+        assert_eq!(claim(&cluster, &two, id, hello).await, expected, "{hello:?}");
+    }
+    assert_eq!(two.counters().hellos_refused, 6);
+    two.peers().set_members([]);
+    assert_eq!(claim(&cluster, &two, 1, good).await, Some(CloseReason::Stranger));
+    assert_eq!(two.counters().hellos_refused, 7);
+    assert!(two.inbox().is_empty());
+}
+
+/// A link that is up, as an attacker with a node's certificate would hold it.
+async fn raw_link(cluster: &Cluster, node: &Endpoint) -> (quinn::Connection, quinn::SendStream, quinn::SendStream) {
+    let issued = cluster.authority.issue(&Role::Node(NodeId(1)), Validity::days(1)).unwrap();
+    let connection = raw::dial(node.local_address(), Some(&issued), ALPN_PEER).await.unwrap();
+    let (mut control, mut receive) = connection.open_bi().await.unwrap();
+    let mut out = BytesMut::new();
+    let local = Hello {
+        cluster: CLUSTER,
+        node: NodeId(1),
+        incarnation: Incarnation(101),
+        boot: 1,
+        protocol_version: PEER_PROTOCOL_VERSION,
+        fingerprint: 7,
+    };
+    put_hello(&mut out, &local);
+    control.write_all(&out.split()).await.unwrap();
+    receive.read(&mut [0; 8]).await.unwrap();
+    let (mut log, _) = connection.open_bi().await.unwrap();
+    put_log_stream(&mut out);
+    log.write_all(&out).await.unwrap();
+    until_up(node, 1).await;
+    (connection, control, log)
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_for_another_or_nonsense_is_closed() {
+    let cluster = Cluster::new();
+    let two = cluster.node(2);
+    let mut damaged = BytesMut::new();
+    put_message(&mut damaged, &append(1, 2, 1, 50));
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    let mut foreign = BytesMut::new();
+    put_message(&mut foreign, &heartbeat(3, 2, 1));
+    let mut stray = BytesMut::new();
+    put_message(&mut stray, &heartbeat(1, 3, 1));
+    let lies = [u32::MAX, 1 << 31, peer_wire::PEER_FRAME_BYTES_MAX as u32 + 1, 0].map(|lie| lie.to_le_bytes().to_vec());
+    for bytes in lies.into_iter().chain([damaged.to_vec(), foreign.to_vec(), stray.to_vec()]) {
+        let (connection, mut control, _log) = raw_link(&cluster, &two).await;
+        control.write_all(&bytes).await.unwrap();
+        let closed = tokio::time::timeout(Duration::from_secs(2), connection.closed()).await;
+        assert!(matches!(closed, Ok(quinn::ConnectionError::ApplicationClosed(_))));
+        let arrivals = arrivals_until(&two.inbox(), |arrivals| !arrivals.is_empty()).await;
+        assert_eq!(arrivals, [Arrival::PeerDown { node: NodeId(1) }], "nothing else has reached the core");
+    }
+    assert_eq!(two.counters().malformed, 5);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_peer_is_bounded() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    until_up(&one, 2).await;
+    // Without a turn for the writer: the lane takes its bound and one message more.
+    for number in 1..=200 {
+        one.peers().send(&append(1, 2, number, 1 << 17));
+    }
+    let taken = settings::LOG_LANE_BYTES_MAX.div_ceil((1 << 17) + 100) as u64;
+    assert!((200 - taken - 1..=200 - taken + 1).contains(&one.counters().messages_dropped));
+}
