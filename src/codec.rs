@@ -31,6 +31,7 @@ pub enum Error {
 }
 
 /// Takes values off the front of a byte string.
+#[derive(Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
 }

@@ -18,22 +18,43 @@ pub struct Message {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Body {
     /// "Would you vote for me in `next`?" Changes nothing at either end (dissertation §9.6).
-    PreVote { next: Term, last: LogId },
-    PreVoteReply { next: Term, granted: bool },
+    PreVote {
+        next: Term,
+        last: LogId,
+    },
+    PreVoteReply {
+        next: Term,
+        granted: bool,
+    },
     /// RequestVote (§5.2). `transfer` is set when the leader itself asked the candidate to stand: then the receiver
     /// does not protect a leader that it hears (dissertation §4.2.3).
-    Vote { last: LogId, transfer: bool },
-    VoteReply { granted: bool },
+    Vote {
+        last: LogId,
+        transfer: bool,
+    },
+    VoteReply {
+        granted: bool,
+    },
     /// AppendEntries (§5.3) with entries, or as the probe that finds where the logs part.
     Append(Append),
     AppendReply(AppendReply),
     /// "I still lead." Carries no entries and checks no log; moves the commit index up to what is known to match.
-    Heartbeat { commit: Index, round: Round },
-    HeartbeatReply { round: Round },
+    Heartbeat {
+        commit: Index,
+        round: Round,
+    },
+    HeartbeatReply {
+        round: Round,
+    },
     /// A follower asks for a read index on behalf of its clients. `asked` is a number of the follower's own.
-    ReadIndex { asked: u64 },
+    ReadIndex {
+        asked: u64,
+    },
     /// `index` is `None` if the receiver does not lead, or cannot answer yet.
-    ReadIndexReply { asked: u64, index: Option<Index> },
+    ReadIndexReply {
+        asked: u64,
+        index: Option<Index>,
+    },
     /// "Stand for election now" (leadership transfer, dissertation §3.10).
     StandNow,
 }

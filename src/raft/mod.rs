@@ -154,12 +154,22 @@ pub struct Fetch {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    RoleChanged { role: Role, term: Term },
-    LeaderChanged { leader: Option<NodeId>, term: Term },
+    RoleChanged {
+        role: Role,
+        term: Term,
+    },
+    LeaderChanged {
+        leader: Option<NodeId>,
+        term: Term,
+    },
     /// A leader heard no majority for an election timeout and stepped down.
-    QuorumLost { term: Term },
+    QuorumLost {
+        term: Term,
+    },
     /// A follower's conflicting entries from this index on were replaced.
-    Replaced { from: Index },
+    Replaced {
+        from: Index,
+    },
 }
 
 /// What a replica does in its term.
