@@ -2,6 +2,7 @@
 #![warn(missing_debug_implementations)]
 
 pub mod checksum;
+pub mod cli;
 pub mod codec;
 pub mod disk;
 pub mod limits;

@@ -95,7 +95,7 @@ fn check_dead_files(tree: &Tree, found: &mut Vec<Violation>) {
     for source in tree.own() {
         for fact in &source.facts {
             let What::Module { name, moved, .. } = &fact.what else { continue };
-            declared.insert([source.module.as_slice(), &fact.inline, &[name.clone()]].concat());
+            declared.insert([source.module.as_slice(), &fact.inline, std::slice::from_ref(name)].concat());
             if *moved {
                 let message = format!("`mod {name}` with a path attribute: the tree is the architecture");
                 found.push(Violation { rule: Rule::DeadFile, file: source.file.clone(), line: fact.line, message });

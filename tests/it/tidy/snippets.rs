@@ -128,6 +128,17 @@ fn a_re_export_is_followed() {
 }
 
 #[test]
+fn names_in_a_circle_come_to_an_end() {
+    let same = "mod judge;\nuse judge::judge;\nfn f() { judge(); judge::other() }\n";
+    passes(&[("src/cli/doctor.rs", same), ("src/cli/doctor/judge.rs", "pub fn judge() {}\npub fn other() {}\n")]);
+    passes(&[("src/raft/log.rs", "use b as a;\nuse a as b;\nfn f() { a::g(); b::g() }\n")]);
+    passes(&[
+        ("src/raft/log.rs", "use super::quorum::*;\nfn f() { g() }\n"),
+        ("src/raft/quorum.rs", "use super::log::*;\n"),
+    ]);
+}
+
+#[test]
 fn a_part_of_a_folder_is_all_that_may_be_used() {
     let message = ("src/raft/message.rs", "pub struct Append;\n");
     let raft = ("src/raft/mod.rs", "//! R.\npub mod message;\npub use message::Append;\npub struct Replica;\n");

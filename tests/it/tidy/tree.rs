@@ -44,14 +44,15 @@ pub enum Target {
     Local,
 }
 
-/// Re-exports of re-exports of ...: deeper than this is a circle.
-const HOPS_MAX: usize = 24;
+/// Re-exports of re-exports of ...: longer than this is a circle.
+const STEPS_MAX: usize = 24;
 
 /// How a path was followed.
 #[derive(Clone, Default)]
 pub struct Trail {
     /// Every place of this crate that the path led through.
     pub hops: Vec<Vec<String>>,
+    steps: usize,
     /// Modules whose globs are being searched: not searched again, so that globs in a circle come to an end.
     open: Vec<Vec<String>>,
 }
@@ -97,7 +98,8 @@ impl Tree {
 
     /// What `path` names in `module`.
     pub fn resolve(&self, module: &[String], path: &[String], trail: &mut Trail) -> Target {
-        if trail.hops.len() >= HOPS_MAX {
+        trail.steps += 1;
+        if trail.steps > STEPS_MAX {
             return Target::Local;
         }
         let (first, rest) = (path[0].as_str(), &path[1..]);
@@ -110,6 +112,10 @@ impl Tree {
                 self.walk(module[..kept].to_vec(), &path[ups..], trail)
             }
             "::" => Target::Outside(rest.to_vec()),
+            // Before a `::` only a module can stand: a function of the same name is another name.
+            _ if !rest.is_empty() && self.scopes.contains_key(&[module, &path[..1]].concat()) => {
+                self.walk(module.to_vec(), path, trail)
+            }
             _ => match self.find(module, first, trail) {
                 Some(Found::Here(place)) => self.walk(place, path, trail),
                 Some(Found::Bound(place, target)) if target != [first] => {
@@ -157,7 +163,8 @@ impl Tree {
         if trail.open.iter().any(|open| open == module) {
             return None;
         }
-        let mut inner = Trail { hops: Vec::new(), open: [trail.open.as_slice(), &[module.to_vec()]].concat() };
+        let mut inner =
+            Trail { hops: Vec::new(), steps: trail.steps, open: [trail.open.as_slice(), &[module.to_vec()]].concat() };
         scope.globs.iter().find_map(|glob| match self.resolve(module, glob, &mut inner) {
             Target::Inside(place) => self.find(&place, name, &mut inner),
             Target::Outside(_) | Target::Local => None,
@@ -170,7 +177,7 @@ impl Tree {
         for source in self.own() {
             for fact in &source.facts {
                 if let (true, What::Module { name, .. }) = (fact.in_test, &fact.what) {
-                    declared.push([source.module.as_slice(), &fact.inline, &[name.clone()]].concat());
+                    declared.push([source.module.as_slice(), &fact.inline, std::slice::from_ref(name)].concat());
                 }
             }
         }
