@@ -8,7 +8,7 @@
 //! # The contract
 //!
 //! - A sub-command is a file of its own with `Arguments` (clap's derive) and `run(&Arguments) -> Result<(), Failure>`;
-//!   a line in [`Command`] and one in [`Command::run`] make it known.
+//!   a line in `Command` and one in `Command::run` make it known.
 //! - What was asked for goes to standard output, everything else to standard error. `-o json` gives one JSON document.
 //! - Every failure says what is wrong, with the file, key or place, and what to do next. Exit codes are a promise:
 //!   scripts act on them (docs/operations.md).

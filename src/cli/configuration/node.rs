@@ -51,7 +51,7 @@ const ADDRESS: &str = "an IP address with a port, as 10.0.0.1:7400 or [fd00::1]:
 pub struct NodeSettings {
     pub node_id: NodeId,
     pub data_directory: PathBuf,
-    /// Where the node takes connections; the address may be 0.0.0.0 or [::].
+    /// Where the node takes connections; the address may be `0.0.0.0` or `[::]`.
     pub listen: SocketAddr,
     /// Where the others reach it.
     pub advertise: SocketAddr,
