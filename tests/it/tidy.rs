@@ -23,7 +23,7 @@ use std::fmt;
 
 use tree::Tree;
 
-/// What a part of the tree may use. A module path of the row (`raft::message`) allows that module and all below it.
+/// What a part of the tree may use. A path (`raft::message`, `rustix::io::Errno`) allows what it names and all below.
 struct Row {
     /// A module path: the folder, or one file of it (`wal::handle`), which then may use this **besides** its folder's.
     module: &'static str,
@@ -56,7 +56,7 @@ const IMPORTS: &[Row] = &[
     row(
         "net",
         &["types", "limits", "codec", "checksum", "random", "raft::message"],
-        &["quinn", "quinn_proto", "rustls", "tokio", "x509_parser", "rcgen"],
+        &["quinn", "quinn_proto", "rustls", "tokio", "x509_parser", "rcgen", "time"],
     ),
     row(
         "node",
@@ -95,7 +95,7 @@ const IMPORTS: &[Row] = &[
             "net",
             "node",
         ],
-        &[],
+        &["rustix::io::Errno"],
     ),
     row("adapters", &["types", "limits", "codec", "wal", "raft"], ANY),
     row("cli", ANY, ANY),
@@ -119,8 +119,9 @@ const WITHHELD: &[(&str, &str)] = &[
 const CRATES_EVERYWHERE: &[&str] = &["std", "core", "alloc", "bytes", "thiserror"];
 /// And those that everything outside of deterministic code may use.
 const CRATES_OUTSIDE_DETERMINISTIC: &[&str] = &["tracing"];
-/// What test files may use besides their folder's row; of crates, every dependency for development too.
-const MODULES_IN_TESTS: &[&str] = &["sim"];
+/// What test files may use besides their folder's row; of crates all but those that belong to one file.
+const MODULES_IN_TESTS: &[&str] = &["sim", "random"];
+const CRATES_OF_ONE_FILE: &[&str] = &["tokio_uring"];
 
 /// Where the same seed must give the same trace. A `*` at the end stands for any rest of a name.
 const DETERMINISTIC: &[&str] =

@@ -3,8 +3,8 @@
 use super::source::{Fact, What};
 use super::tree::{Source, Target, Trail, Tree};
 use super::{
-    CRATES_EVERYWHERE, CRATES_OUTSIDE_DETERMINISTIC, ENTROPY, ENTROPY_USERS, IMPORTS, MODULES_IN_TESTS, Rule,
-    Violation, WITHHELD, is_deterministic, lies_in, lies_in_any,
+    CRATES_EVERYWHERE, CRATES_OF_ONE_FILE, CRATES_OUTSIDE_DETERMINISTIC, ENTROPY, ENTROPY_USERS, IMPORTS,
+    MODULES_IN_TESTS, Rule, Violation, WITHHELD, is_deterministic, lies_in, lies_in_any,
 };
 
 pub fn check(tree: &Tree, found: &mut Vec<Violation>) {
@@ -50,7 +50,7 @@ fn check_fact(tree: &Tree, source: &Source, user: &[String], fact: &Fact, found:
         Target::Local => {}
         Target::Outside(outside) => {
             let name = outside[0].as_str();
-            if !may_use_crate(tree, user, name, is_test) {
+            if !may_use_crate(user, &outside, is_test) {
                 report(Rule::Crate, format!("`{written}`: {} may not use the crate {name}", user.join("::")));
             }
         }
@@ -66,11 +66,12 @@ fn check_fact(tree: &Tree, source: &Source, user: &[String], fact: &Fact, found:
     }
 }
 
-fn may_use_crate(tree: &Tree, user: &[String], name: &str, is_test: bool) -> bool {
+fn may_use_crate(user: &[String], used: &[String], is_test: bool) -> bool {
+    let name = used[0].as_str();
     CRATES_EVERYWHERE.contains(&name)
         || (!is_deterministic(user) && CRATES_OUTSIDE_DETERMINISTIC.contains(&name))
-        || (is_test && tree.development.contains(name))
-        || rows(user).any(|row| row.crates.contains(&"*") || row.crates.contains(&name))
+        || (is_test && !CRATES_OF_ONE_FILE.contains(&name))
+        || rows(user).any(|row| row.crates.contains(&"*") || lies_in_any(used, row.crates))
 }
 
 /// Whether `user` may name `used`, an item or module of this crate.

@@ -36,22 +36,32 @@ pub fn read_texts(root: &Path) -> BTreeMap<String, String> {
     texts
 }
 
-/// The crates that the manifest names, as they are written in code: for the library, and for development.
-pub fn dependencies(manifest: &str) -> (BTreeSet<String>, BTreeSet<String>) {
-    let names = |table| declared(manifest, table).into_iter().map(|name| name.replace('-', "_")).collect();
-    (names("dependencies"), names("dev-dependencies"))
+const TABLES: &[&str] = &["dependencies", "dev-dependencies", "build-dependencies"];
+
+/// The crates that the manifest names, as they are written in code.
+pub fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let names = TABLES.iter().flat_map(|table| declared(manifest, table));
+    names.map(|name| name.replace('-', "_")).collect()
 }
 
 pub fn check(files: &BTreeMap<String, String>, found: &mut Vec<Violation>) {
     check_decisions(files, found);
     for (file, text) in files.iter().filter(|(file, _)| *file != ".git") {
         for (at, line) in text.lines().enumerate() {
-            if let Some(path) = MACHINE_PATHS.iter().find(|path| line.contains(**path)) {
+            if let Some(path) = MACHINE_PATHS.iter().find(|path| names(line, path)) {
                 let message = format!("`{path}`: a path of one machine");
                 found.push(Violation { rule: Rule::MachinePath, file: file.clone(), line: at + 1, message });
             }
         }
     }
+}
+
+/// Whether `path` begins somewhere in `line`: as the later part of a longer path or address it is another one.
+fn names(line: &str, path: &str) -> bool {
+    line.match_indices(path).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|letter| letter.is_alphanumeric() || "_-./}".contains(letter))
+    })
 }
 
 /// Every direct dependency has a line "- `name`: why" in docs/decisions.md, and no line is about one that is gone.
@@ -61,10 +71,7 @@ fn check_decisions(files: &BTreeMap<String, String>, found: &mut Vec<Violation>)
     let mut report = |file: &str, line, message| {
         found.push(Violation { rule: Rule::Dependency, file: file.to_string(), line, message });
     };
-    let mut names = BTreeSet::new();
-    for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
-        names.extend(declared(manifest, table));
-    }
+    let names: BTreeSet<String> = TABLES.iter().flat_map(|table| declared(manifest, table)).collect();
     for name in &names {
         if !decisions.lines().any(|line| line.starts_with(&format!("- `{name}`"))) {
             report("Cargo.toml", 1, format!("{name} has no line in docs/decisions.md"));

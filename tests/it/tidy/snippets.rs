@@ -176,6 +176,11 @@ fn crates_are_used_where_the_table_says() {
     passes(&[("src/net/link.rs", "fn f() { tracing::info!(\"x\") }")]);
     finds_one("src/raft/log.rs", "use proptest::prelude::*;", Rule::Crate, 1);
     passes(&[("src/raft/log.rs", "#[cfg(test)]\nmod tests { use proptest::prelude::*; }")]);
+    passes(&[("src/disk/tests.rs", "use tokio::time::sleep;\nuse crate::random::Random;")]);
+    finds_one("src/disk/tests.rs", "use tokio_uring::fs::File;", Rule::Crate, 1);
+    passes(&[("src/sim/disk.rs", "use rustix::io::Errno;\nfn f() { Errno::IO }")]);
+    finds_one("src/sim/disk.rs", "use rustix::io::read;", Rule::Crate, 1);
+    finds_one("src/sim/disk.rs", "use rustix::io as i;\nfn f() -> i::Errno {}", Rule::Crate, 1);
     // A variable named like a crate is no crate.
     passes(&[("src/raft/log.rs", "fn f(bytes: u8, imbl: u8) -> u8 { bytes + imbl }")]);
 }
@@ -332,4 +337,6 @@ fn dependencies_are_decisions_and_texts_name_no_machine() {
     );
     let machine = format!("see\n{}x/notes\n", concat!("/ho", "me/"));
     assert_eq!(check(decided, &machine), [(Rule::MachinePath, 2)]);
+    let address = format!("https://example.org{}x\n", concat!("/ho", "me/"));
+    assert_eq!(check(decided, &address), []);
 }

@@ -30,7 +30,6 @@ pub struct Tree {
     pub unparsed: Vec<Violation>,
     scopes: BTreeMap<Vec<String>, Scope>,
     dependencies: BTreeSet<String>,
-    pub development: BTreeSet<String>,
 }
 
 /// What a path names.
@@ -58,16 +57,9 @@ pub struct Trail {
 }
 
 impl Tree {
-    /// `files` by path relative to the repository; `dependencies` as crates are named in code, those for development
-    /// second.
-    pub fn new(files: &BTreeMap<String, String>, dependencies: (BTreeSet<String>, BTreeSet<String>)) -> Tree {
-        let mut tree = Tree {
-            sources: Vec::new(),
-            unparsed: Vec::new(),
-            scopes: BTreeMap::new(),
-            dependencies: dependencies.0,
-            development: dependencies.1,
-        };
+    /// `files` by path relative to the repository; `dependencies` as crates are named in code.
+    pub fn new(files: &BTreeMap<String, String>, dependencies: BTreeSet<String>) -> Tree {
+        let mut tree = Tree { sources: Vec::new(), unparsed: Vec::new(), scopes: BTreeMap::new(), dependencies };
         for (file, text) in files.iter().filter(|(file, _)| file.ends_with(".rs")) {
             match facts(text) {
                 Ok(facts) => tree.sources.push(Source {
@@ -93,7 +85,7 @@ impl Tree {
     }
 
     pub fn knows_crate(&self, name: &str) -> bool {
-        ["std", "core", "alloc"].contains(&name) || self.dependencies.contains(name) || self.development.contains(name)
+        ["std", "core", "alloc"].contains(&name) || self.dependencies.contains(name)
     }
 
     /// What `path` names in `module`.
