@@ -128,6 +128,18 @@ fn a_re_export_is_followed() {
 }
 
 #[test]
+fn a_glob_is_followed() {
+    let above = ("src/wal/mod.rs", "//! W.\nmod writer;\nuse crate as c;\nuse std as s;\n");
+    let below = ("src/wal/writer.rs", "use super::*;\nfn f() { c::net::open() }\nfn g() { s::thread::yield_now() }\n");
+    finds(&[above, below], &[(Rule::Import, "src/wal/writer.rs", 2), (Rule::Deterministic, "src/wal/writer.rs", 3)]);
+    passes(&[
+        ("src/lib.rs", "pub mod raft;\npub mod types;\npub use types::*;\n"),
+        ("src/types.rs", "pub struct Index;\n"),
+        ("src/raft/mod.rs", "//! R.\nuse crate::Index;\n"),
+    ]);
+}
+
+#[test]
 fn names_in_a_circle_come_to_an_end() {
     let same = "mod judge;\nuse judge::judge;\nfn f() { judge(); judge::other() }\n";
     passes(&[("src/cli/doctor.rs", same), ("src/cli/doctor/judge.rs", "pub fn judge() {}\npub fn other() {}\n")]);
