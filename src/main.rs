@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary: everything is in [`trilith::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    trilith::cli::run()
+}

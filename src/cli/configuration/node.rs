@@ -1,0 +1,401 @@
+//! The configuration of one node.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+
+use super::document::{Document, Origin, Override, Schema, Table};
+use super::error::{Error, Invalid};
+use crate::checksum::Checksum;
+use crate::codec;
+use crate::limits::{
+    BLOCK_BYTES, ELECTION_MAX_DEFAULT, ELECTION_MIN_DEFAULT, HEARTBEAT_DEFAULT, MEMBERS_MAX, SEGMENT_BYTES_DEFAULT,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TICK,
+};
+use crate::types::NodeId;
+
+pub const SCHEMA: Schema = Schema {
+    keys: &[
+        "node_id",
+        "data_directory",
+        "listen",
+        "advertise",
+        "certificate",
+        "key",
+        "ca",
+        "crl",
+        "io",
+        "segment_bytes",
+        "heartbeat_milliseconds",
+        "election_milliseconds_min",
+        "election_milliseconds_max",
+    ],
+    list: "member",
+    list_keys: &["id", "address"],
+};
+
+/// No cluster that waits longer than this for a new leader serves anyone.
+const ELECTION_MAX: Duration = Duration::from_secs(60);
+/// TOML's integers end here.
+const NODE_ID_MAX: u64 = i64::MAX as u64;
+const ID: &str = "from 1 to 9223372036854775807";
+const ADDRESS: &str = "an IP address with a port, as 10.0.0.1:7400 or [fd00::1]:7400";
+
+/// What a node is told, one field for each key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeSettings {
+    pub node_id: NodeId,
+    pub data_directory: PathBuf,
+    /// Where the node takes connections; the address may be `0.0.0.0` or `[::]`.
+    pub listen: SocketAddr,
+    /// Where the others reach it.
+    pub advertise: SocketAddr,
+    /// Whom the node knows at first, itself among them; later the log says who belongs to the cluster.
+    pub members: Vec<ConfiguredMember>,
+    pub tls: TlsFiles,
+    pub io: IoChoice,
+    /// Of segments made from now on. A multiple of [`BLOCK_BYTES`].
+    pub segment_bytes: u64,
+    pub heartbeat: Duration,
+    /// An election timeout is drawn between these two, anew for each wait.
+    pub election_min: Duration,
+    pub election_max: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConfiguredMember {
+    pub id: NodeId,
+    pub address: SocketAddr,
+}
+
+/// PEM files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub ca: PathBuf,
+    /// Revoked certificates; read again when it changes.
+    pub crl: Option<PathBuf>,
+}
+
+/// Which way to the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum IoChoice {
+    /// io_uring where it works, else blocking calls
+    Auto,
+    /// io_uring, or refuse to start
+    Uring,
+    /// Blocking calls on a thread
+    Blocking,
+}
+
+/// Settings that have been checked. There is no other way to make one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeConfiguration(NodeSettings);
+
+impl NodeSettings {
+    /// Settings with the default for everything that has one, for a cluster of this node alone.
+    pub fn new(node_id: NodeId, data_directory: PathBuf, listen: SocketAddr, tls: TlsFiles) -> NodeSettings {
+        NodeSettings {
+            node_id,
+            data_directory,
+            listen,
+            advertise: listen,
+            members: vec![ConfiguredMember { id: node_id, address: listen }],
+            tls,
+            io: IoChoice::Auto,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            heartbeat: HEARTBEAT_DEFAULT,
+            election_min: ELECTION_MIN_DEFAULT,
+            election_max: ELECTION_MAX_DEFAULT,
+        }
+    }
+}
+
+impl NodeConfiguration {
+    /// Reads a node's file. Of `overrides` the later go over the earlier: first the environment's, then the flags'.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<NodeConfiguration, Error> {
+        NodeConfiguration::from_document(&Document::load(path, &SCHEMA, overrides)?)
+    }
+
+    /// As [`NodeConfiguration::load`], of a text that stands, or will stand, at `path`.
+    pub fn parse(path: &Path, text: &str, overrides: &[Override]) -> Result<NodeConfiguration, Error> {
+        NodeConfiguration::from_document(&Document::parse(path, text, &SCHEMA, overrides)?)
+    }
+
+    /// Settings that a program has made.
+    pub fn checked(settings: NodeSettings) -> Result<NodeConfiguration, Invalid> {
+        check_paths(&settings)?;
+        check_addresses(&settings)?;
+        check_members(&settings)?;
+        check_segment(&settings)?;
+        check_times(&settings)?;
+        Ok(NodeConfiguration(settings))
+    }
+
+    fn from_document(document: &Document) -> Result<NodeConfiguration, Error> {
+        let settings = settings(document)?;
+        NodeConfiguration::checked(settings).map_err(|invalid| {
+            let origin = origin(document, &invalid.key);
+            Error::Invalid { origin, invalid: Box::new(invalid) }
+        })
+    }
+
+    /// What must agree across a cluster, as a number: in the upper half the times, in the lower the first members.
+    /// Two nodes whose fingerprints differ are configured differently.
+    pub fn fingerprint(&self) -> u64 {
+        let mut times = BytesMut::new();
+        for duration in [self.heartbeat, self.election_min, self.election_max] {
+            times.put_u64_le(milliseconds(duration));
+        }
+        let sorted: BTreeMap<NodeId, SocketAddr> =
+            self.members.iter().map(|member| (member.id, member.address)).collect();
+        let mut members = BytesMut::new();
+        for (id, address) in sorted {
+            members.put_u64_le(id.0);
+            codec::put_address(&mut members, address);
+        }
+        u64::from(Checksum::of(&times).0) << 32 | u64::from(Checksum::of(&members).0)
+    }
+
+    /// The file that reads back as this configuration.
+    pub fn render(&self) -> String {
+        let mut out = String::from("# A node of a Trilith cluster. Every key is explained in docs/operations.md.\n\n");
+        let mut line = |key: &str, value: toml::Value| {
+            writeln!(out, "{key} = {value}").expect("a string takes every write");
+        };
+        line("node_id", number(self.node_id.0));
+        line("data_directory", text(&self.data_directory));
+        line("listen", self.listen.to_string().into());
+        line("advertise", self.advertise.to_string().into());
+        line("certificate", text(&self.tls.certificate));
+        line("key", text(&self.tls.key));
+        line("ca", text(&self.tls.ca));
+        if let Some(crl) = &self.tls.crl {
+            line("crl", text(crl));
+        }
+        line("io", self.io.name().into());
+        line("segment_bytes", number(self.segment_bytes));
+        line("heartbeat_milliseconds", number(milliseconds(self.heartbeat)));
+        line("election_milliseconds_min", number(milliseconds(self.election_min)));
+        line("election_milliseconds_max", number(milliseconds(self.election_max)));
+        for member in &self.members {
+            let address = toml::Value::from(member.address.to_string());
+            write!(out, "\n[[member]]\nid = {}\naddress = {address}\n", member.id).expect("a string takes every write");
+        }
+        out
+    }
+}
+
+impl Deref for NodeConfiguration {
+    type Target = NodeSettings;
+
+    fn deref(&self) -> &NodeSettings {
+        &self.0
+    }
+}
+
+impl IoChoice {
+    pub fn name(self) -> &'static str {
+        match self {
+            IoChoice::Auto => "auto",
+            IoChoice::Uring => "uring",
+            IoChoice::Blocking => "blocking",
+        }
+    }
+}
+
+impl std::str::FromStr for IoChoice {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<IoChoice, ()> {
+        let all = [IoChoice::Auto, IoChoice::Uring, IoChoice::Blocking];
+        all.into_iter().find(|choice| choice.name() == text).ok_or(())
+    }
+}
+
+/// Values to settings, key by key; what concerns one value's form is refused here.
+fn settings(document: &Document) -> Result<NodeSettings, Error> {
+    let path = |key: &str, allowed: &str| document.required(key, allowed)?.path(key, document.directory());
+    let optional = |key: &str| document.table.get(key);
+    let integer = |key: &str, default: u64| optional(key).map_or(Ok(default), |value| value.integer(key));
+    let duration = |key: &str, default: Duration| integer(key, milliseconds(default)).map(Duration::from_millis);
+    let listen: SocketAddr = document.required("listen", ADDRESS)?.parse("listen", ADDRESS)?;
+    Ok(NodeSettings {
+        node_id: NodeId(document.required("node_id", ID)?.integer("node_id")?),
+        data_directory: path("data_directory", "the directory of the log, made by `trilith init`")?,
+        listen,
+        advertise: optional("advertise").map_or(Ok(listen), |value| value.parse("advertise", ADDRESS))?,
+        members: document.list.iter().map(|table| member(document, table)).collect::<Result<_, Error>>()?,
+        tls: TlsFiles {
+            certificate: path("certificate", "the node's certificate, a PEM file")?,
+            key: path("key", "the certificate's private key, a PEM file")?,
+            ca: path("ca", "the certificate of the cluster's authority, a PEM file")?,
+            crl: optional("crl").map(|value| value.path("crl", document.directory())).transpose()?,
+        },
+        io: optional("io")
+            .map_or(Ok(IoChoice::Auto), |value| value.parse("io", "\"auto\", \"uring\" or \"blocking\""))?,
+        segment_bytes: integer("segment_bytes", SEGMENT_BYTES_DEFAULT)?,
+        heartbeat: duration("heartbeat_milliseconds", HEARTBEAT_DEFAULT)?,
+        election_min: duration("election_milliseconds_min", ELECTION_MIN_DEFAULT)?,
+        election_max: duration("election_milliseconds_max", ELECTION_MAX_DEFAULT)?,
+    })
+}
+
+fn member(document: &Document, table: &Table) -> Result<ConfiguredMember, Error> {
+    let value = |key: &str, allowed: &str| {
+        table
+            .get(key)
+            .ok_or_else(|| document.missing(&format!("member.{key}"), &format!("{allowed}, in each [[member]]")))
+    };
+    let id = NodeId(value("id", "the node's id")?.integer("id")?);
+    Ok(ConfiguredMember { id, address: value("address", ADDRESS)?.parse("address", ADDRESS)? })
+}
+
+/// Where the value came from that a check refused: `member[2].address` is that of the third [[member]].
+fn origin(document: &Document, key: &str) -> Origin {
+    let place = key.strip_prefix("member[").and_then(|rest| rest.split_once("]."));
+    match place.and_then(|(at, key)| Some((at.parse::<usize>().ok()?, key))) {
+        Some((at, key)) => document.list.get(at).and_then(|table| table.get(key)).map(|value| value.origin.clone()),
+        None if document.table.contains_key(key) => Some(document.origin(key)),
+        None => Some(Origin::File { path: document.path.clone(), line: 1 }),
+    }
+    .unwrap_or(Origin::Default)
+}
+
+fn refuse(key: &str, value: impl ToString, allowed: &str, next_step: &str) -> Result<(), Invalid> {
+    Err(Invalid {
+        key: key.to_string(),
+        value: value.to_string(),
+        allowed: allowed.to_string(),
+        next_step: next_step.to_string(),
+    })
+}
+
+fn check_paths(settings: &NodeSettings) -> Result<(), Invalid> {
+    let tls = &settings.tls;
+    let all = [
+        ("data_directory", Some(&settings.data_directory)),
+        ("certificate", Some(&tls.certificate)),
+        ("key", Some(&tls.key)),
+        ("ca", Some(&tls.ca)),
+        ("crl", tls.crl.as_ref()),
+    ];
+    match all.into_iter().find(|(_, path)| path.is_some_and(|path| path.to_str().is_none_or(str::is_empty))) {
+        Some((key, path)) => {
+            let shown = path.map(|path| path.display().to_string()).unwrap_or_default();
+            refuse(key, shown, "a path in UTF-8, not empty", "choose another name")
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_addresses(settings: &NodeSettings) -> Result<(), Invalid> {
+    if settings.listen.port() == 0 {
+        let next = "choose a port; `trilith dev` and `demo` choose theirs when they make a cluster";
+        return refuse("listen", settings.listen, "an address with a port other than 0", next);
+    }
+    if !is_reachable(settings.advertise) {
+        let next = "set `advertise` to the address at which the other members reach this node";
+        return refuse("advertise", settings.advertise, "an address that others can reach, with a port", next);
+    }
+    Ok(())
+}
+
+fn is_id(id: NodeId) -> bool {
+    (1..=NODE_ID_MAX).contains(&id.0)
+}
+
+fn is_reachable(address: SocketAddr) -> bool {
+    address.port() != 0 && !address.ip().is_unspecified()
+}
+
+fn check_members(settings: &NodeSettings) -> Result<(), Invalid> {
+    let members = &settings.members;
+    if !is_id(settings.node_id) {
+        return refuse("node_id", settings.node_id, ID, "number the nodes from 1 on");
+    }
+    if members.is_empty() || members.len() > MEMBERS_MAX {
+        let allowed = format!("a list of 1 to {MEMBERS_MAX} members");
+        return refuse(
+            "member",
+            format!("{} members", members.len()),
+            &allowed,
+            "list each first member in a [[member]]",
+        );
+    }
+    for (at, member) in members.iter().enumerate() {
+        let key = |name: &str| format!("member[{at}].{name}");
+        let before = &members[..at];
+        if !is_id(member.id) || before.iter().any(|other| other.id == member.id) {
+            let allowed = format!("{ID}, and no other member's");
+            return refuse(&key("id"), member.id, &allowed, "give each member an id of its own");
+        }
+        if !is_reachable(member.address) || before.iter().any(|other| other.address == member.address) {
+            let allowed = "an address that others can reach, and no other member's";
+            return refuse(&key("address"), member.address, allowed, "give each member an address of its own");
+        }
+        if member.id == settings.node_id && member.address != settings.advertise {
+            let allowed = format!("what this node advertises, {}", settings.advertise);
+            return refuse(
+                &key("address"),
+                member.address,
+                &allowed,
+                "make `advertise` and the node's [[member]] agree",
+            );
+        }
+    }
+    if !members.iter().any(|member| member.id == settings.node_id) {
+        let allowed = "the id of one [[member]]";
+        return refuse("node_id", settings.node_id, allowed, "add this node to the members, or correct its id");
+    }
+    Ok(())
+}
+
+fn check_segment(settings: &NodeSettings) -> Result<(), Invalid> {
+    let bytes = settings.segment_bytes;
+    if (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) && bytes.is_multiple_of(BLOCK_BYTES as u64) {
+        return Ok(());
+    }
+    let allowed = format!("a multiple of {BLOCK_BYTES} from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}");
+    let next = format!("leave the key out for the default, {SEGMENT_BYTES_DEFAULT}");
+    refuse("segment_bytes", bytes, &allowed, &next)
+}
+
+fn check_times(settings: &NodeSettings) -> Result<(), Invalid> {
+    let tick = milliseconds(TICK);
+    let next = format!("leave the times out for the defaults, and keep them multiples of {tick} ms");
+    let heartbeat = milliseconds(settings.heartbeat);
+    let (min, max) = (milliseconds(settings.election_min), milliseconds(settings.election_max));
+    let longest = milliseconds(ELECTION_MAX);
+    if heartbeat == 0 || !heartbeat.is_multiple_of(tick) || heartbeat > longest {
+        let allowed = format!("a multiple of {tick} from {tick} to {longest}");
+        return refuse("heartbeat_milliseconds", heartbeat, &allowed, &next);
+    }
+    if min < 2 * heartbeat || !min.is_multiple_of(tick) || min > longest {
+        let allowed = format!("a multiple of {tick} from twice the heartbeat, {}, to {longest}", 2 * heartbeat);
+        return refuse("election_milliseconds_min", min, &allowed, &next);
+    }
+    if max <= min || !max.is_multiple_of(tick) || max > longest {
+        let allowed = format!("a multiple of {tick} over election_milliseconds_min, {min}, and at most {longest}");
+        return refuse("election_milliseconds_max", max, &allowed, &next);
+    }
+    Ok(())
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("times are far below 584 million years")
+}
+
+fn number(value: u64) -> toml::Value {
+    toml::Value::Integer(i64::try_from(value).expect("ids and sizes are checked to be small"))
+}
+
+fn text(path: &Path) -> toml::Value {
+    path.to_str().expect("paths are checked to be UTF-8").into()
+}

@@ -1,0 +1,75 @@
+//! The command line: what a person or a script says to Trilith, and how it answers.
+//!
+//! ```text
+//!   arguments ──▶ Command ──▶ one file per sub-command ──▶ Ok: exit code 0
+//!                                                     └──▶ Failure: "error: ..", "next: ..", its exit code
+//! ```
+//!
+//! # The contract
+//!
+//! - A sub-command is a file of its own with `Arguments` (clap's derive) and `run(&Arguments) -> Result<(), Failure>`;
+//!   a line in `Command` and one in `Command::run` make it known.
+//! - What was asked for goes to standard output, everything else to standard error. `-o json` gives one JSON document.
+//! - Every failure says what is wrong, with the file, key or place, and what to do next. Exit codes are a promise:
+//!   scripts act on them (docs/operations.md).
+//! - Files of configuration are read in [`configuration`] and nowhere else, into types that cannot be wrong.
+
+pub mod configuration;
+pub mod exit;
+
+mod doctor;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use exit::{Exit, Failure};
+
+/// A replicated write-ahead log.
+#[derive(Debug, Parser)]
+#[command(name = "trilith", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what this machine offers to a log, and what to change
+    Doctor(doctor::Arguments),
+}
+
+impl Command {
+    fn run(&self) -> Result<(), Failure> {
+        match self {
+            Command::Doctor(arguments) => doctor::run(arguments),
+        }
+    }
+}
+
+/// Runs the command that the process's arguments name, to its end.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    match arguments.command.run() {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+/// Help and version are no errors; everything else is [`Exit::Usage`].
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Where standard error is gone there is nobody left to tell.
+    let printed = error.print();
+    let exit = if error.use_stderr() || printed.is_err() { Exit::Usage } else { Exit::Done };
+    exit.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+use clap::{CommandFactory, Parser};
+
+use super::Arguments;
+use super::exit::{Exit, Failure};
+
+#[test]
+fn the_declared_arguments_are_consistent() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn every_sub_command_says_what_it_is_for() {
+    for command in Arguments::command().get_subcommands() {
+        assert!(command.get_about().is_some(), "{} has no description", command.get_name());
+    }
+}
+
+#[test]
+fn an_unknown_command_is_refused() {
+    let error = Arguments::try_parse_from(["trilith", "docter"]).unwrap_err();
+    assert_eq!(error.exit_code(), Exit::Usage as i32);
+    assert!(error.to_string().contains("doctor"), "{error}");
+}
+
+#[test]
+fn exit_codes_are_those_of_the_design() {
+    let codes: Vec<u8> = Exit::ALL.iter().map(|exit| *exit as u8).collect();
+    assert_eq!(codes, [0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21]);
+}
+
+#[test]
+fn exit_codes_are_documented() {
+    let page = include_str!("../../docs/operations.md");
+    for exit in Exit::ALL {
+        let row = format!("| {} | {} |", *exit as u8, exit.meaning());
+        assert!(page.contains(&row), "docs/operations.md lacks the row {row}");
+    }
+}
+
+#[test]
+fn a_failure_prints_what_is_wrong_and_what_to_do() {
+    let failure = Failure::new(Exit::NoSpace, "the disk is full", "free some space");
+    assert_eq!(failure.to_string(), "error: the disk is full\nnext: free some space");
+}

@@ -1,0 +1,4 @@
+//! The integration tests: one crate, one file per theme.
+
+mod command_line;
+mod tidy;
