@@ -105,10 +105,8 @@ impl<M: StateMachine> Driver<M> {
         let payload = codec::payload_data(&entry.payload).checksum;
         let before = u64::from(self.log_digest.0);
         let Index(index) = entry.id.index;
-        self.log_digest = Checksum::salted(
-            before,
-            &[&index.to_le_bytes(), &entry.id.term.0.to_le_bytes(), &payload.0.to_le_bytes()],
-        );
+        self.log_digest =
+            Checksum::salted(before, &[&index.to_le_bytes(), &entry.id.term.0.to_le_bytes(), &payload.0.to_le_bytes()]);
     }
 }
 

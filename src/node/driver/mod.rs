@@ -45,7 +45,7 @@ use reads::Reads;
 use submissions::Submissions;
 use tails::Tails;
 
-pub use start::StartError;
+pub use start::{LOG_DIRECTORY, StartError, Started, format};
 
 /// Entries that are applied before the driver looks up again.
 const APPLY_BATCH_ENTRIES: usize = 4096;
@@ -83,17 +83,35 @@ pub struct About {
 #[derive(Debug)]
 pub enum Input {
     /// One tick has passed. The wall clock is only written down.
-    Tick { wall_clock_milliseconds: u64 },
+    Tick {
+        wall_clock_milliseconds: u64,
+    },
     /// From a peer whose identity is proven.
     Peer(Message),
-    Client { client: ClientKey, request: Request },
-    TailOpened { tail: TailKey, from: Index },
+    Client {
+        client: ClientKey,
+        request: Request,
+    },
+    TailOpened {
+        tail: TailKey,
+        from: Index,
+    },
     /// The tail takes more: after it was opened, and after each [`Effect::Tail`] when there is room again.
-    TailReady { tail: TailKey },
-    TailClosed { tail: TailKey },
+    TailReady {
+        tail: TailKey,
+    },
+    TailClosed {
+        tail: TailKey,
+    },
     Written(Completion),
-    Prepared { number: SegmentNumber, result: Result<FileId, disk::Error> },
-    ReadDone { read: ReadNumber, result: Result<Vec<Entry>, wal::Error> },
+    Prepared {
+        number: SegmentNumber,
+        result: Result<FileId, disk::Error>,
+    },
+    ReadDone {
+        read: ReadNumber,
+        result: Result<Vec<Entry>, wal::Error>,
+    },
 }
 
 /// What must be done outside.
@@ -102,10 +120,20 @@ pub enum Effect {
     Write(Write),
     Prepare(Prepare),
     Send(Message),
-    Reply { client: ClientKey, response: Response },
+    Reply {
+        client: ClientKey,
+        response: Response,
+    },
     /// Records or a refusal for a tail; it gets no more until [`Input::TailReady`].
-    Tail { tail: TailKey, response: Response, is_last: bool },
-    ReadLog { read: ReadNumber, plan: ReadPlan },
+    Tail {
+        tail: TailKey,
+        response: Response,
+        is_last: bool,
+    },
+    ReadLog {
+        read: ReadNumber,
+        plan: ReadPlan,
+    },
     /// For the operator.
     Event(Event),
 }

@@ -212,7 +212,9 @@ impl<M: StateMachine> Driver<M> {
         match error {
             Refused::NotLeader { .. } => Refusal::NotLeader { leader: self.leader_address() },
             Refused::Busy => Refusal::Busy,
-            Refused::ChangePending | Refused::TransferPending => Refusal::Unavailable { reason: error.to_string() },
+            Refused::ChangePending | Refused::TransferPending | Refused::NotAnotherVoter => {
+                Refusal::Unavailable { reason: error.to_string() }
+            }
         }
     }
 }

@@ -164,6 +164,10 @@ impl Files for SimFiles {
         self.change(file, offset, (bytes, &[]), |content, landing| content.zero(offset, landing))
     }
 
+    fn allocate(&self, file: FileId, bytes: u64) -> Result<(), Error> {
+        self.zero(file, 0, bytes)
+    }
+
     fn sync(&self, file: FileId) -> Result<(), Error> {
         self.on(Operation::Flush, file, |state, open, name| match state.begin(Act::Flush, name, 0, 0, &[])? {
             Verdict::Proceeds => {
