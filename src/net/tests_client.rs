@@ -82,7 +82,8 @@ async fn only_an_administrator_changes_the_cluster() {
         let (connection, mut responses) = ClientConnection::connect(&identity, node.local_address()).await.unwrap();
         connection.send(&change).await.unwrap();
         let body = ResponseBody::Refused(Refusal::NotAllowed);
-        assert_eq!(responses.next().await.unwrap(), Response { id: 5, body });
+        let answer = tokio::time::timeout(Duration::from_secs(5), responses.next()).await.expect("refused at once");
+        assert_eq!(answer.unwrap(), Response { id: 5, body });
     }
     let identity = cluster.identity(Role::Admin("root".into()));
     let (connection, _responses) = ClientConnection::connect(&identity, node.local_address()).await.unwrap();
@@ -184,6 +185,13 @@ async fn a_tail_is_held_back_by_its_reader_and_ends_from_either_side() {
     drop(tail);
     let closed = |arrival: &Arrival| matches!(arrival, Arrival::TailClosed { .. });
     arrivals_until(&node.inbox(), |arrivals| arrivals.iter().any(closed)).await;
+
+    // A tail that is quiet ends with its client's connection, and before it.
+    let _tail = connection.tail(Index(1)).await.unwrap();
+    arrivals_until(&node.inbox(), |arrivals| arrivals.iter().any(opened)).await;
+    connection.close();
+    let arrivals = arrivals_until(&node.inbox(), |arrivals| arrivals.len() == 2).await;
+    assert!(closed(&arrivals[0]) && matches!(arrivals[1], Arrival::ClientGone { .. }), "{arrivals:?}");
 }
 
 /// A client's connection as an attacker with a good certificate would hold it, greeted.
