@@ -269,7 +269,9 @@ fn hasty() -> Settings {
 async fn a_handshake_that_never_ends_is_dropped_and_its_place_is_free_again() {
     let cluster = Cluster::new();
     let anywhere = "127.0.0.1:0".parse().unwrap();
-    let node = cluster.node_with(1, anywhere, facts(1), Settings { handshakes_max: 1, ..hasty() });
+    // So long that it is not what ends the handshake.
+    let idle_timeout = Duration::from_secs(60);
+    let node = cluster.node_with(1, anywhere, facts(1), Settings { handshakes_max: 1, idle_timeout, ..hasty() });
     let proxy = raw::proxy(node.local_address(), false).await;
     let issued = cluster.authority.issue(&Role::Client("app".into()), Validity::days(1)).unwrap();
     let hanging = tokio::spawn(async move { raw::dial(proxy.address, Some(&issued), ALPN_CLIENT).await.map(|_| ()) });
