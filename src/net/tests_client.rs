@@ -278,8 +278,8 @@ async fn a_handshake_that_never_ends_is_dropped_and_its_place_is_free_again() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let refused = ClientConnection::connect(&cluster.client(), node.local_address()).await;
     assert!(refused.is_err(), "one handshake at a time was asked for");
-    hanging.abort();
     eventually("dropped", || node.counters().handshakes_failed >= 1).await;
+    hanging.abort();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(ClientConnection::connect(&cluster.client(), node.local_address()).await.is_ok());
     assert!(node.counters().handshakes_refused >= 1);
