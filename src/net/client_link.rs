@@ -39,7 +39,7 @@ async fn accept_requests(context: &Context, connection: &Connection) -> Result<(
     let within = context.settings.first_frame_timeout;
     let accepted = tokio::time::timeout(within, connection.accept_bi()).await;
     let (mut send, receive) = accepted.map_err(|_| StreamError::Slow)??;
-    let mut requests = FrameReader::new(receive, CLIENT_FRAME_BYTES_MAX);
+    let mut requests = FrameReader::of_client(receive, CLIENT_FRAME_BYTES_MAX);
     match client_wire::client_stream(&requests.first(within).await?)? {
         ClientStream::Requests(hello) if hello.protocol_version == CLIENT_PROTOCOL_VERSION => {}
         ClientStream::Requests(_) | ClientStream::Tail(_) => {
@@ -131,7 +131,7 @@ async fn accept_tails(context: &Arc<Context>, connection: &Connection) -> Stream
 }
 
 async fn serve_tail(context: Arc<Context>, connection: Connection, mut send: SendStream, receive: RecvStream) {
-    let mut reader = FrameReader::new(receive, FIRST_FRAME_BYTES_MAX);
+    let mut reader = FrameReader::of_client(receive, FIRST_FRAME_BYTES_MAX);
     let ended = match tail_request(&context, &mut reader).await {
         Ok(request) => run_tail(&context, request, &mut send, &mut reader).await,
         Err(ended) => ended,

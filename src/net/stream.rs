@@ -12,6 +12,9 @@ use super::close::CloseReason;
 use super::outbox::Outbox;
 use super::wire::{Frame, FrameBuffer};
 
+/// What a client's word for a frame's length is worth.
+const CLIENT_TRUST_BYTES_MAX: usize = 256 << 10;
+
 /// Why nothing more comes out of a stream, or goes into it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StreamError {
@@ -35,8 +38,14 @@ pub(super) struct FrameReader {
 }
 
 impl FrameReader {
-    pub(super) fn new(stream: RecvStream, frame_bytes_max: usize) -> FrameReader {
-        FrameReader { stream, buffer: FrameBuffer::new(frame_bytes_max) }
+    /// For frames from a member, whose lengths are trusted up to the bound.
+    pub(super) fn of_member(stream: RecvStream, frame_bytes_max: usize) -> FrameReader {
+        FrameReader { stream, buffer: FrameBuffer::new(frame_bytes_max, frame_bytes_max) }
+    }
+
+    /// For frames from a client, for whom little is allocated ahead.
+    pub(super) fn of_client(stream: RecvStream, frame_bytes_max: usize) -> FrameReader {
+        FrameReader { stream, buffer: FrameBuffer::new(frame_bytes_max, CLIENT_TRUST_BYTES_MAX) }
     }
 
     /// Waits for more bytes and takes all that are there, up to the room of the buffer. Loses nothing if cancelled.

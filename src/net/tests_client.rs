@@ -151,7 +151,7 @@ async fn a_tail_is_held_back_by_its_reader_and_ends_from_either_side() {
         next: Index(index + 1),
         ..Records::default()
     };
-    let give = |index| node.replies().tail(key, &Response { id: 0, body: ResponseBody::Records(records(index)) });
+    let give = |index| node.replies().tail(key, records(index));
     // Nobody reads: windows and outbox fill, and the core is told to stop.
     let mut next = 7;
     let mut waited = 0;
@@ -173,9 +173,7 @@ async fn a_tail_is_held_back_by_its_reader_and_ends_from_either_side() {
     }
     arrivals_until(&node.inbox(), |arrivals| arrivals.contains(&Arrival::TailReady { tail: key })).await;
     let refusal = Refusal::Trimmed { first: Index(900) };
-    let refused = Response { id: 0, body: ResponseBody::Refused(refusal.clone()) };
-    assert_eq!(node.replies().tail(key, &refused), TailState::Room);
-    node.replies().end_tail(key);
+    node.replies().end_tail(key, Some(refusal.clone()));
     assert_eq!(tail.next().await.unwrap(), TailItem::Refused(refusal));
     assert!(matches!(tail.next().await, Err(Error::Ended { .. })));
     assert_eq!(give(next), TailState::Gone);
@@ -226,6 +224,29 @@ async fn nonsense_from_a_client_closes_its_connection_and_no_other() {
     let is_request = |arrival: &Arrival| matches!(arrival, Arrival::Client { .. });
     let arrivals = arrivals_until(&node.inbox(), |arrivals| arrivals.iter().any(is_request)).await;
     assert_eq!(arrivals.iter().filter(|arrival| is_request(arrival)).count(), 1);
+}
+
+#[tokio::test]
+async fn clients_that_fill_their_share_do_not_keep_peers_out() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    until_up(&one, 2).await;
+    until_up(&two, 1).await;
+    let (connection, _responses) = ClientConnection::connect(&cluster.client(), two.local_address()).await.unwrap();
+    let request = Request { id: 1, body: RequestBody::Submit { commands: vec![command(1, 1 << 19); 4] } };
+    let send = async {
+        loop {
+            connection.send(&request).await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(2), send).await.is_err(), "the share is full");
+    one.peers().send(&heartbeat(1, 2, 1));
+    let before = two.inbox().bytes();
+    eventually("the heartbeat is in", || two.inbox().bytes() > before).await;
+    let mut arrivals = Vec::new();
+    two.inbox().drain(&mut arrivals);
+    assert!(matches!(arrivals.last(), Some(Arrival::Peer { .. })));
 }
 
 fn hasty() -> Settings {

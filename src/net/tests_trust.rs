@@ -167,6 +167,8 @@ async fn a_revoked_certificate_is_refused_and_its_connection_ends_at_the_reload(
         ClientConnection::connect(&cluster.trusting(&good), node.local_address()).await.unwrap();
     let (_dropped, mut responses) =
         ClientConnection::connect(&cluster.trusting(&bad), node.local_address()).await.unwrap();
+    let another = cluster.identity(Role::Node(NodeId(2)));
+    assert!(matches!(node.reload(&another), Err(Error::Certificate(CertificateError::WrongRole { .. }))));
     node.reload(&identity(Some(&list))).unwrap();
     let ended = responses.next().await;
     assert!(matches!(ended, Err(Error::Closed { reason: CloseReason::Revoked, .. })), "{ended:?}");
