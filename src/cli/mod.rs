@@ -17,7 +17,12 @@
 pub mod configuration;
 pub mod exit;
 
+mod access;
+mod certificate;
+mod cluster;
 mod doctor;
+mod kv;
+mod log;
 mod output;
 
 use std::process::ExitCode;
@@ -38,12 +43,24 @@ struct Arguments {
 enum Command {
     /// Say what this machine offers to a log, and what to change
     Doctor(doctor::Arguments),
+    /// Append, read and follow records
+    Log(log::Arguments),
+    /// Use the built-in map
+    Kv(kv::Arguments),
+    /// See and order a cluster's nodes
+    Cluster(cluster::Arguments),
+    /// Make and show certificates
+    Cert(certificate::Arguments),
 }
 
 impl Command {
     fn run(&self) -> Result<(), Failure> {
         match self {
             Command::Doctor(arguments) => doctor::run(arguments),
+            Command::Log(arguments) => log::run(arguments),
+            Command::Kv(arguments) => kv::run(arguments),
+            Command::Cluster(arguments) => cluster::run(arguments),
+            Command::Cert(arguments) => certificate::run(arguments),
         }
     }
 }
