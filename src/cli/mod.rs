@@ -18,10 +18,16 @@ pub mod configuration;
 pub mod exit;
 pub mod local;
 
+mod access;
+mod certificate;
+mod cluster;
+mod demo;
 mod dev;
 mod doctor;
 mod failures;
 mod init;
+mod kv;
+mod log;
 mod node;
 mod output;
 
@@ -41,6 +47,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show it all: three nodes, real records, the leader killed, everything checked
+    Demo(demo::Arguments),
     /// Run a local cluster until Ctrl-C, with certificates made for you
     Dev(dev::Arguments),
     /// Make a node's directory, once
@@ -49,15 +57,28 @@ enum Command {
     Node(node::Arguments),
     /// Say what this machine offers to a log, and what to change
     Doctor(doctor::Arguments),
+    /// Append, read and follow records
+    Log(log::Arguments),
+    /// Use the built-in map
+    Kv(kv::Arguments),
+    /// See and order a cluster's nodes
+    Cluster(cluster::Arguments),
+    /// Make and show certificates
+    Cert(certificate::Arguments),
 }
 
 impl Command {
     fn run(&self) -> Result<(), Failure> {
         match self {
+            Command::Demo(arguments) => demo::run(arguments),
             Command::Dev(arguments) => dev::run(arguments),
             Command::Init(arguments) => init::run(arguments),
             Command::Node(arguments) => node::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
+            Command::Log(arguments) => log::run(arguments),
+            Command::Kv(arguments) => kv::run(arguments),
+            Command::Cluster(arguments) => cluster::run(arguments),
+            Command::Cert(arguments) => certificate::run(arguments),
         }
     }
 }
