@@ -102,6 +102,11 @@ impl fmt::Debug for Runtime {
     }
 }
 
+/// Ends after a time. To be awaited within [`Runtime::block_on`].
+pub async fn sleep(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 /// Writes through io_uring. To be used within [`Runtime::block_on`] of a [`Backend::Uring`] runtime.
 ///
 /// After the first error nothing is written any more, and what was in flight then completes with an error. A write
