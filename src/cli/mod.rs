@@ -17,8 +17,10 @@
 pub mod configuration;
 pub mod exit;
 
+mod bench;
 mod doctor;
 mod output;
+mod wal;
 
 use std::process::ExitCode;
 
@@ -36,14 +38,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure, next to what the bare disk does
+    Bench(bench::Arguments),
     /// Say what this machine offers to a log, and what to change
     Doctor(doctor::Arguments),
+    /// Look into a log's directory
+    Wal(wal::Arguments),
 }
 
 impl Command {
     fn run(&self) -> Result<(), Failure> {
         match self {
+            Command::Bench(arguments) => bench::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
+            Command::Wal(arguments) => wal::run(arguments),
         }
     }
 }
