@@ -23,6 +23,7 @@ mod certificate;
 mod cluster;
 mod demo;
 mod dev;
+mod bench;
 mod doctor;
 mod failures;
 mod init;
@@ -30,6 +31,7 @@ mod kv;
 mod log;
 mod node;
 mod output;
+mod wal;
 
 use std::process::ExitCode;
 
@@ -65,6 +67,10 @@ enum Command {
     Cluster(cluster::Arguments),
     /// Make and show certificates
     Cert(certificate::Arguments),
+    /// Measure, next to what the bare disk does
+    Bench(bench::Arguments),
+    /// Look into a log's directory
+    Wal(wal::Arguments),
 }
 
 impl Command {
@@ -79,6 +85,8 @@ impl Command {
             Command::Kv(arguments) => kv::run(arguments),
             Command::Cluster(arguments) => cluster::run(arguments),
             Command::Cert(arguments) => certificate::run(arguments),
+            Command::Bench(arguments) => bench::run(arguments),
+            Command::Wal(arguments) => wal::run(arguments),
         }
     }
 }

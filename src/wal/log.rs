@@ -264,6 +264,11 @@ impl Log {
         self.queue.is_empty() && self.in_flight.is_empty() && !self.cover_wanted
     }
 
+    /// Whether a durable frame shows that all records before it are durable.
+    pub fn is_covered(&self) -> bool {
+        self.proven_frame >= self.last_data_frame
+    }
+
     /// Record bytes that wait for a frame.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
@@ -340,7 +345,7 @@ impl Log {
         Ok(())
     }
 
-    fn push(&mut self, item: Item) -> Result<Ticket, Refused> {
+    pub(super) fn push(&mut self, item: Item) -> Result<Ticket, Refused> {
         if self.is_poisoned {
             return Err(Refused::Poisoned);
         }
