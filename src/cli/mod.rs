@@ -19,6 +19,7 @@ pub mod exit;
 
 mod doctor;
 mod output;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -38,12 +39,15 @@ struct Arguments {
 enum Command {
     /// Say what this machine offers to a log, and what to change
     Doctor(doctor::Arguments),
+    /// Run whole simulated clusters, from a seed, and check that no rule is broken
+    Sim(sim::Arguments),
 }
 
 impl Command {
     fn run(&self) -> Result<(), Failure> {
         match self {
             Command::Doctor(arguments) => doctor::run(arguments),
+            Command::Sim(arguments) => sim::run(arguments),
         }
     }
 }
