@@ -200,12 +200,17 @@ impl ClientOptions {
 
 /// Small bounds make the rare paths common: reads from the log, full windows, one entry per message.
 fn drawn_limits(random: &mut Random) -> Limits {
+    let (uncommitted_bytes_max, cache_bytes_max) = *random.pick(&[
+        (20_000, 20_000),
+        (40_000, 60_000),
+        (limits::UNCOMMITTED_BYTES_MAX, limits::TAIL_CACHE_BYTES_MAX),
+    ]);
     Limits {
         window_bytes: limits::FOLLOWER_WINDOW_BYTES,
         window_messages: *random.pick(&[1, 2, 16, limits::FOLLOWER_WINDOW_MESSAGES]),
         append_bytes_max: *random.pick(&[1000, 20_000, limits::APPEND_BYTES_MAX]),
         append_entries_max: *random.pick(&[1, 1, 4, limits::APPEND_ENTRIES_MAX]),
-        uncommitted_bytes_max: *random.pick(&[40_000, limits::UNCOMMITTED_BYTES_MAX]),
-        cache_bytes_max: *random.pick(&[50_000, limits::TAIL_CACHE_BYTES_MAX]),
+        uncommitted_bytes_max,
+        cache_bytes_max,
     }
 }
