@@ -123,7 +123,7 @@ impl Oracles {
         for (index, name) in self.acknowledged.range(from..to) {
             if given.get(index) != Some(name) {
                 let explanation =
-                    format!("record {name:?} was acknowledged at {index}, where {:?} is read", given.get(index));
+                    format!("record {name:?} was acknowledged at {index}, where {:?} is read ({from}..{to}: {given:?})", given.get(index));
                 return Err(Broken::new(Oracle::Acknowledged, explanation));
             }
         }

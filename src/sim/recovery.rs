@@ -110,7 +110,8 @@ pub(super) fn check_log(process: &mut Process, oracles: &Oracles) -> Result<(), 
 
 fn read(process: &mut Process, from: Index) -> Result<crate::net::Records, Broken> {
     let body = RequestBody::Read { from, to: None, bytes_max: READ_BYTES, consistency: Consistency::Stale };
-    process.driver.handle(Input::Client { client: ClientKey(u64::MAX), request: Request { id: 0, body } });
+    let auditor = ClientKey(u64::MAX);
+    process.driver.handle(Input::Client { client: auditor, request: Request { id: 0, body } });
     let stops = |error: String| Broken::new(Oracle::Recovery, format!("a node stops when it is read: {error}"));
     // The read of the log, then its answer.
     for _ in 0..2 {
@@ -122,7 +123,7 @@ fn read(process: &mut Process, from: Index) -> Result<crate::net::Records, Broke
                     let result = plan.run(&process.files);
                     process.driver.handle(Input::ReadDone { read, result });
                 }
-                Effect::Reply { response, .. } => {
+                Effect::Reply { client, response } if client == auditor => {
                     return match response.body {
                         ResponseBody::Records(records) => Ok(records),
                         body => Err(Broken::new(Oracle::Acknowledged, format!("the log cannot be read: {body:?}"))),

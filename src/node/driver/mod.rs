@@ -341,7 +341,11 @@ impl<M: StateMachine> Driver<M> {
         }
     }
 
+    /// Orders entries that memory does not have all of. Only what is durable is read: behind it the disk may still
+    /// hold entries that have been replaced.
     fn read_log(&mut self, from: Index, to: Index, bytes_max: usize, purpose: ReadFor) {
+        let to = to.min(self.replica.status().durable.index.next());
+        assert!(from < to, "what is not durable is in memory: {from}..{to}");
         let plan = self.pipeline.log.plan_read(GroupId::CLUSTER, from, to, bytes_max);
         self.last_read = ReadNumber(self.last_read.0 + 1);
         self.log_reads.push_back((self.last_read, purpose));
