@@ -3,6 +3,7 @@
 
 pub mod checksum;
 pub mod cli;
+pub mod client;
 pub mod codec;
 pub mod disk;
 pub mod limits;

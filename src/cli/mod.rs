@@ -16,8 +16,13 @@
 
 pub mod configuration;
 pub mod exit;
+pub mod local;
 
+mod dev;
 mod doctor;
+mod failures;
+mod init;
+mod node;
 mod output;
 mod sim;
 
@@ -37,6 +42,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a local cluster until Ctrl-C, with certificates made for you
+    Dev(dev::Arguments),
+    /// Make a node's directory, once
+    Init(init::Arguments),
+    /// Run one member of a cluster
+    Node(node::Arguments),
     /// Say what this machine offers to a log, and what to change
     Doctor(doctor::Arguments),
     /// Run whole simulated clusters, from a seed, and check that no rule is broken
@@ -46,6 +57,9 @@ enum Command {
 impl Command {
     fn run(&self) -> Result<(), Failure> {
         match self {
+            Command::Dev(arguments) => dev::run(arguments),
+            Command::Init(arguments) => init::run(arguments),
+            Command::Node(arguments) => node::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Sim(arguments) => sim::run(arguments),
         }

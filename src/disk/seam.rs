@@ -40,6 +40,12 @@ impl Seam {
         Seam { faults: Arc::new(Mutex::new(faults.into_iter().collect())) }
     }
 
+    /// Faults that no request has met yet.
+    #[cfg(test)]
+    pub fn left(&self) -> usize {
+        self.faults.lock().expect("no test panics with it").len()
+    }
+
     /// Called once before each request.
     #[cfg(not(test))]
     pub fn draw(&self) -> Drawn {

@@ -217,11 +217,14 @@ fn blocking_flushes_a_batch_once() {
         Fault::None,
         Fault::Fails(Errno::IO),
     ]);
+    let faults = seam.clone();
     let mut rig = BlockingRig::with(SyncMode::Fdatasync, true, seam, DISK_OPERATION_AGE_MAX);
     let file = contract::create(rig.files(), "f", &[1; 4 * BLOCK_BYTES]);
     rig.submit(contract::write(1, file, 0, 2, 1));
-    // The first one is being written by then; the others queue up behind its flush.
-    std::thread::sleep(Duration::from_millis(50));
+    while faults.left() == 5 {
+        std::thread::yield_now();
+    }
+    // The first one is being written; the others queue up behind it.
     rig.submit(contract::write(2, file, 1, 2, 1));
     rig.submit(contract::write(3, file, 2, 2, 1));
     rig.wait().result.expect("write and flush are the first two requests");

@@ -102,7 +102,8 @@ impl fmt::Debug for Runtime {
     }
 }
 
-/// Writes through io_uring. To be used within [`Runtime::block_on`] of a [`Backend::Uring`] runtime.
+/// Writes through io_uring. [`Queue::submit`] is to be called within [`Runtime::block_on`] of a [`Backend::Uring`]
+/// runtime, by the future itself or by a local task of it; it panics elsewhere.
 ///
 /// After the first error nothing is written any more, and what was in flight then completes with an error. A write
 /// that is older than [`DISK_OPERATION_AGE_MAX`] completes with an error of kind [`io::ErrorKind::TimedOut`] and with an
@@ -144,7 +145,8 @@ struct Written {
 }
 
 impl UringQueue {
-    /// `wake` is called after completions have become available.
+    /// `wake` is called after completions have become available, at times out of [`Queue::submit`]: it should do no more
+    /// than wake.
     pub fn new(directory: Directory, sync_mode: SyncMode, wake: Box<dyn Fn()>) -> UringQueue {
         UringQueue::with_seam(directory, sync_mode, wake, Seam::default(), DISK_OPERATION_AGE_MAX)
     }

@@ -108,7 +108,7 @@ impl ClientConnection {
             Ok((send, receive))
         };
         let (send, receive) = opened.await.map_err(|error| explain(&connection, error))?;
-        Ok(Tail { reader: FrameReader::new(receive, WIRE_FRAME_BYTES_MAX), connection, _send: send })
+        Ok(Tail { reader: FrameReader::of_member(receive, WIRE_FRAME_BYTES_MAX), connection, _send: send })
     }
 
     /// Closes the connection; requests without an answer have an unknown outcome.
@@ -186,7 +186,7 @@ async fn greet(connection: &Connection) -> Result<(Welcome, SendStream, FrameRea
     let mut out = BytesMut::new();
     client_wire::put_client_hello(&mut out, ClientHello { protocol_version: CLIENT_PROTOCOL_VERSION });
     send.write_chunk(out.freeze()).await?;
-    let mut reader = FrameReader::new(receive, WIRE_FRAME_BYTES_MAX);
+    let mut reader = FrameReader::of_member(receive, WIRE_FRAME_BYTES_MAX);
     let welcome = client_wire::welcome(&reader.next().await?)?;
     match welcome.protocol_version == CLIENT_PROTOCOL_VERSION {
         true => Ok((welcome, send, reader)),

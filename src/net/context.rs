@@ -129,6 +129,6 @@ fn passes(connection: &Connection, verifier: &DiallerVerifier) -> bool {
     verifier.verify_client_cert(end_entity, intermediates, UnixTime::now()).is_ok()
 }
 
-fn chain(connection: &Connection) -> Option<Box<Vec<CertificateDer<'static>>>> {
-    connection.peer_identity()?.downcast().ok()
+fn chain(connection: &Connection) -> Option<Vec<CertificateDer<'static>>> {
+    connection.peer_identity()?.downcast().ok().map(|chain| *chain)
 }

@@ -12,10 +12,10 @@ use super::client_link;
 use super::close::CloseReason;
 use super::context::{Context, Protocol, Proven, Registry};
 use super::counters::{CounterValues, Counters};
-use super::error::Error;
+use super::error::{CertificateError, Error};
 use super::identity::{ALPN_PEER, Identity};
 use super::inbox::Inbox;
-use super::name::Role;
+use super::name::{Name, Role};
 use super::peer::Peers;
 use super::peer_link;
 use super::peer_wire::{Hello, PEER_PROTOCOL_VERSION};
@@ -119,10 +119,13 @@ impl Endpoint {
     }
 
     /// Takes a renewed certificate, other authorities or a new revocation list. Connections that stand go on, unless
-    /// theirs is not good any more. The name must be the same.
+    /// theirs is not good any more. Refused if the name is another.
     pub fn reload(&self, identity: &Identity) -> Result<(), Error> {
-        let node = identity.node()?;
-        assert!(node == self.node(), "a node keeps its id for its life");
+        let local = Name { cluster: self.context.local.cluster, role: Role::Node(self.node()) };
+        if *identity.name() != local {
+            let (found, needed) = (identity.name().to_string(), local.to_string());
+            return Err(CertificateError::WrongRole { found, needed }.into());
+        }
         let server = server_config(identity, &self.context.settings)?;
         let dial = dial_config(identity, &self.context.settings)?;
         let verifier = identity.dialler_verifier()?;
@@ -210,12 +213,12 @@ async fn shake_hands(context: &Context, incoming: Incoming) -> Option<(Connectio
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             context.counters.handshakes_failed.add();
-            tracing::warn!(%address, "handshake failed: {error}");
+            tracing::debug!(%address, "handshake failed: {error}");
             return None;
         }
         Err(_) => {
             context.counters.handshakes_failed.add();
-            tracing::warn!(%address, "handshake not done in time");
+            tracing::debug!(%address, "handshake not done in time");
             return None;
         }
     };

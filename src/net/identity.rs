@@ -15,6 +15,8 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
+use crate::types::NodeId;
+
 use super::error::CertificateError;
 use super::name::{Name, Role};
 use super::pem;
@@ -91,7 +93,7 @@ impl Identity {
     }
 
     /// The node that this identity is for, or an error that says what it is for.
-    pub fn node(&self) -> Result<crate::types::NodeId, CertificateError> {
+    pub fn node(&self) -> Result<NodeId, CertificateError> {
         match &self.name.role {
             Role::Node(id) => Ok(*id),
             other => Err(CertificateError::WrongRole { found: other.to_string(), needed: "a node".into() }),

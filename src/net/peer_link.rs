@@ -25,7 +25,7 @@ use super::name::Role;
 use super::peer::{Peer, Peers};
 use super::peer_wire::{self, Hello, PEER_FRAME_BYTES_MAX};
 use super::settings;
-use super::stream::{FrameReader, StreamError, write_all};
+use super::stream::{FrameReader, StreamError, within, write_all};
 
 /// Votes and heartbeats go before entries.
 const CONTROL_PRIORITY: i32 = 10;
@@ -56,7 +56,7 @@ pub(super) async fn dial(peers: &Peers, id: NodeId, address: SocketAddr) -> Resu
         }
     };
     let _registered = context.open.add(&connection);
-    match greet(context, &connection, id).await {
+    match within(2 * context.settings.first_frame_timeout, greet(context, &connection, id)).await {
         Ok(link) => {
             run(peers, link).await;
             Ok(())
@@ -74,7 +74,7 @@ pub(super) async fn accept(peers: &Peers, connection: Connection, id: NodeId) {
     let context = peers.context();
     let _registered = context.open.add(&connection);
     settings::widen_for_peer(&connection);
-    match welcome(peers, &connection, id).await {
+    match within(2 * context.settings.first_frame_timeout, welcome(peers, &connection, id)).await {
         Ok(link) => run(peers, link).await,
         Err(ended) => refuse_or_close(context, &connection, &ended),
     }
@@ -87,7 +87,7 @@ async fn greet(context: &Context, connection: &Connection, id: NodeId) -> Result
         return Err(StreamError::Refused(CloseReason::WrongNode));
     }
     let (mut control_send, receive) = connection.open_bi().await?;
-    let mut control = FrameReader::new(receive, PEER_FRAME_BYTES_MAX);
+    let mut control = FrameReader::of_member(receive, PEER_FRAME_BYTES_MAX);
     send_hello(&mut control_send, &context.local).await?;
     let hello = peer_wire::hello(&control.first(context.settings.first_frame_timeout).await?)?;
     check(&context.local, &hello, id)?;
@@ -95,7 +95,7 @@ async fn greet(context: &Context, connection: &Connection, id: NodeId) -> Result
     let mut out = BytesMut::new();
     peer_wire::put_log_stream(&mut out);
     log_send.write_chunk(out.freeze()).await?;
-    let log = (log_send, FrameReader::new(receive, PEER_FRAME_BYTES_MAX));
+    let log = (log_send, FrameReader::of_member(receive, PEER_FRAME_BYTES_MAX));
     Ok(Link { connection: connection.clone(), hello, control: (control_send, control), log })
 }
 
@@ -117,7 +117,7 @@ async fn welcome(peers: &Peers, connection: &Connection, id: NodeId) -> Result<L
 async fn accept_stream(context: &Context, connection: &Connection) -> Result<(SendStream, FrameReader), StreamError> {
     let accepted = tokio::time::timeout(context.settings.first_frame_timeout, connection.accept_bi()).await;
     let (send, receive) = accepted.map_err(|_| StreamError::Slow)??;
-    Ok((send, FrameReader::new(receive, PEER_FRAME_BYTES_MAX)))
+    Ok((send, FrameReader::of_member(receive, PEER_FRAME_BYTES_MAX)))
 }
 
 async fn send_hello(stream: &mut SendStream, hello: &Hello) -> Result<(), StreamError> {

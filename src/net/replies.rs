@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use quinn::Connection;
 
-use super::answer_wire::{Response, put_response};
+use super::answer_wire::{Records, Refusal, Response, ResponseBody, put_response};
 use super::close::CloseReason;
 use super::context;
 use super::counters::Counters;
@@ -59,23 +59,28 @@ impl Replies {
         }
     }
 
-    /// Queues records, or a refusal, for a tail. The response's number is 0. Never blocks.
-    pub fn tail(&self, tail: TailKey, response: &Response) -> TailState {
+    /// Queues records for a tail; never blocks. Panics if the tail was full and has not said that it has room: records
+    /// would be lost in silence.
+    pub fn tail(&self, tail: TailKey, records: Records) -> TailState {
         let Some(outbox) = self.connected().tails.get(&tail).cloned() else { return TailState::Gone };
-        match outbox.put(TAIL_RECORDS_BYTES_MAX, |out| put_response(out, response)) {
+        let response = Response { id: 0, body: ResponseBody::Records(records) };
+        match outbox.put(TAIL_RECORDS_BYTES_MAX, |out| put_response(out, &response)) {
             Put::Queued => TailState::Room,
             Put::Full => TailState::Full,
-            // The core was told that it was full: it gives no more until there is room.
             Put::Refused => panic!("a full tail was given more"),
             Put::Closed => TailState::Gone,
         }
     }
 
-    /// Ends a tail's stream when all that is queued is written.
-    pub fn end_tail(&self, tail: TailKey) {
-        if let Some(outbox) = self.connected().tails.remove(&tail) {
-            outbox.end();
+    /// Ends a tail's stream when all that is queued is written, and then the refusal, if there is one.
+    pub fn end_tail(&self, tail: TailKey, refusal: Option<Refusal>) {
+        let Some(outbox) = self.connected().tails.remove(&tail) else { return };
+        if let Some(refusal) = refusal {
+            let response = Response { id: 0, body: ResponseBody::Refused(refusal) };
+            // The last frame is short, and comes once: it needs no room.
+            outbox.put(usize::MAX, |out| put_response(out, &response));
         }
+        outbox.end();
     }
 
     pub(super) fn add_client(&self, connection: &Connection) -> (ClientKey, Arc<Outbox>) {

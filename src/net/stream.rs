@@ -12,6 +12,9 @@ use super::close::CloseReason;
 use super::outbox::Outbox;
 use super::wire::{Frame, FrameBuffer};
 
+/// What a client's word for a frame's length is worth.
+const CLIENT_TRUST_BYTES_MAX: usize = 256 << 10;
+
 /// Why nothing more comes out of a stream, or goes into it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StreamError {
@@ -35,8 +38,14 @@ pub(super) struct FrameReader {
 }
 
 impl FrameReader {
-    pub(super) fn new(stream: RecvStream, frame_bytes_max: usize) -> FrameReader {
-        FrameReader { stream, buffer: FrameBuffer::new(frame_bytes_max) }
+    /// For frames from a member, whose lengths are trusted up to the bound.
+    pub(super) fn of_member(stream: RecvStream, frame_bytes_max: usize) -> FrameReader {
+        FrameReader { stream, buffer: FrameBuffer::new(frame_bytes_max, frame_bytes_max) }
+    }
+
+    /// For frames from a client, for whom little is allocated ahead.
+    pub(super) fn of_client(stream: RecvStream, frame_bytes_max: usize) -> FrameReader {
+        FrameReader { stream, buffer: FrameBuffer::new(frame_bytes_max, CLIENT_TRUST_BYTES_MAX) }
     }
 
     /// Waits for more bytes and takes all that are there, up to the room of the buffer. Loses nothing if cancelled.
@@ -63,8 +72,8 @@ impl FrameReader {
     }
 
     /// The first frame, which must not be long in coming.
-    pub(super) async fn first(&mut self, within: Duration) -> Result<Frame, StreamError> {
-        tokio::time::timeout(within, self.next()).await.map_err(|_| StreamError::Slow)?
+    pub(super) async fn first(&mut self, limit: Duration) -> Result<Frame, StreamError> {
+        within(limit, self.next()).await
     }
 
     pub(super) fn stop(&mut self, reason: CloseReason) {
@@ -95,6 +104,14 @@ impl From<quinn::WriteError> for StreamError {
     fn from(error: quinn::WriteError) -> StreamError {
         StreamError::Broken(error.into())
     }
+}
+
+/// Bounds a greeting as a whole: also one whose own frames are never read, or that is given no stream.
+pub(super) async fn within<T>(
+    limit: Duration,
+    greeting: impl Future<Output = Result<T, StreamError>>,
+) -> Result<T, StreamError> {
+    tokio::time::timeout(limit, greeting).await.map_err(|_| StreamError::Slow)?
 }
 
 /// Writes what is put into the outbox, all that has gathered at once, until it is closed or the stream breaks.

@@ -12,11 +12,13 @@ use crate::raft::message::{Body, Message};
 use crate::types::*;
 
 fn messages(arrivals: &[Arrival]) -> Vec<&Message> {
-    let message = |arrival| match arrival {
-        &Arrival::Peer { ref message, .. } => Some(message),
-        _ => None,
-    };
-    arrivals.iter().filter_map(message).collect()
+    let mut found = Vec::new();
+    for arrival in arrivals {
+        if let Arrival::Peer { message, .. } = arrival {
+            found.push(message);
+        }
+    }
+    found
 }
 
 fn rounds(arrivals: &[Arrival]) -> Vec<u64> {

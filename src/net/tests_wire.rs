@@ -156,7 +156,7 @@ fn frame(put: impl FnOnce(&mut BytesMut)) -> Bytes {
 }
 
 fn split(bytes: &[u8]) -> Result<Option<Frame>, Error> {
-    let mut buffer = FrameBuffer::new(WIRE_FRAME_BYTES_MAX);
+    let mut buffer = FrameBuffer::new(WIRE_FRAME_BYTES_MAX, 0);
     buffer.room().extend_from_slice(bytes);
     buffer.take()
 }
@@ -326,18 +326,23 @@ fn lengths_inside_a_frame_that_lie_are_refused_or_canonical() {
 #[test]
 fn a_frame_length_that_lies_costs_no_memory() {
     for lie in [0, WIRE_FRAME_BYTES_MAX as u32 + 1, 1 << 31, u32::MAX] {
-        let mut buffer = FrameBuffer::new(WIRE_FRAME_BYTES_MAX);
+        let mut buffer = FrameBuffer::new(WIRE_FRAME_BYTES_MAX, 0);
         buffer.room().extend_from_slice(&lie.to_le_bytes());
+        assert!(buffer.room().capacity() < 256 << 10);
         assert!(buffer.take().is_err(), "{lie}");
         assert!(buffer.capacity() < 256 << 10);
     }
     // At the limit it is believed, and memory still follows what has arrived.
-    let mut buffer = FrameBuffer::new(WIRE_FRAME_BYTES_MAX);
+    let mut buffer = FrameBuffer::new(WIRE_FRAME_BYTES_MAX, 0);
     buffer.room().extend_from_slice(&(WIRE_FRAME_BYTES_MAX as u32).to_le_bytes());
     for _ in 0..100 {
         assert_eq!(buffer.take().unwrap(), None);
         assert!(buffer.room().capacity() < 256 << 10);
     }
+    // A member's word is taken, up to the bound and no further.
+    let mut buffer = FrameBuffer::new(1 << 20, 1 << 20);
+    buffer.room().extend_from_slice(&u32::MAX.to_le_bytes());
+    assert!(((1 << 20)..(2 << 20)).contains(&buffer.room().capacity()));
     let honest = frame(|out| put_message(out, &heartbeat(1, 2, 3)));
     let length = honest.len() as u32 - 4;
     for (lie, whole) in [(length - 1, true), (length, true), (length + 1, false)] {
@@ -353,7 +358,7 @@ fn a_frame_length_that_lies_costs_no_memory() {
 fn frames_are_found_however_the_stream_is_cut() {
     let all: Vec<u8> = messages().iter().flat_map(|item| frame(|out| put_message(out, item))).collect();
     for piece in [1, 2, 3, 7, 64, 1000] {
-        let mut buffer = FrameBuffer::new(WIRE_FRAME_BYTES_MAX);
+        let mut buffer = FrameBuffer::new(WIRE_FRAME_BYTES_MAX, piece);
         let mut found = Vec::new();
         for bytes in all.chunks(piece) {
             buffer.room().extend_from_slice(bytes);

@@ -1,8 +1,8 @@
 //! Frames: how messages are told apart in a stream of bytes.
 //!
 //! A frame is its length (`u32`, of what follows), its kind (`u8`) and its body. The length is checked against the
-//! limit as soon as its four bytes are there, before anything is allocated for it; and memory grows with what has
-//! arrived, never with what was announced.
+//! limit as soon as its four bytes are there, before anything is allocated for it; and for those who are not members,
+//! memory grows with what has arrived, not with what was announced.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -31,27 +31,32 @@ pub struct FrameBuffer {
     bytes: BytesMut,
     /// The longest frame, kind included, that this stream may carry.
     frame_bytes_max: usize,
+    /// How much of a frame's announced length is allocated before it has arrived, so that it is not moved while it
+    /// grows: little for a client, all of it for a member.
+    trust_bytes_max: usize,
 }
 
 impl FrameBuffer {
-    pub fn new(frame_bytes_max: usize) -> FrameBuffer {
+    pub fn new(frame_bytes_max: usize, trust_bytes_max: usize) -> FrameBuffer {
         assert!(frame_bytes_max <= WIRE_FRAME_BYTES_MAX, "a stream's bound lies within that of all streams");
-        FrameBuffer { bytes: BytesMut::new(), frame_bytes_max }
+        FrameBuffer { bytes: BytesMut::new(), frame_bytes_max, trust_bytes_max }
     }
 
-    /// Where the next bytes go. Doubles while a long frame arrives, so that what is allocated is at most twice what
-    /// was received.
+    /// Where the next bytes go. Beyond what is trusted, room doubles while a long frame arrives, so that what is
+    /// allocated is at most twice what was received.
     pub fn room(&mut self) -> &mut BytesMut {
-        if self.bytes.capacity() - self.bytes.len() < READ_BYTES / 4 {
-            self.bytes.reserve(READ_BYTES.max(self.bytes.len()));
+        let length = self.announced().map_or(0, |length| length.min(self.frame_bytes_max).min(self.trust_bytes_max));
+        let missing = (LENGTH_BYTES + length).saturating_sub(self.bytes.len());
+        if self.bytes.capacity() - self.bytes.len() < missing.max(READ_BYTES / 4) {
+            let trusted = if missing > 0 { missing } else { self.bytes.len() };
+            self.bytes.reserve(READ_BYTES.max(trusted));
         }
         &mut self.bytes
     }
 
     /// The next frame, if it has arrived whole.
     pub fn take(&mut self) -> Result<Option<Frame>, Error> {
-        let Some(head) = self.bytes.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
-        let length = u32::from_le_bytes(*head) as usize;
+        let Some(length) = self.announced() else { return Ok(None) };
         if length == 0 {
             return Err(Error::Invalid { what: "frame length", found: 0 });
         }
@@ -73,6 +78,11 @@ impl FrameBuffer {
     /// Whether nothing of a further frame has arrived: where a stream may end.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// The length of the frame that is arriving, as its sender claims.
+    fn announced(&self) -> Option<usize> {
+        self.bytes.first_chunk::<LENGTH_BYTES>().map(|head| u32::from_le_bytes(*head) as usize)
     }
 
     /// What is allocated, for the tests of the promise above.

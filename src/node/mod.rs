@@ -12,4 +12,5 @@
 #![forbid(unsafe_code)]
 
 pub mod driver;
+pub mod run;
 pub mod sessions;

@@ -36,7 +36,9 @@ impl Replica {
     /// AppendEntries (§5.3).
     pub(super) fn on_append(&mut self, from: NodeId, append: Append) {
         self.follow_leader(from);
-        if !is_well_formed(&append) {
+        let no_room = !append.entries.is_empty() && self.log.is_full(self.commit);
+        if no_room || !is_well_formed(&append) {
+            // As if it were lost, without an answer: the leader probes after a while, at the pace of heartbeats.
             return;
         }
         let State::Follower(following) = &mut self.state else { unreachable!("who hears a leader follows it") };
@@ -47,10 +49,6 @@ impl Replica {
             return;
         }
         following.answer_due = true;
-        if self.log.is_full() && !append.entries.is_empty() {
-            // As if it were lost: the leader sends it again when there is room.
-            return;
-        }
         following.verified = following.verified.max(previous.index.plus(append.entries.len() as u64));
         let (verified, commit) = (following.verified, append.commit);
         self.append_new(append);

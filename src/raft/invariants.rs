@@ -3,7 +3,7 @@
 //! Whoever runs several replicas in one place (the tests of this folder, the simulator) tells an [`Invariants`] of
 //! every output that was taken, every message that left and every restart. It remembers what was said and decided, and
 //! compares: one leader per term (§5.2), log matching (§5.3), leader completeness (§5.4.3), state machine safety
-//! (§5.4.3), committed stays committed, term and commit only grow, one vote per term, nothing said that could be
+//! (§5.4.3), no old term's entry committed by counting (§5.4.2), committed stays committed, term and commit only grow, one vote per term, nothing said that could be
 //! forgotten. The cost is a look-up per entry appended and per entry committed; a new leader is compared with all that
 //! is committed.
 
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::types::{Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
-use super::{AppendOutcome, AppendReply, Body, Message, Output, Replica, Role};
+use super::{AppendOutcome, AppendReply, Body, Event, Message, Output, Replica, Role};
 
 /// A rule of Raft was broken: a bug, never a fault of the world.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -30,6 +30,8 @@ pub enum Violation {
     LogMismatch { node: NodeId, id: LogId },
     #[error("{node} holds {held:?} at {index}, where {committed} is committed")]
     CommittedDiffers { node: NodeId, index: Index, committed: LogId, held: Option<Term> },
+    #[error("{node}, leader of term {term}, committed {counted} of an older term by counting")]
+    OldTermCounted { node: NodeId, term: Term, counted: LogId },
     #[error("{node} leads in term {term} without {missing}, which was committed before")]
     LeaderIncomplete { node: NodeId, term: Term, missing: LogId },
 }
@@ -106,6 +108,7 @@ impl Invariants {
             self.check_commit(replica, Index(index), status.hard_state.term)?;
         }
         if status.role == Role::Leader {
+            check_counted(replica, output)?;
             self.check_leader(replica, status.hard_state.term)?;
         }
         let observed = self.nodes.entry(node).or_default();
@@ -242,6 +245,19 @@ impl Invariants {
         }
         Ok(())
     }
+}
+
+/// What a leader commits ends with an entry of its own term (§5.4.2). If it was elected within this output, the commit
+/// index may have moved before.
+fn check_counted(replica: &Replica, output: &Output) -> Result<(), Violation> {
+    let elected = output.events.iter().any(|event| matches!(event, Event::RoleChanged { .. }));
+    let Some(commit) = output.commit.filter(|_| !elected) else { return Ok(()) };
+    let (held, term) = (replica.term_at(commit), replica.status().hard_state.term);
+    if held == Some(term) {
+        return Ok(());
+    }
+    let counted = LogId::new(held.unwrap_or_default(), commit);
+    Err(Violation::OldTermCounted { node: replica.id(), term, counted })
 }
 
 /// A term only grows, and a vote within it stays.

@@ -212,10 +212,11 @@ impl Log {
         self.evict();
     }
 
-    /// Whether so much waits for the disk or the state machine that no more should be taken from a leader: twice the
-    /// bound of the cache. The entries that stay within it whatever their number are those.
-    pub(super) fn is_full(&self) -> bool {
-        self.cache_bytes > 2 * self.cache_bytes_max
+    /// Whether so much waits for this node's disk or state machine that no more should be taken from a leader: twice
+    /// the bound of the cache. What waits to be committed does not count, for it may need more entries to get there.
+    pub(super) fn is_full(&self, commit: Index) -> bool {
+        let own_work_waits = self.applied < commit || self.durable < self.last.index;
+        self.cache_bytes > 2 * self.cache_bytes_max && own_work_waits
     }
 
     /// The entries of `range`, if memory has them all.

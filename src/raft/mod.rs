@@ -24,7 +24,42 @@
 //! - A message in [`Output::send`] with `after: Some(n)` must not leave before persist n is durable. One without may
 //!   leave at once: the leader's own flush runs beside its sends (dissertation §10.2.1).
 //! - Messages may be lost, doubled, delayed, reordered. `from` must be proven by the transport.
-//! - After a restart a replica is made anew from what was durable ([`Restored`]); it remembers nothing else.
+//! - After a restart a replica is made anew from what was durable ([`Restored`]); it remembers nothing else. Its seed is
+//!   another one.
+//! - Every [`Fetch`] is answered, with nothing if the entries cannot be read now. The state machine takes only what is
+//!   committed and durable on this node, so that [`Restored`] finds it in the log.
+//!
+//! # What holds inside
+//!
+//! - No message leaves before the term that it carries is durable: nothing is said that a restart could take back.
+//! - What is durable follows the numbers of persists. A leader's own disk counts like a follower's; a candidate's own
+//!   vote counts when it is on disk.
+//! - A follower knows up to where its log is its leader's (`verified`), commits nothing beyond, and answers any number
+//!   of appends with one reply. Whatever is lost, a follower that answers heartbeats is probed again.
+//! - The cost per entry is a push, a clone of its `Bytes` per follower and a subtraction when it commits: no map, no
+//!   allocation. Terms cost memory per election, not per entry.
+//! - Everything that queues has a bound: uncommitted bytes, window, cache, waiting reads, one fetch per follower. A
+//!   follower whose disk or state machine lags takes no more from its leader until it has caught up.
+//!
+//! # Where to read what
+//!
+//! | question | file |
+//! |---|---|
+//! | what goes in, what comes out, who is called when; changes of role | `replica.rs` |
+//! | pre-vote, vote, who may disturb whom | `election.rs` |
+//! | how a leader finds out what a follower has, and keeps it busy | `progress.rs`, then `replication.rs` |
+//! | what a follower does with an append | `follower.rs` |
+//! | terms by index, the cache, what is durable | `log.rs` |
+//! | linearizable reads | `reads.rs` |
+//! | who counts | `quorum.rs`, `memberships.rs` |
+//! | what must always hold, checked from outside | `invariants.rs` |
+//! | a situation, told step by step | `scripts/` (read one beside the code) |
+//!
+//! # What is not here
+//!
+//! Sending snapshots: a follower that needs one is named in [`Event::SnapshotNeeded`]. Planning a change of membership:
+//! [`Replica::propose`] takes a configuration as it is given, and whoever proposes one answers for its majorities
+//! overlapping with those of the one before. Damaged entries, nodes without a voice, lease reads.
 
 mod election;
 mod follower;

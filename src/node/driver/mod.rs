@@ -34,7 +34,7 @@ use std::ops::Range;
 use crate::checksum::Checksum;
 use crate::disk::{self, Completion, FileId, Write};
 use crate::machine::StateMachine;
-use crate::net::{ClientKey, Request, RequestBody, Response, ResponseBody, TailKey};
+use crate::net::{ClientKey, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey};
 use crate::node::sessions::{Admission, Sessions};
 use crate::raft::{self, Event, Fetch, Input as RaftInput, Message, Replica, Role};
 use crate::types::{ClusterId, Entry, GroupId, Index, LogId, NodeId, SegmentNumber};
@@ -124,11 +124,15 @@ pub enum Effect {
         client: ClientKey,
         response: Response,
     },
-    /// Records or a refusal for a tail; it gets no more until [`Input::TailReady`].
+    /// Records for a tail; it gets no more until [`Input::TailReady`].
     Tail {
         tail: TailKey,
-        response: Response,
-        is_last: bool,
+        records: Records,
+    },
+    /// A tail ends, and why.
+    EndTail {
+        tail: TailKey,
+        refusal: Refusal,
     },
     ReadLog {
         read: ReadNumber,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::reads::take_record;
 use super::{Driver, Effect, ReadFor};
 use crate::machine::StateMachine;
-use crate::net::{Records, Refusal, Response, ResponseBody, TailKey};
+use crate::net::{Records, Refusal, TailKey};
 use crate::types::{Entry, Index};
 use crate::wal;
 
@@ -84,15 +84,13 @@ impl<M: StateMachine> Driver<M> {
         // Entries that are no records are passed over in silence.
         tail.is_ready = records.records.is_empty();
         if !records.records.is_empty() {
-            let response = Response { id: 0, body: ResponseBody::Records(records) };
-            self.effects.push(Effect::Tail { tail: key, response, is_last: false });
+            self.effects.push(Effect::Tail { tail: key, records });
         }
     }
 
     fn end_tail(&mut self, key: TailKey, refusal: Refusal) {
         self.tails.close(key);
-        let response = Response { id: 0, body: ResponseBody::Refused(refusal) };
-        self.effects.push(Effect::Tail { tail: key, response, is_last: true });
+        self.effects.push(Effect::EndTail { tail: key, refusal });
     }
 
     fn wait(&mut self, key: TailKey) {

@@ -15,8 +15,9 @@
 //! | `apply NODE`, `fetch NODE` | the state machine; the reader of the log |
 //! | `cut A B`, `cut from=A to=B`, `heal` | the network |
 //! | `crash NODE`, `start NODE` | power |
-//! | `propose NODE DATA…`, `learner NODE ID`, `read NODE TOKEN`, `transfer NODE TO` | what callers ask |
-//! | `status [NODE…]`, `logs`, `network` | look |
+//! | `propose NODE DATA…`, `read NODE TOKEN`, `transfer NODE TO` | what callers ask |
+//! | `learner NODE ID`, `voters NODE IDS [outgoing=IDS]` | changes of membership |
+//! | `status [NODE…]`, `logs`, `members`, `network` | look |
 
 use std::error::Error;
 use std::fmt::Write;
@@ -27,7 +28,7 @@ use goldenscript::{Argument, Command, Context, Runner};
 use crate::raft::{AppendOutcome, Body, Event, Input, Message, ReadToken, Role};
 use crate::types::{Data, Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
-use super::cluster::{Cluster, limits_default, membership};
+use super::cluster::{self, Cluster, limits_default};
 
 struct Script {
     cluster: Cluster,
@@ -76,6 +77,7 @@ scripts! {
     figure_7,
     figure_8,
     learner,
+    membership,
     noop_and_commit,
     pre_vote,
     read_follower,
@@ -114,9 +116,10 @@ impl Script {
             "heal" => self.cluster.cut.clear(),
             "crash" => self.cluster.crash(node(command, 0)?, 0),
             "start" => self.cluster.start(node(command, 0)?),
-            "propose" | "learner" | "read" | "transfer" => self.ask(command)?,
+            "propose" | "learner" | "voters" | "read" | "transfer" => self.ask(command)?,
             "status" => self.status(command)?,
             "logs" => self.logs()?,
+            "members" => self.members()?,
             "network" => self.show_network()?,
             unknown => return Err(format!("no such command: {unknown}").into()),
         }
@@ -137,9 +140,7 @@ impl Script {
 
     fn preset(&mut self, command: &Command) -> Outcome<()> {
         let id = node(command, 0)?;
-        let digits = positional(command, 1).unwrap_or_default().chars();
-        let terms: Vec<u64> =
-            digits.map(|digit| digit.to_digit(10).map(u64::from).ok_or("not a term")).collect::<Result<_, _>>()?;
+        let terms = digits(positional(command, 1).unwrap_or_default())?;
         let last = terms.last().copied().unwrap_or(0);
         let vote = Some(NodeId(key(command, "vote", 0)?)).filter(|vote| vote.0 > 0);
         self.cluster.crash(id, 0);
@@ -240,7 +241,14 @@ impl Script {
             let new = node(command, 1)?;
             self.cluster.add(new);
             let voters = self.cluster.born_with.voters.len() as u64;
-            return Ok(vec![Payload::Membership(membership(voters, new.0 - voters))]);
+            return Ok(vec![Payload::Membership(cluster::membership(voters, new.0 - voters))]);
+        }
+        if command.name == "voters" {
+            let mut changed = self.cluster.replica(node(command, 0)?).membership().clone();
+            changed.voters = digits(positional(command, 1).unwrap_or_default())?.into_iter().map(NodeId).collect();
+            let outgoing = digits(text_key(command, "outgoing").unwrap_or_default())?;
+            changed.voters_outgoing = outgoing.into_iter().map(NodeId).collect();
+            return Ok(vec![Payload::Membership(changed)]);
         }
         let data = (1..).map_while(|place| positional(command, place));
         Ok(data.map(|text| Payload::Data(Data::new(Bytes::copy_from_slice(text.as_bytes())))).collect())
@@ -278,6 +286,22 @@ impl Script {
             let terms = (1..=replica.status().last.index.0).filter_map(|index| replica.term_at(Index(index)));
             let terms: Vec<String> = terms.map(|term| term.to_string()).collect();
             writeln!(self.output, "{id}: {}", terms.join(" "))?;
+        }
+        Ok(())
+    }
+
+    fn members(&mut self) -> Outcome<()> {
+        let show = |voters: &std::collections::BTreeSet<NodeId>| {
+            voters.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ")
+        };
+        for (id, node) in &self.cluster.nodes {
+            let Some(replica) = &node.replica else { continue };
+            let membership = replica.membership();
+            write!(self.output, "{id}: voters {}", show(&membership.voters))?;
+            if membership.is_joint() {
+                write!(self.output, ", outgoing {}", show(&membership.voters_outgoing))?;
+            }
+            writeln!(self.output)?;
         }
         Ok(())
     }
@@ -355,6 +379,11 @@ fn show(message: &Message) -> String {
 
 fn yes_or_no(granted: bool) -> &'static str {
     if granted { "yes" } else { "no" }
+}
+
+/// `114` is 1, 1, 4.
+fn digits(text: &str) -> Outcome<Vec<u64>> {
+    Ok(text.chars().map(|digit| digit.to_digit(10).map(u64::from).ok_or("not a digit")).collect::<Result<_, _>>()?)
 }
 
 fn positional(command: &Command, place: usize) -> Option<&str> {

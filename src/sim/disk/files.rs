@@ -64,6 +64,11 @@ impl SimFiles {
     fn open_as(&self, name: &str, writable: bool) -> Result<FileId, Error> {
         let opened = self.named(Act::Open, Operation::Open, name, |state| {
             let node = state.tree.file(name)?;
+            if let Some(code) =
+                state.refused.get(name).copied().or((writable && state.read_only).then_some(Code::ReadOnly))
+            {
+                return Err(code.into());
+            }
             if writable && state.open.values().any(|open| open.writable && open.node == node) {
                 return Ok(None);
             }

@@ -70,7 +70,7 @@ pub use queue::SimQueue;
 use state::State;
 
 /// A simulated disk. Clones are handles to the same one; [`SimDisk::fork`] makes another.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct SimDisk {
     state: Rc<RefCell<State>>,
 }
@@ -130,10 +130,14 @@ pub enum Code {
     Io,
     /// EBADF
     BadDescriptor,
+    /// EACCES
+    NotPermitted,
     /// ENOSPC
     NoSpace,
     /// EROFS
     ReadOnly,
+    /// ELOOP: what opening a link says
+    Link,
     /// EDQUOT
     QuotaExceeded,
 }
@@ -143,8 +147,10 @@ impl From<Code> for io::Error {
         io::Error::from_raw_os_error(match code {
             Code::Io => 5,
             Code::BadDescriptor => 9,
+            Code::NotPermitted => 13,
             Code::NoSpace => 28,
             Code::ReadOnly => 30,
+            Code::Link => 40,
             Code::QuotaExceeded => 122,
         })
     }
@@ -215,9 +221,8 @@ pub struct PendingWrite {
 
 impl SimDisk {
     /// An empty disk.
-    #[allow(clippy::new_without_default)]
     pub fn new() -> SimDisk {
-        SimDisk { state: Rc::default() }
+        SimDisk::default()
     }
 
     /// A copy that goes its own way, with all that is open, loose and in flight, and without the observer.
@@ -340,6 +345,20 @@ impl SimDisk {
         self.state.borrow_mut().failures.clear();
     }
 
+    /// Whoever opens this name is told so, until it is none.
+    pub fn refuse_to_open(&self, name: &str, code: Option<Code>) {
+        let refused = &mut self.state.borrow_mut().refused;
+        match code {
+            Some(code) => refused.insert(name.to_owned(), code),
+            None => refused.remove(name),
+        };
+    }
+
+    /// While it is read-only, whatever would change the disk is told so, and so is who opens a file for writing.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.state.borrow_mut().read_only = read_only;
+    }
+
     /// I/O operations so far: the number that the next one gets.
     pub fn operations(&self) -> u64 {
         self.state.borrow().operations
@@ -373,6 +392,12 @@ impl fmt::Debug for SimDisk {
         let mut shown = formatter.debug_struct("SimDisk");
         shown.field("operations", &state.operations).field("pending", &state.pending.len());
         shown.field("off", &state.off).finish_non_exhaustive()
+    }
+}
+
+impl Act {
+    fn changes_the_disk(self) -> bool {
+        matches!(self, Act::Create | Act::Write | Act::Zero | Act::Rename | Act::Remove | Act::Submit)
     }
 }
 

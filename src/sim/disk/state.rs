@@ -31,6 +31,9 @@ pub(super) struct State {
     pub operations: u64,
     /// Operation, and what becomes of it.
     pub failures: BTreeMap<u64, Failure>,
+    /// Names that cannot be opened, and why.
+    pub refused: BTreeMap<String, Code>,
+    pub read_only: bool,
     pub crash_at: Option<u64>,
     /// The power is off: nothing can be done before a crash was carried out.
     pub off: bool,
@@ -87,6 +90,8 @@ impl Default for State {
             capacity_bytes: CAPACITY_BYTES_DEFAULT,
             operations: 0,
             failures: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            read_only: false,
             crash_at: None,
             off: false,
             observer: None,
@@ -108,6 +113,9 @@ impl State {
         if self.crash_at == Some(number) {
             self.off = true;
             return Ok(Verdict::Cut);
+        }
+        if self.read_only && act.changes_the_disk() {
+            return Err(Code::ReadOnly.into());
         }
         Ok(self.failures.remove(&number).map_or(Verdict::Proceeds, Verdict::Fails))
     }
@@ -270,6 +278,8 @@ impl State {
             capacity_bytes: self.capacity_bytes,
             operations: self.operations,
             failures: self.failures.clone(),
+            refused: self.refused.clone(),
+            read_only: self.read_only,
             crash_at: self.crash_at,
             off: self.off,
             observer: None,

@@ -287,6 +287,29 @@ fn partial_writes_and_full_disks() {
 }
 
 #[test]
+fn disks_that_refuse() {
+    let (disk, files, file) = with_file(&[0; BLOCK_BYTES]);
+    let raw = |error: crate::disk::Error| error.source.raw_os_error();
+    disk.plant("g", b"x");
+    disk.refuse_to_open("g", Some(Code::Link));
+    assert_eq!(files.open("g").map_err(raw), Err(Some(40)));
+    assert_eq!(files.open_read("g").map_err(raw), Err(Some(40)));
+    disk.refuse_to_open("g", None);
+    disk.set_read_only(true);
+    assert_eq!(files.open("g").map_err(raw), Err(Some(30)));
+    assert_eq!(files.create("h").map_err(raw), Err(Some(30)));
+    assert_eq!(files.write(file, 0, b"x").map_err(raw), Err(Some(30)));
+    assert_eq!(files.rename("g", "h").map_err(raw), Err(Some(30)));
+    let mut queue = disk.queue();
+    queue.submit(block_write(1, file, 0, 1));
+    disk.complete_all();
+    assert_eq!(queue.take().expect("it is told").result.map_err(raw), Err(Some(30)));
+    files.open_read("g").expect("reading is allowed");
+    disk.set_read_only(false);
+    files.write(file, 0, b"x").expect("there is room");
+}
+
+#[test]
 fn a_killed_process_leaves_the_page_cache() {
     let mut carried_out = BTreeSet::new();
     for seed in 0..20 {

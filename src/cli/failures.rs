@@ -1,0 +1,157 @@
+//! How the errors of the parts become exit codes and next steps.
+
+use std::path::Path;
+
+use super::{Exit, Failure};
+use crate::disk;
+use crate::net::{self, CertificateError};
+use crate::node::driver::{StartError, Stopped};
+use crate::node::run::RunError;
+use crate::superblock;
+use crate::wal;
+
+/// Why a node in `directory` did not start, or stopped.
+pub fn of_node(error: &RunError, directory: &Path) -> Failure {
+    let message = format!("{}: {error}", directory.display());
+    match error {
+        RunError::Disk(disk) => of_disk(disk, message),
+        RunError::Probe(disk::ProbeError::Refused { remedy, .. }) => {
+            Failure::new(Exit::IoUringRefused, message, *remedy)
+        }
+        RunError::Probe(disk::ProbeError::Disk(disk)) => of_disk(disk, message),
+        RunError::Start(start) => of_start(start, directory, message),
+        RunError::Network(network) => of_network(network, message),
+        RunError::Stopped(Stopped::Disk(disk)) if disk.is_no_space() => Failure::new(
+            Exit::DiskFailed,
+            message,
+            "a write was refused for lack of space after room was reserved (a copy-on-write or thin volume?): free \
+             space, then start the node again; it recovers by itself",
+        ),
+        RunError::Stopped(Stopped::Disk(_)) => Failure::new(
+            Exit::DiskFailed,
+            message,
+            "check the disk (kernel log, SMART); start the node again only if the cause is known: it recovers what is \
+             on the disk, and the others have the rest",
+        ),
+        RunError::Stopped(Stopped::Log(_)) => Failure::new(
+            Exit::Usage,
+            message,
+            "give every node the same `segment_bytes`, large enough for the largest record",
+        ),
+        RunError::Stopped(Stopped::Read(_)) => Failure::new(Exit::Corrupt, message, verify_step(directory)),
+    }
+}
+
+/// A certificate, key or list that cannot be used.
+pub fn of_certificate(error: &CertificateError) -> Failure {
+    Failure::new(
+        Exit::Certificate,
+        error.to_string(),
+        "check the paths and the names with `trilith cert show FILE`; `trilith cert` makes new ones",
+    )
+}
+
+fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
+    match error {
+        StartError::Superblock(superblock) => of_superblock(superblock, directory, message),
+        StartError::Log(log) => of_log(log, directory, message),
+        StartError::StaleSuperblock { .. } => Failure::new(
+            Exit::Corrupt,
+            message,
+            "this directory was put back from an older copy, or its superblock was: it must not vote. Keep it aside, and \
+             give the node a new directory",
+        ),
+        StartError::NoMembership => Failure::new(
+            Exit::WrongIdentity,
+            message,
+            "make the directory with `trilith init --initial` and the [[member]] list of the cluster",
+        ),
+    }
+}
+
+/// A superblock that cannot be worked with.
+pub fn of_superblock(error: &superblock::Error, directory: &Path, message: String) -> Failure {
+    use superblock::Error;
+    match error {
+        Error::NotFormatted => Failure::new(
+            Exit::WrongIdentity,
+            message,
+            "run `trilith init --config FILE --initial` once for a new node; if this node had data, its directory is \
+             not mounted or the path is wrong",
+        ),
+        Error::AlreadyFormatted => {
+            Failure::new(Exit::WrongIdentity, message, "nothing was changed; start it with `trilith node --config FILE`")
+        }
+        Error::Damaged { .. } => Failure::new(Exit::Corrupt, message, verify_step(directory)),
+        Error::NewerFormat { .. } => Failure::new(Exit::NewerFormat, message, "use the version that wrote it, or newer"),
+        Error::WrongCluster { .. } | Error::WrongNode { .. } => Failure::new(
+            Exit::WrongIdentity,
+            message,
+            "check `data_directory`, `node_id` and the certificate in the configuration; nothing was changed",
+        ),
+        Error::Disk(disk) => of_disk(disk, message),
+    }
+}
+
+/// A log that cannot be opened or read.
+pub fn of_log(error: &wal::Error, directory: &Path, message: String) -> Failure {
+    use wal::Error;
+    match error {
+        Error::Disk(disk) => of_disk(disk, message),
+        Error::Damaged(_) | Error::Missing { .. } => Failure::new(Exit::Corrupt, message, verify_step(directory)),
+        Error::WrongIdentity { .. } | Error::Exists { .. } => Failure::new(
+            Exit::WrongIdentity,
+            message,
+            "these files belong to another node or another life of it; put back what belongs here",
+        ),
+        Error::NewerFormat { .. } => Failure::new(Exit::NewerFormat, message, "use the version that wrote it, or newer"),
+        Error::Trimmed { first, .. } => Failure::new(Exit::Usage, message, format!("read from {first} on")),
+    }
+}
+
+/// An operation on a file that failed.
+pub fn of_disk(error: &disk::Error, message: String) -> Failure {
+    if error.is_locked() {
+        let next = "another process has this directory: stop it first (its end may take as long as its last write)";
+        return Failure::new(Exit::InUse, message, next);
+    }
+    if error.is_no_space() {
+        return Failure::new(Exit::NoSpace, message, "free space on this file system, or move the directory to a larger one");
+    }
+    match (error.kind(), error.operation) {
+        (std::io::ErrorKind::NotFound, disk::Operation::Open) => Failure::new(
+            Exit::WrongIdentity,
+            message,
+            "check the path and the mount; `trilith init` makes a node's directory, `trilith node` never does",
+        ),
+        (std::io::ErrorKind::PermissionDenied, _) => {
+            Failure::new(Exit::Other, message, "run as the owner of the directory, or give this user the right")
+        }
+        (_, disk::Operation::Write | disk::Operation::Flush | disk::Operation::Read) => Failure::new(
+            Exit::DiskFailed,
+            message,
+            "check the disk (kernel log, SMART) before starting again",
+        ),
+        _ => Failure::new(Exit::Other, message, "check the path, the file system and the rights of this user"),
+    }
+}
+
+fn of_network(error: &net::Error, message: String) -> Failure {
+    match error {
+        net::Error::Certificate(certificate) => of_certificate(certificate),
+        net::Error::Bind { .. } => Failure::new(
+            Exit::Usage,
+            message,
+            "choose another `listen` address, or stop what uses this one",
+        ),
+        _ => Failure::new(Exit::Unavailable, message, "check that the nodes can reach each other over UDP"),
+    }
+}
+
+fn verify_step(directory: &Path) -> String {
+    format!(
+        "nothing was cut and nothing was changed. See what is damaged with `trilith wal verify {}`; with healthy peers, \
+         give this node a new directory",
+        directory.display()
+    )
+}

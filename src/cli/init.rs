@@ -1,0 +1,68 @@
+//! `trilith init`: makes a node's directory, once.
+
+use std::path::PathBuf;
+
+use super::configuration::NodeConfiguration;
+use super::{Exit, Failure, failures, node, output};
+use crate::net::Identity;
+use crate::node::run;
+use crate::random::entropy;
+use crate::superblock::State;
+use crate::types::{Incarnation, Member, Membership};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The node's configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// A first member of a new cluster, together with all others in the [[member]] list
+    #[arg(long, required_unless_present = "join", conflicts_with = "join")]
+    initial: bool,
+    /// A later member of a cluster that exists
+    #[arg(long)]
+    join: bool,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let configuration = node::load(&arguments.config, None)?;
+    if arguments.join {
+        return Err(Failure::new(
+            Exit::Usage,
+            "this version cannot add a member to a running cluster yet",
+            "make all members at once, each with `trilith init --config FILE --initial`",
+        ));
+    }
+    let line = format(&configuration)?;
+    output::print(&line)
+}
+
+/// Makes the directory that a configuration names; gives what to tell the person.
+pub fn format(configuration: &NodeConfiguration) -> Result<String, Failure> {
+    let tls = &configuration.tls;
+    let identity = Identity::load(&tls.certificate, &tls.key, &tls.ca, tls.crl.as_deref())
+        .map_err(|error| failures::of_certificate(&error))?;
+    let cluster = identity.name().cluster;
+    let incarnation = Incarnation(entropy());
+    let membership = first_membership(configuration);
+    let state = State::new(cluster, configuration.node_id, incarnation, membership);
+    let directory = &configuration.data_directory;
+    let sync_mode = run::format(directory, state, configuration.segment_bytes)
+        .map_err(|error| failures::of_node(&error, directory))?;
+    Ok(format!(
+        "node {} of cluster {cluster}, incarnation {incarnation}, in {} (writes flush by {sync_mode})",
+        configuration.node_id,
+        directory.display()
+    ))
+}
+
+/// All first members, as voters. Their incarnations are not known yet: each draws its own.
+fn first_membership(configuration: &NodeConfiguration) -> Membership {
+    let mut members: Vec<Member> = configuration
+        .members
+        .iter()
+        .map(|member| Member { id: member.id, incarnation: Incarnation(0), address: member.address })
+        .collect();
+    members.sort_by_key(|member| member.id);
+    let voters = members.iter().map(|member| member.id).collect();
+    Membership { members, voters, ..Membership::default() }
+}

@@ -1,0 +1,110 @@
+//! `trilith node`: one member of a cluster, until it is told to stop.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::configuration::{self, NodeConfiguration, Override};
+use super::{Exit, Failure, failures, output};
+use crate::disk;
+use crate::net::Identity;
+use crate::node::run::{self, NodeOptions, Serving};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The node's configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Which way to the disk: auto, uring or blocking (over the file and TRILITH_IO)
+    #[arg(long, value_name = "WAY")]
+    io: Option<String>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let configuration = load(&arguments.config, arguments.io.as_deref())?;
+    start_log();
+    let options = options(&configuration)?;
+    let directory = options.directory.clone();
+    let id = options.id;
+    let ready = move |serving: &Serving| announce(id, serving);
+    run::run(options, stop_signal(), ready).map_err(|error| failures::of_node(&error, &directory))
+}
+
+/// A node's configuration: flags over environment over file over default.
+pub fn load(path: &std::path::Path, io: Option<&str>) -> Result<NodeConfiguration, Failure> {
+    let mut overrides = configuration::environment(std::env::vars())?;
+    overrides.extend(io.map(|io| Override::flag("io", io)));
+    Ok(NodeConfiguration::load(path, &overrides)?)
+}
+
+fn options(configuration: &NodeConfiguration) -> Result<NodeOptions, Failure> {
+    let tls = &configuration.tls;
+    let identity = Identity::load(&tls.certificate, &tls.key, &tls.ca, tls.crl.as_deref())
+        .map_err(|error| failures::of_certificate(&error))?;
+    let id = configuration.node_id;
+    match identity.node() {
+        Ok(found) if found == id => {}
+        Ok(found) => {
+            return Err(Failure::new(
+                Exit::Certificate,
+                format!("{} is for node {found}, and this is node {id}", tls.certificate.display()),
+                format!("give node {id} its own certificate: `trilith cert node --id {id}` makes one"),
+            ));
+        }
+        Err(error) => return Err(failures::of_certificate(&error)),
+    }
+    Ok(NodeOptions {
+        id,
+        directory: configuration.data_directory.clone(),
+        listen: configuration.listen,
+        advertise: configuration.advertise,
+        identity,
+        io: io_choice(configuration.io),
+        segment_bytes: configuration.segment_bytes,
+        heartbeat: configuration.heartbeat,
+        election: configuration.election_min..configuration.election_max,
+        fingerprint: configuration.fingerprint(),
+    })
+}
+
+fn io_choice(choice: configuration::IoChoice) -> disk::IoChoice {
+    match choice {
+        configuration::IoChoice::Auto => disk::IoChoice::Auto,
+        configuration::IoChoice::Uring => disk::IoChoice::Uring,
+        configuration::IoChoice::Blocking => disk::IoChoice::Blocking,
+    }
+}
+
+/// Events go to standard error, as much as TRILITH_LOG asks for.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TRILITH_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,quinn=warn,quinn_proto=warn,rustls=warn"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    if subscriber.try_init().is_err() {
+        eprintln!("events are logged elsewhere already");
+    }
+}
+
+fn announce(id: crate::types::NodeId, serving: &Serving) {
+    tracing::info!(io = %serving.io, sync = %serving.sync_mode, boot = serving.boot, "disk");
+    for finding in &serving.findings {
+        tracing::warn!("recovery: {finding}");
+    }
+    let line = format!("node {id} serves on {} (io {}, {})", serving.address, serving.io, serving.sync_mode);
+    if let Err(failure) = output::print(&line) {
+        tracing::warn!("{failure}");
+    }
+}
+
+/// Returns when the process is asked to end.
+pub(super) async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be received; only SIGKILL ends this process");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

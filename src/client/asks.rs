@@ -1,0 +1,132 @@
+//! Requests outside of sessions: reads, questions, changes to the cluster.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
+
+use super::error::Error;
+use crate::net::{Refusal, RequestBody, ResponseBody};
+
+/// One request with the one who waits for its answer.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub body: RequestBody,
+    pub deadline: Instant,
+    pub sender: oneshot::Sender<Result<ResponseBody, Error>>,
+    /// Bounds how many wait.
+    pub room: OwnedSemaphorePermit,
+}
+
+/// All that have no answer. Their number is bounded by those who hand them in.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    waiting: VecDeque<Ask>,
+    sent: BTreeMap<u64, Ask>,
+    /// None is due before this; `None` while there is none.
+    due: Option<Instant>,
+}
+
+/// What follows from a refusal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Answered {
+    /// Somebody was told.
+    Told,
+    /// It waits again.
+    Again(Refusal),
+    /// Nobody asked.
+    Unknown,
+}
+
+impl Asks {
+    pub fn push(&mut self, ask: Ask) {
+        self.due = Some(self.due.map_or(ask.deadline, |due| due.min(ask.deadline)));
+        self.waiting.push_back(ask);
+    }
+
+    /// The next one to send.
+    pub fn send(&mut self, request: u64) -> Option<RequestBody> {
+        let ask = self.waiting.pop_front()?;
+        let body = ask.body.clone();
+        self.sent.insert(request, ask);
+        Some(body)
+    }
+
+    pub fn answer(&mut self, request: u64, body: ResponseBody) -> Answered {
+        let Some(ask) = self.sent.remove(&request) else { return Answered::Unknown };
+        let told = match body {
+            ResponseBody::Refused(refusal) if may_pass(&refusal) => {
+                self.waiting.push_front(ask);
+                return Answered::Again(refusal);
+            }
+            ResponseBody::Refused(refusal) => Err(Error::from_refusal(&refusal)),
+            body => Ok(body),
+        };
+        tell(ask, told);
+        Answered::Told
+    }
+
+    /// The connection is lost. What changes nothing is asked again; of a change the outcome is unknown.
+    pub fn lost(&mut self) {
+        for (_, ask) in std::mem::take(&mut self.sent).into_iter().rev() {
+            match ask.body {
+                RequestBody::Change(_) => tell(ask, Err(Error::OutcomeUnknown)),
+                _ => self.waiting.push_front(ask),
+            }
+        }
+    }
+
+    pub fn expire(&mut self, now: Instant, reason: &Error) {
+        if self.due.is_none_or(|due| now < due) {
+            return;
+        }
+        let is_late = |ask: &Ask| ask.deadline <= now;
+        for ask in std::mem::take(&mut self.waiting) {
+            match is_late(&ask) {
+                true => tell(ask, Err(reason.clone())),
+                false => self.waiting.push_back(ask),
+            }
+        }
+        let late: Vec<u64> = self.sent.iter().filter(|(_, ask)| is_late(ask)).map(|(request, _)| *request).collect();
+        for request in late {
+            let ask = self.sent.remove(&request).expect("found above");
+            let error = match ask.body {
+                RequestBody::Change(_) => Error::OutcomeUnknown,
+                _ => Error::Unavailable { reason: "no answer came in time".to_owned() },
+            };
+            tell(ask, Err(error));
+        }
+        self.due = self.waiting.iter().chain(self.sent.values()).map(|ask| ask.deadline).min();
+    }
+
+    /// Tells all that wait to be sent that waiting cannot help.
+    pub fn refuse_waiting(&mut self, error: &Error) {
+        for ask in self.waiting.drain(..) {
+            tell(ask, Err(error.clone()));
+        }
+    }
+
+    /// When to look for those whose time has come.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub fn is_any_sent(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
+    pub fn is_any_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}
+
+/// Whether the same question may be answered a little later, or by another node.
+fn may_pass(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::NotLeader { .. } | Refusal::Busy | Refusal::Unavailable { .. })
+}
+
+fn tell(ask: Ask, told: Result<ResponseBody, Error>) {
+    // Whoever asked may not want to know any more.
+    let _ = ask.sender.send(told);
+    drop(ask.room);
+}

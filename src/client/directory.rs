@@ -1,0 +1,71 @@
+//! Which nodes there are, as far as this client knows.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::limits::MEMBERS_MAX;
+use crate::net::NodeStatus;
+use crate::types::NodeId;
+
+/// A handle; clones share what is known.
+#[derive(Clone, Debug)]
+pub(super) struct Directory {
+    shared: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// What the caller named, and what the last leader said of its members. At most twice [`MEMBERS_MAX`].
+    nodes: BTreeMap<NodeId, SocketAddr>,
+    leader: Option<(NodeId, SocketAddr)>,
+}
+
+impl Directory {
+    pub fn new(nodes: &[(NodeId, SocketAddr)]) -> Directory {
+        let nodes = nodes.iter().copied().collect();
+        Directory { shared: Arc::new(Mutex::new(Known { nodes, leader: None })) }
+    }
+
+    /// Takes a leader's word on who belongs to the cluster.
+    pub fn learn(&self, status: &NodeStatus, address: SocketAddr) {
+        let mut known = self.known();
+        for member in &status.membership.members {
+            if known.nodes.len() < 2 * MEMBERS_MAX || known.nodes.contains_key(&member.id) {
+                known.nodes.insert(member.id, member.address);
+            }
+        }
+        // Where it answered is where it can be reached.
+        known.nodes.insert(status.id, address);
+        known.leader = Some((status.id, address));
+    }
+
+    pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        self.known().nodes.get(&node).copied()
+    }
+
+    pub fn nodes(&self) -> Vec<(NodeId, SocketAddr)> {
+        self.known().nodes.iter().map(|(node, address)| (*node, *address)).collect()
+    }
+
+    pub fn leader(&self) -> Option<(NodeId, SocketAddr)> {
+        self.known().leader
+    }
+
+    /// All addresses, the likely leader's first.
+    pub fn addresses(&self, hint: Option<SocketAddr>) -> Vec<SocketAddr> {
+        let known = self.known();
+        let mut addresses: Vec<SocketAddr> = hint.into_iter().collect();
+        let rest = known.leader.iter().map(|(_, address)| address).chain(known.nodes.values());
+        for address in rest {
+            if !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+        addresses
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.shared.lock().expect("no holder of this lock can panic")
+    }
+}

@@ -1,0 +1,261 @@
+//! What callers hold.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::asks::Ask;
+use super::core::Core;
+use super::directory::Directory;
+use super::error::Error;
+use super::link::{Link, Message};
+use super::node::NodeClient;
+use super::records::{Appended, Batch, Outcomes};
+use super::tail::Tail;
+use super::{ASKS_MAX, QUEUE_BYTES_DEFAULT, REQUEST_BYTES, REQUEST_RECORDS_DEFAULT, wrong_answer};
+use crate::limits::{CLIENT_TIMEOUT_DEFAULT, ENTRY_OVERHEAD_BYTES, RECORD_BYTES_MAX, REQUEST_RECORDS_MAX};
+use crate::net::{Change, Consistency, Identity, NodeStatus, Records, RequestBody, ResponseBody};
+use crate::random::{Random, entropy};
+use crate::types::{Index, NodeId, Service};
+
+/// How to reach a cluster, and how long to wait for it.
+#[derive(Debug)]
+pub struct ClientOptions {
+    /// Nodes to begin with: one that answers is enough, it names the others.
+    pub nodes: Vec<(NodeId, SocketAddr)>,
+    pub identity: Identity,
+    /// How long a caller waits for an outcome at most.
+    pub timeout: Duration,
+    /// Records in one request, 1 to [`REQUEST_RECORDS_MAX`].
+    pub request_records_max: usize,
+    /// Bytes of records that may wait, with [`ENTRY_OVERHEAD_BYTES`] for each.
+    pub queue_bytes_max: usize,
+}
+
+/// A handle on a connection to a cluster; clones share it. The contract stands at the head of this module.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    messages: mpsc::UnboundedSender<Message>,
+    /// In bytes.
+    queue_room: Arc<Semaphore>,
+    queue_bytes_max: usize,
+    ask_room: Arc<Semaphore>,
+    identity: Arc<Identity>,
+    directory: Directory,
+    timeout: Duration,
+}
+
+impl ClientOptions {
+    /// The defaults: 5 seconds, 64 records in a request, 64 MiB in the queue.
+    pub fn new(nodes: Vec<(NodeId, SocketAddr)>, identity: Identity) -> ClientOptions {
+        ClientOptions {
+            nodes,
+            identity,
+            timeout: CLIENT_TIMEOUT_DEFAULT,
+            request_records_max: REQUEST_RECORDS_DEFAULT,
+            queue_bytes_max: QUEUE_BYTES_DEFAULT,
+        }
+    }
+}
+
+impl Client {
+    /// Finds the leader, within the options' time. Runs on the present tokio runtime.
+    pub async fn connect(options: ClientOptions) -> Result<Client, Error> {
+        let deadline = Instant::now() + options.timeout;
+        let client = Client::start(options)?;
+        let (sender, receiver) = oneshot::channel();
+        client.send(Message::Reach(sender))?;
+        match timeout_at(deadline, receiver).await {
+            Ok(reached) => reached.unwrap_or_else(|_| Err(ended()))?,
+            Err(_) => return Err(client.unreachable()),
+        }
+        Ok(client)
+    }
+
+    /// The same without waiting: the leader is looked for in the background. For those who need none, too.
+    pub fn start(options: ClientOptions) -> Result<Client, Error> {
+        let ClientOptions { nodes, identity, timeout, request_records_max, queue_bytes_max } = options;
+        if !(1..=REQUEST_RECORDS_MAX).contains(&request_records_max) {
+            return Err(Error::Options { found: request_records_max, max: REQUEST_RECORDS_MAX });
+        }
+        let (messages, receiver) = mpsc::unbounded_channel();
+        let (identity, directory) = (Arc::new(identity), Directory::new(&nodes));
+        let mut random = Random::seeded(entropy());
+        let core = Core::new(request_records_max, random.next_u64());
+        tokio::spawn(Link::new(core, receiver, identity.clone(), directory.clone(), random).run());
+        let queue_bytes_max = queue_bytes_max.min(u32::MAX as usize);
+        let queue_room = Arc::new(Semaphore::new(queue_bytes_max));
+        let ask_room = Arc::new(Semaphore::new(ASKS_MAX));
+        let shared = Shared { messages, queue_room, queue_bytes_max, ask_room, identity, directory, timeout };
+        Ok(Client { shared: Arc::new(shared) })
+    }
+
+    /// Appends one record, and gives its index once it is committed.
+    pub async fn append(&self, record: Bytes) -> Result<Index, Error> {
+        let indexes = self.append_batch(vec![record]).await?;
+        Ok(indexes[0])
+    }
+
+    /// Appends records in this order; other callers' may come between them. After an error some may be appended:
+    /// [`Client::append_many`] tells which.
+    pub async fn append_batch(&self, records: Vec<Bytes>) -> Result<Vec<Index>, Error> {
+        self.enqueue(records).await?.await.into_result()
+    }
+
+    /// As [`Client::append_batch`], with one result for each record.
+    pub async fn append_many(&self, records: Vec<Bytes>) -> Result<Vec<Result<Index, Error>>, Error> {
+        Ok(self.enqueue(records).await?.await.into_results())
+    }
+
+    /// Takes records into the queue as soon as there is room: for those who keep many in flight. The order of calls is
+    /// the order in the log.
+    pub async fn enqueue(&self, records: Vec<Bytes>) -> Result<Appended, Error> {
+        self.submit(Service::Append, records).await
+    }
+
+    /// The same without waiting: [`Error::Busy`] if there is no room.
+    pub fn try_enqueue(&self, records: Vec<Bytes>) -> Result<Appended, Error> {
+        let bytes = self.weigh(&records)?;
+        let room = self.shared.queue_room.clone().try_acquire_many_owned(bytes).map_err(|_| Error::Busy)?;
+        self.hand_in(Service::Append, records, Instant::now() + self.shared.timeout, room)
+    }
+
+    /// Records from `from` on, below `to`, as far as one answer holds them: read on at [`Records::next`].
+    pub async fn read(&self, from: Index, to: Option<Index>, consistency: Consistency) -> Result<Records, Error> {
+        let body = RequestBody::Read { from, to, bytes_max: REQUEST_BYTES, consistency };
+        match self.ask(body).await? {
+            ResponseBody::Records(records) => Ok(records),
+            other => Err(wrong_answer(other)),
+        }
+    }
+
+    /// Follows the log from an index on.
+    pub fn tail(&self, from: Index) -> Tail {
+        let Shared { identity, directory, timeout, .. } = &*self.shared;
+        Tail::new(identity.clone(), directory.clone(), from, *timeout)
+    }
+
+    /// A question to the state machine, in its own encoding.
+    pub async fn query(&self, query: Bytes, consistency: Consistency) -> Result<Bytes, Error> {
+        match self.ask(RequestBody::Query { query, consistency }).await? {
+            ResponseBody::Answer(answer) => Ok(answer),
+            other => Err(wrong_answer(other)),
+        }
+    }
+
+    /// A command for the state machine, in its own encoding: where it stands in the log, and the answer.
+    pub async fn command(&self, command: Bytes) -> Result<(Index, Bytes), Error> {
+        let outcomes = self.submit(Service::Machine, vec![command]).await?.await;
+        let answer = outcomes.answer.clone();
+        let indexes = outcomes.into_result()?;
+        Ok((indexes[0], answer))
+    }
+
+    /// A change to the cluster, which needs the admin role. Never sent twice.
+    pub async fn change(&self, change: Change) -> Result<Index, Error> {
+        match self.ask(RequestBody::Change(change)).await? {
+            ResponseBody::Changed { index } => Ok(index),
+            other => Err(wrong_answer(other)),
+        }
+    }
+
+    /// A connection to one node.
+    pub async fn node(&self, node: NodeId) -> Result<NodeClient, Error> {
+        let address = self.shared.directory.address(node).ok_or(Error::UnknownNode { node })?;
+        NodeClient::connect(&self.shared.identity, address, self.shared.timeout).await
+    }
+
+    /// What one node says of itself.
+    pub async fn status(&self, node: NodeId) -> Result<NodeStatus, Error> {
+        self.node(node).await?.status().await
+    }
+
+    /// What all known nodes say of themselves, asked at the same time; by rising id.
+    pub async fn statuses(&self) -> Vec<(NodeId, SocketAddr, Result<NodeStatus, Error>)> {
+        let ask = |(node, address): (NodeId, SocketAddr)| {
+            let client = self.clone();
+            (node, address, tokio::spawn(async move { client.status(node).await }))
+        };
+        let asked: Vec<_> = self.shared.directory.nodes().into_iter().map(ask).collect();
+        let mut statuses = Vec::with_capacity(asked.len());
+        for (node, address, status) in asked {
+            statuses.push((node, address, status.await.unwrap_or_else(|_| Err(ended()))));
+        }
+        statuses
+    }
+
+    /// Who led when this client last looked.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.shared.directory.leader().map(|(node, _)| node)
+    }
+
+    async fn submit(&self, service: Service, bodies: Vec<Bytes>) -> Result<Appended, Error> {
+        let deadline = Instant::now() + self.shared.timeout;
+        let bytes = self.weigh(&bodies)?;
+        let room = self.shared.queue_room.clone().acquire_many_owned(bytes);
+        let room = timeout_at(deadline, room).await.map_err(|_| Error::Busy)?;
+        self.hand_in(service, bodies, deadline, room.expect("the queue is never closed"))
+    }
+
+    fn hand_in(
+        &self,
+        service: Service,
+        bodies: Vec<Bytes>,
+        deadline: Instant,
+        room: tokio::sync::OwnedSemaphorePermit,
+    ) -> Result<Appended, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let appended = Appended::new(receiver, bodies.len());
+        if bodies.is_empty() {
+            // The receiver stands above.
+            let _ = sender.send(Outcomes::default());
+            return Ok(appended);
+        }
+        self.send(Message::Submit(Batch { service, bodies, deadline, sender, room }))?;
+        Ok(appended)
+    }
+
+    /// What records weigh in the queue; refused if one is too large, or all together are.
+    fn weigh(&self, bodies: &[Bytes]) -> Result<u32, Error> {
+        if let Some(large) = bodies.iter().find(|body| body.len() > RECORD_BYTES_MAX) {
+            return Err(Error::TooLarge { bytes: large.len(), max: RECORD_BYTES_MAX });
+        }
+        let bytes = bodies.iter().map(|body| body.len() + ENTRY_OVERHEAD_BYTES).sum();
+        let max = self.shared.queue_bytes_max;
+        if bytes > max { Err(Error::TooLarge { bytes, max }) } else { Ok(bytes as u32) }
+    }
+
+    async fn ask(&self, body: RequestBody) -> Result<ResponseBody, Error> {
+        let deadline = Instant::now() + self.shared.timeout;
+        let room = timeout_at(deadline, self.shared.ask_room.clone().acquire_owned()).await.map_err(|_| Error::Busy)?;
+        let (sender, receiver) = oneshot::channel();
+        let room = room.expect("the queue is never closed");
+        self.send(Message::Ask(Ask { body, deadline, sender, room }))?;
+        receiver.await.unwrap_or_else(|_| Err(Error::OutcomeUnknown))
+    }
+
+    fn send(&self, message: Message) -> Result<(), Error> {
+        self.shared.messages.send(message).map_err(|_| ended())
+    }
+
+    /// No leader was found in time: where it was looked for.
+    fn unreachable(&self) -> Error {
+        let nodes = self.shared.directory.nodes();
+        let all: Vec<String> = nodes.iter().map(|(node, address)| format!("node {node} at {address}")).collect();
+        let within = self.shared.timeout;
+        Error::Unavailable { reason: format!("no leader within {within:?} among {}", all.join(", ")) }
+    }
+}
+
+fn ended() -> Error {
+    Error::Unavailable { reason: "the runtime of this client has ended".to_owned() }
+}

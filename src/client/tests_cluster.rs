@@ -1,0 +1,236 @@
+//! The client against a cluster of toys: what it promises when nodes, answers and sessions are lost.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::tests::*;
+use super::*;
+use crate::limits::RECORD_BYTES_MAX;
+use crate::machine::command::KEY_BYTES_MAX;
+use crate::net::certificate::{Authority, Validity};
+use crate::net::{Consistency, Identity, Refusal, Role};
+use crate::random::Random;
+use crate::types::*;
+
+const SHORT: Duration = Duration::from_millis(400);
+
+#[tokio::test]
+async fn the_leader_is_found_by_way_of_a_node_that_does_not_lead() {
+    let toy = Toy::new(2).await;
+    toy.lead(2);
+    let client = Client::connect(toy.options(&[1])).await.unwrap();
+    assert_eq!(client.leader(), Some(NodeId(2)));
+    assert_eq!(client.append(record(1)).await.unwrap(), Index(2));
+    toy.lead(1);
+    assert_eq!(client.append(record(2)).await.unwrap(), Index(3));
+    assert_eq!(client.leader(), Some(NodeId(1)));
+    assert_eq!(toy.records(), [record(1), record(2)]);
+}
+
+#[tokio::test]
+async fn a_record_whose_answer_was_lost_keeps_its_number_and_is_in_the_log_once() {
+    let mut toy = Toy::new(2).await;
+    let client = toy.client().await;
+    toy.world().faults = [Fault::None, Fault::Crash].into();
+    assert_eq!(client.append(record(1)).await.unwrap(), Index(2));
+    let appended = client.enqueue(vec![record(2), record(3)]).await.unwrap();
+    eventually("crashed", || toy.is_stopped(1)).await;
+    toy.lead(2);
+    assert_eq!(appended.await.into_result().unwrap(), [Index(3), Index(4)]);
+    toy.start(1).await;
+    toy.lead(1);
+    assert_eq!(client.append(record(4)).await.unwrap(), Index(5));
+    assert_eq!(toy.records(), (1..=4).map(record).collect::<Vec<_>>());
+    assert_eq!(toy.world().sessions.len(), 1, "one session served it all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_in_flight_keep_their_order_whatever_is_refused() {
+    let toy = Toy::new(3).await;
+    let mut options = toy.options(&[1, 2, 3]);
+    options.timeout = Duration::from_secs(60);
+    let client = Client::connect(options).await.unwrap();
+    let mut random = Random::seeded(5);
+    let mut fault = || match random.below(8) {
+        0 => Fault::Refuse(Refusal::Busy),
+        1 => Fault::Refuse(Refusal::Unavailable { reason: "taking over".into() }),
+        2 => Fault::Unknown,
+        3 => Fault::Part(random.below(64) as usize),
+        4 => Fault::Refuse(Refusal::NoSpace),
+        _ => Fault::None,
+    };
+    toy.world().faults = (0..200).map(|_| fault()).collect();
+    let mut waiting = Vec::new();
+    for first in (0..10_000).step_by(10) {
+        waiting.push(client.enqueue((first..first + 10).map(record).collect()).await.unwrap());
+        if first % 2000 == 0 {
+            toy.lead(1 + u64::from(first / 2000) % 3);
+        }
+    }
+    let mut indexes = Vec::new();
+    for appended in waiting {
+        indexes.extend(appended.await.into_result().unwrap());
+    }
+    assert!(indexes.windows(2).all(|pair| pair[0] < pair[1]), "indexes rise in the order of the calls");
+    assert_eq!(toy.records(), (0..10_000).map(record).collect::<Vec<_>>(), "each once, in order");
+    let world = toy.world();
+    assert!(world.faults.is_empty(), "all faults were met");
+    assert_eq!(world.sessions.len(), 1);
+    assert!(world.submissions < 3000, "{} requests: records travel together", world.submissions);
+}
+
+#[tokio::test]
+async fn a_first_send_on_a_session_that_is_gone_registers_anew() {
+    let toy = Toy::new(1).await;
+    let client = toy.client().await;
+    client.append(record(1)).await.unwrap();
+    toy.world().sessions.clear();
+    client.append_batch(vec![record(2), record(3)]).await.unwrap();
+    assert_eq!(toy.records(), [record(1), record(2), record(3)]);
+    assert_eq!(toy.world().log.len(), 5, "two registrations");
+}
+
+#[tokio::test]
+async fn of_a_resend_on_a_session_that_is_gone_the_outcome_is_unknown() {
+    let toy = Toy::new(1).await;
+    let client = toy.client().await;
+    client.append(record(1)).await.unwrap();
+    toy.world().faults = [Fault::Unknown, Fault::Forget].into();
+    let told = client.append(record(2)).await;
+    assert!(matches!(told, Err(Error::OutcomeUnknown)), "{told:?}");
+    client.append(record(3)).await.unwrap();
+    assert_eq!(toy.records(), [record(1), record(2), record(3)]);
+}
+
+#[tokio::test]
+async fn what_was_never_sent_is_unavailable_and_what_was_is_unknown() {
+    let toy = Toy::new(1).await;
+    let mut options = toy.options(&[1]);
+    options.timeout = SHORT;
+    let client = Client::connect(options).await.unwrap();
+    client.append(record(1)).await.unwrap();
+    toy.world().faults = [Fault::Lose].into();
+    let told = client.append(record(2)).await;
+    assert!(matches!(told, Err(Error::OutcomeUnknown)), "{told:?}");
+    toy.lead(9);
+    let begun = Instant::now();
+    let told = client.append(record(3)).await;
+    assert!(matches!(told, Err(Error::Unavailable { .. })), "{told:?}");
+    let took = begun.elapsed();
+    assert!(took >= SHORT && took < SHORT * 3, "{took:?}");
+    let told = client.read(Index(1), None, Consistency::Linearizable).await;
+    assert!(matches!(told, Err(Error::Unavailable { .. })), "{told:?}");
+    toy.lead(1);
+    client.append(record(4)).await.unwrap();
+    assert_eq!(toy.records(), [record(1), record(2), record(4)], "what was unavailable does not come later");
+}
+
+#[tokio::test]
+async fn refusals_that_last_are_told_as_what_they_are() {
+    let toy = Toy::new(1).await;
+    let mut options = toy.options(&[1]);
+    options.timeout = SHORT;
+    let client = Client::connect(options).await.unwrap();
+    let refuse = |refusal: Refusal| toy.world().faults = vec![Fault::Refuse(refusal); 1000].into();
+    refuse(Refusal::NoSpace);
+    assert!(matches!(client.append(record(1)).await, Err(Error::NoSpace)));
+    refuse(Refusal::Busy);
+    assert!(matches!(client.append(record(2)).await, Err(Error::Busy)));
+    refuse(Refusal::Malformed);
+    assert!(matches!(client.append(record(3)).await, Err(Error::Refused(Refusal::Malformed))));
+    toy.world().faults.clear();
+    client.append(record(4)).await.unwrap();
+    assert_eq!(toy.records(), [record(4)]);
+    let large = Bytes::from(vec![0; RECORD_BYTES_MAX + 1]);
+    let told = client.append(large).await;
+    assert!(matches!(told, Err(Error::TooLarge { max: RECORD_BYTES_MAX, .. })), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_full_queue_makes_callers_wait() {
+    let toy = Toy::new(1).await;
+    let mut options = toy.options(&[1]);
+    options.queue_bytes_max = 10 * (64 + 4);
+    let client = Client::connect(options).await.unwrap();
+    toy.world().faults = vec![Fault::Refuse(Refusal::Busy); 8].into();
+    let first = client.try_enqueue((0..10).map(record).collect()).unwrap();
+    assert!(matches!(client.try_enqueue(vec![record(10)]), Err(Error::Busy)));
+    let second = client.enqueue(vec![record(10)]).await.unwrap();
+    // The room of the first was given back only when its outcomes were known.
+    assert_eq!(toy.records().len(), 10);
+    assert_eq!(first.await.into_result().unwrap().len(), 10);
+    second.await.into_result().unwrap();
+    let many = client.try_enqueue((0..11).map(record).collect());
+    assert!(matches!(many, Err(Error::TooLarge { .. })), "{many:?}");
+    assert_eq!(client.append_batch(Vec::new()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_silent_leader_is_left_for_one_of_a_later_term() {
+    let toy = Toy::new(2).await;
+    let client = toy.client().await;
+    client.append(record(1)).await.unwrap();
+    toy.world().silent.push(1);
+    toy.lead(2);
+    let begun = Instant::now();
+    client.append(record(2)).await.unwrap();
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(1500), "{took:?}: sooner than the connection is given up");
+    assert_eq!(toy.records(), [record(1), record(2)]);
+}
+
+#[tokio::test]
+async fn a_tail_goes_on_where_it_was() {
+    let mut toy = Toy::new(2).await;
+    let client = toy.client().await;
+    let mut tail = client.tail(Index(1));
+    let mut seen = Vec::new();
+    for round in 0..4 {
+        client.append_batch((round * 150..(round + 1) * 150).map(record).collect()).await.unwrap();
+        while seen.len() < 150 * (round as usize + 1) {
+            let records = tokio::time::timeout(Duration::from_secs(10), tail.next()).await.unwrap().unwrap();
+            seen.extend(records.records.into_iter().map(|(_, record)| record));
+        }
+        let (leads, next) = (1 + u64::from(round) % 2, 1 + u64::from(round + 1) % 2);
+        toy.stop(leads);
+        eventually("stopped", || toy.is_stopped(leads)).await;
+        toy.world().tails.retain(|tail| tail.0 != leads);
+        toy.lead(next);
+        toy.start(leads).await;
+    }
+    assert_eq!(seen, (0..600).map(record).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn reads_statuses_and_the_map_are_answered() {
+    let mut toy = Toy::new(3).await;
+    let client = toy.client().await;
+    client.append_batch(vec![record(1), record(2)]).await.unwrap();
+    let records = client.read(Index(1), None, Consistency::Linearizable).await.unwrap();
+    assert_eq!(records.records, [(Index(2), record(1)), (Index(3), record(2))]);
+    client.put(Bytes::from_static(b"key"), Bytes::from_static(b"value")).await.unwrap();
+    assert_eq!(client.get(Bytes::from_static(b"key"), Consistency::Stale).await.unwrap(), None);
+    let long = Bytes::from(vec![0; KEY_BYTES_MAX + 1]);
+    assert!(matches!(client.put(long, Bytes::new()).await, Err(Error::Machine(_))));
+    toy.stop(3);
+    eventually("stopped", || toy.is_stopped(3)).await;
+    let statuses = client.statuses().await;
+    let answers: Vec<_> = statuses.iter().map(|(node, _, status)| (node.0, status.is_ok())).collect();
+    assert_eq!(answers, [(1, true), (2, true), (3, false)]);
+    assert!(matches!(client.status(NodeId(9)).await, Err(Error::UnknownNode { .. })));
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_at_once_that_waiting_cannot_help() {
+    let toy = Toy::new(2).await;
+    let mut options = toy.options(&[1, 2]);
+    let stranger = Authority::create(ClusterId(7), Validity::days(1)).unwrap();
+    let issued = stranger.issue(&Role::Client("app".into()), Validity::days(1)).unwrap();
+    let authority = &toy.authority.pem().certificate;
+    options.identity = Identity::from_pem(&issued.certificate, &issued.key, authority, None).unwrap();
+    let begun = Instant::now();
+    let told = Client::connect(options).await;
+    assert!(matches!(told, Err(Error::NotTrusted(_))), "{told:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}

@@ -1,0 +1,217 @@
+//! Numbers, certainty and time, without a connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::error::Error;
+use super::records::{Appended, Batch};
+use crate::codec::decode_command;
+use crate::limits::{RECORD_BYTES_MAX, REQUEST_BYTES_MAX, SESSION_ANSWERS_MAX};
+use crate::net::{Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult};
+use crate::types::*;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+struct Desk {
+    core: Core,
+    now: Instant,
+    room: Arc<Semaphore>,
+}
+
+impl Desk {
+    /// With a session of id 1.
+    fn new() -> Desk {
+        let room = Arc::new(Semaphore::new(100_000));
+        Desk { core: Core::new(64, 1), now: Instant::now(), room }
+    }
+
+    fn submit(&mut self, bodies: Vec<Bytes>) -> Appended {
+        let (sender, receiver) = oneshot::channel();
+        let appended = Appended::new(receiver, bodies.len());
+        let room = self.room.clone().try_acquire_owned().unwrap();
+        let deadline = self.now + TIMEOUT;
+        self.core.submit(Batch { service: Service::Append, bodies, deadline, sender, room });
+        appended
+    }
+
+    fn request(&mut self) -> Option<(u64, Vec<Command>)> {
+        let Request { id, body } = self.core.next_request(self.now)?;
+        let RequestBody::Submit { commands } = body else { panic!("{body:?}") };
+        Some((id, commands.iter().map(|data| decode_command(&data.bytes).unwrap().0).collect()))
+    }
+
+    fn requests(&mut self) -> VecDeque<(u64, Vec<Command>)> {
+        std::iter::from_fn(|| self.request()).collect()
+    }
+
+    fn respond(&mut self, id: u64, results: Vec<SubmitResult>) {
+        let response = Response { id, body: ResponseBody::Submitted { results } };
+        self.core.on_response(response, self.now).unwrap();
+    }
+
+    /// The next request is a registration, and gets this session.
+    fn register(&mut self, session: u64) {
+        let (id, commands) = self.request().unwrap();
+        assert_eq!(commands[0].service, Service::Register);
+        self.respond(id, vec![SubmitResult::Run { first: Index(session), count: 1 }]);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.core.end_pause(self.now);
+        self.core.expire(self.now);
+    }
+}
+
+fn run(first: u64, count: u32) -> SubmitResult {
+    SubmitResult::Run { first: Index(first), count }
+}
+
+fn refused(refusal: Refusal) -> SubmitResult {
+    SubmitResult::Refused(refusal)
+}
+
+fn small(count: usize) -> Vec<Bytes> {
+    vec![Bytes::from_static(b"x"); count]
+}
+
+fn numbers(commands: &[Command]) -> Vec<u64> {
+    commands.iter().map(|command| command.number.0).collect()
+}
+
+#[tokio::test]
+async fn not_more_numbers_are_unanswered_than_a_leader_keeps() {
+    let mut desk = Desk::new();
+    let _appended = desk.submit(small(SESSION_ANSWERS_MAX + 500));
+    desk.register(1);
+    let requests = desk.requests();
+    let sent: Vec<u64> = requests.iter().flat_map(|(_, commands)| numbers(commands)).collect();
+    assert_eq!(sent, (1..=SESSION_ANSWERS_MAX as u64).collect::<Vec<_>>());
+    assert!(requests.iter().all(|(_, commands)| commands.len() == 64));
+    desk.respond(requests[1].0, vec![run(100, 64)]);
+    assert_eq!(desk.request(), None, "the lowest is unanswered still");
+    desk.respond(requests[0].0, vec![run(36, 64)]);
+    let more = desk.requests();
+    assert_eq!(numbers(&more[0].1)[0], SESSION_ANSWERS_MAX as u64 + 1);
+    assert_eq!(more.iter().map(|(_, commands)| commands.len()).sum::<usize>(), 128);
+    assert!(more[0].1.iter().all(|command| command.lowest_unanswered.0 == 129));
+}
+
+#[tokio::test]
+async fn a_request_stays_below_its_bound_in_bytes() {
+    let mut desk = Desk::new();
+    let _appended = desk.submit(vec![Bytes::from(vec![0; RECORD_BYTES_MAX]); 5]);
+    desk.register(1);
+    let sizes: Vec<usize> = desk.requests().iter().map(|(_, commands)| commands.len()).collect();
+    assert_eq!(sizes, [REQUEST_BYTES_MAX / RECORD_BYTES_MAX - 1, 2]);
+}
+
+#[tokio::test]
+async fn after_a_loss_everything_is_sent_again_in_order_under_the_same_numbers() {
+    let mut desk = Desk::new();
+    let appended = desk.submit(small(100));
+    desk.register(1);
+    let (first, _) = desk.request().unwrap();
+    desk.respond(
+        first,
+        vec![run(2, 10), refused(Refusal::Busy)]
+            .into_iter()
+            .chain(vec![refused(Refusal::Gap { expected: 11 }); 53])
+            .collect(),
+    );
+    assert_eq!(desk.request(), None, "a busy leader gets a rest");
+    desk.pass(Duration::from_secs(1));
+    assert_eq!(numbers(&desk.request().unwrap().1), (11..=74).collect::<Vec<_>>());
+    desk.core.on_lost(None);
+    let again = desk.requests();
+    let all: Vec<u64> = again.iter().flat_map(|(_, commands)| numbers(commands)).collect();
+    assert_eq!(all, (11..=100).collect::<Vec<_>>());
+    desk.respond(again[0].0, vec![run(20, 64)]);
+    desk.respond(again[1].0, vec![run(90, 26)]);
+    let indexes: Vec<u64> = appended.await.into_result().unwrap().iter().map(|index| index.0).collect();
+    assert_eq!(indexes, (2..12).chain(20..84).chain(90..116).collect::<Vec<u64>>());
+    assert!(desk.core.is_idle());
+}
+
+#[tokio::test]
+async fn a_number_that_is_given_up_sends_those_behind_it_into_another_session() {
+    let mut desk = Desk::new();
+    let late = desk.submit(small(1));
+    desk.register(1);
+    let (late_id, _) = desk.request().unwrap();
+    desk.pass(TIMEOUT / 2);
+    let behind = desk.submit(small(2));
+    let (behind_id, commands) = desk.request().unwrap();
+    assert_eq!(numbers(&commands), [2, 3]);
+    desk.respond(late_id, vec![refused(Refusal::NoSpace)]);
+    desk.pass(TIMEOUT / 2);
+    let outcome = late.await.into_result();
+    assert!(matches!(outcome, Err(Error::NoSpace)), "{outcome:?}");
+    desk.register(50);
+    let (id, commands) = desk.request().unwrap();
+    assert_eq!(numbers(&commands), [1, 2]);
+    assert!(commands.iter().all(|command| command.session == SessionId(50)));
+    // The answer to the old copies says nothing about the new ones.
+    desk.respond(behind_id, vec![refused(Refusal::Gap { expected: 1 }), refused(Refusal::Gap { expected: 1 })]);
+    assert_eq!(desk.request(), None);
+    desk.respond(id, vec![run(51, 2)]);
+    assert_eq!(behind.await.into_result().unwrap(), [Index(51), Index(52)]);
+}
+
+#[tokio::test]
+async fn a_number_of_unknown_outcome_is_sent_again_only_for_those_behind_it() {
+    let mut desk = Desk::new();
+    let first = desk.submit(small(1));
+    desk.register(1);
+    desk.request().unwrap();
+    desk.pass(TIMEOUT / 2);
+    let second = desk.submit(small(1));
+    desk.request().unwrap();
+    desk.core.on_lost(None);
+    desk.pass(TIMEOUT / 2);
+    assert!(matches!(first.await.into_result(), Err(Error::OutcomeUnknown)));
+    let third = desk.submit(small(1));
+    assert_eq!(numbers(&desk.request().unwrap().1), [1, 2], "no new record enters the session");
+    desk.core.on_lost(None);
+    desk.pass(TIMEOUT / 2);
+    assert!(matches!(second.await.into_result(), Err(Error::OutcomeUnknown)));
+    desk.register(9);
+    let (id, commands) = desk.request().unwrap();
+    assert_eq!((numbers(&commands), commands[0].session), (vec![1], SessionId(9)));
+    desk.respond(id, vec![run(10, 1)]);
+    assert_eq!(third.await.into_result().unwrap(), [Index(10)]);
+}
+
+#[tokio::test]
+async fn a_session_that_is_gone_takes_along_only_what_was_sent_before() {
+    let mut desk = Desk::new();
+    let resent = desk.submit(small(1));
+    desk.register(1);
+    desk.request().unwrap();
+    desk.core.on_lost(None);
+    let fresh = desk.submit(small(1));
+    let (id, commands) = desk.request().unwrap();
+    assert_eq!(numbers(&commands), [1, 2]);
+    desk.respond(id, vec![refused(Refusal::SessionGone), refused(Refusal::SessionGone)]);
+    assert!(matches!(resent.await.into_result(), Err(Error::OutcomeUnknown)));
+    desk.register(7);
+    let (id, _) = desk.request().unwrap();
+    desk.respond(id, vec![run(8, 1)]);
+    assert_eq!(fresh.await.into_result().unwrap(), [Index(8)]);
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_no_sense_is_refused() {
+    let mut desk = Desk::new();
+    let _appended = desk.submit(small(2));
+    desk.register(1);
+    let (id, _) = desk.request().unwrap();
+    let response = |results| Response { id, body: ResponseBody::Submitted { results } };
+    assert!(desk.core.on_response(response(vec![run(2, 3)]), desk.now).is_err());
+}

@@ -1,0 +1,474 @@
+//! The threads, timers and sockets around a [`Driver`]: what makes it a running node.
+//!
+//! ```text
+//!   core thread (one runtime)                         other threads
+//!   ─────────────────────────                         ─────────────
+//!   QUIC tasks ─▶ Inbox ─┐                            "prepare": zero-fills segments ahead of use
+//!   disk completions ────┼─▶ Driver ─▶ effects        "read": entries from the log, for followers, readers, replay
+//!   ticks ───────────────┘      ▲                       │
+//!                               └─── results, a wake ◀──┘
+//! ```
+//!
+//! QUIC and the core share one thread: what arrives is drained whole, handed to the driver, and its effects are carried
+//! out at once. Between two turns the runtime runs every task that is ready, so that packets which arrived meanwhile
+//! are one batch. A write is handed to the kernel when it is submitted (see [`crate::disk`]), whether or not the thread
+//! ever parks.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+
+use super::driver::{About, Driver, Effect, Input, Options, ReadNumber, StartError, Started, Stopped};
+use crate::disk::{
+    self, Backend, BlockingQueue, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime,
+    SyncMode, UringQueue, Write,
+};
+use crate::limits::{
+    APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, TAIL_CACHE_BYTES_MAX, TICK,
+    UNCOMMITTED_BYTES_MAX, WRITES_IN_FLIGHT_DEFAULT,
+};
+use crate::machine::{Map, StateMachine};
+use crate::net::{self, Arrival, Endpoint, Facts, Identity, Inbox, Peers, Replies, Settings, TailState};
+use crate::raft::{Event, Limits};
+use crate::random::entropy;
+use crate::superblock;
+use crate::types::{Membership, NodeId};
+use crate::wal::{self, Prepare, ReadPlan};
+
+/// Ticks that are made up for at once after the thread was kept from running.
+const TICKS_BEHIND_MAX: u32 = 10;
+/// Ticks of quiet before a covering frame: one heartbeat interval.
+const QUIET_TICKS: u32 = 5;
+
+/// What a node is started with. Checked by whoever makes it.
+#[derive(Debug)]
+pub struct NodeOptions {
+    pub id: NodeId,
+    pub directory: PathBuf,
+    pub listen: SocketAddr,
+    /// Where the others and clients find it.
+    pub advertise: SocketAddr,
+    pub identity: Identity,
+    pub io: IoChoice,
+    pub segment_bytes: u64,
+    pub heartbeat: Duration,
+    pub election: Range<Duration>,
+    /// Of what must agree across the cluster.
+    pub fingerprint: u64,
+}
+
+/// Why a node does not start, or why it stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Network(#[from] net::Error),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// What a node says once it serves.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    pub address: SocketAddr,
+    pub io: String,
+    pub sync_mode: SyncMode,
+    pub boot: u64,
+    /// What recovery noted, a line each.
+    pub findings: Vec<String>,
+}
+
+/// Runs a node until `shutdown` comes or the disk fails. `ready` is called once it serves.
+pub fn run(
+    options: NodeOptions,
+    shutdown: impl Future<Output = ()>,
+    ready: impl FnOnce(&Serving),
+) -> Result<(), RunError> {
+    let directory = Directory::open(&options.directory)?;
+    // Before anything is written: another node's directory stays as it is.
+    let found = superblock::inspect(&directory).map_err(StartError::from)?;
+    found.state.check(Some(options.identity.name().cluster), options.id).map_err(StartError::from)?;
+    let probed = disk::probe(&directory, options.io)?;
+    let sync_mode = sync_mode(found.state.sync_mode);
+    let runtime = Runtime::new(probed.backend)?;
+    runtime.block_on(serve(options, directory, probed, sync_mode, shutdown, ready))
+}
+
+/// How the superblock numbers the ways to flush; 0 is "not measured".
+pub fn sync_mode_number(mode: SyncMode) -> u8 {
+    match mode {
+        SyncMode::Dsync => 1,
+        SyncMode::Fdatasync => 2,
+    }
+}
+
+fn sync_mode(number: u8) -> SyncMode {
+    if number == sync_mode_number(SyncMode::Fdatasync) { SyncMode::Fdatasync } else { SyncMode::Dsync }
+}
+
+async fn serve(
+    options: NodeOptions,
+    directory: Directory,
+    probed: Probed,
+    sync_mode: SyncMode,
+    shutdown: impl Future<Output = ()>,
+    ready: impl FnOnce(&Serving),
+) -> Result<(), RunError> {
+    let io = format!("{} ({})", probed.backend, probed.reason);
+    let about = About {
+        address: options.advertise,
+        pid: std::process::id(),
+        io: probed.backend.to_string(),
+        sync_mode: sync_mode.to_string(),
+    };
+    let started: Started<Map> =
+        Driver::start(&directory, driver_options(&options, about), Map::new(), wall_clock_milliseconds())?;
+    let facts = Facts {
+        incarnation: started.identity.incarnation,
+        boot: started.boot,
+        fingerprint: options.fingerprint,
+        seed: entropy(),
+    };
+    let endpoint = Endpoint::bind(&options.identity, options.listen, facts, Settings::default())?;
+    let serving = Serving {
+        address: endpoint.local_address(),
+        io,
+        sync_mode,
+        boot: started.boot,
+        findings: started.recovery.findings.iter().map(ToString::to_string).collect(),
+    };
+    let mut node = Node::new(started.driver, directory, probed.backend, sync_mode, &endpoint)?;
+    ready(&serving);
+    let outcome = node.run(shutdown).await;
+    endpoint.close().await;
+    outcome
+}
+
+fn driver_options(options: &NodeOptions, about: About) -> Options {
+    let ticks = |duration: Duration| u32::try_from(duration.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX).max(1);
+    Options {
+        cluster: Some(options.identity.name().cluster),
+        node: options.id,
+        segment_bytes: options.segment_bytes,
+        writes_in_flight: WRITES_IN_FLIGHT_DEFAULT,
+        quiet_ticks: QUIET_TICKS,
+        heartbeat_ticks: ticks(options.heartbeat),
+        election_ticks: ticks(options.election.start)..ticks(options.election.end),
+        limits: Limits {
+            window_bytes: FOLLOWER_WINDOW_BYTES,
+            window_messages: FOLLOWER_WINDOW_MESSAGES,
+            append_bytes_max: APPEND_BYTES_MAX,
+            append_entries_max: APPEND_ENTRIES_MAX,
+            uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
+            cache_bytes_max: TAIL_CACHE_BYTES_MAX,
+        },
+        seed: entropy(),
+        about,
+    }
+}
+
+/// The wall clock, for what is only written down.
+fn wall_clock_milliseconds() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A driver with everything around it.
+struct Node<M> {
+    driver: Driver<M>,
+    queue: AnyQueue,
+    inbox: Inbox,
+    peers: Peers,
+    replies: Replies,
+    /// Work for the other threads, and what came of it.
+    preparer: Worker<Prepare>,
+    reader: Worker<(ReadNumber, ReadPlan)>,
+    results: Receiver<Input>,
+    /// Something other than the network has news.
+    woken: Arc<Notify>,
+    membership: Membership,
+    effects: Vec<Effect>,
+    arrivals: Vec<Arrival>,
+}
+
+enum AnyQueue {
+    Uring(UringQueue),
+    Blocking(BlockingQueue),
+}
+
+impl AnyQueue {
+    fn new(
+        directory: &Directory,
+        backend: Backend,
+        sync_mode: SyncMode,
+        woken: &Arc<Notify>,
+    ) -> Result<AnyQueue, disk::Error> {
+        let woken = woken.clone();
+        let wake = Box::new(move || woken.notify_one());
+        Ok(match backend {
+            Backend::Uring => AnyQueue::Uring(UringQueue::new(directory.clone(), sync_mode, wake)),
+            Backend::Blocking => AnyQueue::Blocking(BlockingQueue::new(directory.clone(), sync_mode, wake)?),
+        })
+    }
+
+    fn submit(&mut self, write: Write) {
+        match self {
+            AnyQueue::Uring(queue) => queue.submit(write),
+            AnyQueue::Blocking(queue) => queue.submit(write),
+        }
+    }
+
+    fn take(&mut self) -> Option<Completion> {
+        match self {
+            AnyQueue::Uring(queue) => queue.take(),
+            AnyQueue::Blocking(queue) => queue.take(),
+        }
+    }
+}
+
+impl<M: StateMachine> Node<M> {
+    fn new(
+        driver: Driver<M>,
+        directory: Directory,
+        backend: Backend,
+        sync_mode: SyncMode,
+        endpoint: &Endpoint,
+    ) -> Result<Node<M>, RunError> {
+        let woken = Arc::new(Notify::new());
+        let (sender, results) = channel();
+        let queue = AnyQueue::new(&directory, backend, sync_mode, &woken)?;
+        let files = directory.clone();
+        let preparer = Worker::start("prepare", &sender, &woken, move |order: Prepare| Input::Prepared {
+            number: order.header.number,
+            result: wal::prepare(&files, &order),
+        })?;
+        let reader = Worker::start("read", &sender, &woken, move |(read, plan): (ReadNumber, ReadPlan)| {
+            Input::ReadDone { read, result: plan.run(&directory) }
+        })?;
+        let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
+        let membership = driver.replica().membership().clone();
+        peers.set_members(membership.members.iter().map(|member| (member.id, member.address)));
+        Ok(Node {
+            driver,
+            queue,
+            inbox,
+            peers,
+            replies,
+            preparer,
+            reader,
+            results,
+            woken,
+            membership,
+            effects: Vec::new(),
+            arrivals: Vec::new(),
+        })
+    }
+
+    async fn run(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        tokio::pin!(shutdown);
+        let mut next_tick = Instant::now() + TICK;
+        loop {
+            self.gather();
+            self.tick(&mut next_tick);
+            let has_more = self.turn()?;
+            if has_more {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return self.finish().await,
+                () = self.woken.notified() => {}
+                () = self.inbox.ready() => {}
+                () = tokio::time::sleep_until(next_tick.into()) => {}
+            }
+            // Whoever is ready runs first: what they bring joins this batch.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Hands the driver everything that has arrived.
+    fn gather(&mut self) {
+        while let Some(completion) = self.queue.take() {
+            self.driver.handle(Input::Written(completion));
+        }
+        while let Ok(input) = self.results.try_recv() {
+            self.driver.handle(input);
+        }
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        self.inbox.drain(&mut arrivals);
+        for arrival in arrivals.drain(..) {
+            self.arrived(arrival);
+        }
+        self.arrivals = arrivals;
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Peer { message, .. } => self.driver.handle(Input::Peer(message)),
+            Arrival::Client { client, request } => self.driver.handle(Input::Client { client, request }),
+            Arrival::TailOpened { tail, from } => self.driver.handle(Input::TailOpened { tail, from }),
+            Arrival::TailReady { tail } => self.driver.handle(Input::TailReady { tail }),
+            Arrival::TailClosed { tail } => self.driver.handle(Input::TailClosed { tail }),
+            Arrival::PeerUp { hello } => tracing::info!(node = %hello.node, boot = hello.boot, "peer up"),
+            Arrival::PeerDown { node } => tracing::info!(%node, "peer down"),
+            // What was asked is answered all the same; the answer finds nobody.
+            Arrival::ClientGone { .. } => {}
+        }
+    }
+
+    fn tick(&mut self, next_tick: &mut Instant) {
+        let now = Instant::now();
+        let mut behind = 0;
+        while *next_tick <= now {
+            *next_tick += TICK;
+            behind += 1;
+            if behind <= TICKS_BEHIND_MAX {
+                self.driver.handle(Input::Tick { wall_clock_milliseconds: wall_clock_milliseconds() });
+            }
+        }
+        if behind > 0 {
+            self.follow_membership();
+        }
+    }
+
+    fn follow_membership(&mut self) {
+        let membership = self.driver.replica().membership();
+        if *membership != self.membership {
+            self.membership = membership.clone();
+            self.peers.set_members(membership.members.iter().map(|member| (member.id, member.address)));
+        }
+    }
+
+    /// Takes the driver's effects and carries them out; tells whether there is more to do at once.
+    fn turn(&mut self) -> Result<bool, Stopped> {
+        let mut effects = std::mem::take(&mut self.effects);
+        let has_more = self.driver.take_effects(&mut effects)?;
+        let mut tails_have_room = false;
+        for effect in effects.drain(..) {
+            tails_have_room |= self.carry_out(effect);
+        }
+        self.effects = effects;
+        Ok(has_more || tails_have_room)
+    }
+
+    /// Tells whether the driver has news at once.
+    fn carry_out(&mut self, effect: Effect) -> bool {
+        match effect {
+            Effect::Write(write) => self.queue.submit(write),
+            Effect::Prepare(order) => self.preparer.order(order),
+            Effect::ReadLog { read, plan } => self.reader.order((read, plan)),
+            Effect::Send(message) => self.peers.send(&message),
+            Effect::Reply { client, response } => self.replies.reply(client, &response),
+            Effect::Tail { tail, records } => match self.replies.tail(tail, records) {
+                TailState::Room => {
+                    self.driver.handle(Input::TailReady { tail });
+                    return true;
+                }
+                TailState::Full => {}
+                TailState::Gone => self.driver.handle(Input::TailClosed { tail }),
+            },
+            Effect::EndTail { tail, refusal } => self.replies.end_tail(tail, Some(refusal)),
+            Effect::Event(event) => report(&event),
+        }
+        false
+    }
+
+    /// A clean end: what is on its way to the disk gets there, with proof.
+    async fn finish(&mut self) -> Result<(), RunError> {
+        self.driver.cover();
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < deadline {
+            while let Some(completion) = self.queue.take() {
+                self.driver.handle(Input::Written(completion));
+            }
+            while let Ok(input) = self.results.try_recv() {
+                self.driver.handle(input);
+            }
+            self.turn()?;
+            if self.driver.is_idle() {
+                break;
+            }
+            tokio::select! {
+                () = self.woken.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn report(event: &Event) {
+    match event {
+        Event::RoleChanged { role, term } => tracing::info!(?role, %term, "role changed"),
+        Event::LeaderChanged { leader, term } => tracing::info!(?leader, %term, "leader changed"),
+        Event::QuorumLost { term } => tracing::warn!(%term, "no majority was heard: stepped down"),
+        Event::Replaced { from } => tracing::info!(%from, "entries that were never committed were replaced"),
+        Event::SnapshotNeeded { peer } => tracing::warn!(node = %peer, "lacks entries that the log has no more"),
+    }
+}
+
+/// A thread that does one kind of work in order. What is ordered is bounded by the driver.
+struct Worker<T> {
+    orders: Option<Sender<T>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    fn start(
+        name: &str,
+        results: &Sender<Input>,
+        woken: &Arc<Notify>,
+        mut work: impl FnMut(T) -> Input + Send + 'static,
+    ) -> Result<Worker<T>, disk::Error> {
+        let (orders, ordered) = channel::<T>();
+        let (results, woken) = (results.clone(), woken.clone());
+        let body = move || {
+            for order in ordered {
+                if results.send(work(order)).is_err() {
+                    return;
+                }
+                woken.notify_one();
+            }
+        };
+        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+        let thread = spawned.map_err(|error| disk::Error::new(disk::Operation::SetUp, name, error))?;
+        Ok(Worker { orders: Some(orders), thread: Some(thread) })
+    }
+
+    fn order(&mut self, order: T) {
+        let sent = self.orders.as_ref().map(|orders| orders.send(order));
+        assert!(matches!(sent, Some(Ok(()))), "the worker lives as long as the node, unless it panicked");
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a worker thread panicked");
+        }
+    }
+}
+
+/// Makes a node's directory for a first member: measures the disk, formats log and superblock.
+pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64) -> Result<SyncMode, RunError> {
+    let directory = Directory::create(path)?;
+    let sync_mode = disk::measure_flush(&directory)?.faster();
+    state.sync_mode = sync_mode_number(sync_mode);
+    super::driver::format(&directory, &state, segment_bytes, entropy(), wall_clock_milliseconds())?;
+    Ok(sync_mode)
+}
