@@ -116,6 +116,10 @@ pub trait Files {
     /// Bytes that can still be written before the disk is full.
     fn free_bytes(&self) -> Result<u64, Error>;
 
+    /// Whether reads go past the page cache and so tell what the disk holds. Where they do not, what was read may be
+    /// in memory alone: the kernel takes a page for clean after a flush that failed.
+    fn reads_past_cache(&self) -> bool;
+
     /// Closes a file. Writes in flight to it must have completed.
     fn close(&self, file: FileId);
 }

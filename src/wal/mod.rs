@@ -25,7 +25,8 @@
 //!
 //! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `segment`. Writing:
 //! `log`, `rotation`. Reading: `locator`, `reader`, `scan`. Recovery: `recovery` is the table by which faults are
-//! judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts on it.
+//! judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may
+//! tell what is in memory alone.
 
 mod analysis;
 mod body;
@@ -39,10 +40,13 @@ mod reader;
 mod record;
 mod recovery;
 mod resume;
+mod rewrite;
 mod rotation;
 mod scan;
 mod sections;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use analysis::{Analysis, ChainSegment, Source};
