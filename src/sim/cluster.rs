@@ -360,7 +360,7 @@ impl Simulation {
             }
             Effect::Send(message) => self.send(node, process, &message)?,
             Effect::Reply { client, response } => self.reply(client.0 as usize, &response),
-            Effect::Tail { .. } => {}
+            Effect::Tail { .. } | Effect::EndTail { .. } => {}
             Effect::Event(event) => self.on_event(node, &event),
         }
         Ok(())
