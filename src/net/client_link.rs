@@ -16,7 +16,7 @@ use super::inbox::{Arrival, ClientKey, Share, TailKey};
 use super::name::Role;
 use super::outbox::Outbox;
 use super::settings;
-use super::stream::{FrameReader, StreamError, write_all};
+use super::stream::{FrameReader, StreamError, within, write_all};
 
 /// A client's first frame, and the only one on a tail's stream, is short.
 const FIRST_FRAME_BYTES_MAX: usize = 64;
@@ -24,14 +24,14 @@ const FIRST_FRAME_BYTES_MAX: usize = 64;
 /// Serves a client until it goes, or gives a reason to be closed.
 pub(super) async fn serve(context: Arc<Context>, connection: Connection, role: Role) {
     let _registered = context.open.add(&connection);
-    let ended = match accept_requests(&context, &connection).await {
+    let accepted = within(2 * context.settings.first_frame_timeout, accept_requests(&context, &connection)).await;
+    match accepted {
         Ok((send, requests)) => {
             settings::widen_for_client(&connection, context.replies.clients() + 1);
-            run(&context, &connection, &role, send, requests).await
+            run(&context, &connection, &role, send, requests).await;
         }
-        Err(ended) => ended,
-    };
-    context.close(&connection, &ended);
+        Err(ended) => context.close(&connection, &ended),
+    }
 }
 
 /// The stream for requests, after the greeting.
@@ -64,17 +64,20 @@ async fn run(
     role: &Role,
     mut send: SendStream,
     mut requests: FrameReader,
-) -> StreamError {
+) {
     context.counters.clients_up.add();
     let (key, outbox) = context.replies.add_client(connection);
+    let mut tails = JoinSet::new();
     let ended = tokio::select! {
         ended = read_requests(context, key, role, &mut requests) => ended,
         ended = write_all(&outbox, &mut send) => ended.err().unwrap_or(StreamError::Ended),
-        ended = accept_tails(context, connection) => ended,
+        ended = accept_tails(context, connection, &mut tails) => ended,
     };
+    context.close(connection, &ended);
     context.replies.remove_client(key);
+    // The tails' streams have ended with the connection: each task tells the core so, and is done.
+    while tails.join_next().await.is_some() {}
     context.inbox.push_one(Share::Client, Arrival::ClientGone { client: key }).await;
-    ended
 }
 
 /// Moves requests into the inbox, all of one read at once.
@@ -114,9 +117,7 @@ fn take_requests(
     Ok(bytes)
 }
 
-/// Serves the tails of one client; all end with it.
-async fn accept_tails(context: &Arc<Context>, connection: &Connection) -> StreamError {
-    let mut tails = JoinSet::new();
+async fn accept_tails(context: &Arc<Context>, connection: &Connection, tails: &mut JoinSet<()>) -> StreamError {
     loop {
         tokio::select! {
             accepted = connection.accept_bi() => match accepted {
@@ -150,18 +151,6 @@ async fn tail_request(context: &Context, reader: &mut FrameReader) -> Result<Tai
     }
 }
 
-/// Tells the core that a tail is gone also when its task is dropped with the connection.
-struct OpenTail<'a> {
-    context: &'a Context,
-    key: TailKey,
-}
-
-impl Drop for OpenTail<'_> {
-    fn drop(&mut self) {
-        self.context.replies.remove_tail(self.key);
-    }
-}
-
 async fn run_tail(
     context: &Context,
     request: TailRequest,
@@ -169,14 +158,13 @@ async fn run_tail(
     reader: &mut FrameReader,
 ) -> StreamError {
     let (key, outbox) = context.replies.add_tail();
-    let open = OpenTail { context, key };
     context.inbox.push_one(Share::Client, Arrival::TailOpened { tail: key, from: request.from }).await;
     let ended = tokio::select! {
         ended = write_tail(context, key, &outbox, send) => ended.err().unwrap_or(StreamError::Ended),
         // Nothing more is to come but the end of the stream.
         ended = reader.fill() => ended.err().unwrap_or(StreamError::Refused(CloseReason::Malformed)),
     };
-    drop(open);
+    context.replies.remove_tail(key);
     context.inbox.push_one(Share::Client, Arrival::TailClosed { tail: key }).await;
     ended
 }

@@ -213,12 +213,12 @@ async fn shake_hands(context: &Context, incoming: Incoming) -> Option<(Connectio
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             context.counters.handshakes_failed.add();
-            tracing::warn!(%address, "handshake failed: {error}");
+            tracing::debug!(%address, "handshake failed: {error}");
             return None;
         }
         Err(_) => {
             context.counters.handshakes_failed.add();
-            tracing::warn!(%address, "handshake not done in time");
+            tracing::debug!(%address, "handshake not done in time");
             return None;
         }
     };

@@ -60,7 +60,9 @@ pub enum Error {
     #[error("no handshake with {address} in time; is a node running there?")]
     HandshakeTimeout { address: SocketAddr },
     /// The other side, or this one, refused before anything was said.
-    #[error("{address} and this process do not trust each other: {source}")]
+    #[error(
+        "{address} and this process do not trust each other: {source}; compare the certificates with `trilith cert show`"
+    )]
     Handshake { address: SocketAddr, source: quinn::ConnectionError },
     #[error("{address} closed the connection: {reason}")]
     Closed { address: SocketAddr, reason: CloseReason },

@@ -25,7 +25,7 @@ use super::name::Role;
 use super::peer::{Peer, Peers};
 use super::peer_wire::{self, Hello, PEER_FRAME_BYTES_MAX};
 use super::settings;
-use super::stream::{FrameReader, StreamError, write_all};
+use super::stream::{FrameReader, StreamError, within, write_all};
 
 /// Votes and heartbeats go before entries.
 const CONTROL_PRIORITY: i32 = 10;
@@ -56,7 +56,7 @@ pub(super) async fn dial(peers: &Peers, id: NodeId, address: SocketAddr) -> Resu
         }
     };
     let _registered = context.open.add(&connection);
-    match greet(context, &connection, id).await {
+    match within(2 * context.settings.first_frame_timeout, greet(context, &connection, id)).await {
         Ok(link) => {
             run(peers, link).await;
             Ok(())
@@ -74,7 +74,7 @@ pub(super) async fn accept(peers: &Peers, connection: Connection, id: NodeId) {
     let context = peers.context();
     let _registered = context.open.add(&connection);
     settings::widen_for_peer(&connection);
-    match welcome(peers, &connection, id).await {
+    match within(2 * context.settings.first_frame_timeout, welcome(peers, &connection, id)).await {
         Ok(link) => run(peers, link).await,
         Err(ended) => refuse_or_close(context, &connection, &ended),
     }

@@ -72,8 +72,8 @@ impl FrameReader {
     }
 
     /// The first frame, which must not be long in coming.
-    pub(super) async fn first(&mut self, within: Duration) -> Result<Frame, StreamError> {
-        tokio::time::timeout(within, self.next()).await.map_err(|_| StreamError::Slow)?
+    pub(super) async fn first(&mut self, limit: Duration) -> Result<Frame, StreamError> {
+        within(limit, self.next()).await
     }
 
     pub(super) fn stop(&mut self, reason: CloseReason) {
@@ -104,6 +104,14 @@ impl From<quinn::WriteError> for StreamError {
     fn from(error: quinn::WriteError) -> StreamError {
         StreamError::Broken(error.into())
     }
+}
+
+/// Bounds a greeting as a whole: also one whose own frames are never read, or that is given no stream.
+pub(super) async fn within<T>(
+    limit: Duration,
+    greeting: impl Future<Output = Result<T, StreamError>>,
+) -> Result<T, StreamError> {
+    tokio::time::timeout(limit, greeting).await.map_err(|_| StreamError::Slow)?
 }
 
 /// Writes what is put into the outbox, all that has gathered at once, until it is closed or the stream breaks.

@@ -82,7 +82,8 @@ async fn only_an_administrator_changes_the_cluster() {
         let (connection, mut responses) = ClientConnection::connect(&identity, node.local_address()).await.unwrap();
         connection.send(&change).await.unwrap();
         let body = ResponseBody::Refused(Refusal::NotAllowed);
-        assert_eq!(responses.next().await.unwrap(), Response { id: 5, body });
+        let answer = tokio::time::timeout(Duration::from_secs(5), responses.next()).await.expect("refused at once");
+        assert_eq!(answer.unwrap(), Response { id: 5, body });
     }
     let identity = cluster.identity(Role::Admin("root".into()));
     let (connection, _responses) = ClientConnection::connect(&identity, node.local_address()).await.unwrap();
@@ -184,6 +185,13 @@ async fn a_tail_is_held_back_by_its_reader_and_ends_from_either_side() {
     drop(tail);
     let closed = |arrival: &Arrival| matches!(arrival, Arrival::TailClosed { .. });
     arrivals_until(&node.inbox(), |arrivals| arrivals.iter().any(closed)).await;
+
+    // A tail that is quiet ends with its client's connection, and before it.
+    let _tail = connection.tail(Index(1)).await.unwrap();
+    arrivals_until(&node.inbox(), |arrivals| arrivals.iter().any(opened)).await;
+    connection.close();
+    let arrivals = arrivals_until(&node.inbox(), |arrivals| arrivals.len() == 2).await;
+    assert!(closed(&arrivals[0]) && matches!(arrivals[1], Arrival::ClientGone { .. }), "{arrivals:?}");
 }
 
 /// A client's connection as an attacker with a good certificate would hold it, greeted.
@@ -261,15 +269,17 @@ fn hasty() -> Settings {
 async fn a_handshake_that_never_ends_is_dropped_and_its_place_is_free_again() {
     let cluster = Cluster::new();
     let anywhere = "127.0.0.1:0".parse().unwrap();
-    let node = cluster.node_with(1, anywhere, facts(1), Settings { handshakes_max: 1, ..hasty() });
+    // So long that it is not what ends the handshake.
+    let idle_timeout = Duration::from_secs(60);
+    let node = cluster.node_with(1, anywhere, facts(1), Settings { handshakes_max: 1, idle_timeout, ..hasty() });
     let proxy = raw::proxy(node.local_address(), false).await;
     let issued = cluster.authority.issue(&Role::Client("app".into()), Validity::days(1)).unwrap();
     let hanging = tokio::spawn(async move { raw::dial(proxy.address, Some(&issued), ALPN_CLIENT).await.map(|_| ()) });
     tokio::time::sleep(Duration::from_millis(100)).await;
     let refused = ClientConnection::connect(&cluster.client(), node.local_address()).await;
     assert!(refused.is_err(), "one handshake at a time was asked for");
-    hanging.abort();
     eventually("dropped", || node.counters().handshakes_failed >= 1).await;
+    hanging.abort();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(ClientConnection::connect(&cluster.client(), node.local_address()).await.is_ok());
     assert!(node.counters().handshakes_refused >= 1);

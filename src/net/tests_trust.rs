@@ -170,7 +170,7 @@ async fn a_revoked_certificate_is_refused_and_its_connection_ends_at_the_reload(
     let another = cluster.identity(Role::Node(NodeId(2)));
     assert!(matches!(node.reload(&another), Err(Error::Certificate(CertificateError::WrongRole { .. }))));
     node.reload(&identity(Some(&list))).unwrap();
-    let ended = responses.next().await;
+    let ended = tokio::time::timeout(Duration::from_secs(5), responses.next()).await.expect("closed at once");
     assert!(matches!(ended, Err(Error::Closed { reason: CloseReason::Revoked, .. })), "{ended:?}");
     let refused = ClientConnection::connect(&cluster.trusting(&bad), node.local_address()).await;
     assert!(refused.is_err());
