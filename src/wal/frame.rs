@@ -221,7 +221,7 @@ impl FrameHead {
             && self.records_bytes <= self.length
             && (self.records_start() + self.records_bytes).next_multiple_of(BLOCK_BYTES) == self.length
             && self.durable.frame < self.number
-            && self.number.0 > 0
+            && (1..u64::MAX).contains(&self.number.0)
     }
 }
 

@@ -95,6 +95,9 @@ impl OpenSection {
     pub fn decode(bytes: &[u8]) -> Result<OpenSection, Error> {
         let mut reader = Reader::new(bytes);
         let predecessor_end = place(&mut reader)?;
+        if predecessor_end.frame.0 == u64::MAX {
+            return Err(Error::Invalid { what: "last frame of the predecessor", found: u64::MAX });
+        }
         let wall_clock_milliseconds = reader.u64("wall clock")?;
         let count = reader.length(GROUPS_MAX, "number of groups")?;
         reader.u32("zero")?;
@@ -103,6 +106,9 @@ impl OpenSection {
             let group = GroupId(reader.u32("group")?);
             reader.u32("zero")?;
             let (before_first, last) = (codec::log_id(&mut reader)?, codec::log_id(&mut reader)?);
+            if before_first.index > last.index || last.index.0 == u64::MAX {
+                return Err(Error::Invalid { what: "last index of a group", found: last.index.0 });
+            }
             groups.push(GroupStart { group, before_first, last, last_place: place(&mut reader)? });
         }
         reader.finish("open section")?;
