@@ -148,8 +148,10 @@ fn plant(disk: &SimDisk, input: &[u8], name: impl Fn(u8) -> String) {
 
 /// Sets the checksums of the header or frame at `start`, if it looks like one.
 fn make_good(bytes: &mut [u8], start: usize) {
-    let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[start + at..start + at + 4].try_into().unwrap_or_default());
-    let long = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[start + at..start + at + 8].try_into().unwrap_or_default());
+    let word =
+        |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[start + at..start + at + 4].try_into().unwrap_or_default());
+    let long =
+        |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[start + at..start + at + 8].try_into().unwrap_or_default());
     if bytes[start..].starts_with(b"TRLTHSEG") {
         let checksum = Checksum::of(&bytes[start..start + 72]);
         bytes[start + 72..start + 76].copy_from_slice(&checksum.0.to_le_bytes());

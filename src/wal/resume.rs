@@ -101,12 +101,8 @@ impl Log {
             rewrite::rewrite(files, &options, (gathered, source), &analysis, wall_clock_milliseconds)?;
             analysis = intact(gathered.read(files, source, None))?;
         }
-        let recovery = Recovery {
-            memberships: analysis.memberships.clone(),
-            findings,
-            torn,
-            segments: analysis.chain.len(),
-        };
+        let recovery =
+            Recovery { memberships: analysis.memberships.clone(), findings, torn, segments: analysis.chain.len() };
         let must_cut = analysis.torn.is_some();
         let mut log = Log::resumed(options, analysis);
         log.wall_clock_milliseconds = wall_clock_milliseconds;

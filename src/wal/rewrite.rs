@@ -78,7 +78,13 @@ pub(super) fn rewrite<F: Files>(
     }
     copy.finish(files)?;
     let Copy { header, file, .. } = copy;
-    gathered.candidates.push(Candidate { number: header.number, file, header: Some(header), open: None, is_spare: false });
+    gathered.candidates.push(Candidate {
+        number: header.number,
+        file,
+        header: Some(header),
+        open: None,
+        is_spare: false,
+    });
     gathered.next_segment = header.number.next();
     Ok(())
 }
@@ -108,12 +114,7 @@ pub(super) fn start_of(log: &GroupLog) -> GroupStart {
 }
 
 /// The data frames of the segment from `start` on.
-fn unproven<F: Files>(
-    files: &F,
-    options: &Options,
-    old: &ChainSegment,
-    start: u64,
-) -> Result<Vec<FrameHead>, Error> {
+fn unproven<F: Files>(files: &F, options: &Options, old: &ChainSegment, start: u64) -> Result<Vec<FrameHead>, Error> {
     let mut scan = Scan::new(files, old.file, old.header);
     let mut heads = Vec::new();
     let mut at = start;

@@ -1,17 +1,6 @@
 //! What open and seal frames say: how a segment joins the one before it, and what is in it.
 //!
-//! ```text
-//! open section                              seal section
-//! offset size field                         offset size field
-//!      0    8 predecessor's number (0: none)     0    4 number of sparse index entries
-//!      8    8 predecessor's exact end            4    4 number of groups that were cut back
-//!     16    8 predecessor's last frame number    8    – sparse index entries, 32 bytes each:
-//!     24    8 wall clock, ms since 1970               group 4, zero 4, first index 8, offset 8, frame number 8
-//!     32    4 number of groups                   –    – cuts, 16 bytes each: group 4, zero 4, lowest index 8
-//!     36    4 zero
-//!     40    – groups, 72 bytes each: group 4, zero 4, before first (index 8, term 8), last (index 8, term 8),
-//!             place of the last: segment 8, offset 8, frame 8
-//! ```
+//! docs/formats.md has the bytes of both sections.
 //!
 //! The wall clock is for retention by age alone; nothing else looks at it.
 

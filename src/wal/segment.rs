@@ -1,24 +1,6 @@
 //! Segments: the log's files, their static headers, and how they are made.
 //!
-//! ```text
-//!  block 0        1 ...                                                        last
-//! ┌────────┬──────┬───────────┬───────┬─────┬──────┬──────────────────────┬────────┐
-//! │ header │ open │ data      │ data  │ ... │ seal │ zeros                │ header │
-//! └────────┴──────┴───────────┴───────┴─────┴──────┴──────────────────────┴────────┘
-//!                 (repeats open)
-//!
-//! offset size field of the header (the rest of its block is zero)
-//!      0    8 magic "TRLTHSEG"
-//!      8    4 format version
-//!     12    4 zero
-//!     16   16 cluster
-//!     32    8 node
-//!     40    8 incarnation
-//!     48    8 segment number
-//!     56    8 salt
-//!     64    8 segment length in bytes, both headers included
-//!     72    4 checksum of bytes 0..72
-//! ```
+//! A header, frames from the open frame to the seal, zeros, the header again; docs/formats.md has the bytes.
 //!
 //! The header is durable, twice, before the file gets its name, and nothing in it ever changes. Everything between
 //! the headers is zero before the file gets its name: "never written" is something one can see.

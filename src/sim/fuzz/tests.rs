@@ -71,7 +71,7 @@ fn the_corpus_can_be_made() {
     let cut = whole[..whole.len() - 700].to_vec();
     let mut good = whole.clone();
     pieces(&mut good, |flags| *flags = 1);
-    let one: Vec<u8> = whole.iter().copied().take(2500).collect();
+    let one: Vec<u8> = whole.iter().copied().take(1500).collect();
     let Ok(out) = std::env::var("TRILITH_CORPUS_OUT") else { return };
     for (target, inputs) in [("wal_decode", [&one, &cut, &good]), ("wal_recover_dir", [&whole, &cut, &good])] {
         for (name, input) in ["whole", "cut", "good"].iter().zip(inputs) {
@@ -94,7 +94,7 @@ fn whole_log() -> Vec<u8> {
     let mut log = Log::create(&disk.files(), options(identity()), 1).expect("the disk is empty and well");
     let (files, mut queue) = (disk.files(), disk.queue());
     for index in 1..=7 {
-        let bytes = if index == 4 { 9_000 } else { 30 };
+        let bytes = if index == 4 { 600 } else { 30 };
         let data = Data::new(bytes::Bytes::from(vec![0x40 | index as u8; bytes]));
         let entry = Entry { id: LogId::new(Term(1 + index / 3), Index(index)), payload: Payload::Data(data) };
         log.append(GroupId(0), &[entry]).expect("it fits");

@@ -79,7 +79,8 @@ fn run(steps: &[Step], cut: Option<u64>) -> (Rig, u64) {
 /// Each way to lose what is loose if they are few, else a sample; calls `each` with the disk afterwards.
 fn cuts(disk: &SimDisk, most: u64, random: &mut Random, mut each: impl FnMut(SimDisk)) -> u64 {
     let loose = disk.loose();
-    let all: u64 = loose.iter().try_fold(1u64, |product, one| product.checked_mul(one.outcomes as u64)).unwrap_or(u64::MAX);
+    let all: u64 =
+        loose.iter().try_fold(1u64, |product, one| product.checked_mul(one.outcomes as u64)).unwrap_or(u64::MAX);
     let count = all.min(most);
     for at in 0..count {
         let fork = disk.fork();

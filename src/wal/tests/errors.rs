@@ -43,7 +43,11 @@ fn an_error_at_each_operation_loses_nothing() {
             if rig.is_poisoned {
                 poisoned += 1;
                 let submitted = rig.disk.operations();
-                assert_eq!(rig.log.append(G, &[super::model::entry(rig.model.term, rig.model.group(G).last().index.next(), 1)]), Err(Refused::Poisoned));
+                assert_eq!(
+                    rig.log
+                        .append(G, &[super::model::entry(rig.model.term, rig.model.group(G).last().index.next(), 1)]),
+                    Err(Refused::Poisoned)
+                );
                 for _ in 0..10 {
                     rig.log.tick(1);
                     rig.pump();

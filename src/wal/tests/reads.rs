@@ -40,8 +40,7 @@ fn compare(rig: &Rig, random: &mut Random, what: &str) {
         let bytes_max = *random.pick(&[1, 500, 20_000, 1 << 30]);
         let found = rig.log.plan_read(group, from, to, bytes_max).run(&rig.files);
         let found = found.unwrap_or_else(|error| panic!("{what}: group {group} {from}..{to}: {error}"));
-        let wanted: Vec<&Entry> =
-            state.entries.iter().filter(|entry| (from..to).contains(&entry.id.index)).collect();
+        let wanted: Vec<&Entry> = state.entries.iter().filter(|entry| (from..to).contains(&entry.id.index)).collect();
         let shown = || format!("{what}: group {group} {from}..{to} within {bytes_max}");
         assert!(found.len() <= wanted.len() && found.is_empty() == wanted.is_empty(), "{}", shown());
         assert!(found.iter().eq(wanted.iter().take(found.len()).copied()), "{}", shown());

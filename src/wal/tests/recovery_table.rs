@@ -27,7 +27,11 @@ fn each_input_has_one_row_and_the_right_one() {
     for fault in ALL_FAULTS {
         for site in ALL_SITES {
             for evidence in ALL_EVIDENCE {
-                assert_eq!(judge(fault, site, evidence), expected(fault, site, evidence), "{fault:?} {site:?} {evidence:?}");
+                assert_eq!(
+                    judge(fault, site, evidence),
+                    expected(fault, site, evidence),
+                    "{fault:?} {site:?} {evidence:?}"
+                );
                 inputs += 1;
             }
         }

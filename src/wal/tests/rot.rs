@@ -39,8 +39,12 @@ fn log() -> Log3 {
 }
 
 fn severity(disk: &SimDisk) -> Option<Severity> {
-    let source =
-        Source { directory: DIRECTORY.to_owned(), identity: Some(identity()), evidence: Place::START, exclusive: false };
+    let source = Source {
+        directory: DIRECTORY.to_owned(),
+        identity: Some(identity()),
+        evidence: Place::START,
+        exclusive: false,
+    };
     let files = disk.files();
     let analysis = Analysis::read(&files, &source).expect("no fault of the disk");
     analysis.close(&files);
@@ -50,7 +54,8 @@ fn severity(disk: &SimDisk) -> Option<Severity> {
 impl Log3 {
     /// Whether a fault is found; panics if something wrong is read or the refusal changes anything.
     fn is_found(&self, damaged: &SimDisk, what: &str) -> bool {
-        let names: Vec<(String, Vec<u8>)> = self.segments.iter().map(|(name, _)| (name.clone(), damaged.contents(name))).collect();
+        let names: Vec<(String, Vec<u8>)> =
+            self.segments.iter().map(|(name, _)| (name.clone(), damaged.contents(name))).collect();
         let files = damaged.files();
         match Log::open(&files, options(), Place::START, 1) {
             Ok((log, recovery)) => {

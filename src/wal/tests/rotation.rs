@@ -91,8 +91,12 @@ fn a_lost_open_frame_is_reported_with_what_it_said() {
     disk.crash_to(&vec![0; disk.loose().len()]);
     let number = (2..9).find(|&number| disk.contents(&segment(number))[4096] != 0).expect("the second in use");
     disk.zero(&segment(number), 4096..8192);
-    let source =
-        Source { directory: DIRECTORY.to_owned(), identity: Some(identity()), evidence: Place::START, exclusive: false };
+    let source = Source {
+        directory: DIRECTORY.to_owned(),
+        identity: Some(identity()),
+        evidence: Place::START,
+        exclusive: false,
+    };
     let analysis = Analysis::read(&disk.files(), &source).expect("no fault");
     assert_eq!(analysis.chain.len(), 2, "the repetition links it");
     assert!(analysis.damage().is_some());
