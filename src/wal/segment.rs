@@ -165,8 +165,8 @@ pub fn prepare<F: Files>(files: &F, order: &Prepare) -> Result<FileId, disk::Err
     let temporary = format!("{}/{:016}.preparing", order.directory, order.header.number.0);
     let file = match order.recycled {
         Some((old, file)) if files.length(file)? != order.header.bytes => {
-            // The segment size was changed since: this one cannot become what is wanted.
-            files.close(file);
+            // The segment size was changed since: this one cannot become what is wanted. It stays open, because a
+            // reader may still have a plan for it.
             files.remove(&segment_name(&order.directory, old))?;
             files.create(&temporary)?
         }
@@ -182,7 +182,9 @@ pub fn prepare<F: Files>(files: &F, order: &Prepare) -> Result<FileId, disk::Err
     match finished.and_then(|()| files.sync_directory(&order.directory)) {
         Ok(()) => Ok(file),
         Err(error) => {
-            files.close(file);
+            if order.recycled.is_none() {
+                files.close(file);
+            }
             if error.is_no_space() {
                 // The room goes back to whoever needs it more.
                 files.remove(&temporary)?;

@@ -38,21 +38,31 @@ fn mutated(input: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn the_targets_take_their_corpus_and_its_mutations() {
+fn mutate(rounds: u64, seed: u64) {
     for (target, run) in TARGETS {
         let corpus = corpus(target);
         assert!(corpus.len() >= 3, "{target} has a corpus");
-        let mut random = Random::seeded(17);
+        let mut random = Random::seeded(seed);
         for (name, input) in &corpus {
             run(input);
-            for round in 0..400 {
+            for round in 0..rounds {
                 let input = mutated(input, &mut random);
                 let panicked = std::panic::catch_unwind(|| run(&input));
                 assert!(panicked.is_ok(), "{target}: round {round} from {name}: {input:02x?}");
             }
         }
     }
+}
+
+#[test]
+fn the_targets_take_their_corpus_and_its_mutations() {
+    mutate(400, 17);
+}
+
+#[test]
+#[ignore = "minutes: forty thousand mutations of each input"]
+fn the_targets_take_very_many_mutations() {
+    mutate(40_000, 18);
 }
 
 /// The corpus's first member opens, so that the targets go all the way.

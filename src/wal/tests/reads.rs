@@ -96,7 +96,31 @@ fn reads_go_over_segments() {
     rig.check();
 }
 
-/// Recovery reads a log of any length in a few buffers.
+/// Recovery reads a log of any length in windows: neither a segment nor a log is ever in memory whole.
+#[test]
+fn recovery_reads_in_windows() {
+    let options = Options { segment_bytes: 4 << 20, ..options() };
+    let mut rig = Rig::new(options.clone());
+    for _ in 0..60 {
+        rig.grow(GroupId(0), 1, 300_000);
+        rig.settle();
+    }
+    assert!(rig.log.counters().segments > 4);
+    let Rig { disk, model, .. } = rig;
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    let largest = std::rc::Rc::new(std::cell::Cell::new(0));
+    let seen = std::rc::Rc::clone(&largest);
+    disk.observe(move |event| {
+        if event.act == crate::sim::disk::Act::Read {
+            seen.set(seen.get().max(event.length));
+        }
+    });
+    let files = disk.files();
+    let (log, _) = crate::wal::Log::open(&files, options, Default::default(), 1).expect("it is intact");
+    assert!((300_000..=1 << 20).contains(&largest.get()), "{}", largest.get());
+    assert_eq!(log.group(GroupId(0)).map(|group| group.last), Some(model.group(GroupId(0)).last()));
+}
+
 #[test]
 fn a_read_takes_at_least_one_entry_and_not_many_more_than_asked_for() {
     let mut rig = Rig::new(options());
