@@ -257,6 +257,12 @@ impl Run {
         self.first.0 > 0 && self.count > 0 && self.first.0.checked_add(u64::from(self.count)).is_some()
     }
 
+    /// Whether `next`, written right behind this run, is more of the same.
+    pub fn goes_on_in(&self, next: &Run) -> bool {
+        let same = (self.group, self.kind, self.term) == (next.group, next.kind, next.term);
+        same && self.kind == RecordKind::Entry && self.end() == next.first
+    }
+
     pub fn put(&self, out: &mut impl BufMut) {
         out.put_u32_le(self.group.0);
         out.put_u8(self.kind.byte());
