@@ -14,6 +14,7 @@ use super::scenario::{DiskOptions, MILLISECOND, Options};
 use super::trace::{Label, Trace};
 use super::{Report, recovery};
 use crate::disk::{Queue, Token};
+use crate::limits::WIRE_FRAME_BYTES_MAX;
 use crate::net::{self, ClientKey, Request, Response};
 use crate::node::driver::{Effect, Input, ReadNumber};
 use crate::raft::{Body, Event, Message, Role};
@@ -221,7 +222,7 @@ impl Simulation {
 
     fn deliver(&mut self, node: usize, bytes: Bytes) -> Result<(), Broken> {
         let garbled = |error: crate::codec::Error| Broken::new(Oracle::Whole, format!("a message is garbled: {error}"));
-        let mut buffer = net::FrameBuffer::new(crate::limits::WIRE_FRAME_BYTES_MAX);
+        let mut buffer = net::FrameBuffer::new(WIRE_FRAME_BYTES_MAX, WIRE_FRAME_BYTES_MAX);
         buffer.room().extend_from_slice(&bytes);
         let frame = buffer.take().map_err(garbled)?.expect("whole messages are delivered");
         let message = net::message(frame).map_err(garbled)?;
@@ -454,6 +455,8 @@ impl Simulation {
         self.clients.iter_mut().for_each(Client::wind_down);
         for node in &mut self.nodes {
             (node.paused_until, node.slow_until) = (0, 0);
+            // A cut that was ordered and has not come does not come any more.
+            node.disk.crash_at(u64::MAX);
         }
         (0..self.nodes.len()).for_each(|node| self.order(0, Happening::Restart { node }));
         self.order(LOOK_INTERVAL, Happening::Look);
