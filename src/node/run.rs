@@ -26,8 +26,8 @@ use tokio::sync::Notify;
 
 use super::driver::{About, Driver, Effect, Input, Options, ReadNumber, StartError, Started, Stopped};
 use crate::disk::{
-    self, Backend, BlockingQueue, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime,
-    SyncMode, UringQueue, Write,
+    self, Backend, BlockingQueue, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime, SyncMode,
+    UringQueue, Write,
 };
 use crate::limits::{
     APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, TAIL_CACHE_BYTES_MAX, TICK,

@@ -70,9 +70,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let kills = kill_leaders(&mut cluster, &shared, arguments.kills);
     shared.allow(u64::MAX);
-    let loaded = loading.join().map_err(|_| {
-        Failure::new(Exit::Other, "the clients' thread panicked", "report this with the message above")
-    })?;
+    let loaded = loading
+        .join()
+        .map_err(|_| Failure::new(Exit::Other, "the clients' thread panicked", "report this with the message above"))?;
     let (journal, kills) = (loaded?, kills?);
     let io = cluster.child(NodeId(1)).map(|child| child.greeting.clone()).unwrap_or_default();
     let checked = check::run(&cluster.client()?, &records, &journal)?;
