@@ -210,7 +210,7 @@ fn older_generations_are_not_taken() {
     rig.rest();
     let (second, active) = (segment(2), rig.log.active.number);
     assert!(active >= SegmentNumber(2));
-    let Rig { disk, model, .. } = rig;
+    let Rig { disk, .. } = rig;
     disk.crash_to(&vec![0; disk.loose().len()]);
     let fork = disk.fork();
     fork.plant(&segment(1), &older);
