@@ -7,7 +7,9 @@ use crate::sim::disk::SimDisk;
 use crate::types::{Data, Entry, GroupId, Index, LogId, Payload, Term};
 use crate::wal::{Effect, Log, prepare};
 
-const TARGETS: [(&str, fn(&[u8])); 2] = [("wal_decode", wal_decode), ("wal_recover_dir", wal_recover_dir)];
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 2] = [("wal_decode", wal_decode), ("wal_recover_dir", wal_recover_dir)];
 
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let directory = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));

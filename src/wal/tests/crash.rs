@@ -141,7 +141,7 @@ fn bounded_exhaustive(most: u64, stride: u64) -> (usize, u64) {
             let Rig { disk, model, .. } = rig;
             let what = || format!("{steps:?} cut at {cut}");
             cases += cuts(&disk, most, &mut random, |fork| check(fork, &model, &options, &what));
-            if (cut + workloads as u64) % 6 == 0 {
+            if (cut + workloads as u64).is_multiple_of(6) {
                 disk.crash(&mut random);
                 check_interrupted(&disk, &model, &options, &mut random, &what);
             }

@@ -5,7 +5,8 @@ use super::rig::{DIRECTORY, G, Rig, open, options, segment};
 use crate::disk::Files;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
-use crate::types::{GroupId, Index, LogId, Place, Term};
+use crate::types::{GroupId, Index, LogId, Place, SegmentNumber, Term};
+use crate::wal::log::Phase;
 use crate::wal::{Error, Log, Options, Refused};
 
 /// A crash between the seal and the next open frame: the sealed segment was written on.
@@ -13,22 +14,21 @@ use crate::wal::{Error, Log, Options, Refused};
 fn a_sealed_segment_takes_no_more_frames() {
     let mut rig = Rig::new(options());
     rig.settle();
-    while rig.log.counters().segments == 0 {
-        rig.grow(G, 1, 20_000);
+    while rig.log.phase != Phase::Sealing {
+        rig.grow(G, 1, 26_000);
         rig.pump();
-        rig.disk.complete_all();
-        rig.take();
-        if rig.log.phase == crate::wal::log::Phase::Sealing {
-            break;
+        if rig.log.phase != Phase::Sealing {
+            rig.disk.complete_all();
+            rig.take();
         }
     }
     rig.disk.complete_all();
     rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
     let mut rig = rig.reopened();
-    for _ in 0..6 {
-        rig.grow(G, 1, 20_000);
-        rig.settle();
-    }
+    // There is room for it behind the seal.
+    rig.grow(G, 1, 50);
+    rig.settle();
+    assert!(rig.log.active.number > SegmentNumber(1));
     rig.check();
     rig.disk.crash(&mut Random::seeded(1));
     rig.reopened().check();
