@@ -18,12 +18,20 @@ pub mod configuration;
 pub mod exit;
 pub mod local;
 
+mod access;
+mod bench;
+mod certificate;
+mod cluster;
+mod demo;
 mod dev;
 mod doctor;
 mod failures;
 mod init;
+mod kv;
+mod log;
 mod node;
 mod output;
+mod wal;
 mod sim;
 
 use std::process::ExitCode;
@@ -42,6 +50,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show it all: three nodes, real records, the leader killed, everything checked
+    Demo(demo::Arguments),
     /// Run a local cluster until Ctrl-C, with certificates made for you
     Dev(dev::Arguments),
     /// Make a node's directory, once
@@ -50,6 +60,18 @@ enum Command {
     Node(node::Arguments),
     /// Say what this machine offers to a log, and what to change
     Doctor(doctor::Arguments),
+    /// Append, read and follow records
+    Log(log::Arguments),
+    /// Use the built-in map
+    Kv(kv::Arguments),
+    /// See and order a cluster's nodes
+    Cluster(cluster::Arguments),
+    /// Make and show certificates
+    Cert(certificate::Arguments),
+    /// Measure, next to what the bare disk does
+    Bench(bench::Arguments),
+    /// Look into a log's directory
+    Wal(wal::Arguments),
     /// Run whole simulated clusters, from a seed, and check that no rule is broken
     Sim(sim::Arguments),
 }
@@ -57,10 +79,17 @@ enum Command {
 impl Command {
     fn run(&self) -> Result<(), Failure> {
         match self {
+            Command::Demo(arguments) => demo::run(arguments),
             Command::Dev(arguments) => dev::run(arguments),
             Command::Init(arguments) => init::run(arguments),
             Command::Node(arguments) => node::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
+            Command::Log(arguments) => log::run(arguments),
+            Command::Kv(arguments) => kv::run(arguments),
+            Command::Cluster(arguments) => cluster::run(arguments),
+            Command::Cert(arguments) => certificate::run(arguments),
+            Command::Bench(arguments) => bench::run(arguments),
+            Command::Wal(arguments) => wal::run(arguments),
             Command::Sim(arguments) => sim::run(arguments),
         }
     }

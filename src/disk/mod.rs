@@ -55,7 +55,7 @@ pub use directory::Directory;
 pub use error::{Error, Operation};
 pub use probe::{FlushTimes, ProbeError, Probed, measure_flush, probe};
 pub use queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
-pub use uring::{Runtime, UringQueue};
+pub use uring::{Runtime, UringQueue, sleep};
 
 /// What start, recovery and preparation need of files. Every call is done when it returns, and blocks until then.
 ///

@@ -70,12 +70,8 @@ pub(super) enum Happening {
 impl Simulation {
     /// Runs a seed to its end, or to the first rule that is broken.
     pub fn run(seed: u64, options: &Options) -> Result<Report, Violation> {
-        let place = |broken: Broken, step| Violation {
-            seed,
-            step,
-            oracle: broken.oracle,
-            explanation: broken.explanation,
-        };
+        let place =
+            |broken: Broken, step| Violation { seed, step, oracle: broken.oracle, explanation: broken.explanation };
         let mut simulation = Simulation::new(seed, options).map_err(|broken| place(broken, 0))?;
         simulation.run_to_end().map_err(|broken| place(broken, simulation.steps))?;
         Ok(simulation.into_report())
@@ -485,8 +481,7 @@ impl Simulation {
             None => format!("node {} is down", at + 1),
         };
         let nodes: Vec<String> = self.nodes.iter().enumerate().map(node).collect();
-        let clients: Vec<String> =
-            self.clients.iter().filter(|client| !client.is_done()).map(Client::state).collect();
+        let clients: Vec<String> = self.clients.iter().filter(|client| !client.is_done()).map(Client::state).collect();
         let committed = self.oracles.invariants.committed();
         let explanation = format!("no rest; committed {committed}; {}; {}", nodes.join("; "), clients.join("; "));
         Err(Broken::new(Oracle::Progress, explanation))

@@ -322,7 +322,11 @@ impl<F: Files> SegmentWalk<'_, F> {
     fn check_named_end(&self, analysis: &mut Analysis) {
         let Some(end) = self.end else { return };
         if (self.at, self.expected) != (end.offset, end.frame.next()) && analysis.damage().is_none() {
-            let what = format!("the segment ends with frame {} at {}, expected {end}", self.expected.0.saturating_sub(1), self.at);
+            let what = format!(
+                "the segment ends with frame {} at {}, expected {end}",
+                self.expected.0.saturating_sub(1),
+                self.at
+            );
             analysis.note(Severity::Corrupt, (&self.name, self.at..end.offset.max(self.at)), what);
         }
     }

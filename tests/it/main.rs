@@ -1,5 +1,6 @@
 //! The integration tests: one crate, one file per theme.
 
 mod command_line;
+mod examples;
 mod simulation;
 mod tidy;
