@@ -18,10 +18,15 @@ pub mod configuration;
 pub mod exit;
 pub mod local;
 
+mod access;
+mod certificate;
+mod cluster;
 mod dev;
 mod doctor;
 mod failures;
 mod init;
+mod kv;
+mod log;
 mod node;
 mod output;
 
@@ -49,6 +54,14 @@ enum Command {
     Node(node::Arguments),
     /// Say what this machine offers to a log, and what to change
     Doctor(doctor::Arguments),
+    /// Append, read and follow records
+    Log(log::Arguments),
+    /// Use the built-in map
+    Kv(kv::Arguments),
+    /// See and order a cluster's nodes
+    Cluster(cluster::Arguments),
+    /// Make and show certificates
+    Cert(certificate::Arguments),
 }
 
 impl Command {
@@ -58,6 +71,10 @@ impl Command {
             Command::Init(arguments) => init::run(arguments),
             Command::Node(arguments) => node::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
+            Command::Log(arguments) => log::run(arguments),
+            Command::Kv(arguments) => kv::run(arguments),
+            Command::Cluster(arguments) => cluster::run(arguments),
+            Command::Cert(arguments) => certificate::run(arguments),
         }
     }
 }

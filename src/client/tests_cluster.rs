@@ -45,7 +45,7 @@ async fn a_record_whose_answer_was_lost_keeps_its_number_and_is_in_the_log_once(
     assert_eq!(toy.world().sessions.len(), 1, "one session served it all");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn ten_thousand_in_flight_keep_their_order_whatever_is_refused() {
     let toy = Toy::new(3).await;
     let mut options = toy.options(&[1, 2, 3]);

@@ -1,0 +1,275 @@
+//! `trilith cluster`: what the nodes say of themselves, and orders to the cluster.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::access::{self, ClientArguments};
+use super::exit::{Exit, Failure};
+use super::output::{self, Format};
+use crate::client::Error;
+use crate::net::{Change, NodeRole, NodeStatus};
+use crate::types::NodeId;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say what each node does
+    Status {
+        /// How to print it
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+        output: Format,
+        #[command(flatten)]
+        client: ClientArguments,
+    },
+    /// Give the leadership to another voter (needs an admin's certificate)
+    Transfer {
+        /// The voter that is to lead
+        #[arg(long, value_name = "ID")]
+        to: u64,
+        #[command(flatten)]
+        client: ClientArguments,
+    },
+}
+
+/// The document of `-o json`.
+#[derive(Serialize)]
+struct Shown {
+    nodes: Vec<ShownNode>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ShownNode {
+    Reached(Box<ShownStatus>),
+    Unreached { id: u64, address: SocketAddr, error: String },
+}
+
+#[derive(Serialize)]
+struct ShownStatus {
+    id: u64,
+    address: SocketAddr,
+    pid: u32,
+    incarnation: String,
+    role: &'static str,
+    term: u64,
+    leader: Option<u64>,
+    first: u64,
+    last: u64,
+    last_term: u64,
+    durable: u64,
+    commit: u64,
+    applied: u64,
+    members: Vec<ShownMember>,
+    io: String,
+    sync_mode: String,
+    waiting: String,
+    records: u64,
+    record_bytes: u64,
+    flushes: u64,
+    sessions: u64,
+}
+
+#[derive(Serialize)]
+struct ShownMember {
+    id: u64,
+    address: SocketAddr,
+    voter: bool,
+}
+
+type Answered = (NodeId, SocketAddr, Result<NodeStatus, Error>);
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Status { output, client } => status(client, *output),
+        Command::Transfer { to, client } => access::block_on(async {
+            let client = client.connect().await?;
+            client.change(Change::Transfer(NodeId(*to))).await.map_err(access::failure)?;
+            Ok(())
+        }),
+    }
+}
+
+/// A node that does not answer is part of the answer; it is a failure only if none does.
+fn status(client: &ClientArguments, format: Format) -> Result<(), Failure> {
+    access::block_on(async {
+        let nodes = client.start()?.statuses().await;
+        output::print(&match format {
+            Format::Table => table(&nodes),
+            Format::Json => json(&nodes),
+        })?;
+        match nodes.iter().any(|(_, _, status)| status.is_ok()) {
+            true => Ok(()),
+            false => Err(nobody(nodes)),
+        }
+    })
+}
+
+fn nobody(nodes: Vec<Answered>) -> Failure {
+    let mut errors = nodes.into_iter().filter_map(|(_, _, status)| status.err());
+    match errors.next() {
+        Some(error) => access::failure(error),
+        None => Failure::new(Exit::Unavailable, "no node is known", "name the nodes in the client's configuration"),
+    }
+}
+
+fn json(nodes: &[Answered]) -> String {
+    let shown = |(id, address, status): &Answered| match status {
+        Ok(status) => ShownNode::Reached(Box::new(shown_status(*address, status))),
+        Err(error) => ShownNode::Unreached { id: id.0, address: *address, error: error.to_string() },
+    };
+    let shown = Shown { nodes: nodes.iter().map(shown).collect() };
+    serde_json::to_string_pretty(&shown).expect("a status is numbers and strings, which JSON holds")
+}
+
+fn shown_status(address: SocketAddr, status: &NodeStatus) -> ShownStatus {
+    let membership = &status.membership;
+    let member = |member: &crate::types::Member| ShownMember {
+        id: member.id.0,
+        address: member.address,
+        voter: membership.is_voter(member.id),
+    };
+    ShownStatus {
+        id: status.id.0,
+        address,
+        pid: status.pid,
+        incarnation: status.incarnation.to_string(),
+        role: role(status.role),
+        term: status.term.0,
+        leader: status.leader.map(|(node, _)| node.0),
+        first: status.first.0,
+        last: status.last.index.0,
+        last_term: status.last.term.0,
+        durable: status.durable.index.0,
+        commit: status.commit.0,
+        applied: status.applied.0,
+        members: membership.members.iter().map(member).collect(),
+        io: status.io.clone(),
+        sync_mode: status.sync_mode.clone(),
+        waiting: status.waiting.clone(),
+        records: status.records,
+        record_bytes: status.record_bytes,
+        flushes: status.flushes,
+        sessions: status.sessions,
+    }
+}
+
+fn table(nodes: &[Answered]) -> String {
+    let head = ["id", "address", "role", "term", "last", "durable", "commit", "applied", "io"].map(str::to_owned);
+    let rows: Vec<Result<[String; 9], String>> = nodes.iter().map(row).collect();
+    let columns = rows.iter().flatten().chain([&head]);
+    let widths = columns.fold([0; 9], |widths, row| std::array::from_fn(|at| row[at].len().max(widths[at])));
+    let line = |row: &[String; 9]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    let mut out = line(&head);
+    for (row, (_, _, status)) in rows.iter().zip(nodes) {
+        match row {
+            Ok(row) => out.push_str(&line(row)),
+            Err(text) => out.push_str(text),
+        }
+        if let Ok(status) = status
+            && !status.waiting.is_empty()
+        {
+            out.push_str(&format!("    node {} waits: {}\n", status.id, status.waiting));
+        }
+    }
+    out
+}
+
+fn row((id, address, status): &Answered) -> Result<[String; 9], String> {
+    let status = status.as_ref().map_err(|error| format!("{id}  {address}  {error}\n"))?;
+    Ok([
+        id.to_string(),
+        address.to_string(),
+        role(status.role).to_owned(),
+        status.term.to_string(),
+        status.last.to_string(),
+        status.durable.to_string(),
+        status.commit.to_string(),
+        status.applied.to_string(),
+        status.io.clone(),
+    ])
+}
+
+fn role(role: NodeRole) -> &'static str {
+    match role {
+        NodeRole::Follower => "follower",
+        NodeRole::Candidate => "candidate",
+        NodeRole::Leader => "leader",
+        NodeRole::Learner => "learner",
+        NodeRole::WithoutVoice => "without voice",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Incarnation, Index, LogId, Member, Membership, Term};
+
+    fn nodes() -> Vec<Answered> {
+        let address: SocketAddr = "127.0.0.1:7401".parse().unwrap();
+        let last = LogId::new(Term(3), Index(12));
+        let member = Member { id: NodeId(1), incarnation: Incarnation(9), address };
+        let membership = Membership { members: vec![member], voters: [NodeId(1)].into(), ..Membership::default() };
+        let status = NodeStatus {
+            id: NodeId(1),
+            incarnation: Incarnation(9),
+            address,
+            pid: 4711,
+            role: NodeRole::Leader,
+            term: Term(3),
+            leader: Some((NodeId(1), address)),
+            first: Index(1),
+            last,
+            durable: last,
+            commit: Index(11),
+            applied: Index(10),
+            membership,
+            io: "uring".into(),
+            sync_mode: "dsync".into(),
+            waiting: "a voter".into(),
+            records: 5,
+            record_bytes: 50,
+            flushes: 2,
+            sessions: 1,
+        };
+        let dead = Error::Unavailable { reason: "nobody there".into() };
+        vec![(NodeId(1), address, Ok(status)), (NodeId(2), "127.0.0.1:7402".parse().unwrap(), Err(dead))]
+    }
+
+    #[test]
+    fn the_document_has_an_object_for_each_node_reached_or_not() {
+        let document: serde_json::Value = serde_json::from_str(&json(&nodes())).unwrap();
+        let [reached, dead] = document["nodes"].as_array().unwrap().as_slice() else { panic!("{document}") };
+        let numbers =
+            ["id", "pid", "term", "leader", "last", "commit", "applied"].map(|key| reached[key].as_u64().unwrap());
+        assert_eq!(numbers, [1, 4711, 3, 1, 12, 11, 10]);
+        assert_eq!((&reached["role"], &reached["io"]), (&"leader".into(), &"uring".into()));
+        assert_eq!(reached["members"][0]["voter"], true);
+        assert_eq!((&dead["id"], &dead["address"]), (&2.into(), &"127.0.0.1:7402".into()));
+        assert!(dead["error"].as_str().unwrap().contains("nobody there"));
+        assert!(dead.get("role").is_none());
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_node_and_says_what_is_waited_for() {
+        let table = table(&nodes());
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 4, "{table}");
+        assert!(lines[1].contains("leader") && lines[1].contains("12@3"), "{table}");
+        assert!(lines[2].contains("waits: a voter") && lines[3].contains("nobody there"), "{table}");
+    }
+
+    #[test]
+    fn if_nobody_answers_it_is_a_failure() {
+        assert_eq!(nobody(nodes()).exit, Exit::Unavailable);
+        assert_eq!(nobody(Vec::new()).exit, Exit::Unavailable);
+    }
+}
