@@ -21,7 +21,9 @@ pub mod local;
 mod access;
 mod certificate;
 mod cluster;
+mod demo;
 mod dev;
+mod bench;
 mod doctor;
 mod failures;
 mod init;
@@ -29,6 +31,7 @@ mod kv;
 mod log;
 mod node;
 mod output;
+mod wal;
 
 use std::process::ExitCode;
 
@@ -46,6 +49,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show it all: three nodes, real records, the leader killed, everything checked
+    Demo(demo::Arguments),
     /// Run a local cluster until Ctrl-C, with certificates made for you
     Dev(dev::Arguments),
     /// Make a node's directory, once
@@ -62,11 +67,16 @@ enum Command {
     Cluster(cluster::Arguments),
     /// Make and show certificates
     Cert(certificate::Arguments),
+    /// Measure, next to what the bare disk does
+    Bench(bench::Arguments),
+    /// Look into a log's directory
+    Wal(wal::Arguments),
 }
 
 impl Command {
     fn run(&self) -> Result<(), Failure> {
         match self {
+            Command::Demo(arguments) => demo::run(arguments),
             Command::Dev(arguments) => dev::run(arguments),
             Command::Init(arguments) => init::run(arguments),
             Command::Node(arguments) => node::run(arguments),
@@ -75,6 +85,8 @@ impl Command {
             Command::Kv(arguments) => kv::run(arguments),
             Command::Cluster(arguments) => cluster::run(arguments),
             Command::Cert(arguments) => certificate::run(arguments),
+            Command::Bench(arguments) => bench::run(arguments),
+            Command::Wal(arguments) => wal::run(arguments),
         }
     }
 }

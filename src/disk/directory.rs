@@ -307,6 +307,10 @@ impl Files for Directory {
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
+    fn reads_past_cache(&self) -> bool {
+        self.inner.direct
+    }
+
     fn close(&self, file: FileId) {
         assert!(self.table().files.remove(&file).is_some(), "{file:?} was closed, or never opened");
     }

@@ -55,7 +55,7 @@ pub use directory::Directory;
 pub use error::{Error, Operation};
 pub use probe::{FlushTimes, ProbeError, Probed, measure_flush, probe};
 pub use queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
-pub use uring::{Runtime, UringQueue};
+pub use uring::{Runtime, UringQueue, sleep};
 
 /// What start, recovery and preparation need of files. Every call is done when it returns, and blocks until then.
 ///
@@ -115,6 +115,10 @@ pub trait Files {
 
     /// Bytes that can still be written before the disk is full.
     fn free_bytes(&self) -> Result<u64, Error>;
+
+    /// Whether reads go past the page cache and so tell what the disk holds. Where they do not, what was read may be
+    /// in memory alone: the kernel takes a page for clean after a flush that failed.
+    fn reads_past_cache(&self) -> bool;
 
     /// Closes a file. Writes in flight to it must have completed.
     fn close(&self, file: FileId);

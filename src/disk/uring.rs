@@ -102,6 +102,11 @@ impl fmt::Debug for Runtime {
     }
 }
 
+/// Ends after a time. To be awaited within [`Runtime::block_on`].
+pub async fn sleep(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 /// Writes through io_uring. [`Queue::submit`] is to be called within [`Runtime::block_on`] of a [`Backend::Uring`]
 /// runtime, by the future itself or by a local task of it; it panics elsewhere.
 ///

@@ -17,7 +17,6 @@ use super::group::GroupLog;
 use super::locator::Locator;
 use super::sections::OpenSection;
 use super::segment::{Identity, SegmentHeader, segment_name};
-use super::walk;
 use crate::disk::{FileId, Files};
 use crate::types::{GroupId, Index, Membership, Place, SegmentNumber};
 
@@ -43,9 +42,14 @@ pub struct Analysis {
     pub chain: Vec<ChainSegment>,
     /// Segments that are in no chain: never joined, or not needed any more.
     pub spare: Vec<(SegmentNumber, FileId)>,
+    /// Every segment file that was opened, in the chain or not: see [`Analysis::close`].
+    pub files: Vec<FileId>,
     /// Files under temporary names, left by a crash.
     pub leftovers: Vec<String>,
     pub groups: BTreeMap<GroupId, GroupLog>,
+    /// The last entry of each group that lies before the chain and was not written again: up to it the terms in
+    /// `groups` are not known.
+    pub(super) unread: BTreeMap<GroupId, Index>,
     /// The configurations in each group's log, in order of index.
     pub memberships: BTreeMap<GroupId, Vec<(Index, Membership)>>,
     pub locator: Locator,
@@ -80,24 +84,23 @@ pub struct ChainSegment {
 impl Analysis {
     /// Reads the log at `source`.
     pub fn read<F: Files>(files: &F, source: &Source) -> Result<Analysis, Error> {
-        let gathered = chain::gather(files, source)?;
-        let mut analysis = Analysis::empty(gathered.identity, gathered.next_segment);
-        analysis.leftovers = gathered.leftovers;
-        analysis.findings = gathered.findings;
-        let mut candidates = gathered.candidates;
-        let linked = chain::link(files, &mut candidates, source, &mut analysis.findings);
-        analysis.take_spare(&candidates, &linked);
-        walk::walk(files, &candidates, &linked, source, &mut analysis);
-        Ok(analysis)
+        Ok(chain::gather(files, source)?.read(files, source, None))
     }
 
-    fn empty(identity: Option<Identity>, next_segment: SegmentNumber) -> Analysis {
+    /// Closes all its files.
+    pub fn close<F: Files>(&self, files: &F) {
+        self.files.iter().for_each(|&file| files.close(file));
+    }
+
+    pub(super) fn empty(identity: Option<Identity>, next_segment: SegmentNumber) -> Analysis {
         Analysis {
             identity,
             chain: Vec::new(),
             spare: Vec::new(),
+            files: Vec::new(),
             leftovers: Vec::new(),
             groups: BTreeMap::new(),
+            unread: BTreeMap::new(),
             memberships: BTreeMap::new(),
             locator: Locator::default(),
             end: Place::START,
@@ -109,7 +112,8 @@ impl Analysis {
         }
     }
 
-    fn take_spare(&mut self, candidates: &[Candidate], linked: &[SegmentNumber]) {
+    pub(super) fn take_files(&mut self, candidates: &[Candidate], linked: &[SegmentNumber]) {
+        self.files = candidates.iter().map(|candidate| candidate.file).collect();
         let linked: BTreeSet<SegmentNumber> = linked.iter().copied().collect();
         let spare = candidates.iter().filter(|candidate| candidate.is_spare && !linked.contains(&candidate.number));
         self.spare = spare.map(|candidate| (candidate.number, candidate.file)).collect();

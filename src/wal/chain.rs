@@ -1,6 +1,6 @@
 //! Which segments are the log, in which order: headers, open frames, predecessors.
 
-use super::analysis::Source;
+use super::analysis::{Analysis, Source};
 use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, HeadFault};
 use super::recovery::{Evidence, Fault, Site, Verdict, judge};
@@ -9,8 +9,10 @@ use super::sections::OpenSection;
 use super::segment::{
     FORMAT_VERSION, FRAMES_START, HeaderFault, Identity, SegmentHeader, read_headers, segment_name, segment_number,
 };
+use super::walk;
 use crate::disk::{FileId, Files};
-use crate::types::{FrameNumber, SegmentNumber};
+use crate::limits::BLOCK_BYTES;
+use crate::types::{FrameNumber, Place, SegmentNumber};
 
 /// A segment file, and how it would join the chain.
 #[derive(Debug)]
@@ -50,14 +52,43 @@ pub(super) fn gather<F: Files>(files: &F, source: &Source) -> Result<Gathered, E
         next_segment: SegmentNumber(1),
         findings: Vec::new(),
     };
-    for name in files.list(&source.directory)? {
-        match segment_number(&name) {
-            Some(number) => gathered.add(files, source, number)?,
+    let names = files.list(&source.directory)?;
+    gathered.take_names(files, source, names).inspect_err(|_| gathered.close(files))?;
+    Ok(gathered)
+}
+
+impl Gathered {
+    /// Closes what was opened: nobody is to write on this log.
+    pub fn close<F: Files>(&self, files: &F) {
+        self.candidates.iter().for_each(|candidate| files.close(candidate.file));
+    }
+
+    /// Links the chain and reads it, as far as `until` if it is given.
+    pub fn read<F: Files>(&mut self, files: &F, source: &Source, until: Option<Place>) -> Analysis {
+        let mut analysis = Analysis::empty(self.identity, self.next_segment);
+        analysis.leftovers.clone_from(&self.leftovers);
+        analysis.findings.clone_from(&self.findings);
+        let linked = link(files, &mut self.candidates, source, &mut analysis.findings);
+        analysis.take_files(&self.candidates, &linked);
+        walk::walk(files, &self.candidates, &linked, (source, until), &mut analysis);
+        analysis
+    }
+
+    fn take_names<F: Files>(&mut self, files: &F, source: &Source, names: Vec<String>) -> Result<(), Error> {
+        for name in names {
+            self.take_name(files, source, &name)?;
+        }
+        Ok(())
+    }
+
+    fn take_name<F: Files>(&mut self, files: &F, source: &Source, name: &str) -> Result<(), Error> {
+        match segment_number(name) {
+            Some(number) => self.add(files, source, number)?,
             None if name.ends_with(".preparing") => {
-                gathered.leftovers.push(format!("{}/{name}", source.directory));
+                self.leftovers.push(format!("{}/{name}", source.directory));
             }
             None if name.ends_with(".cut") => {}
-            None => gathered.findings.push(Finding {
+            None => self.findings.push(Finding {
                 severity: Severity::Note,
                 file: format!("{}/{name}", source.directory),
                 bytes: 0..0,
@@ -65,14 +96,13 @@ pub(super) fn gather<F: Files>(files: &F, source: &Source) -> Result<Gathered, E
                 entries: Vec::new(),
             }),
         }
+        Ok(())
     }
-    Ok(gathered)
-}
 
-impl Gathered {
     fn add<F: Files>(&mut self, files: &F, source: &Source, number: SegmentNumber) -> Result<(), Error> {
         let name = segment_name(&source.directory, number);
         let file = if source.exclusive { files.open(&name)? } else { files.open_read(&name)? };
+        self.candidates.push(Candidate { number, file, header: None, open: None, is_spare: false });
         if source.exclusive {
             files.sync(file)?;
         }
@@ -107,7 +137,7 @@ impl Gathered {
                 self.findings.push(Finding::header(&name, length, Severity::Note, &fault));
             }
         }
-        self.candidates.push(Candidate { number, file, header, open: None, is_spare: false });
+        self.candidates.last_mut().expect("pushed above").header = header;
         Ok(())
     }
 
@@ -121,13 +151,14 @@ impl Gathered {
 }
 
 /// Reads the open frames and walks back from the newest: the chain's segments, oldest first.
-pub(super) fn link<F: Files>(
+fn link<F: Files>(
     files: &F,
     candidates: &mut [Candidate],
     source: &Source,
     findings: &mut Vec<Finding>,
 ) -> Vec<SegmentNumber> {
     for candidate in candidates.iter_mut() {
+        (candidate.open, candidate.is_spare) = (None, false);
         read_open(files, candidate, source, findings);
     }
     let newest = candidates.iter().filter(|candidate| candidate.open.is_some()).max_by_key(|candidate| {
@@ -144,10 +175,11 @@ pub(super) fn link<F: Files>(
         next = (end.segment.0 > 0 && end.segment < candidate.number).then_some(end.segment);
     }
     chain.reverse();
-    if let Some(&oldest) = chain.first() {
-        let retired = |candidate: &&mut Candidate| candidate.number < oldest && candidate.open.is_some();
-        candidates.iter_mut().filter(retired).for_each(|candidate| candidate.is_spare = true);
-    }
+    // Retired ones lie before the chain; one that a recovery put another in the place of lies beside it.
+    let is_passed = |candidate: &&mut Candidate| {
+        chain.last() > Some(&candidate.number) && !chain.contains(&candidate.number) && candidate.open.is_some()
+    };
+    candidates.iter_mut().filter(is_passed).for_each(|candidate| candidate.is_spare = true);
     chain
 }
 
@@ -161,9 +193,8 @@ fn read_open<F: Files>(files: &F, candidate: &mut Candidate, source: &Source, fi
         }
         Err(fault) => fault,
     };
-    // The frame behind an open frame is written only after that one is durable.
-    let later = scan.next_head(FRAMES_START + crate::limits::BLOCK_BYTES as u64, FrameNumber(0));
-    let is_covered = later.is_some() || source.evidence.segment == candidate.number;
+    let later = scan.next_head(FRAMES_START + BLOCK_BYTES as u64, FrameNumber(0));
+    let is_covered = source.evidence.segment == candidate.number || proves_open(&mut scan, later);
     let evidence = if is_covered { Evidence::Covered } else { Evidence::Uncovered };
     let severity = match judge(fault, Site::Open, evidence) {
         Verdict::NotJoined => {
@@ -181,6 +212,19 @@ fn read_open<F: Files>(files: &F, candidate: &mut Candidate, source: &Source, fi
         what: format!("the open frame: {what}"),
         entries: Vec::new(),
     });
+}
+
+/// Whether a frame from `later` on shows that the open frame had been durable: its durable end lies in this segment.
+/// Frames alone do not show it: where reads do not go past the page cache a recovery writes the open frame last.
+fn proves_open<F: Files>(scan: &mut Scan<'_, F>, later: Option<FrameHead>) -> bool {
+    let mut next = later;
+    while let Some(head) = next {
+        if head.durable.segment == scan.header.number {
+            return true;
+        }
+        next = scan.next_head(head.end().offset, head.number);
+    }
+    false
 }
 
 /// The open frame, or what is wrong with it.

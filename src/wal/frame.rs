@@ -273,6 +273,11 @@ impl Run {
         self.first.plus(u64::from(self.count))
     }
 
+    /// What no writer of ours violates; checked so that a reader can count with it.
+    pub fn is_consistent(&self) -> bool {
+        self.first.0 > 0 && self.count > 0 && self.first.0.checked_add(u64::from(self.count)).is_some()
+    }
+
     pub fn put(&self, out: &mut impl BufMut) {
         out.put_u32_le(self.group.0);
         out.put_u8(self.kind.byte());
@@ -291,7 +296,7 @@ impl Run {
         let first = Index(reader.u64("first index")?);
         let count = reader.u32("count")?;
         reader.u32("zero")?;
-        Ok(Run {
+        let run = Run {
             group,
             kind: RecordKind::from_byte(kind)
                 .ok_or(codec::Error::Invalid { what: "kind of run", found: u64::from(kind) })?,
@@ -299,7 +304,8 @@ impl Run {
             count,
             term: Term(reader.u64("term")?),
             previous_term: Term(reader.u64("previous term")?),
-        })
+        };
+        if run.is_consistent() { Ok(run) } else { Err(codec::Error::Invalid { what: "run", found: first.0 }) }
     }
 }
 

@@ -164,6 +164,10 @@ impl Log {
     /// or not at all, the batch need not be.
     pub fn append_each(&mut self, group: GroupId, entries: &[Entry]) -> Result<Ticket, Refused> {
         let bytes_max = self.batch_bytes_max();
+        // Before the first piece is taken: a refusal means that nothing has happened.
+        if let Some(bytes) = entries.iter().map(super::record::entry_record_bytes).find(|&bytes| bytes > bytes_max) {
+            return Err(Refused::TooLarge { bytes, max: bytes_max });
+        }
         let mut ticket = self.last_ticket;
         let mut rest = entries;
         while !rest.is_empty() {
@@ -182,6 +186,9 @@ impl Log {
 
     /// Ends all entries of a group from `from` on.
     pub fn truncate_suffix(&mut self, group: GroupId, from: Index) -> Result<Ticket, Refused> {
+        if !self.groups.contains_key(&group) {
+            return Ok(self.last_ticket);
+        }
         self.check_join(group, from)?;
         self.push(Item::Cut { group, kind: RecordKind::Truncate, id: LogId::new(Term::ZERO, from) })
     }
@@ -189,6 +196,10 @@ impl Log {
     /// Ends all entries of a group up to and including `last`. Their segments are used again once nothing else needs
     /// them.
     pub fn purge_prefix(&mut self, group: GroupId, last: LogId) -> Result<Ticket, Refused> {
+        let before_first = self.groups.get(&group).map_or(Index::ZERO, |known| known.before_first.index);
+        if last.index <= before_first {
+            return Ok(self.last_ticket);
+        }
         self.push(Item::Cut { group, kind: RecordKind::Purge, id: last })
     }
 
@@ -253,6 +264,11 @@ impl Log {
         self.queue.is_empty() && self.in_flight.is_empty() && !self.cover_wanted
     }
 
+    /// Whether a durable frame shows that all records before it are durable.
+    pub fn is_covered(&self) -> bool {
+        self.proven_frame >= self.last_data_frame
+    }
+
     /// Record bytes that wait for a frame.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
@@ -287,10 +303,11 @@ impl Log {
         &self.options
     }
 
-    /// How to read the durable entries `from..to` of a group, as far as `bytes_max` goes and at least one. The plan
-    /// is run anywhere, by [`ReadPlan::run`].
+    /// How to read the durable entries `from..to` of a group, as far as `bytes_max` goes and at least one. Gives none
+    /// if `from` is purged. The plan is run anywhere, by [`ReadPlan::run`].
     pub fn plan_read(&self, group: GroupId, from: Index, to: Index, bytes_max: usize) -> ReadPlan {
-        let parts = self.locator.parts(group, from, to);
+        let is_purged = self.groups.get(&group).is_none_or(|known| from <= known.before_first.index);
+        let parts = if is_purged { Vec::new() } else { self.locator.parts(group, from, to) };
         ReadPlan { directory: self.options.directory.clone(), group, from, to, bytes_max, parts }
     }
 
@@ -319,15 +336,16 @@ impl Log {
     }
 
     fn check_join(&self, group: GroupId, first: Index) -> Result<(), Refused> {
-        let Some(known) = self.groups.get(&group) else { return Ok(()) };
-        let (expected, before_first) = (known.last.index.next(), known.before_first.index);
+        let known = self.groups.get(&group);
+        let before_first = known.map_or(Index::ZERO, |known| known.before_first.index);
+        let expected = known.map_or(first.max(Index::FIRST), |known| known.last.index.next());
         if first > expected || first <= before_first {
             return Err(Refused::Gap { found: first, expected, before_first });
         }
         Ok(())
     }
 
-    fn push(&mut self, item: Item) -> Result<Ticket, Refused> {
+    pub(super) fn push(&mut self, item: Item) -> Result<Ticket, Refused> {
         if self.is_poisoned {
             return Err(Refused::Poisoned);
         }

@@ -25,7 +25,8 @@
 //!
 //! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `segment`. Writing:
 //! `log`, `rotation`. Reading: `locator`, `reader`, `scan`. Recovery: `recovery` is the table by which faults are
-//! judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts on it.
+//! judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may
+//! tell what is in memory alone. Around the core: `handle`, the threads that make it the public [`Wal`].
 
 mod analysis;
 mod body;
@@ -33,21 +34,26 @@ mod chain;
 mod error;
 mod frame;
 mod group;
+pub mod handle;
 mod locator;
 mod log;
 mod reader;
 mod record;
 mod recovery;
 mod resume;
+mod rewrite;
 mod rotation;
 mod scan;
 mod sections;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use analysis::{Analysis, ChainSegment, Source};
 pub use error::{Error, Finding, Refused, Severity};
 pub use group::GroupLog;
+pub use handle::Wal;
 pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};
 pub use reader::ReadPlan;
 pub use recovery::{Evidence, Fault, Site, Verdict, judge};

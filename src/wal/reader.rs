@@ -7,10 +7,10 @@ use super::error::{Error, Finding, Severity};
 use super::locator::Part;
 use super::record::RecordKind;
 use super::scan::{Found, Scan};
-use super::segment::segment_name;
+use super::segment::{SegmentHeader, segment_name};
 use crate::codec;
 use crate::disk::Files;
-use crate::limits::ENTRY_OVERHEAD_BYTES;
+use crate::limits::{BLOCK_BYTES, ENTRY_OVERHEAD_BYTES};
 use crate::types::{Data, Entry, GroupId, Index};
 
 /// Where to look for some entries. It goes stale when segments are retired: then [`ReadPlan::run`] says that the
@@ -34,7 +34,10 @@ impl ReadPlan {
             if reading.is_done() {
                 break;
             }
-            reading.read_part(files, part)?;
+            match reading.read_part(files, part) {
+                Err(Error::Damaged(_)) if Reading::is_stale(files, part) => break,
+                other => other?,
+            }
         }
         Ok(reading.entries)
     }
@@ -65,6 +68,17 @@ impl Reading<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the file has become another segment since the plan was made. It is zeroed from its header on, so
+    /// whoever meets zeros where frames were finds another header, or zeros there too.
+    fn is_stale<F: Files>(files: &F, part: &Part) -> bool {
+        let mut block = [0; BLOCK_BYTES];
+        let is_other = |block: &[u8; BLOCK_BYTES]| match SegmentHeader::decode(block) {
+            Ok(header) => header != part.header,
+            Err(_) => block.iter().all(|&byte| byte == 0),
+        };
+        files.read(part.file, 0, &mut block).is_ok() && is_other(&block)
     }
 
     fn read_frame(&mut self, part: &Part, frame: &FrameView<'_>) -> Result<(), Error> {

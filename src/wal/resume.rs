@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::analysis::{Analysis, Source};
 use super::body::{self, FramePlan};
+use super::chain::{self, Gathered};
 use super::error::Error;
 use super::frame::{FrameHead, FrameKind, Run};
 use super::locator::Locator;
 use super::log::{Counters, Log, Options, Phase, Ticket};
-use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection};
+use super::rewrite::{self, start_of};
+use super::sections::{OPEN_SECTION_BYTES_MAX, OpenSection};
 use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader, prepare, segment_name};
 use crate::disk::{Buffer, BufferPool, FileId, Files};
 use crate::limits::FRAME_BYTES_MAX;
@@ -34,17 +36,21 @@ pub struct Recovery {
 }
 
 impl Log {
-    /// Makes an empty log in a directory that holds none, with its first segment in use.
+    /// Makes an empty log in a directory that holds none, with its first segment in use. What a crash in the midst of
+    /// this left, segments that never joined a log, is no log.
     pub fn create<F: Files>(files: &F, options: Options, wall_clock_milliseconds: u64) -> Result<Log, Error> {
         files.create_directory(&options.directory)?;
-        let names = files.list(&options.directory)?;
-        if names.iter().any(|name| name.ends_with(".segment")) {
+        let source =
+            Source { directory: options.directory.clone(), identity: None, evidence: Place::START, exclusive: true };
+        let found = Analysis::read(files, &source)?;
+        if !found.chain.is_empty() || found.damage().is_some() {
+            found.close(files);
             return Err(Error::Exists { directory: options.directory });
         }
-        remove_leftovers(files, &options.directory, names.iter().map(|name| format!("{}/{name}", options.directory)))?;
+        remove_leftovers(files, &options.directory, found.leftovers.iter().cloned())?;
         let mut random = Random::seeded(options.seed);
         let section = OpenSection { predecessor_end: Place::START, wall_clock_milliseconds, groups: Vec::new() };
-        let number = SegmentNumber(1);
+        let number = found.next_segment;
         let opened =
             open_segment(files, &options, &mut random, (number, Fill::Zeros), &section, (FrameNumber(1), &[]))?;
         let mut locator = Locator::default();
@@ -53,6 +59,7 @@ impl Log {
         let mut log = Log::assemble(options, random, (opened.header, opened.file), opened.head.end(), locator);
         log.wall_clock_milliseconds = wall_clock_milliseconds;
         log.repeat_open = Some(section);
+        log.recyclable = found.spare.into_iter().collect();
         Ok(log)
     }
 
@@ -70,25 +77,41 @@ impl Log {
             evidence,
             exclusive: true,
         };
-        let analysis = Analysis::read(files, &source)?;
-        if let Some(damage) = analysis.damage() {
-            return Err(Error::Damaged(damage.clone()));
-        }
+        let mut gathered = chain::gather(files, &source)?;
+        let opened = Log::open_gathered(files, options, (&mut gathered, &source), wall_clock_milliseconds);
+        opened.inspect_err(|_| gathered.close(files))
+    }
+
+    fn open_gathered<F: Files>(
+        files: &F,
+        options: Options,
+        (gathered, source): (&mut Gathered, &Source),
+        wall_clock_milliseconds: u64,
+    ) -> Result<(Log, Recovery), Error> {
+        let mut analysis = intact(gathered.read(files, source, None))?;
         if analysis.chain.is_empty() {
             return Err(Error::Missing { directory: options.directory });
         }
         remove_leftovers(files, &options.directory, analysis.leftovers.iter().cloned())?;
-        let torn = analysis.torn.clone();
+        let (torn, findings) = (analysis.torn.clone(), analysis.findings.clone());
+        if let (Some(torn), Some(last)) = (&torn, analysis.chain.last()) {
+            keep_aside(files, &options.directory, last.header, last.file, torn)?;
+        }
+        let is_rewritten = !files.reads_past_cache() && analysis.proven.frame < analysis.end.frame;
+        if is_rewritten {
+            rewrite::rewrite(files, &options, (gathered, source), &analysis, wall_clock_milliseconds)?;
+            analysis = intact(gathered.read(files, source, None))?;
+        }
         let recovery = Recovery {
             memberships: analysis.memberships.clone(),
-            findings: analysis.findings.clone(),
+            findings,
             torn: torn.clone(),
             segments: analysis.chain.len(),
         };
         let mut log = Log::resumed(options, analysis);
         log.wall_clock_milliseconds = wall_clock_milliseconds;
-        if let Some(torn) = torn {
-            log.cut(files, torn)?;
+        if torn.is_some() && !is_rewritten {
+            log.cut(files)?;
         }
         Ok((log, recovery))
     }
@@ -98,21 +121,18 @@ impl Log {
         let last = analysis.chain.last().expect("the chain is not empty");
         // Salts must differ from those of the last life even if the caller's seed does not.
         let random = Random::seeded(options.seed ^ last.header.salt.rotate_left(17));
-        let start = |log: &super::group::GroupLog| GroupStart {
-            group: log.group,
-            before_first: log.before_first,
-            last: log.last,
-            last_place: log.last_place,
-        };
-        let framed = analysis.groups.values().map(|log| (log.group, start(log))).collect();
+        let framed = analysis.groups.values().map(|log| (log.group, start_of(log))).collect();
         let purged = analysis.groups.values().map(|log| (log.group, log.before_first.index)).collect();
         let end = analysis.end;
+        // A sealed segment takes nothing more: the next one was about to be opened.
+        let phase = if last.is_sealed { Phase::Sealing } else { Phase::Running };
         let repeat_open = (last.frames == 1).then(|| last.open.clone());
         let active = (last.header, last.file);
         let mut log = Log::assemble(options, random, active, end, analysis.locator);
         log.groups = analysis.groups;
         log.framed = framed;
         log.purged = purged;
+        log.phase = phase;
         log.previous_runs = analysis.last_runs;
         log.repeat_open = repeat_open;
         log.last_data_frame = end.frame;
@@ -122,10 +142,9 @@ impl Log {
         log
     }
 
-    /// Ends a torn tail: keeps its bytes aside, then opens a new segment that names the end. Until that is durable
+    /// Ends a torn tail, whose bytes were kept aside: opens a new segment that names the end. Until that is durable
     /// nothing has changed.
-    fn cut<F: Files>(&mut self, files: &F, torn: std::ops::Range<u64>) -> Result<(), Error> {
-        keep_aside(files, &self.options.directory, self.active, self.active_file, &torn)?;
+    fn cut<F: Files>(&mut self, files: &F) -> Result<(), Error> {
         let section = OpenSection {
             predecessor_end: self.durable,
             wall_clock_milliseconds: self.wall_clock_milliseconds,
@@ -145,6 +164,7 @@ impl Log {
         self.proven_frame = self.proven_frame.max(opened.head.durable.frame);
         self.previous_runs.clear();
         self.repeat_open = Some(section);
+        self.phase = Phase::Running;
         Ok(())
     }
 
@@ -191,6 +211,14 @@ impl Log {
             effects: VecDeque::new(),
             is_poisoned: false,
         }
+    }
+}
+
+/// An analysis without damage.
+pub(super) fn intact(analysis: Analysis) -> Result<Analysis, Error> {
+    match analysis.damage() {
+        Some(damage) => Err(Error::Damaged(damage.clone())),
+        None => Ok(analysis),
     }
 }
 

@@ -124,16 +124,19 @@ impl GroupStart {
                 self.last = LogId::new(run.term, run.end().previous());
                 self.last_place = end;
             }
+            RecordKind::Truncate if run.first <= self.before_first.index.next() => self.last = self.before_first,
             RecordKind::Truncate if run.first <= self.last.index => {
-                self.last = LogId::new(run.previous_term, run.first.previous()).max(self.before_first);
+                self.last = LogId::new(run.previous_term, run.first.previous());
             }
             RecordKind::Truncate => {}
-            RecordKind::Purge => {
-                self.before_first = LogId::new(run.term, run.first).max(self.before_first);
-                if self.last.index < self.before_first.index {
+            // By index, as `GroupLog` does it: the caller's term need not be known.
+            RecordKind::Purge if run.first > self.before_first.index => {
+                self.before_first = LogId::new(run.term, run.first);
+                if self.last.index <= self.before_first.index {
                     self.last = self.before_first;
                 }
             }
+            RecordKind::Purge => {}
         }
     }
 }

@@ -182,6 +182,12 @@ pub fn prepare<F: Files>(files: &F, order: &Prepare) -> Result<FileId, disk::Err
     let name = segment_name(&order.directory, order.header.number);
     let temporary = format!("{}/{:016}.preparing", order.directory, order.header.number.0);
     let file = match order.recycled {
+        Some((old, file)) if files.length(file)? != order.header.bytes => {
+            // The segment size was changed since: this one cannot become what is wanted.
+            files.close(file);
+            files.remove(&segment_name(&order.directory, old))?;
+            files.create(&temporary)?
+        }
         Some((old, file)) => {
             files.rename(&segment_name(&order.directory, old), &temporary)?;
             // Before the zeros: a crash must not leave a half-zeroed file under the old name.

@@ -18,12 +18,12 @@ use crate::disk::Files;
 use crate::limits::BLOCK_BYTES;
 use crate::types::{Data, FrameNumber, GroupId, Index, Payload, Place, SegmentNumber};
 
-/// Walks the segments `linked` of `candidates`, oldest first.
+/// Walks the segments `linked` of `candidates`, oldest first, the last one up to `until` if that is given.
 pub(super) fn walk<F: Files>(
     files: &F,
     candidates: &[Candidate],
     linked: &[SegmentNumber],
-    source: &Source,
+    (source, until): (&Source, Option<Place>),
     analysis: &mut Analysis,
 ) {
     let of = |number: &SegmentNumber| candidates.iter().find(|candidate| candidate.number == *number);
@@ -35,7 +35,7 @@ pub(super) fn walk<F: Files>(
             begin(analysis, &open.section);
         }
         let next = chain.get(at + 1).and_then(|next| next.open.as_ref());
-        let end = next.map(|open| open.section.predecessor_end);
+        let end = next.map_or(until, |open| Some(open.section.predecessor_end));
         analysis.chain.push(ChainSegment {
             header,
             file: candidate.file,
@@ -64,6 +64,7 @@ fn begin(analysis: &mut Analysis, open: &OpenSection) {
             // The terms between are in the predecessors; whether they are needed is decided when all is read.
             group.terms.push((group.first(), start.last.term));
             group.last = start.last;
+            analysis.unread.insert(start.group, start.last.index.previous());
         }
         analysis.groups.insert(start.group, group);
     }
@@ -214,7 +215,8 @@ impl<F: Files> SegmentWalk<'_, F> {
             // Within one frame a run may join the run before it, which is not taken in yet.
             let joins_own = sections.own.iter().any(|other| other.group == run.group && other.end() == run.first);
             let before = run.first.previous();
-            let joins = group.id_at(before).is_some_and(|id| id.term == run.previous_term);
+            let is_unread = analysis.unread.get(&run.group).is_some_and(|&last| before <= last);
+            let joins = group.id_at(before).is_some_and(|id| is_unread || id.term == run.previous_term);
             if !joins && !joins_own && sections.own.iter().find(|other| other.group == run.group) == Some(run) {
                 problem = Some(format!("group {} goes on at {}, after {}", run.group, run.first, group.last));
             }
@@ -234,7 +236,7 @@ impl<F: Files> SegmentWalk<'_, F> {
         sections: Option<Sections>,
     ) -> bool {
         let site = if self.end.is_some() { Site::Within } else { Site::Tail };
-        let later = self.later_heads();
+        let later = self.later_heads(site, analysis.proven);
         let proven = later.iter().map(|head| head.durable).max().unwrap_or_default().max(analysis.proven);
         let evidence = if proven.frame >= self.expected { Evidence::Covered } else { Evidence::Uncovered };
         match judge(fault, site, evidence) {
@@ -253,8 +255,10 @@ impl<F: Files> SegmentWalk<'_, F> {
         self.skip(head, &later)
     }
 
-    /// Intact heads behind this place, with rising numbers: what stands there was written after it.
-    fn later_heads(&mut self) -> Vec<FrameHead> {
+    /// Intact heads behind this place, with rising numbers: what stands there was written after it. Only the first
+    /// where the others could not change the verdict.
+    fn later_heads(&mut self, site: Site, proven: Place) -> Vec<FrameHead> {
+        let is_decided = site == Site::Within || proven.frame >= self.expected;
         let mut heads = Vec::new();
         let mut at = self.at + BLOCK_BYTES as u64;
         let mut above = self.expected;
@@ -264,6 +268,9 @@ impl<F: Files> SegmentWalk<'_, F> {
             }
             (at, above) = (head.end().offset, head.number);
             heads.push(head);
+            if is_decided {
+                break;
+            }
         }
         heads
     }
@@ -315,7 +322,7 @@ impl<F: Files> SegmentWalk<'_, F> {
     fn check_named_end(&self, analysis: &mut Analysis) {
         let Some(end) = self.end else { return };
         if (self.at, self.expected) != (end.offset, end.frame.next()) && analysis.damage().is_none() {
-            let what = format!("the segment ends with frame {} at {}, expected {end}", self.expected.0 - 1, self.at);
+            let what = format!("the segment ends with frame {} at {}, expected {end}", self.expected.0.saturating_sub(1), self.at);
             analysis.note(Severity::Corrupt, (&self.name, self.at..end.offset.max(self.at)), what);
         }
     }
@@ -328,6 +335,9 @@ fn take_names(analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
             GroupLog::new(run.group, before, head.end())
         });
         group.apply(run, head.end());
+        if let Some(unread) = analysis.unread.get_mut(&run.group).filter(|_| run.kind != RecordKind::Purge) {
+            *unread = (*unread).min(run.first.previous());
+        }
     }
 }
 

@@ -46,7 +46,7 @@ fn the_doctor_fails_exactly_if_a_finding_is_bad() {
     let output = trilith(&["doctor", "--directory", path, "-o", "json"]);
     let findings: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     let findings = findings.as_array().expect("an array");
-    assert_eq!(findings.len(), 10);
+    assert_eq!(findings.len(), 12);
     let bad = findings.iter().any(|finding| finding["verdict"] == "bad");
     assert_eq!(output.status.code(), Some(i32::from(bad)), "{output:?}");
     let table = trilith(&["doctor", "--directory", path]);

@@ -1,4 +1,5 @@
 //! The integration tests: one crate, one file per theme.
 
 mod command_line;
+mod examples;
 mod tidy;

@@ -1,7 +1,10 @@
 //! What the readings mean for a log.
 
+use std::time::Duration;
+
 use super::readings::Readings;
 use super::report::Finding;
+use crate::disk::{Backend, FlushTimes, Probed};
 use crate::limits::{SEGMENT_BYTES_DEFAULT, SEGMENTS_READY, SEGMENTS_SPARE};
 
 /// The smallest memory for the queues and caches of limits.rs with a small state machine beside them.
@@ -16,6 +19,9 @@ const LOCKED_BYTES_MIN: u64 = 8 << 20;
 const FREE_BYTES_MIN: u64 = SEGMENT_BYTES_DEFAULT * (SEGMENTS_READY + SEGMENTS_SPARE + 1) as u64;
 /// Below this a log has no room to grow.
 const FREE_BYTES_GOOD: u64 = 10 * FREE_BYTES_MIN;
+/// Above this a lone client waits longer for the disk than for anything else; below the other no disk has been at all.
+const FLUSH_SLOW: Duration = Duration::from_millis(5);
+const FLUSH_UNBELIEVABLE: Duration = Duration::from_micros(5);
 
 /// One finding for each thing that was read, in the order in which they are printed.
 pub fn judge(readings: &Readings) -> Vec<Finding> {
@@ -30,6 +36,8 @@ pub fn judge(readings: &Readings) -> Vec<Finding> {
         file_system(readings.file_system),
         free_space(readings.free_bytes),
         direct(readings.direct),
+        back_end(&readings.back_end),
+        flush(&readings.flush),
     ]
 }
 
@@ -114,7 +122,7 @@ fn open_files(limit: Option<u64>) -> Finding {
     }
 }
 
-fn file_system(magic: u64) -> Finding {
+pub fn file_system(magic: u64) -> Finding {
     const NAME: &str = "file system";
     let local = "put the directory on ext4 or XFS on a local disk";
     match magic {
@@ -159,6 +167,37 @@ fn direct(direct: Option<bool>) -> Finding {
         Some(true) => Finding::ok("O_DIRECT", "supported"),
         Some(false) => Finding::warn("O_DIRECT", "not supported here", next),
         None => Finding::warn("O_DIRECT", "could not be tried (no O_TMPFILE here)", next),
+    }
+}
+
+/// What the probe that each start makes would choose.
+fn back_end(probed: &Result<Probed, String>) -> Finding {
+    const NAME: &str = "back end";
+    match probed {
+        Ok(probed) if probed.backend == Backend::Uring => Finding::ok(NAME, probed.to_string()),
+        Ok(probed) => Finding::warn(NAME, probed.to_string(), "lift what the reason names, for io_uring"),
+        Err(error) => Finding::bad(NAME, error, "see that this user may make files in the directory"),
+    }
+}
+
+fn flush(times: &Result<FlushTimes, String>) -> Finding {
+    const NAME: &str = "flush time";
+    let times = match times {
+        Ok(times) => times,
+        Err(error) => return Finding::bad(NAME, error, "see that this user may write in the directory"),
+    };
+    let microseconds = |time: Duration| time.as_nanos() as f64 / 1000.0;
+    let (fdatasync, dsync) = (microseconds(times.fdatasync), microseconds(times.dsync));
+    let value = format!("fdatasync {fdatasync:.1} us, dsync {dsync:.1} us");
+    match times.fdatasync.min(times.dsync) {
+        time if time > FLUSH_SLOW => {
+            let next = "use a disk with a write cache that outlives a cut of power: each lone append waits this long";
+            Finding::warn(NAME, value, next)
+        }
+        time if time < FLUSH_UNBELIEVABLE => {
+            Finding::warn(NAME, value, "make sure that flushes reach the disk: this is faster than any")
+        }
+        _ => Finding::ok(NAME, value),
     }
 }
 

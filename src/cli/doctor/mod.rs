@@ -12,7 +12,7 @@ mod judge;
 mod readings;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
@@ -45,6 +45,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let message = format!("this machine is not fit for a log: {}", bad.join(", "));
     Err(Failure::new(Exit::Other, message, "do what is written beside each finding, and run `trilith doctor` again"))
+}
+
+/// The name of the file system that a directory lies on.
+pub fn file_system(directory: &Path) -> String {
+    match readings::file_system(directory) {
+        Ok(magic) => judge::file_system(magic).value,
+        Err(_) => "unknown".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use crate::cli::exit::{Exit, Failure};
+use crate::disk::{self, Directory, FlushTimes, IoChoice, Probed};
 
 /// Everything that is judged.
 #[derive(Clone, Debug)]
@@ -31,6 +32,10 @@ pub struct Readings {
     pub free_bytes: u64,
     /// Whether a file of the directory can be opened with O_DIRECT; `None`: could not be tried.
     pub direct: Option<bool>,
+    /// What a log here would use, and why.
+    pub back_end: Result<Probed, String>,
+    /// How long the disk takes to make one block durable, or why that could not be measured.
+    pub flush: Result<FlushTimes, String>,
 }
 
 impl Readings {
@@ -52,8 +57,26 @@ impl Readings {
             file_system: (file_system.f_type as u64) & 0xffff_ffff,
             free_bytes: file_system.f_bavail.saturating_mul(file_system.f_bsize as u64),
             direct: direct(directory)?,
+            back_end: back_end(directory),
+            flush: flush(directory),
         })
     }
+}
+
+/// The kernel's number of the file system.
+pub fn file_system(directory: &Path) -> Result<u64, Errno> {
+    // The numbers are 32 bits wide; the type of the field differs between machines.
+    Ok((rustix::fs::statfs(directory)?.f_type as u64) & 0xffff_ffff)
+}
+
+fn back_end(directory: &Path) -> Result<Probed, String> {
+    let directory = Directory::open(directory).map_err(|error| error.to_string())?;
+    disk::probe(&directory, IoChoice::Auto).map_err(|error| error.to_string())
+}
+
+fn flush(directory: &Path) -> Result<FlushTimes, String> {
+    let directory = Directory::open(directory).map_err(|error| error.to_string())?;
+    disk::measure_flush(&directory).map_err(|error| error.to_string())
 }
 
 fn line(path: &str) -> Option<String> {

@@ -1,8 +1,19 @@
 use std::path::Path;
+use std::time::Duration;
 
 use super::judge::judge;
 use super::readings::Readings;
 use super::report::{self, Finding, Verdict};
+use crate::disk::{Backend, FlushTimes, Probed};
+
+fn probed(backend: Backend) -> Probed {
+    Probed { backend, reason: "because".to_string(), direct: true }
+}
+
+fn flush(microseconds: u64) -> FlushTimes {
+    let time = Duration::from_micros(microseconds);
+    FlushTimes { fdatasync: time, dsync: 2 * time, samples: 100 }
+}
 
 /// A machine without fault.
 fn good() -> Readings {
@@ -18,6 +29,8 @@ fn good() -> Readings {
         file_system: 0xef53,
         free_bytes: 100 << 30,
         direct: Some(true),
+        back_end: Ok(probed(Backend::Uring)),
+        flush: Ok(flush(80)),
     }
 }
 
@@ -35,7 +48,7 @@ fn the_finding(readings: &Readings) -> Finding {
 #[test]
 fn a_good_machine_is_ok() {
     let findings = judge(&good());
-    assert_eq!(findings.len(), 10);
+    assert_eq!(findings.len(), 12);
     assert!(findings.iter().all(|finding| finding.verdict == Verdict::Ok && finding.next_step.is_none()));
 }
 
@@ -63,6 +76,11 @@ fn each_fault_is_found_by_its_name() {
         (Readings { free_bytes: 256 << 20, ..good() }, "free space", Warn),
         (Readings { direct: Some(false), ..good() }, "O_DIRECT", Warn),
         (Readings { direct: None, ..good() }, "O_DIRECT", Warn),
+        (Readings { back_end: Ok(probed(Backend::Blocking)), ..good() }, "back end", Warn),
+        (Readings { back_end: Err("no".to_string()), ..good() }, "back end", Bad),
+        (Readings { flush: Ok(flush(6000)), ..good() }, "flush time", Warn),
+        (Readings { flush: Ok(flush(1)), ..good() }, "flush time", Warn),
+        (Readings { flush: Err("no".to_string()), ..good() }, "flush time", Bad),
     ];
     for (readings, name, verdict) in cases {
         let finding = the_finding(&readings);

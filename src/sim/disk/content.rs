@@ -121,6 +121,15 @@ impl Content {
         self.loose_length.abandoned = true;
     }
 
+    /// Decides for each sector that a failed flush abandoned whether its newest version is on the disk.
+    pub fn settle_abandoned(&mut self, landed: &mut impl FnMut() -> bool) {
+        let abandoned: Vec<(u64, usize)> =
+            self.loose.iter().filter(|(_, loose)| loose.abandoned).map(|(at, loose)| (*at, loose.since.len())).collect();
+        for (sector, newest) in abandoned {
+            self.keep_sector(sector, if landed() { newest } else { 0 });
+        }
+    }
+
     /// How many versions the length has had since it was durable.
     pub fn loose_lengths(&self) -> usize {
         self.loose_length.since.len()

@@ -239,6 +239,10 @@ impl Files for SimFiles {
         })
     }
 
+    fn reads_past_cache(&self) -> bool {
+        self.state.borrow().reads_past_cache
+    }
+
     fn close(&self, file: FileId) {
         let mut state = self.state.borrow_mut();
         if state.epoch != self.epoch {

@@ -320,7 +320,16 @@ impl SimDisk {
                 false => drop(state.pending.pop()),
             }
         }
+        if state.reads_past_cache {
+            state.settle_abandoned(|| random.chance(500));
+        }
         state.end_process();
+    }
+
+    /// Whether a process that begins after a [`SimDisk::kill`] sees what the disk holds, as it does unless this says
+    /// otherwise, or what the dead one left in the page cache, also what a failed flush abandoned there.
+    pub fn set_reads_past_cache(&self, reads_past_cache: bool) {
+        self.state.borrow_mut().reads_past_cache = reads_past_cache;
     }
 
     /// The power goes in the midst of an operation: what it changes is loose, its caller and all later ones are told

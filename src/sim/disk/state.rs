@@ -38,6 +38,8 @@ pub(super) struct State {
     /// The power is off: nothing can be done before a crash was carried out.
     pub off: bool,
     pub observer: Option<Observer>,
+    /// Whether a new process sees the disk itself, or what a dead one left in the page cache.
+    pub reads_past_cache: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +97,7 @@ impl Default for State {
             crash_at: None,
             off: false,
             observer: None,
+            reads_past_cache: true,
         }
     }
 }
@@ -236,6 +239,12 @@ impl State {
         self.end_process();
     }
 
+    /// What a failed flush left in the page cache as if it were clean: the disk holds it or not, and a new process
+    /// that reads past the cache sees which.
+    pub fn settle_abandoned(&mut self, mut landed: impl FnMut() -> bool) {
+        self.contents.values_mut().for_each(|content| content.settle_abandoned(&mut landed));
+    }
+
     /// The process is gone, and with it all that it had open.
     pub fn end_process(&mut self) {
         self.open.clear();
@@ -283,6 +292,7 @@ impl State {
             crash_at: self.crash_at,
             off: self.off,
             observer: None,
+            reads_past_cache: self.reads_past_cache,
         }
     }
 }

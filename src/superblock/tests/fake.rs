@@ -117,6 +117,10 @@ impl FakeFiles {
 }
 
 impl Files for FakeFiles {
+    fn reads_past_cache(&self) -> bool {
+        true
+    }
+
     type Map = Vec<u8>;
 
     fn list(&self, _: &str) -> Result<Vec<String>, Error> {

@@ -1,0 +1,129 @@
+//! Three replicas in one thread, with disks that are done at once and a network that loses nothing: what the protocol
+//! itself costs per entry, at several batch sizes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hint::black_box;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use trilith::limits;
+use trilith::raft::{Config, Input, Limits, Message, Replica, Restored, Role};
+use trilith::types::{Data, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Payload};
+
+struct Cluster {
+    replicas: BTreeMap<NodeId, Replica>,
+    network: VecDeque<Message>,
+}
+
+impl Cluster {
+    fn elected() -> (Cluster, NodeId) {
+        let ids = [NodeId(1), NodeId(2), NodeId(3)];
+        let replicas = ids.into_iter().map(|id| (id, replica(id))).collect();
+        let mut cluster = Cluster { replicas, network: VecDeque::new() };
+        for _ in 0..1000 {
+            for id in ids {
+                cluster.handle(id, Input::Tick);
+            }
+            cluster.deliver();
+            if let Some(id) = ids.into_iter().find(|id| cluster.replicas[id].status().role == Role::Leader) {
+                return (cluster, id);
+            }
+        }
+        panic!("three replicas that hear each other elect a leader");
+    }
+
+    fn handle(&mut self, id: NodeId, input: Input) {
+        self.replicas.get_mut(&id).expect("a member").handle(input);
+        self.carry_out(id);
+    }
+
+    /// Everything that an output asks for is done at once.
+    fn carry_out(&mut self, id: NodeId) {
+        let replica = self.replicas.get_mut(&id).expect("a member");
+        loop {
+            let output = replica.take_output();
+            let (persist, commit) = (output.persist, output.commit);
+            self.network.extend(output.send.into_iter().map(|outgoing| outgoing.message));
+            if let Some(commit) = commit {
+                replica.handle(Input::Applied(commit));
+            }
+            match persist {
+                Some(persist) => replica.handle(Input::Durable(persist.number)),
+                None if commit.is_none() => return,
+                None => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some(message) = self.network.pop_front() {
+            self.handle(message.to, Input::Message(message));
+        }
+    }
+
+    /// Proposes a batch and carries it to its commit.
+    fn commit(&mut self, leader: NodeId, payloads: Vec<Payload>) -> Index {
+        let replica = self.replicas.get_mut(&leader).expect("a member");
+        let range = replica.propose(payloads).expect("the leader takes what was committed before");
+        self.carry_out(leader);
+        self.deliver();
+        let commit = self.replicas[&leader].status().commit;
+        assert!(commit >= Index(range.end.0 - 1), "all of it is committed");
+        commit
+    }
+}
+
+fn replica(id: NodeId) -> Replica {
+    let member = |id: u64| Member {
+        id: NodeId(id),
+        incarnation: Incarnation(id),
+        address: SocketAddr::from(([127, 0, 0, 1], id as u16)),
+    };
+    let membership = Membership {
+        members: (1..=3).map(member).collect(),
+        voters: (1..=3).map(NodeId).collect(),
+        ..Default::default()
+    };
+    let limits = Limits {
+        window_bytes: limits::FOLLOWER_WINDOW_BYTES,
+        window_messages: limits::FOLLOWER_WINDOW_MESSAGES,
+        append_bytes_max: limits::APPEND_BYTES_MAX,
+        append_entries_max: limits::APPEND_ENTRIES_MAX,
+        uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+        cache_bytes_max: 1 << 20,
+    };
+    let config = Config { id, heartbeat_ticks: 5, election_ticks: 30..60, seed: id.0, limits };
+    let restored = Restored {
+        hard_state: HardState::default(),
+        before_first: LogId::ZERO,
+        terms: Vec::new(),
+        last: LogId::ZERO,
+        commit: Index::ZERO,
+        memberships: vec![(Index::ZERO, membership)],
+    };
+    Replica::new(config, restored)
+}
+
+fn step(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("raft_step");
+    let data = Data::new(Bytes::from_static(&[7; 128]));
+    for batch in [1, 16, 256] {
+        let (mut cluster, leader) = Cluster::elected();
+        group.throughput(Throughput::Elements(batch));
+        group.bench_with_input(BenchmarkId::from_parameter(batch), &batch, |bencher, &batch| {
+            bencher.iter(|| {
+                let payloads = (0..batch).map(|_| Payload::Data(data.clone())).collect();
+                black_box(cluster.commit(leader, payloads))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(3));
+    targets = step
+}
+criterion_main!(benches);

@@ -1,0 +1,31 @@
+//! `trilith bench`: figures that one can trust, next to those of the bare disk under them.
+//!
+//! Every figure comes with what it depends on: the disk's own flush time, measured just before, the back end and why,
+//! the sync mode, file system, kernel, cores, payload, and what was in flight. A run is bounded in time, works in a
+//! directory of its own and removes it.
+
+mod wal;
+
+use super::exit::Failure;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Measure the log alone: appends, each flushed before it counts
+    Wal(wal::Arguments),
+}
+
+/// Runs the sub-command.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Wal(arguments) => wal::run(arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests;

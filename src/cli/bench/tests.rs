@@ -1,0 +1,31 @@
+use clap::Parser;
+
+use super::{Arguments, run};
+
+#[derive(Debug, clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+#[test]
+fn a_run_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().to_str().unwrap();
+    for load in [&["--threads", "2"][..], &["--in-flight", "64", "--batch", "4", "-o", "json"]] {
+        let line = [&["bench", "wal", "--seconds", "1", "--io", "blocking", "--directory", directory], load].concat();
+        run(&Line::try_parse_from(line).unwrap().arguments).unwrap();
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for wrong in [["--bytes", "0"], ["--bytes", "1048577"], ["--in-flight", "0"], ["--depth", "9"], ["--io", "magic"]] {
+        let line = [&["bench", "wal"][..], &wrong].concat();
+        assert!(Line::try_parse_from(line).is_err(), "{wrong:?}");
+    }
+    let line = ["bench", "wal", "--directory", "no/such/directory"];
+    let failure = run(&Line::try_parse_from(line).unwrap().arguments).unwrap_err();
+    assert!(failure.to_string().contains("no/such/directory"), "{failure}");
+}

@@ -1,0 +1,152 @@
+//! What a run is told by: first what it depends on, then what came of it.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Arguments;
+use super::load::Measured;
+use crate::cli::doctor;
+use crate::disk::FlushTimes;
+use crate::wal::handle::Opened;
+
+/// One JSON document.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    version: &'static str,
+    kernel: String,
+    cores: usize,
+    file_system: String,
+    /// The disk's own time for one block, median: `pwrite` and `fdatasync`, and a write through `O_DSYNC`.
+    disk_fdatasync_microseconds: f64,
+    disk_dsync_microseconds: f64,
+    io: String,
+    io_reason: String,
+    direct: bool,
+    sync_mode: String,
+    writes_in_flight: u8,
+    payload_bytes_per_record: u32,
+    threads: u16,
+    in_flight_per_thread: u32,
+    records_per_append: u16,
+    seconds: f64,
+    records: u64,
+    records_per_second: f64,
+    payload_bytes_per_second: f64,
+    latency_microseconds: Latency,
+    flushes_per_second: f64,
+    records_per_flush: f64,
+    payload_bytes: u64,
+    /// Frames with headers and padding.
+    disk_bytes: u64,
+    disk_bytes_per_payload_byte: f64,
+    segments: u64,
+    /// Of those, how many were used before they had been filled with zeros.
+    unzeroed_segments: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Latency {
+    p50: f64,
+    p99: f64,
+    p99_9: f64,
+    max: f64,
+}
+
+impl Report {
+    pub fn new(arguments: &Arguments, opened: &Opened, flush: &FlushTimes, measured: &Measured) -> Report {
+        let (seconds, counters) = (measured.time.as_secs_f64(), measured.counters);
+        let payload_bytes = counters.records * u64::from(arguments.bytes);
+        let quantile = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1000.0;
+        let latency_microseconds = Latency {
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p99_9: quantile(0.999),
+            max: measured.latency.max() as f64 / 1000.0,
+        };
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            file_system: doctor::file_system(&arguments.directory),
+            disk_fdatasync_microseconds: microseconds(flush.fdatasync),
+            disk_dsync_microseconds: microseconds(flush.dsync),
+            io: opened.io.backend.to_string(),
+            io_reason: opened.io.reason.clone(),
+            direct: opened.io.direct,
+            sync_mode: opened.sync_mode.to_string(),
+            writes_in_flight: arguments.depth,
+            payload_bytes_per_record: arguments.bytes,
+            threads: arguments.threads,
+            in_flight_per_thread: arguments.in_flight,
+            records_per_append: arguments.batch,
+            seconds,
+            records: counters.records,
+            records_per_second: counters.records as f64 / seconds,
+            payload_bytes_per_second: payload_bytes as f64 / seconds,
+            latency_microseconds,
+            flushes_per_second: counters.flushes as f64 / seconds,
+            records_per_flush: counters.records as f64 / counters.flushes.max(1) as f64,
+            payload_bytes,
+            disk_bytes: counters.written_bytes,
+            disk_bytes_per_payload_byte: counters.written_bytes as f64 / payload_bytes.max(1) as f64,
+            segments: counters.segments,
+            unzeroed_segments: counters.unzeroed_segments,
+        }
+    }
+
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers and strings are JSON")
+    }
+
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        let mut row = |name: &str, value: String| {
+            writeln!(out, "{name:<14}{value}").expect("a string takes what it is given");
+        };
+        let Latency { p50, p99, p99_9, max } = self.latency_microseconds;
+        let Report { version, kernel, cores, file_system, io, io_reason, sync_mode, .. } = self;
+        row("trilith", format!("{version}, Linux {kernel}, {cores} cores, {file_system}"));
+        row(
+            "disk alone",
+            format!(
+                "fdatasync {:.1} us, dsync {:.1} us (one written block, median)",
+                self.disk_fdatasync_microseconds, self.disk_dsync_microseconds
+            ),
+        );
+        let cache = if self.direct { "O_DIRECT" } else { "page cache" };
+        row("io", format!("{io}, {cache} ({io_reason}), {sync_mode}, {} in flight", self.writes_in_flight));
+        row(
+            "load",
+            format!(
+                "{} threads x {} in flight x {} records of {} bytes, {:.1} s",
+                self.threads,
+                self.in_flight_per_thread,
+                self.records_per_append,
+                self.payload_bytes_per_record,
+                self.seconds
+            ),
+        );
+        let mebibytes = self.payload_bytes_per_second / f64::from(1 << 20);
+        row("throughput", format!("{:.0} records/s, {mebibytes:.1} MiB/s", self.records_per_second));
+        row("latency", format!("p50 {p50:.1} us, p99 {p99:.1} us, p99.9 {p99_9:.1} us, max {max:.1} us"));
+        row("flushes", format!("{:.0}/s, {:.1} records each", self.flushes_per_second, self.records_per_flush));
+        row(
+            "space",
+            format!(
+                "{} payload bytes in {} bytes on disk: {:.2} each",
+                self.payload_bytes, self.disk_bytes, self.disk_bytes_per_payload_byte
+            ),
+        );
+        row(
+            "segments",
+            format!("{} opened, {} of them before they were zeroed", self.segments, self.unzeroed_segments),
+        );
+        out
+    }
+}
+
+fn microseconds(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1000.0
+}

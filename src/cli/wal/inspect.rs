@@ -1,0 +1,218 @@
+//! `trilith wal inspect`: what a log holds.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::reading::{Kind, Reading};
+use super::verify::Shown;
+use crate::cli::exit::Failure;
+use crate::cli::output::{self, Format};
+use crate::types::{GroupId, Index};
+use crate::wal::ChainSegment;
+
+/// The answer, as it goes into the JSON document.
+#[derive(Debug, Serialize)]
+pub struct Answer {
+    directory: String,
+    kind: &'static str,
+    cluster: Option<String>,
+    /// None for a log by itself.
+    node: Option<u64>,
+    incarnation: Option<String>,
+    superblock: Option<Superblock>,
+    segments: Vec<Segment>,
+    groups: Vec<Group>,
+    /// Segments that stand ready or wait to be used again.
+    spare_segments: Vec<u64>,
+    findings: Vec<Shown>,
+}
+
+#[derive(Debug, Serialize)]
+struct Superblock {
+    boot: u64,
+    durable_end: String,
+    blocks: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Segment {
+    number: u64,
+    state: &'static str,
+    frames: u64,
+    records: u64,
+    payload_bytes: u64,
+    used_bytes: u64,
+    bytes: u64,
+    opened: String,
+    groups: Vec<Range>,
+}
+
+/// Entries of a group, half-open.
+#[derive(Debug, Serialize)]
+struct Range {
+    group: u32,
+    first: u64,
+    end: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Group {
+    group: u32,
+    first: u64,
+    last: String,
+    terms: usize,
+}
+
+/// Prints the answer.
+pub fn run(directory: &Path, format: Format) -> Result<(), Failure> {
+    let reading = Reading::take(directory)?;
+    output::print(&text(&reading, format))
+}
+
+pub fn text(reading: &Reading, format: Format) -> String {
+    let answer = Answer::of(reading);
+    match format {
+        Format::Table => answer.table(),
+        Format::Json => serde_json::to_string_pretty(&answer).expect("numbers and strings are JSON"),
+    }
+}
+
+impl Answer {
+    fn of(reading: &Reading) -> Answer {
+        let analysis = &reading.analysis;
+        let identity = analysis.identity;
+        let group = |log: &crate::wal::GroupLog| Group {
+            group: log.group.0,
+            first: log.first().0,
+            last: log.last.to_string(),
+            terms: log.terms.len(),
+        };
+        Answer {
+            directory: reading.directory.clone(),
+            kind: reading.kind(),
+            cluster: identity.map(|identity| identity.cluster.to_string()),
+            node: match reading.kind {
+                Some(Kind::Node(node)) => Some(node.0),
+                Some(Kind::Alone) | None => None,
+            },
+            incarnation: identity.map(|identity| identity.incarnation.to_string()),
+            superblock: reading.superblock.as_ref().map(|inspection| Superblock {
+                boot: inspection.state.boot,
+                durable_end: inspection.state.durable_end.to_string(),
+                blocks: inspection.found.to_string(),
+            }),
+            segments: analysis.chain.iter().map(|segment| Segment::of(reading, segment)).collect(),
+            groups: analysis.groups.values().map(group).collect(),
+            spare_segments: analysis.spare.iter().map(|(number, _)| number.0).collect(),
+            findings: reading.findings.iter().map(|finding| Shown::of(reading, finding)).collect(),
+        }
+    }
+
+    fn table(&self) -> String {
+        let mut out = format!("{}: {}\n", self.directory, self.kind);
+        if let (Some(cluster), Some(incarnation)) = (&self.cluster, &self.incarnation) {
+            let node = self.node.map_or(String::new(), |node| format!(", node {node}"));
+            line(&mut out, format_args!("cluster {cluster}{node}, incarnation {incarnation}"));
+        }
+        if let Some(Superblock { boot, durable_end, blocks }) = &self.superblock {
+            line(&mut out, format_args!("superblock: boot {boot}, durable up to {durable_end}; blocks {blocks}"));
+        }
+        let head = ["segment", "state", "frames", "records", "payload bytes", "used bytes", "opened", "entries"];
+        let rows: Vec<Vec<String>> = self.segments.iter().map(Segment::row).collect();
+        out.push_str(&columns(&head, &rows));
+        let row = |group: &Group| {
+            vec![group.group.to_string(), group.first.to_string(), group.last.clone(), group.terms.to_string()]
+        };
+        let rows: Vec<Vec<String>> = self.groups.iter().map(row).collect();
+        out.push_str(&columns(&["group", "first", "last", "terms"], &rows));
+        let spare: Vec<String> = self.spare_segments.iter().map(u64::to_string).collect();
+        line(
+            &mut out,
+            format_args!("\nspare segments: {}", if spare.is_empty() { "none".into() } else { spare.join(" ") }),
+        );
+        line(&mut out, format_args!("findings: {}", if self.findings.is_empty() { "none" } else { "" }));
+        self.findings.iter().for_each(|finding| line(&mut out, format_args!("{finding}")));
+        out
+    }
+}
+
+impl Segment {
+    fn of(reading: &Reading, segment: &ChainSegment) -> Segment {
+        let number = segment.header.number;
+        Segment {
+            number: number.0,
+            state: if segment.is_sealed { "sealed" } else { "open" },
+            frames: segment.frames,
+            records: segment.records,
+            payload_bytes: segment.payload_bytes,
+            used_bytes: segment.end,
+            bytes: segment.header.bytes,
+            opened: time_of(segment.open.wall_clock_milliseconds),
+            groups: ranges(reading, segment),
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let range = |range: &Range| format!("{}: {}..{}", range.group, range.first, range.end);
+        vec![
+            self.number.to_string(),
+            self.state.to_owned(),
+            self.frames.to_string(),
+            self.records.to_string(),
+            self.payload_bytes.to_string(),
+            self.used_bytes.to_string(),
+            self.opened.clone(),
+            self.groups.iter().map(range).collect::<Vec<_>>().join(", "),
+        ]
+    }
+}
+
+/// From where each group stood when the segment was opened, or was cut back to, to its highest index in it.
+fn ranges(reading: &Reading, segment: &ChainSegment) -> Vec<Range> {
+    let locator = &reading.analysis.locator;
+    let number = segment.header.number;
+    let seal = locator.seal(number);
+    let Some(index) = locator.segments().find(|index| index.header.number == number) else { return Vec::new() };
+    let first = |group: GroupId| {
+        let start = segment.open.groups.iter().find(|start| start.group == group);
+        let sparse = seal.sparse.iter().filter(|entry| entry.group == group).map(|entry| entry.first);
+        let first = start.map(|start| start.last.index.next()).or(sparse.min()).unwrap_or(Index::FIRST);
+        let cut = seal.cuts.iter().find(|(other, _)| *other == group).map(|&(_, from)| from);
+        cut.map_or(first, |from| from.min(first))
+    };
+    let range =
+        |(&group, highest): (&GroupId, &Index)| Range { group: group.0, first: first(group).0, end: highest.next().0 };
+    index.highest.iter().map(range).collect()
+}
+
+/// In UTC.
+fn time_of(milliseconds: u64) -> String {
+    let seconds = i64::try_from(milliseconds / 1000).unwrap_or(i64::MAX);
+    match time::OffsetDateTime::from_unix_timestamp(seconds) {
+        Ok(at) => {
+            let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
+            format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", at.hour(), at.minute(), at.second())
+        }
+        Err(_) => format!("{milliseconds} ms"),
+    }
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    writeln!(out, "{text}").expect("a string takes what it is given");
+}
+
+/// A table below an empty line.
+fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
+    let head: Vec<String> = head.iter().map(|&word| word.to_owned()).collect();
+    let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
+    let width = |column: usize| all.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let mut out = "\n".to_owned();
+    for row in all {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        line(&mut out, format_args!("{}", cells.collect::<Vec<_>>().join("  ").trim_end()));
+    }
+    out
+}

@@ -1,0 +1,53 @@
+//! `trilith wal`: what a log's directory holds, and whether it is what was written.
+//!
+//! ```text
+//!   directory ──▶ reading (superblock, every frame) ──▶ inspect: what there is
+//!                                                  └──▶ verify: what is wrong, and the exit code
+//! ```
+//!
+//! Both only read, take no lock, and work on a log that is in use: what is wrong only while a write is under way is
+//! looked at twice. They read a node's directory and that of a log by itself alike.
+
+mod inspect;
+mod reading;
+mod verify;
+
+use std::path::PathBuf;
+
+use super::exit::Failure;
+use super::output::Format;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say what a log holds: segments, groups, superblock
+    Inspect(Target),
+    /// Read every frame of a log and say what is wrong with it
+    Verify(Target),
+}
+
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// The directory of a node, or of a log by itself
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// How to print the answer
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+/// Runs the sub-command.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Inspect(target) => inspect::run(&target.directory, target.output),
+        Command::Verify(target) => verify::run(&target.directory, target.output),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! Reads a directory without changing anything in it.
+
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::cli::exit::{Exit, Failure};
+use crate::disk::{self, Directory, Files};
+use crate::superblock::{self, Inspection};
+use crate::types::{NodeId, Place};
+use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE};
+use crate::wal::{self, Analysis, Finding, Identity, Severity, Source};
+
+/// How often a directory is read that changes while it is read, and how long a write in flight is given.
+const ATTEMPTS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Whose directory it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A log by itself.
+    Alone,
+    Node(NodeId),
+}
+
+/// What a directory holds.
+#[derive(Debug)]
+pub struct Reading {
+    pub directory: String,
+    pub kind: Option<Kind>,
+    /// None if it is damaged: then a finding says how.
+    pub superblock: Option<Inspection>,
+    pub analysis: Analysis,
+    /// Those of the log and of the superblock.
+    pub findings: Vec<Finding>,
+}
+
+impl Reading {
+    pub fn take(path: &Path) -> Result<Reading, Failure> {
+        let shown = path.display().to_string();
+        let (mut reading, directory) = attempt(path, &shown)?;
+        let is_wrong = |finding: &Finding| finding.severity > Severity::Note;
+        if reading.findings.iter().any(is_wrong) {
+            // A frame that is being written looks torn; what is still there after a while is.
+            thread::sleep(PAUSE);
+            drop(directory);
+            let first = std::mem::replace(&mut reading, attempt(path, &shown)?.0).findings;
+            let same = |old: &Finding, new: &Finding| old.file == new.file && old.bytes.start == new.bytes.start;
+            reading.findings.retain(|new| !is_wrong(new) || first.iter().any(|old| same(old, new)));
+        }
+        Ok(reading)
+    }
+
+    /// The worst that was found.
+    pub fn severity(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+
+    pub fn kind(&self) -> &'static str {
+        match self.kind {
+            Some(Kind::Alone) => "a log by itself",
+            Some(Kind::Node(_)) => "a node's directory",
+            None => "a directory whose superblock is damaged",
+        }
+    }
+}
+
+/// Segments that are renamed between two calls are looked for again.
+fn attempt(path: &Path, shown: &str) -> Result<(Reading, Directory), Failure> {
+    let mut attempts = 1;
+    loop {
+        let directory = Directory::open(path).map_err(|error| no_directory(shown, &error))?;
+        match read(&directory, shown) {
+            Err(Stop::Disk(error)) if error.kind() == io::ErrorKind::NotFound && attempts < ATTEMPTS => attempts += 1,
+            Err(Stop::Disk(error)) => return Err(cannot_read(&error)),
+            Err(Stop::Failure(failure)) => return Err(failure),
+            Ok(reading) => return Ok((reading, directory)),
+        }
+    }
+}
+
+enum Stop {
+    Disk(disk::Error),
+    Failure(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Failure(failure)
+    }
+}
+
+fn read(directory: &Directory, shown: &str) -> Result<Reading, Stop> {
+    let mut findings = Vec::new();
+    let superblock = match superblock::inspect(directory) {
+        Ok(inspection) => Some(inspection),
+        Err(superblock::Error::NotFormatted) => return Err(not_formatted(directory, shown).into()),
+        Err(error @ superblock::Error::NewerFormat { .. }) => return Err(newer(error.to_string()).into()),
+        Err(superblock::Error::Disk(error)) => return Err(Stop::Disk(error)),
+        Err(error) => {
+            findings.push(superblock_finding(&error));
+            None
+        }
+    };
+    let state = superblock.as_ref().map(|inspection| &inspection.state);
+    let source = Source {
+        directory: LOG_DIRECTORY.to_owned(),
+        identity: state.map(|state| Identity {
+            cluster: state.cluster,
+            node: state.node,
+            incarnation: state.incarnation,
+        }),
+        evidence: state.map_or(Place::START, |state| state.durable_end),
+        exclusive: false,
+    };
+    let analysis = Analysis::read(directory, &source).map_err(|error| log_error(error, directory, shown))?;
+    if analysis.chain.is_empty() && analysis.damage().is_none() {
+        findings.push(segments_gone());
+    }
+    findings.extend(analysis.findings.iter().cloned());
+    let node = state.map(|state| state.node).or(analysis.identity.map(|identity| identity.node));
+    let kind = node.map(|node| if node == NODE_ALONE { Kind::Alone } else { Kind::Node(node) });
+    Ok(Reading { directory: shown.to_owned(), kind, superblock, analysis, findings })
+}
+
+fn superblock_finding(error: &superblock::Error) -> Finding {
+    Finding {
+        severity: Severity::Corrupt,
+        file: superblock::FILE_NAME.to_owned(),
+        bytes: 0..4 * crate::limits::BLOCK_BYTES as u64,
+        what: match error {
+            superblock::Error::Damaged { blocks, .. } => format!("the superblock is damaged ({blocks})"),
+            other => other.to_string(),
+        },
+        entries: Vec::new(),
+    }
+}
+
+fn segments_gone() -> Finding {
+    Finding {
+        severity: Severity::Corrupt,
+        file: LOG_DIRECTORY.to_owned(),
+        bytes: 0..0,
+        what: "the log has no segment".to_owned(),
+        entries: Vec::new(),
+    }
+}
+
+fn log_error(error: wal::Error, directory: &Directory, shown: &str) -> Stop {
+    match error {
+        wal::Error::Disk(error) if directory.list(LOG_DIRECTORY).is_err() => Failure::new(
+            Exit::Corrupt,
+            format!("{shown} has a superblock, and its log is gone: {error}"),
+            "put the directory `log` back beside the superblock, or take the node out of its cluster and add it anew",
+        )
+        .into(),
+        wal::Error::Disk(error) => Stop::Disk(error),
+        wal::Error::NewerFormat { .. } => newer(error.to_string()).into(),
+        wal::Error::WrongIdentity { .. } => Failure::new(
+            Exit::WrongIdentity,
+            format!("{shown}: {error}"),
+            "take the files of the other log out of the directory; each has a number that its own log misses",
+        )
+        .into(),
+        other => Failure::new(Exit::Corrupt, format!("{shown}: {other}"), "keep a copy of the directory").into(),
+    }
+}
+
+fn newer(message: String) -> Failure {
+    Failure::new(Exit::NewerFormat, message, "use the version that wrote the directory, or a later one")
+}
+
+fn no_directory(shown: &str, error: &disk::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure::new(
+            Exit::WrongIdentity,
+            format!("{shown} is no directory"),
+            "name the directory of a node or of a log: the one that holds `superblock`",
+        ),
+        _ => cannot_read(error),
+    }
+}
+
+fn not_formatted(directory: &Directory, shown: &str) -> Failure {
+    let names = directory.list("").unwrap_or_default();
+    let next = match names.iter().any(|name| name.ends_with(".segment")) {
+        true => "name the directory above: the one that holds `superblock`",
+        false => "name the directory of a node or of a log; a node's is made with `trilith init`",
+    };
+    Failure::new(Exit::WrongIdentity, format!("{shown} holds no superblock: it is not formatted"), next)
+}
+
+fn cannot_read(error: &disk::Error) -> Failure {
+    Failure::new(Exit::Other, error.to_string(), "see that this user may read the directory, and the kernel's log")
+}

@@ -1,0 +1,264 @@
+//! The log's thread: a future that sleeps in the runtime and does one turn whenever it is woken.
+//!
+//! A turn takes in what has come, lets the core make the next write, tells those who wait, and sleeps again:
+//!
+//! ```text
+//!   appenders ──▶ Inbox ──▶ ╭──────╮ ──▶ disk::Queue ──▶ (wake) ─╮
+//!   preparer  ──▶           │ turn │ ──▶ preparer                │
+//!   clock     ──▶           ╰──────╯ ──▶ Progress: all waiters   │
+//!                              ▲─────────────────────────────────╯
+//! ```
+//!
+//! While as many writes are in flight as may be, appends wake nobody: the completion does, and takes them all.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::Shared;
+use super::error::OutcomeUnknown;
+use super::inbox::Taken;
+use super::open::SUPERBLOCK_TOKENS;
+use super::preparer::Preparer;
+use crate::disk::{
+    self, Backend, BlockingQueue, Completion, Directory, Operation, Queue, Runtime, SyncMode, UringQueue,
+};
+use crate::limits::TICK;
+use crate::superblock;
+use crate::wal::{Effect, Log, Ticket};
+
+/// What the thread is made from.
+pub(super) struct Start {
+    pub shared: Arc<Shared>,
+    pub superblock: superblock::Writer,
+    pub backend: Backend,
+    pub sync_mode: SyncMode,
+    pub wrap: WrapQueue,
+}
+
+/// What stands between the core and the disk's queue: nothing, or what a test puts there.
+pub(super) type WrapQueue = fn(Box<dyn Queue>) -> Box<dyn Queue>;
+
+/// The thread, from its set-up (which `ready` is told of) to its end (which [`super::pending::Progress`] is).
+pub(super) fn run(start: Start, ready: impl FnOnce(Result<(), disk::Error>)) {
+    let progress = Arc::clone(&start.shared.progress);
+    let _finished = Finished(Arc::clone(&start.shared));
+    let (runtime, mut core) = match set_up(start) {
+        Ok(both) => both,
+        Err(error) => return ready(Err(error)),
+    };
+    ready(Ok(()));
+    let ended = runtime.block_on(poll_fn(|context| core.poll(context)));
+    match ended {
+        Ok(()) => {
+            drop(core);
+            drop(runtime);
+        }
+        Err(error) => {
+            core.shared.inbox.poison();
+            progress.fail(OutcomeUnknown(Arc::new(error)));
+            // Before the runtime goes: it waits for the kernel, which may never answer.
+            progress.finish();
+        }
+    }
+}
+
+/// Says at the thread's end, however it comes, that nothing more will happen.
+struct Finished(Arc<Shared>);
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.inbox.poison();
+            let error = io::Error::other("it panicked, which is a defect of this program");
+            self.0.progress.fail(OutcomeUnknown(Arc::new(disk::Error::new(
+                Operation::Write,
+                "the log's thread",
+                error,
+            ))));
+        }
+        self.0.progress.finish();
+    }
+}
+
+fn set_up(start: Start) -> Result<(Runtime, Core), disk::Error> {
+    let Start { shared, superblock, backend, sync_mode, wrap } = start;
+    let runtime = Runtime::new(backend)?;
+    let queue = wrap(open_queue(&shared, &shared.directory, backend, sync_mode)?);
+    let preparer = Preparer::start(&shared)?;
+    let writes_in_flight_max = shared.log().options().writes_in_flight;
+    let core = Core {
+        shared,
+        queue,
+        superblock,
+        preparer,
+        writes_in_flight: 0,
+        writes_in_flight_max,
+        taken: Taken::default(),
+        clock: None,
+        segments: 0,
+        is_covering: false,
+    };
+    Ok((runtime, core))
+}
+
+fn open_queue(
+    shared: &Arc<Shared>,
+    directory: &Directory,
+    backend: Backend,
+    sync_mode: SyncMode,
+) -> Result<Box<dyn Queue>, disk::Error> {
+    let waking = Arc::clone(shared);
+    let wake = move || waking.inbox.wake();
+    Ok(match backend {
+        Backend::Uring => Box::new(UringQueue::new(directory.clone(), sync_mode, Box::new(wake))),
+        Backend::Blocking => Box::new(BlockingQueue::new(directory.clone(), sync_mode, Box::new(wake))?),
+    })
+}
+
+struct Core {
+    shared: Arc<Shared>,
+    queue: Box<dyn Queue>,
+    superblock: superblock::Writer,
+    preparer: Preparer,
+    /// Writes of the log, the superblock's not counted.
+    writes_in_flight: usize,
+    writes_in_flight_max: usize,
+    /// Kept for its memory.
+    taken: Taken,
+    /// Runs while something depends on time passing.
+    clock: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// The segments opened so far: at a new one the superblock learns how far the log is durable.
+    segments: u64,
+    /// Closing, and the covering frame was asked for.
+    is_covering: bool,
+}
+
+impl Core {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), disk::Error>> {
+        let shared = Arc::clone(&self.shared);
+        // Ends: each turn after the first follows an append, a preparation or a tick.
+        loop {
+            let mut log = shared.log();
+            self.take_completions(&mut log)?;
+            let can_write = self.writes_in_flight < self.writes_in_flight_max;
+            self.shared.inbox.take(context.waker(), &mut self.taken, can_write);
+            self.take_in(&mut log)?;
+            let is_tick = self.tick(&mut log, context);
+            self.take_effects(&mut log);
+            self.shared.progress.advance(log.durable_ticket());
+            if self.taken.closing && self.is_closed(&mut log)? {
+                return Poll::Ready(Ok(()));
+            }
+            self.take_effects(&mut log);
+            let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
+            let can_write = self.writes_in_flight < self.writes_in_flight_max;
+            if !self.shared.inbox.settle(log.queued_bytes(), room_bytes, can_write) && !is_tick {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn take_completions(&mut self, log: &mut MutexGuard<'_, Log>) -> Result<(), disk::Error> {
+        // The queue's bound is this loop's.
+        while let Some(completion) = self.queue.take() {
+            self.complete(log, completion)?;
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, log: &mut Log, completion: Completion) -> Result<(), disk::Error> {
+        if completion.token.0 >= SUPERBLOCK_TOKENS {
+            return self.superblock.handle(completion);
+        }
+        self.writes_in_flight -= 1;
+        log.completed(completion).map_err(|poisoned| poisoned.0)
+    }
+
+    fn take_in(&mut self, log: &mut Log) -> Result<(), disk::Error> {
+        for item in self.taken.items.drain(..) {
+            log.push(item).expect("the inbox refuses what the log would");
+        }
+        for (number, result) in self.taken.prepared.drain(..) {
+            log.prepared(number, result).map_err(|poisoned| poisoned.0)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the clock run as long as something waits for time to pass; tells whether a tick was given.
+    fn tick(&mut self, log: &mut Log, context: &mut Context<'_>) -> bool {
+        if log.is_idle() && log.is_covered() && !log.is_out_of_space() && self.superblock.is_idle() {
+            self.clock = None;
+            return false;
+        }
+        let clock = self.clock.get_or_insert_with(|| Box::pin(disk::sleep(TICK)));
+        if clock.as_mut().poll(context).is_pending() {
+            return false;
+        }
+        self.clock = None;
+        log.tick(wall_clock_milliseconds());
+        true
+    }
+
+    fn take_effects(&mut self, log: &mut Log) {
+        while let Some(effect) = log.take_effect() {
+            match effect {
+                Effect::Write(write) => {
+                    self.writes_in_flight += 1;
+                    self.queue.submit(write);
+                }
+                Effect::Prepare(order) => self.preparer.prepare(order),
+            }
+        }
+        let segments = log.counters().segments;
+        if segments != self.segments {
+            self.segments = segments;
+            self.save_durable_end(log);
+        }
+        while let Some(write) = self.superblock.take_write() {
+            self.queue.submit(write);
+        }
+    }
+
+    fn save_durable_end(&mut self, log: &Log) {
+        let durable_end = log.durable_end();
+        self.superblock.save(|state| state.durable_end = state.durable_end.max(durable_end));
+    }
+
+    /// One step towards the end: everything durable, then covered, then known to the superblock.
+    fn is_closed(&mut self, log: &mut Log) -> Result<bool, disk::Error> {
+        if !log.is_idle() {
+            if log.is_out_of_space() && self.writes_in_flight == 0 {
+                let root = self.shared.directory.root().display().to_string();
+                return Err(disk::Error::new(Operation::Write, root, io::Error::from(io::ErrorKind::StorageFull)));
+            }
+            return Ok(false);
+        }
+        if self.shared.inbox.last_ticket() != Ticket(log.last_ticket().0) {
+            return Ok(false);
+        }
+        if !log.is_covered() && !self.is_covering {
+            self.is_covering = true;
+            log.cover();
+            return Ok(false);
+        }
+        self.save_durable_end(log);
+        Ok(self.superblock.is_idle())
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Core").field("writes_in_flight", &self.writes_in_flight).finish_non_exhaustive()
+    }
+}
+
+/// Only ever written down, for retention by age.
+pub(super) fn wall_clock_milliseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

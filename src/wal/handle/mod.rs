@@ -1,0 +1,261 @@
+//! The public log: [`Wal`], the threads around the core.
+//!
+//! ```text
+//!   your threads and tasks          the log's thread            the preparer
+//!   append ──▶ inbox (bounded) ───▶ core ──▶ disk
+//!   Pending ◀── one wake per flush ──┤ ├──── segments wanted ──▶ zero-fill
+//!   read ──▶ plan (locks the core) ──┴ runs on your thread
+//! ```
+//!
+//! # The contract
+//!
+//! - An append that [`Pending`] says is durable is on disk, and so is every append taken before it. It is whole: one
+//!   batch is there with all its entries, or not at all.
+//! - Appends are durable in the order in which they were taken, from all threads.
+//! - A refused append has not happened.
+//! - After an error of a write or a flush every waiter gets [`OutcomeUnknown`], and nothing is taken any more. To go on
+//!   is to open the log again, which shows what is there; a process whose disk hangs leaves by `exit`.
+//! - A directory that holds a superblock is never made anew: what is missing from it then is damage.
+//!
+//! # Caveats
+//!
+//! One process, one handle: the directory is locked. [`Wal::close`] covers the last frames, so that damage to them is
+//! known for what it is at the next start; dropping the handle tries the same and can only log what went wrong.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! use trilith::types::{GroupId, Index};
+//! use trilith::wal::{Wal, handle::Options};
+//!
+//! # let mut options = Options::new(directory.path().join("log"));
+//! # options.segment_bytes = 1 << 20;
+//! let (wal, _) = Wal::open(options)?;
+//! let group = GroupId(0);
+//! let pending = wal.append_records(group, ["one", "two"])?;
+//! assert_eq!(pending.wait()?, Index(1)..Index(3));
+//! assert_eq!(wal.read(group, Index(1)..Index(3), 1 << 20)?.len(), 2);
+//! wal.close()?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod core;
+mod error;
+mod inbox;
+mod open;
+mod options;
+mod pending;
+mod preparer;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use bytes::Bytes;
+
+use self::core::{Start, WrapQueue};
+use self::inbox::Inbox;
+use self::open::Parts;
+use self::pending::Progress;
+use super::record::RecordKind;
+use super::{Counters, GroupLog, Log, Ticket};
+use crate::disk::{self, Directory, Operation};
+use crate::types::{Entry, GroupId, Index, LogId, Place, Term};
+
+pub use self::error::{Error, OutcomeUnknown, Refused};
+pub use self::open::{LOG_DIRECTORY, NODE_ALONE};
+pub use self::options::{Opened, Options, WhenFull};
+pub use self::pending::Pending;
+
+/// How often a read whose segments went away under it is planned again.
+const READ_ATTEMPTS: usize = 3;
+
+/// A log on disk, open for appending and reading from any number of threads. See [`self`] for the contract.
+#[derive(Debug)]
+pub struct Wal {
+    shared: Arc<Shared>,
+    /// None once it is closed.
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What all threads of one log share.
+#[derive(Debug)]
+struct Shared {
+    inbox: Inbox,
+    progress: Arc<Progress>,
+    /// Locked by the log's thread for each turn, by readers while they plan.
+    log: Mutex<Log>,
+    directory: Directory,
+}
+
+impl Wal {
+    /// Opens the log, and makes it if there is none and the options say so. Recovery is done when this returns.
+    ///
+    /// # Errors
+    /// A log that is damaged, or might be, is not opened: `trilith wal verify` says what is wrong with it.
+    pub fn open(options: Options) -> Result<(Wal, Opened), Error> {
+        Wal::open_with(&options, |queue| queue)
+    }
+
+    fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Opened), Error> {
+        let Parts { directory, log, superblock, opened } = open::open(options)?;
+        let inbox = Inbox::new(&log, options.queue_bytes_max, options.when_full);
+        let shared = Arc::new(Shared { inbox, progress: Arc::default(), log: Mutex::new(log), directory });
+        let (backend, sync_mode) = (opened.io.backend, opened.sync_mode);
+        let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap };
+        let (ready, is_ready) = channel();
+        let thread = Builder::new()
+            .name("wal".to_owned())
+            .spawn(move || {
+                // Whoever opens waits for it.
+                core::run(start, move |said| ready.send(said).expect("the opener waits"));
+            })
+            .map_err(|error| Error::Disk(disk::Error::new(Operation::SetUp, "the log's thread", error)))?;
+        is_ready.recv().expect("the thread says whether it is ready").map_err(Error::Disk)?;
+        Ok((Wal { shared, thread: Some(thread) }, opened))
+    }
+
+    /// Appends entries that the caller has named: consecutive indexes, terms that do not fall. They become durable
+    /// together or not at all. If the first index is not behind the group's last, everything older from there on
+    /// ends.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing has happened then.
+    pub fn append(&self, group: GroupId, entries: Vec<Entry>) -> Result<Pending, Refused> {
+        self.shared.inbox.append(group, entries).map(|(ticket, indexes)| self.pending(ticket, indexes))
+    }
+
+    /// Appends records under the group's next indexes, in its last term (1 in a group without entries). They become
+    /// durable together or not at all.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing has happened then.
+    pub fn append_records<R>(&self, group: GroupId, records: R) -> Result<Pending, Refused>
+    where
+        R: IntoIterator,
+        R::Item: Into<Bytes>,
+    {
+        let records = records.into_iter().map(Into::into).collect();
+        self.shared.inbox.append_records(group, records).map(|(ticket, indexes)| self.pending(ticket, indexes))
+    }
+
+    /// Ends all entries of a group from `from` on.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing has happened then.
+    pub fn truncate_suffix(&self, group: GroupId, from: Index) -> Result<Pending, Refused> {
+        let ticket = self.shared.inbox.cut(group, RecordKind::Truncate, LogId::new(Term::ZERO, from))?;
+        Ok(self.pending(ticket, from..from))
+    }
+
+    /// Ends all entries of a group up to and including `last`. Segments that no group needs are used again.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing has happened then.
+    pub fn purge_prefix(&self, group: GroupId, last: LogId) -> Result<Pending, Refused> {
+        let ticket = self.shared.inbox.cut(group, RecordKind::Purge, last)?;
+        Ok(self.pending(ticket, last.index.next()..last.index.next()))
+    }
+
+    /// The durable entries of a range, in order from its start: all, or as many as `bytes_max` allows and at least
+    /// one; none if none is durable. Reads the disk, on this thread.
+    ///
+    /// # Errors
+    /// [`super::Error::Trimmed`] if the range begins before the log does; [`super::Error::Damaged`] if the disk does
+    /// not hold what was written.
+    pub fn read(&self, group: GroupId, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, Error> {
+        let mut plan = self.plan(group, &range, bytes_max)?;
+        for _ in 1..READ_ATTEMPTS {
+            let said = plan.run(&self.shared.directory);
+            if said.is_ok() {
+                return said.map_err(Error::Log);
+            }
+            // Its segments may be in use for something else by now; then another plan says what became of them.
+            let again = self.plan(group, &range, bytes_max)?;
+            if again == plan {
+                return said.map_err(Error::Log);
+            }
+            plan = again;
+        }
+        plan.run(&self.shared.directory).map_err(Error::Log)
+    }
+
+    fn plan(&self, group: GroupId, range: &Range<Index>, bytes_max: usize) -> Result<super::ReadPlan, Error> {
+        let log = self.shared.log();
+        let first = log.group(group).map_or(Index::ZERO, GroupLog::first);
+        if range.start < first {
+            return Err(Error::Log(super::Error::Trimmed { group, first, wanted: range.start }));
+        }
+        Ok(log.plan_read(group, range.start, range.end, bytes_max))
+    }
+
+    /// Every append up to this one is on disk.
+    pub fn durable(&self) -> Ticket {
+        self.shared.progress.durable()
+    }
+
+    /// Every frame up to here is on disk.
+    pub fn durable_end(&self) -> Place {
+        self.shared.log().durable_end()
+    }
+
+    /// The names of a group's entries, durable or on their way.
+    pub fn group(&self, group: GroupId) -> Option<GroupLog> {
+        self.shared.inbox.group(group)
+    }
+
+    /// What was written since the log was opened.
+    pub fn counters(&self) -> Counters {
+        self.shared.log().counters()
+    }
+
+    /// Why nothing is taken any more, if the log has failed.
+    pub fn failure(&self) -> Option<OutcomeUnknown> {
+        self.shared.progress.failure()
+    }
+
+    /// Makes everything durable that was taken, covers it, tells the superblock, and gives the directory free.
+    ///
+    /// # Errors
+    /// If the disk fails, now or before.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.end().map_err(Error::Failed)
+    }
+
+    fn end(&mut self) -> Result<(), OutcomeUnknown> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.shared.inbox.close();
+        self.shared.progress.wait_finished()?;
+        // After a failure it may wait for the kernel for ever; now it does not.
+        thread.join().expect("it says when it panics");
+        Ok(())
+    }
+
+    fn pending(&self, ticket: Ticket, indexes: Range<Index>) -> Pending {
+        Pending::new(Arc::clone(&self.shared.progress), ticket, indexes)
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        if self.thread.is_none() {
+            return;
+        }
+        match self.end() {
+            Ok(()) => tracing::debug!("a log was dropped without being closed; it was closed in time"),
+            Err(error) => tracing::error!("a log was dropped and could not be closed: {error}"),
+        }
+    }
+}
+
+impl Shared {
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // If the log's thread panicked in the middle of a turn it never takes another; readers find durable frames.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,183 @@
+//! From a directory to an open log, or to a log made anew: what is there decides, and damage is never taken for
+//! absence.
+
+use std::io;
+use std::path::Path;
+
+use super::core::wall_clock_milliseconds;
+use super::error::Error;
+use super::options::{Opened, Options};
+use crate::disk::{Directory, Files, Operation, Probed, SyncMode, measure_flush, probe};
+use crate::limits::TICK;
+use crate::random::entropy;
+use crate::superblock::{self, Loaded, State};
+use crate::types::{ClusterId, FrameNumber, Incarnation, Membership, NodeId, Place};
+use crate::wal::{self, Analysis, Identity, Log, Recovery, Source};
+
+/// The node id of a log that belongs to no cluster: none that a node can be given.
+pub const NODE_ALONE: NodeId = NodeId(u64::MAX);
+/// The log's directory below that of the superblock, as in a node's.
+pub const LOG_DIRECTORY: &str = "log";
+/// Locked by whoever has the log open, before anything is looked at.
+const LOCK_NAME: &str = "lock";
+/// What may be in a directory in which a log is made: traces of a making that did not come to its end.
+const HALF_MADE: &[&str] = &[LOCK_NAME, LOG_DIRECTORY, "superblock.new", "lost+found"];
+
+/// Tokens of the superblock's writes begin here; those of the log are frame numbers.
+pub(super) const SUPERBLOCK_TOKENS: u64 = 1 << 63;
+/// A log that is quiet for so long writes a covering frame.
+const QUIET_TICKS: u32 = (50 / TICK.as_millis()) as u32;
+
+/// An open log, before its threads run.
+pub(super) struct Parts {
+    pub directory: Directory,
+    pub log: Log,
+    pub superblock: superblock::Writer,
+    pub opened: Opened,
+}
+
+pub(super) fn open(options: &Options) -> Result<Parts, Error> {
+    options.check()?;
+    let shown = options.directory.display().to_string();
+    let directory = open_directory(options, &shown)?;
+    let io = probe(&directory, options.io).map_err(Error::Io)?;
+    let created = match superblock::inspect(&directory) {
+        Ok(inspection) => check_alone(&inspection.state, &shown).map(|()| false)?,
+        Err(superblock::Error::NotFormatted) => {
+            check_absent(&directory, options, &shown)?;
+            lock(&directory, &shown)?;
+            make(options, &shown)?;
+            true
+        }
+        Err(error) => return Err(Error::superblock(error, &shown)),
+    };
+    if !created {
+        lock(&directory, &shown)?;
+    }
+    let loaded = superblock::load(&directory, SUPERBLOCK_TOKENS).map_err(|error| Error::superblock(error, &shown))?;
+    open_log(options, directory, loaded, (created, io), &shown)
+}
+
+fn open_log(
+    options: &Options,
+    directory: Directory,
+    loaded: Loaded,
+    (created, io): (bool, Probed),
+    shown: &str,
+) -> Result<Parts, Error> {
+    let Loaded { state, writer: mut superblock, .. } = loaded;
+    let identity = Identity { cluster: state.cluster, node: state.node, incarnation: state.incarnation };
+    let evidence = state.durable_end;
+    let lost = || Error::LogLost { directory: shown.to_owned(), evidence };
+    let opened = Log::open(&directory, log_options(options, identity), evidence, wall_clock_milliseconds());
+    let (log, Recovery { findings, segments, .. }) = opened.map_err(|error| match error {
+        wal::Error::Missing { .. } => lost(),
+        wal::Error::Disk(error) if error.operation == Operation::List && error.kind() == io::ErrorKind::NotFound => {
+            lost()
+        }
+        error => Error::log(error, shown),
+    })?;
+    superblock.save(|state| state.durable_end = log.durable_end());
+    let sync_mode = sync_mode(state.sync_mode);
+    let groups = log.groups().cloned().collect();
+    let opened = Opened { created, identity, boot: state.boot, io, sync_mode, segments, groups, findings };
+    Ok(Parts { directory, log, superblock, opened })
+}
+
+fn open_directory(options: &Options, shown: &str) -> Result<Directory, Error> {
+    match Directory::open(&options.directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match options.create {
+            true => Directory::create(&options.directory).map_err(Error::Disk),
+            false => Err(Error::Missing { directory: shown.to_owned() }),
+        },
+        other => other.map_err(Error::Disk),
+    }
+}
+
+/// A node's directory looks the same but for the node.
+fn check_alone(state: &State, shown: &str) -> Result<(), Error> {
+    match state.node {
+        NODE_ALONE => Ok(()),
+        node => Err(Error::OfNode { directory: shown.to_owned(), node }),
+    }
+}
+
+/// There is no superblock: may a log be made here?
+fn check_absent(directory: &Directory, options: &Options, shown: &str) -> Result<(), Error> {
+    let names = directory.list("").map_err(Error::Disk)?;
+    let foreign = names.into_iter().find(|name| !HALF_MADE.contains(&name.as_str()));
+    if !options.create {
+        return Err(Error::Missing { directory: shown.to_owned() });
+    }
+    foreign.map_or(Ok(()), |name| Err(Error::NotEmpty { directory: shown.to_owned(), name }))
+}
+
+/// Held until the directory is dropped.
+fn lock(directory: &Directory, shown: &str) -> Result<(), Error> {
+    let opened = match directory.open(LOCK_NAME) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match directory.create(LOCK_NAME) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => directory.open(LOCK_NAME),
+            other => other,
+        },
+        other => other,
+    };
+    opened.map(drop).map_err(|error| Error::disk(error, shown))
+}
+
+/// Log first, superblock last: a directory with a superblock is whole. The handle that it is made through is dropped,
+/// and its locks with it.
+fn make(options: &Options, shown: &str) -> Result<(), Error> {
+    remove_half_made(&options.directory, shown)?;
+    let files = Directory::open(&options.directory).map_err(Error::Disk)?;
+    let times = measure_flush(&files).map_err(Error::Disk)?;
+    let cluster = ClusterId(u128::from(entropy()) << 64 | u128::from(entropy()));
+    let mut state = State::new(cluster, NODE_ALONE, Incarnation(entropy()), Membership::default());
+    state.sync_mode = sync_mode_number(times.faster());
+    let identity = Identity { cluster, node: state.node, incarnation: state.incarnation };
+    let log = Log::create(&files, log_options(options, identity), wall_clock_milliseconds());
+    state.durable_end = log.map_err(|error| Error::log(error, shown))?.durable_end();
+    superblock::format(&files, &state).map_err(|error| Error::superblock(error, shown))
+}
+
+/// Segments without a superblock: if nothing was ever appended, the making of the log did not come to its end.
+fn remove_half_made(path: &Path, shown: &str) -> Result<(), Error> {
+    let files = Directory::open(path).map_err(Error::Disk)?;
+    let names = match files.list(LOG_DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(Error::Disk)?,
+    };
+    let source =
+        Source { directory: LOG_DIRECTORY.to_owned(), identity: None, evidence: Place::START, exclusive: true };
+    let analysis = Analysis::read(&files, &source).map_err(|error| Error::log(error, shown))?;
+    let is_empty = analysis.groups.is_empty() && analysis.end.frame <= FrameNumber(1);
+    if !is_empty || analysis.damage().is_some() {
+        return Err(Error::SuperblockLost { directory: shown.to_owned() });
+    }
+    for name in names.iter().filter(|name| name.ends_with(".segment")) {
+        files.remove(&format!("{LOG_DIRECTORY}/{name}")).map_err(Error::Disk)?;
+    }
+    files.sync_directory(LOG_DIRECTORY).map_err(Error::Disk)
+}
+
+fn log_options(options: &Options, identity: Identity) -> wal::Options {
+    wal::Options {
+        directory: LOG_DIRECTORY.to_owned(),
+        identity,
+        segment_bytes: options.segment_bytes,
+        writes_in_flight: options.writes_in_flight,
+        quiet_ticks: QUIET_TICKS,
+        seed: entropy(),
+    }
+}
+
+fn sync_mode_number(mode: SyncMode) -> u8 {
+    match mode {
+        SyncMode::Dsync => 1,
+        SyncMode::Fdatasync => 2,
+    }
+}
+
+/// What the superblock remembers; what was never measured is flushed in the way that every disk knows.
+fn sync_mode(number: u8) -> SyncMode {
+    if number == 1 { SyncMode::Dsync } else { SyncMode::Fdatasync }
+}

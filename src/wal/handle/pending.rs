@@ -1,0 +1,189 @@
+//! Appends on their way to the disk, and how one waits for them: all that a flush made durable are woken together.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::error::OutcomeUnknown;
+use crate::types::Index;
+use crate::wal::Ticket;
+
+/// An append that was taken. It becomes durable whether or not somebody waits.
+///
+/// A thread calls [`Pending::wait`]; a task of any runtime awaits it. Both give the indexes of the entries.
+#[derive(Debug)]
+#[must_use = "it is not known to be durable before it was waited for"]
+pub struct Pending {
+    progress: Arc<Progress>,
+    ticket: Ticket,
+    indexes: Range<Index>,
+    /// The place of its waker, once it was polled.
+    waiter: Option<u64>,
+}
+
+/// How far the log has come: one for all who wait.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The last durable ticket; only grows. A copy outside of the lock for those who need not wait.
+    durable: AtomicU64,
+    state: Mutex<State>,
+    moved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By ticket, so that those of one flush are a range; the second number tells apart those of one ticket.
+    wakers: BTreeMap<(Ticket, u64), Waker>,
+    next_waiter: u64,
+    /// Threads in [`Progress::wait`].
+    threads: usize,
+    failure: Option<OutcomeUnknown>,
+    /// The log's thread does nothing any more.
+    is_finished: bool,
+}
+
+impl Pending {
+    pub(super) fn new(progress: Arc<Progress>, ticket: Ticket, indexes: Range<Index>) -> Pending {
+        Pending { progress, ticket, indexes, waiter: None }
+    }
+
+    /// Blocks until it is durable.
+    ///
+    /// # Errors
+    /// If the disk fails before that is known.
+    pub fn wait(self) -> Result<Range<Index>, OutcomeUnknown> {
+        self.progress.wait(self.ticket)?;
+        Ok(self.indexes.clone())
+    }
+
+    /// Whether it is on disk, and everything before it.
+    pub fn is_durable(&self) -> bool {
+        self.progress.durable() >= self.ticket
+    }
+
+    /// Its place in the order of all appends.
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// The indexes of its entries; empty for a cut.
+    pub fn indexes(&self) -> Range<Index> {
+        self.indexes.clone()
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Range<Index>, OutcomeUnknown>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let pending = &mut *self;
+        match pending.progress.poll(pending.ticket, &mut pending.waiter, context.waker()) {
+            Poll::Ready(said) => Poll::Ready(said.map(|()| pending.indexes.clone())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.waiter {
+            self.progress.lock().wakers.remove(&(self.ticket, waiter));
+        }
+    }
+}
+
+impl Progress {
+    pub fn durable(&self) -> Ticket {
+        Ticket(self.durable.load(Ordering::Acquire))
+    }
+
+    pub fn wait(&self, ticket: Ticket) -> Result<(), OutcomeUnknown> {
+        if self.durable() >= ticket {
+            return Ok(());
+        }
+        let mut state = self.lock();
+        loop {
+            if let Some(said) = self.outcome(&state, ticket) {
+                return said;
+            }
+            state.threads += 1;
+            state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.threads -= 1;
+        }
+    }
+
+    fn poll(&self, ticket: Ticket, waiter: &mut Option<u64>, waker: &Waker) -> Poll<Result<(), OutcomeUnknown>> {
+        if self.durable() >= ticket {
+            return Poll::Ready(Ok(()));
+        }
+        let mut state = self.lock();
+        if let Some(said) = self.outcome(&state, ticket) {
+            return Poll::Ready(said);
+        }
+        let waiter = *waiter.get_or_insert_with(|| {
+            state.next_waiter += 1;
+            state.next_waiter
+        });
+        state.wakers.insert((ticket, waiter), waker.clone());
+        Poll::Pending
+    }
+
+    fn outcome(&self, state: &State, ticket: Ticket) -> Option<Result<(), OutcomeUnknown>> {
+        if self.durable() >= ticket {
+            return Some(Ok(()));
+        }
+        state.failure.clone().map(Err)
+    }
+
+    /// Everything up to `ticket` is on disk: wakes those who wait for it, once.
+    pub fn advance(&self, ticket: Ticket) {
+        if self.durable() >= ticket {
+            return;
+        }
+        let mut state = self.lock();
+        self.durable.store(ticket.0, Ordering::Release);
+        let later = state.wakers.split_off(&(Ticket(ticket.0 + 1), 0));
+        let woken = std::mem::replace(&mut state.wakers, later);
+        let has_threads = state.threads > 0;
+        drop(state);
+        if has_threads {
+            self.moved.notify_all();
+        }
+        woken.into_values().for_each(Waker::wake);
+    }
+
+    /// Nothing becomes durable any more.
+    pub fn fail(&self, failure: OutcomeUnknown) {
+        let mut state = self.lock();
+        state.failure.get_or_insert(failure);
+        let woken = std::mem::take(&mut state.wakers);
+        drop(state);
+        self.moved.notify_all();
+        woken.into_values().for_each(Waker::wake);
+    }
+
+    pub fn finish(&self) {
+        self.lock().is_finished = true;
+        self.moved.notify_all();
+    }
+
+    /// Waits until the log's thread does nothing any more; tells whether it failed.
+    pub fn wait_finished(&self) -> Result<(), OutcomeUnknown> {
+        let state = self.lock();
+        let state = self.moved.wait_while(state, |state| !state.is_finished).unwrap_or_else(PoisonError::into_inner);
+        state.failure.clone().map_or(Ok(()), Err)
+    }
+
+    pub fn failure(&self) -> Option<OutcomeUnknown> {
+        self.lock().failure.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is one assignment: whole at any instant, whoever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,82 @@
+//! Makes segments ahead of need, off the log's thread: to fill one with zeros takes as long as to write it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::thread::{Builder, JoinHandle};
+
+use super::Shared;
+use crate::disk::{Error, Operation};
+use crate::wal::{Fill, Prepare, prepare};
+
+/// Dropping it waits for the segment that is being made, and makes no more.
+#[derive(Debug)]
+pub(super) struct Preparer {
+    shared: Weak<Shared>,
+    /// At most a few orders: the log keeps count. None once it is being dropped.
+    orders: Option<Sender<Prepare>>,
+    stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Preparer {
+    pub fn start(shared: &Arc<Shared>) -> Result<Preparer, Error> {
+        let (orders, incoming) = channel();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (worker, told) = (Arc::clone(shared), Arc::clone(&stopping));
+        let thread = Builder::new()
+            .name("wal-prepare".to_owned())
+            .spawn(move || work(&worker, &incoming, &told))
+            .map_err(|error| Error::new(Operation::SetUp, "the thread that prepares segments", error))?;
+        Ok(Preparer { shared: Arc::downgrade(shared), orders: Some(orders), stopping, threads: vec![thread] })
+    }
+
+    /// Sees to it that the inbox hears of this segment.
+    pub fn prepare(&mut self, order: Prepare) {
+        if order.fill == Fill::Allocated {
+            return self.prepare_at_once(order);
+        }
+        let orders = self.orders.as_ref().expect("it is taken by drop alone");
+        orders.send(order).expect("the thread runs until the sender is dropped");
+    }
+
+    /// The log waits for this one: it does not queue behind those that are filled ahead.
+    fn prepare_at_once(&mut self, order: Prepare) {
+        self.threads.retain(|thread| !thread.is_finished());
+        let Some(shared) = self.shared.upgrade() else { return };
+        let number = order.header.number;
+        let worker = Arc::clone(&shared);
+        let started = Builder::new().name("wal-prepare-now".to_owned()).spawn(move || {
+            worker.inbox.prepared((number, prepare(&worker.directory, &order)));
+        });
+        match started {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => {
+                let error = Error::new(Operation::SetUp, "the thread that prepares segments", error);
+                shared.inbox.prepared((number, Err(error)));
+            }
+        }
+    }
+}
+
+impl Drop for Preparer {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.orders = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() && !std::thread::panicking() {
+                panic!("the thread that prepares segments panicked");
+            }
+        }
+    }
+}
+
+fn work(shared: &Shared, incoming: &Receiver<Prepare>, stopping: &AtomicBool) {
+    while let Ok(order) = incoming.recv() {
+        if stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        let prepared = prepare(&shared.directory, &order);
+        shared.inbox.prepared((order.header.number, prepared));
+    }
+}
