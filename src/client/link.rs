@@ -1,5 +1,6 @@
 //! The task behind a client: owns the connection to the leader, and finds another when it must.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ impl Link {
     }
 
     /// Looks for a leader; `None` if nobody needs one any more.
-    async fn find(&mut self, hint: Option<std::net::SocketAddr>) -> Option<Leader> {
+    async fn find(&mut self, hint: Option<SocketAddr>) -> Option<Leader> {
         let mut search = self.search(hint, None);
         loop {
             if self.is_over() {
@@ -123,8 +124,10 @@ impl Link {
             if silence.is_farewell_over(now) {
                 return self.lost(None);
             }
-            if silence.is_long(now) && rescue.is_none() {
-                rescue = Some(self.search(None, Some(term)));
+            match silence.is_long(now) {
+                true if rescue.is_none() => rescue = Some(self.search(None, Some(term))),
+                true => {}
+                false => rescue = None,
             }
             let wake = self.wake_at(silence.next(now));
             tokio::select! {
@@ -132,7 +135,6 @@ impl Link {
                     let Ok(response) = response else { return self.lost(response.err().map(Error::from_connection)) };
                     let now = Instant::now();
                     silence.heard(now);
-                    rescue = None;
                     if self.core.on_response(response, now).is_err() {
                         return self.lost(Some(Error::WrongAnswer));
                     }
@@ -191,7 +193,7 @@ impl Link {
         self.is_closed && self.core.is_idle()
     }
 
-    fn search(&mut self, hint: Option<std::net::SocketAddr>, above: Option<Term>) -> Search {
+    fn search(&mut self, hint: Option<SocketAddr>, above: Option<Term>) -> Search {
         Search::start(self.identity.clone(), self.directory.clone(), hint, above, self.random.fork())
     }
 

@@ -56,3 +56,65 @@ fn the_doctor_fails_exactly_if_a_finding_is_bad() {
         assert!(text(&table.stdout).contains(name), "{name} is in both");
     }
 }
+
+#[test]
+fn a_command_for_a_cluster_says_how_to_name_one() {
+    for arguments in
+        [&["log", "append", "-"][..], &["log", "read", "--from", "1"], &["kv", "get", "k"], &["cluster", "status"]]
+    {
+        let output = Command::new(env!("CARGO_BIN_EXE_trilith"))
+            .args(arguments)
+            .env_remove("TRILITH_CLIENT")
+            .output()
+            .expect("the binary runs");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(text(&output.stderr).contains("next: give --client FILE"), "{arguments:?}: {output:?}");
+    }
+    let stale = trilith(&["log", "read", "--from", "1", "--stale"]);
+    assert_eq!(stale.status.code(), Some(2), "--stale needs --node: {stale:?}");
+}
+
+#[test]
+fn certificates_are_made_and_shown() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().to_str().expect("its name is UTF-8");
+    let made = trilith(&["cert", "ca", "--directory", path]);
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    let node = trilith(&["cert", "node", "2", "--authority", path, "--directory", path]);
+    assert_eq!(node.status.code(), Some(0), "{node:?}");
+    let file = directory.path().join("node-2.pem");
+    let shown = trilith(&["cert", "show", file.to_str().expect("UTF-8"), "-o", "json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("one JSON document");
+    assert_eq!((&shown["role"], &shown["name"], &shown["is_valid_now"]), (&"node".into(), &"2".into(), &true.into()));
+    let again = trilith(&["cert", "ca", "--directory", path]);
+    assert_eq!(again.status.code(), Some(2), "{again:?}");
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_unavailable() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().to_str().expect("its name is UTF-8");
+    let cluster = "000000000000000000000000000000aa";
+    for arguments in [
+        &["cert", "ca", "--directory", path, "--cluster", cluster][..],
+        &["cert", "client", "app", "--authority", path, "--directory", path],
+    ] {
+        assert_eq!(trilith(arguments).status.code(), Some(0));
+    }
+    let configuration = directory.path().join("client.toml");
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+    let address = socket.local_addr().expect("it is bound");
+    let content = format!(
+        "cluster = \"{cluster}\"\ncertificate = \"client-app.pem\"\nkey = \"client-app.key\"\nca = \"ca.pem\"\n\n\
+         [[node]]\nid = 1\naddress = \"{address}\"\n"
+    );
+    std::fs::write(&configuration, content).expect("the directory is writable");
+    let client = configuration.to_str().expect("UTF-8");
+    let put = trilith(&["kv", "put", "k", "v", "--client", client, "--timeout", "0.3"]);
+    assert_eq!(put.status.code(), Some(16), "{put:?}");
+    let status = trilith(&["cluster", "status", "-o", "json", "--client", client, "--timeout", "0.3"]);
+    assert_eq!(status.status.code(), Some(16), "{status:?}");
+    let document: serde_json::Value = serde_json::from_slice(&status.stdout).expect("one JSON document");
+    assert_eq!(document["nodes"][0]["id"], 1);
+    assert!(document["nodes"][0]["error"].is_string());
+}

@@ -101,7 +101,8 @@ impl Input {
 
     fn next_framed(&mut self) -> Result<Option<Vec<u8>>, Failure> {
         let mut head = [0; 4];
-        if self.reader.fill_buf().map_err(|error| self.unreadable(&error))?.is_empty() {
+        let is_end = self.reader.fill_buf().map(<[u8]>::is_empty);
+        if is_end.map_err(|error| self.unreadable(&error))? {
             return Ok(None);
         }
         self.reader.read_exact(&mut head).map_err(|error| self.unreadable(&error))?;

@@ -18,7 +18,7 @@ pub enum Format {
 }
 
 /// Lines for whoever reads; one who went away (`| head`) has what they wanted.
-pub struct Lines<W> {
+pub struct Lines<W: Write> {
     out: io::BufWriter<W>,
     is_gone: bool,
 }
