@@ -47,20 +47,17 @@ impl ClientArguments {
     }
 
     fn options(&self) -> Result<ClientOptions, Failure> {
-        let configuration = ClientConfiguration::load(&self.path(std::env::var_os(VARIABLE).map(PathBuf::from))?)?;
-        let (certificate, key, ca) = (&configuration.certificate, &configuration.key, &configuration.ca);
-        let identity = Identity::load(certificate, key, ca, None).map_err(certificate_failure)?;
-        if identity.name().cluster != configuration.cluster {
-            let message = format!(
-                "{}: the certificate belongs to cluster {}, the configuration to {}",
-                certificate.display(),
-                identity.name().cluster,
-                configuration.cluster
-            );
-            return Err(Failure::new(Exit::Certificate, message, "name a certificate of that cluster's authority"));
-        }
-        let nodes = configuration.nodes.iter().map(|node| (node.id, node.address)).collect();
-        Ok(ClientOptions { timeout: self.timeout.0, ..ClientOptions::new(nodes, identity) })
+        options(&self.configuration()?, self.timeout.0)
+    }
+
+    /// The configuration that was named.
+    pub fn configuration(&self) -> Result<ClientConfiguration, Failure> {
+        Ok(ClientConfiguration::load(&self.path(std::env::var_os(VARIABLE).map(PathBuf::from))?)?)
+    }
+
+    /// Whether a cluster is named at all.
+    pub fn names_cluster(&self) -> bool {
+        self.client.is_some() || std::env::var_os(VARIABLE).is_some()
     }
 
     fn path(&self, variable: Option<PathBuf>) -> Result<PathBuf, Failure> {
@@ -72,6 +69,32 @@ impl ClientArguments {
             )
         })
     }
+}
+
+/// Finds the leader of the cluster that a configuration names.
+pub async fn connect(configuration: &ClientConfiguration, timeout: Duration) -> Result<Client, Failure> {
+    Client::connect(options(configuration, timeout)?).await.map_err(failure)
+}
+
+/// Whom a configuration makes this process.
+pub fn identity(configuration: &ClientConfiguration) -> Result<Identity, Failure> {
+    let (certificate, key, ca) = (&configuration.certificate, &configuration.key, &configuration.ca);
+    let identity = Identity::load(certificate, key, ca, None).map_err(certificate_failure)?;
+    if identity.name().cluster != configuration.cluster {
+        let message = format!(
+            "{}: the certificate belongs to cluster {}, the configuration to {}",
+            certificate.display(),
+            identity.name().cluster,
+            configuration.cluster
+        );
+        return Err(Failure::new(Exit::Certificate, message, "name a certificate of that cluster's authority"));
+    }
+    Ok(identity)
+}
+
+fn options(configuration: &ClientConfiguration, timeout: Duration) -> Result<ClientOptions, Failure> {
+    let nodes = configuration.nodes.iter().map(|node| (node.id, node.address)).collect();
+    Ok(ClientOptions { timeout, ..ClientOptions::new(nodes, identity(configuration)?) })
 }
 
 /// Runs a command's asynchronous part to its end.

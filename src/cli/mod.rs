@@ -19,11 +19,11 @@ pub mod exit;
 pub mod local;
 
 mod access;
+mod bench;
 mod certificate;
 mod cluster;
 mod demo;
 mod dev;
-mod bench;
 mod doctor;
 mod failures;
 mod init;
@@ -32,6 +32,7 @@ mod log;
 mod node;
 mod output;
 mod wal;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -71,6 +72,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Look into a log's directory
     Wal(wal::Arguments),
+    /// Run whole simulated clusters, from a seed, and check that no rule is broken
+    Sim(sim::Arguments),
 }
 
 impl Command {
@@ -87,6 +90,7 @@ impl Command {
             Command::Cert(arguments) => certificate::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Wal(arguments) => wal::run(arguments),
+            Command::Sim(arguments) => sim::run(arguments),
         }
     }
 }

@@ -30,6 +30,8 @@ pub enum Violation {
     LogMismatch { node: NodeId, id: LogId },
     #[error("{node} holds {held:?} at {index}, where {committed} is committed")]
     CommittedDiffers { node: NodeId, index: Index, committed: LogId, held: Option<Term> },
+    #[error("{node} started without {lost}, which is committed and which it had said in term {term} to hold durably")]
+    Forgotten { node: NodeId, lost: LogId, term: Term },
     #[error("{node}, leader of term {term}, committed {counted} of an older term by counting")]
     OldTermCounted { node: NodeId, term: Term, counted: LogId },
     #[error("{node} leads in term {term} without {missing}, which was committed before")]
@@ -42,6 +44,9 @@ pub struct Invariants {
     nodes: BTreeMap<NodeId, Observed>,
     leaders: BTreeMap<Term, NodeId>,
     votes: BTreeMap<(Term, NodeId), NodeId>,
+    /// Up to where a node has said, in a term, that it holds the log of that term's leader durably; a leader says so by
+    /// counting itself.
+    vouched: BTreeMap<(NodeId, Term), Index>,
     /// Entry i stands at place i - 1.
     committed: Vec<Committed>,
     /// Entries that some log has held and that are not known to be committed: what each is and follows.
@@ -89,6 +94,7 @@ impl Invariants {
         check_hard_state(node, observed.spoken, status.hard_state)?;
         observed.hard_state = status.hard_state;
         observed.commit = status.commit;
+        self.check_vouched(replica)?;
         self.check_committed_at(replica, status.commit)
     }
 
@@ -110,6 +116,7 @@ impl Invariants {
         if status.role == Role::Leader {
             check_counted(replica, output)?;
             self.check_leader(replica, status.hard_state.term)?;
+            self.vouch(node, status.hard_state.term, status.durable.index);
         }
         let observed = self.nodes.entry(node).or_default();
         (observed.hard_state, observed.commit) = (status.hard_state, status.commit);
@@ -129,6 +136,9 @@ impl Invariants {
             if first != vote {
                 return Err(Violation::TwoVotes { term, node, first, second: vote });
             }
+        }
+        if let Body::AppendReply(AppendReply { outcome: AppendOutcome::Matched { last }, .. }) = message.body {
+            self.vouch(node, term, last);
         }
         let spoken = &mut self.nodes.entry(node).or_default().spoken;
         if term > spoken.term {
@@ -166,6 +176,26 @@ impl Invariants {
             return Ok(());
         }
         Err(Violation::SpokeTooSoon { node: message.from, message: Box::new(message.clone()) })
+    }
+
+    fn vouch(&mut self, node: NodeId, term: Term, last: Index) {
+        let vouched = self.vouched.entry((node, term)).or_default();
+        *vouched = (*vouched).max(last);
+    }
+
+    /// What was committed in a term or before, and is part of what the node vouched for in that term, is there still:
+    /// it was counted.
+    fn check_vouched(&self, replica: &Replica) -> Result<(), Violation> {
+        let node = replica.id();
+        for ((_, term), last) in self.vouched.range((node, Term::ZERO)..=(node, Term(u64::MAX))) {
+            let count = self.committed.partition_point(|committed| committed.in_term <= *term).min(last.0 as usize);
+            let from = (replica.first_index().0 as usize - 1).min(count);
+            let is_lost = |committed: &&Committed| replica.term_at(committed.id.index) != Some(committed.id.term);
+            if let Some(lost) = self.committed[from..count].iter().find(is_lost) {
+                return Err(Violation::Forgotten { node, lost: lost.id, term: *term });
+            }
+        }
+        Ok(())
     }
 
     /// Log matching (§5.3): an entry is the same wherever it is, and follows the same entry. By induction the logs

@@ -6,4 +6,22 @@
 //!
 //! [`disk`] is of use by itself: it lets anyone test their storage against cuts of power, torn writes and rot.
 
+mod clients;
+mod cluster;
 pub mod disk;
+mod faults;
+mod network;
+mod node;
+mod oracles;
+mod recovery;
+mod report;
+mod scenario;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+pub use cluster::Simulation;
+pub use oracles::{Oracle, Violation};
+pub use report::Report;
+pub use scenario::{ClientOptions, DiskOptions, Faults, NetworkOptions, Options};
+pub use trace::Trace;

@@ -116,6 +116,14 @@ impl Log {
         Ok((log, recovery))
     }
 
+    /// Gives the log's files back, and with them their locks. Nothing may be in flight.
+    pub fn close<F: Files>(self, files: &F) {
+        assert!(self.in_flight.is_empty() && self.preparing.is_empty(), "what is in flight needs its file");
+        let chain = self.locator.segments().map(|segment| segment.file);
+        let ready = self.ready.values().map(|(_, file)| *file);
+        chain.chain(ready).chain(self.recyclable.values().copied()).for_each(|file| files.close(file));
+    }
+
     /// Goes on where the analysis ended, in the same segment.
     fn resumed(options: Options, analysis: Analysis) -> Log {
         let last = analysis.chain.last().expect("the chain is not empty");

@@ -32,8 +32,7 @@ pub struct Checked {
 }
 
 pub fn run(client: &ClientConfiguration, given: &[Bytes], journal: &Journal) -> Result<Checked, Failure> {
-    let runtime = access::runtime()?;
-    runtime.block_on(async {
+    access::block_on(async {
         let highest = journal.indexes.iter().flatten().max().copied().unwrap_or_default();
         let mut checked = Checked::default();
         let mut first: Option<Vec<(Index, Bytes)>> = None;
@@ -61,11 +60,10 @@ async fn read_all(
     address: std::net::SocketAddr,
     highest: Index,
 ) -> Result<Vec<(Index, Bytes)>, Failure> {
-    let fail = |error: &crate::client::Error| access::failure(error);
     let identity = access::identity(client)?;
-    let mut node = NodeClient::connect(&identity, address, PATIENCE).await.map_err(|error| fail(&error))?;
+    let mut node = NodeClient::connect(&identity, address, PATIENCE).await.map_err(access::failure)?;
     let deadline = Instant::now() + PATIENCE;
-    while node.status().await.map_err(|error| fail(&error))?.applied < highest {
+    while node.status().await.map_err(access::failure)?.applied < highest {
         if Instant::now() > deadline {
             let message = format!("node {id} has not applied {highest} within {PATIENCE:?}");
             return Err(Failure::new(Exit::Unavailable, message, "see its log in the demonstration's directory"));
@@ -75,7 +73,7 @@ async fn read_all(
     let mut records = Vec::new();
     let mut from = Index::FIRST;
     loop {
-        let read = node.read(from, None, Consistency::Stale).await.map_err(|error| fail(&error))?;
+        let read = node.read(from, None, Consistency::Stale).await.map_err(access::failure)?;
         records.extend(read.records);
         if read.next == from {
             return Ok(records);

@@ -93,8 +93,7 @@ impl Shared {
 
 /// Appends all records; returns when the outcome of each is known.
 pub fn run(configuration: &ClientConfiguration, records: &[Bytes], shared: &Shared) -> Result<Journal, Failure> {
-    let runtime = access::runtime()?;
-    let outcome = runtime.block_on(append_all(configuration, records, shared));
+    let outcome = access::block_on(append_all(configuration, records, shared));
     shared.is_over.store(true, Ordering::Release);
     shared.bar.finish_and_clear();
     outcome
@@ -137,7 +136,7 @@ async fn append_lane(client: Client, records: &[Bytes], shared: &Shared) -> Resu
         if let Some(leader) = client.leader() {
             shared.leader.store(leader.0, Ordering::Release);
         }
-        let appended = client.enqueue(batch.to_vec()).await.map_err(|error| access::failure(&error))?;
+        let appended = client.enqueue(batch.to_vec()).await.map_err(access::failure)?;
         shared.sent.fetch_add(batch.len() as u64, Ordering::AcqRel);
         in_flight.push_back((Instant::now(), appended));
     }

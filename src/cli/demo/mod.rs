@@ -25,7 +25,7 @@ use super::output::{self, Format};
 use super::{Exit, Failure};
 use crate::limits::{RECORD_BYTES_MAX, SEGMENT_BYTES_DEFAULT};
 use crate::types::NodeId;
-use load::{Journal, Shared};
+use load::Shared;
 
 /// Nodes of the demonstration.
 const NODES: u64 = 3;

@@ -222,6 +222,16 @@ impl<M: StateMachine> Driver<M> {
 
     /// Everything that must be done since the last call; tells whether there is more to do at once.
     pub fn take_effects(&mut self, effects: &mut Vec<Effect>) -> Result<bool, Stopped> {
+        self.take_effects_watched(effects, &mut |_, _| {})
+    }
+
+    /// As [`Driver::take_effects`], and shows each output of the protocol to whoever checks its rules
+    /// ([`raft::invariants`]), before it is carried out.
+    pub fn take_effects_watched(
+        &mut self,
+        effects: &mut Vec<Effect>,
+        watch: &mut dyn FnMut(&Replica, &raft::Output),
+    ) -> Result<bool, Stopped> {
         let mut applied = 0;
         loop {
             if let Some(stopped) = self.stopped.take() {
@@ -229,7 +239,7 @@ impl<M: StateMachine> Driver<M> {
                 return Err(stopped);
             }
             effects.append(&mut self.effects);
-            self.dispatch_output(effects);
+            self.dispatch_output(effects, watch);
             let durable = self.pipeline.advance(effects)?;
             if let Some(number) = durable {
                 self.replica.handle(RaftInput::Durable(number));
@@ -297,8 +307,9 @@ impl<M: StateMachine> Driver<M> {
         self.effects.push(Effect::Reply { client, response: Response { id, body } });
     }
 
-    fn dispatch_output(&mut self, effects: &mut Vec<Effect>) {
+    fn dispatch_output(&mut self, effects: &mut Vec<Effect>, watch: &mut dyn FnMut(&Replica, &raft::Output)) {
         let output = self.replica.take_output();
+        watch(&self.replica, &output);
         if let Some(persist) = output.persist {
             self.pipeline.persist(persist);
         }
@@ -334,7 +345,11 @@ impl<M: StateMachine> Driver<M> {
         }
     }
 
+    /// Orders entries that memory does not have all of. Only what is durable is read: behind it the disk may still
+    /// hold entries that have been replaced.
     fn read_log(&mut self, from: Index, to: Index, bytes_max: usize, purpose: ReadFor) {
+        let to = to.min(self.replica.status().durable.index.next());
+        assert!(from < to, "what is not durable is in memory: {from}..{to}");
         let plan = self.pipeline.log.plan_read(GroupId::CLUSTER, from, to, bytes_max);
         self.last_read = ReadNumber(self.last_read.0 + 1);
         self.log_reads.push_back((self.last_read, purpose));

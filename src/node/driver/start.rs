@@ -54,7 +54,8 @@ pub fn format<F: Files>(
     }
     let identity = Identity { cluster: state.cluster, node: state.node, incarnation: state.incarnation };
     let options = log_options(identity, segment_bytes, 1, 1, seed);
-    Log::create(files, options, wall_clock_milliseconds)?;
+    // The same process may start the node next, and must find no lock of its own.
+    Log::create(files, options, wall_clock_milliseconds)?.close(files);
     superblock::format(files, state)?;
     Ok(())
 }

@@ -1,0 +1,100 @@
+//! `trilith sim`: whole clusters in one thread, from a seed.
+//!
+//! A run that breaks a rule is a bug of ours; its seed and its number of nodes replay it to the byte.
+
+use super::exit::{Exit, Failure};
+use super::output::{self, Format};
+use crate::sim::{Options, Report, Simulation, Violation};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The first seed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// How many seeds to run, one after the other
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// How many nodes: 1 to 7; drawn from the seed unless given
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=7))]
+    nodes: Option<u64>,
+    /// End well at the first violation of this rule (A, D, E, F, G, H), and badly if no seed shows one: for programs
+    /// with a deliberate bug
+    #[arg(long, value_name = "ORACLE")]
+    expect_violation: Option<String>,
+    /// How to print the reports
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+/// Runs the seeds; the first violation ends it.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut reports = Vec::new();
+    for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
+        match (run_seed(arguments, seed), &arguments.expect_violation) {
+            (Ok(report), _) => reports.push(report),
+            (Err(violation), Some(expected)) => return expected_violation(arguments, expected, &violation),
+            (Err(violation), None) => return Err(failure(&violation, arguments)),
+        }
+    }
+    output::print(&match arguments.output {
+        Format::Table => table(&reports),
+        Format::Json => json(&reports),
+    })?;
+    match &arguments.expect_violation {
+        None => Ok(()),
+        Some(oracle) => Err(Failure::new(
+            Exit::Other,
+            format!("no violation of {oracle} in {} seeds", arguments.seeds),
+            "give more seeds, or look why the deliberate bug does no harm",
+        )),
+    }
+}
+
+fn run_seed(arguments: &Arguments, seed: u64) -> Result<Report, Violation> {
+    let options = match arguments.nodes {
+        Some(nodes) => Options::drawn_for(nodes as usize, seed),
+        None => Options::drawn(seed),
+    };
+    Simulation::run(seed, &options)
+}
+
+fn expected_violation(arguments: &Arguments, expected: &str, violation: &Violation) -> Result<(), Failure> {
+    if !expected.contains(violation.oracle.letter()) {
+        return Err(failure(violation, arguments));
+    }
+    let seeds = violation.seed - arguments.seed + 1;
+    output::print(&format!("found after {seeds} seeds: {violation}"))
+}
+
+fn failure(violation: &Violation, arguments: &Arguments) -> Failure {
+    let nodes = arguments.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+    let next_step = format!("replay it with `trilith sim --seed {}{nodes}`", violation.seed);
+    Failure::new(Exit::Corrupt, violation.to_string(), next_step)
+}
+
+fn table(reports: &[Report]) -> String {
+    let mut lines = Vec::new();
+    if let [report] = reports {
+        lines.extend(report.counts().iter().map(|(name, count)| format!("{name:<24} {count}")));
+        lines.push(format!("{:<24} {:016x}", "trace_hash", report.trace_hash));
+        return lines.join("\n");
+    }
+    lines.push(format!("{:<24} {}", "seeds", reports.len()));
+    let names = Report::default().counts();
+    for (at, (name, _)) in names.iter().enumerate().filter(|(_, (name, _))| !["nodes", "seed"].contains(name)) {
+        let sum: u64 = reports.iter().map(|report| report.counts()[at].1).sum();
+        lines.push(format!("{name:<24} {sum}"));
+    }
+    lines.join("\n")
+}
+
+fn json(reports: &[Report]) -> String {
+    let document = |report: &Report| {
+        let mut fields: Vec<String> =
+            report.counts().iter().map(|(name, count)| format!("\"{name}\":{count}")).collect();
+        fields.push(format!("\"trace_hash\":\"{:016x}\"", report.trace_hash));
+        format!("{{{}}}", fields.join(","))
+    };
+    let documents: Vec<String> = reports.iter().map(document).collect();
+    format!("[{}]", documents.join(",\n"))
+}

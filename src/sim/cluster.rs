@@ -1,0 +1,497 @@
+//! The run: one queue of what is to happen, in the order of a simulated clock.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::clients::Client;
+use super::network::Network;
+use super::node::{Node, Process, driver_options, node_at, node_id, start};
+use super::oracles::{Broken, Oracle, Oracles, Violation};
+use super::scenario::{DiskOptions, MILLISECOND, Options};
+use super::trace::{Label, Trace};
+use super::{Report, recovery};
+use crate::disk::{Queue, Token};
+use crate::net::{self, ClientKey, Request, Response};
+use crate::node::driver::{Effect, Input, ReadNumber};
+use crate::raft::{Body, Event, Message, Role};
+use crate::random::Random;
+use crate::wal::{self, Prepare, ReadPlan};
+
+/// How often it is looked whether all has come to rest.
+const LOOK_INTERVAL: u64 = 20 * MILLISECOND;
+
+/// A cluster, its disks, its network and its clients, in one thread.
+#[derive(Debug)]
+pub struct Simulation {
+    pub(super) seed: u64,
+    pub(super) options: Options,
+    pub(super) now: u64,
+    steps: u64,
+    /// What is to happen, by time; at the same time in the order in which it was ordered.
+    queue: BTreeMap<(u64, u64), Happening>,
+    last_ordered: u64,
+    pub(super) nodes: Vec<Node>,
+    pub(super) network: Network,
+    clients: Vec<Client>,
+    pub(super) oracles: Oracles,
+    trace: Rc<RefCell<Trace>>,
+    /// For the world; clients and network have their own.
+    pub(super) random: Random,
+    disk: DiskOptions,
+    /// When the calm began.
+    pub(super) calm_since: Option<u64>,
+    /// So many of the next leaders lose their power soon after their election.
+    pub(super) ambushes: u64,
+    pub(super) report: Report,
+}
+
+/// What is to happen. A `life` that is over makes it nothing.
+#[derive(Debug)]
+pub(super) enum Happening {
+    Tick { node: usize, life: u64 },
+    Run { node: usize, life: u64 },
+    Message { node: usize, bytes: Bytes },
+    Written { node: usize, life: u64, token: Token },
+    Prepare { node: usize, life: u64, order: Prepare },
+    Read { node: usize, life: u64, read: ReadNumber, plan: ReadPlan },
+    Request { node: usize, client: usize, request: Request },
+    Response { client: usize, response: Response },
+    Client { client: usize },
+    Fault,
+    Crash { node: usize, life: u64 },
+    Restart { node: usize },
+    Calm,
+    Look,
+}
+
+impl Simulation {
+    /// Runs a seed to its end, or to the first rule that is broken.
+    pub fn run(seed: u64, options: &Options) -> Result<Report, Violation> {
+        let place = |broken: Broken, step| Violation {
+            seed,
+            step,
+            oracle: broken.oracle,
+            explanation: broken.explanation,
+        };
+        let mut simulation = Simulation::new(seed, options).map_err(|broken| place(broken, 0))?;
+        simulation.run_to_end().map_err(|broken| place(broken, simulation.steps))?;
+        Ok(simulation.into_report())
+    }
+
+    fn new(seed: u64, options: &Options) -> Result<Simulation, Broken> {
+        let mut random = Random::seeded(seed);
+        let trace = Rc::new(RefCell::new(Trace::default()));
+        let nodes = (0..options.nodes).map(|at| Node::new(at, options.nodes, random.next_u64(), &trace));
+        let nodes = nodes.collect::<Result<Vec<_>, _>>();
+        let nodes = nodes.map_err(|error| Broken::new(Oracle::Recovery, format!("cannot format: {error}")))?;
+        let client = |id| Client::new(id as u64, options.nodes, options.clients, random.fork());
+        let clients: Vec<Client> = (0..options.clients.clients).map(client).collect();
+        let mut simulation = Simulation {
+            seed,
+            options: options.clone(),
+            now: 0,
+            steps: 0,
+            queue: BTreeMap::new(),
+            last_ordered: 0,
+            nodes,
+            network: Network::new(options.network, random.fork()),
+            clients,
+            oracles: Oracles::default(),
+            trace,
+            random,
+            disk: options.disk,
+            calm_since: None,
+            ambushes: 0,
+            report: Report::default(),
+        };
+        (0..options.nodes).for_each(|node| simulation.order(0, Happening::Restart { node }));
+        (0..options.clients.clients).for_each(|client| simulation.order(0, Happening::Client { client }));
+        simulation.order(0, Happening::Fault);
+        simulation.order(options.fault_time, Happening::Calm);
+        Ok(simulation)
+    }
+
+    fn run_to_end(&mut self) -> Result<(), Broken> {
+        while let Some(((time, _), happening)) = self.queue.pop_first() {
+            self.now = time;
+            self.steps += 1;
+            if let Happening::Look = happening {
+                if self.is_at_rest() {
+                    return self.audit();
+                }
+                self.check_time()?;
+                self.order(LOOK_INTERVAL, Happening::Look);
+                continue;
+            }
+            self.happen(happening)?;
+        }
+        Err(Broken::new(Oracle::Progress, "nothing is left to happen"))
+    }
+
+    fn into_report(self) -> Report {
+        let trace = *self.trace.borrow();
+        Report {
+            seed: self.seed,
+            nodes: self.options.nodes as u64,
+            steps: self.steps,
+            events: trace.events(),
+            trace_hash: trace.hash(),
+            simulated_milliseconds: self.now / MILLISECOND,
+            acknowledged_records: self.oracles.acknowledged_records(),
+            committed_entries: self.oracles.invariants.committed().0,
+            resent: self.clients.iter().map(|client| client.resent).sum(),
+            reads_checked: self.clients.iter().map(|client| client.reads).sum(),
+            messages_lost: self.network.lost,
+            messages_duplicated: self.network.duplicated,
+            ..self.report
+        }
+    }
+
+    pub(super) fn order(&mut self, after: u64, happening: Happening) {
+        self.last_ordered += 1;
+        self.queue.insert((self.now + after, self.last_ordered), happening);
+    }
+
+    pub(super) fn note(&self, label: Label, numbers: &[u64], bytes: &[u8]) {
+        self.trace.borrow_mut().note(label, numbers, bytes);
+    }
+
+    fn happen(&mut self, happening: Happening) -> Result<(), Broken> {
+        if let Some(until) = self.paused_until(&happening) {
+            self.order(until - self.now, happening);
+            return Ok(());
+        }
+        match happening {
+            Happening::Tick { node, life } => self.tick(node, life),
+            Happening::Run { node, life } => self.run_driver(node, life)?,
+            Happening::Message { node, bytes } => self.deliver(node, bytes)?,
+            Happening::Written { node, life, token } => self.written(node, life, token),
+            Happening::Prepare { node, life, order } => self.prepare(node, life, &order),
+            Happening::Read { node, life, read, plan } => self.read(node, life, read, &plan),
+            Happening::Request { node, client, request } => {
+                let client = ClientKey(client as u64);
+                self.input(node, Input::Client { client, request });
+            }
+            Happening::Response { client, response } => {
+                self.note(Label::Response, &[self.now, client as u64, response.id], &[]);
+                self.clients[client].answered(response, &mut self.oracles)?;
+            }
+            Happening::Client { client } => self.step_client(client),
+            Happening::Fault => self.fault(),
+            Happening::Crash { node, life } if self.nodes[node].life == life => self.crash(node),
+            Happening::Crash { .. } => {}
+            Happening::Restart { node } => self.restart(node)?,
+            Happening::Calm => self.calm(),
+            Happening::Look => unreachable!("looked at before"),
+        }
+        self.cut_where_power_went();
+        Ok(())
+    }
+
+    /// Until when this must wait, because its node does nothing.
+    fn paused_until(&self, happening: &Happening) -> Option<u64> {
+        let node = match happening {
+            Happening::Tick { node, .. }
+            | Happening::Run { node, .. }
+            | Happening::Message { node, .. }
+            | Happening::Written { node, .. }
+            | Happening::Request { node, .. } => *node,
+            _ => return None,
+        };
+        Some(self.nodes[node].paused_until).filter(|until| *until > self.now)
+    }
+
+    fn lives(&self, node: usize, life: u64) -> bool {
+        self.nodes[node].life == life && self.nodes[node].process.is_some()
+    }
+
+    fn tick(&mut self, node: usize, life: u64) {
+        if !self.lives(node, life) {
+            return;
+        }
+        // Wall clocks jump; nothing may rest on them.
+        let wall_clock_milliseconds = self.random.below(self.now / MILLISECOND + 1000);
+        self.input(node, Input::Tick { wall_clock_milliseconds });
+        let early = self.random.below(MILLISECOND);
+        self.order(10 * MILLISECOND + MILLISECOND / 2 - early, Happening::Tick { node, life });
+    }
+
+    fn deliver(&mut self, node: usize, bytes: Bytes) -> Result<(), Broken> {
+        let garbled = |error: crate::codec::Error| Broken::new(Oracle::Whole, format!("a message is garbled: {error}"));
+        let mut buffer = net::FrameBuffer::new(crate::limits::WIRE_FRAME_BYTES_MAX, crate::limits::WIRE_FRAME_BYTES_MAX);
+        buffer.room().extend_from_slice(&bytes);
+        let frame = buffer.take().map_err(garbled)?.expect("whole messages are delivered");
+        let message = net::message(frame).map_err(garbled)?;
+        self.input(node, Input::Peer(message));
+        Ok(())
+    }
+
+    fn written(&mut self, node: usize, life: u64, token: Token) {
+        if !self.lives(node, life) {
+            return;
+        }
+        if let Some(completion) = self.nodes[node].complete(token) {
+            self.report.writes += 1;
+            self.input(node, Input::Written(completion));
+        }
+    }
+
+    fn prepare(&mut self, node: usize, life: u64, order: &Prepare) {
+        if !self.lives(node, life) {
+            return;
+        }
+        let files = self.nodes[node].disk.files();
+        let result = wal::prepare(&files, order);
+        if !self.nodes[node].disk.is_off() {
+            self.input(node, Input::Prepared { number: order.header.number, result });
+        }
+    }
+
+    fn read(&mut self, node: usize, life: u64, read: ReadNumber, plan: &ReadPlan) {
+        if !self.lives(node, life) {
+            return;
+        }
+        let result = plan.run(&self.nodes[node].disk.files());
+        if !self.nodes[node].disk.is_off() {
+            self.report.log_reads += 1;
+            self.input(node, Input::ReadDone { read, result });
+        }
+    }
+
+    fn step_client(&mut self, client: usize) {
+        let requests = self.clients[client].step(self.now, &mut self.oracles);
+        for (node, request) in requests {
+            let mut bytes = BytesMut::new();
+            net::put_request(&mut bytes, &request);
+            self.note(Label::Request, &[self.now, client as u64, node as u64], &bytes);
+            for arrival in self.network.copies(self.now) {
+                let request = request.clone();
+                self.order(arrival - self.now, Happening::Request { node, client, request });
+            }
+        }
+        let step_time = self.options.clients.step_time;
+        let after = self.random.between(step_time / 2, 2 * step_time);
+        self.order(after, Happening::Client { client });
+    }
+
+    /// Hands a node an input, and sees to it that it runs soon.
+    fn input(&mut self, node: usize, input: Input) {
+        let kind = match &input {
+            Input::Tick { .. } => 0,
+            Input::Peer(_) => 1,
+            Input::Client { .. } => 2,
+            Input::TailOpened { .. } | Input::TailReady { .. } | Input::TailClosed { .. } => 3,
+            Input::Written(completion) => 4 + completion.token.0,
+            Input::Prepared { number, .. } => 5 + number.0,
+            Input::ReadDone { read, .. } => 6 + read.0,
+        };
+        self.note(Label::Input, &[self.now, node as u64, kind], &[]);
+        let Some(process) = &mut self.nodes[node].process else { return };
+        process.driver.handle(input);
+        self.run_soon(node);
+    }
+
+    fn run_soon(&mut self, node: usize) {
+        if !std::mem::replace(&mut self.nodes[node].run_is_due, true) {
+            let (after, life) = (self.random.below(self.options.batch_time_max), self.nodes[node].life);
+            self.order(after, Happening::Run { node, life });
+        }
+    }
+
+    fn run_driver(&mut self, node: usize, life: u64) -> Result<(), Broken> {
+        if !self.lives(node, life) {
+            return Ok(());
+        }
+        self.nodes[node].run_is_due = false;
+        let mut process = self.nodes[node].process.take().expect("it lives");
+        let mut broken = Ok(());
+        let mut effects = Vec::new();
+        let invariants = &mut self.oracles.invariants;
+        let said = process.driver.take_effects_watched(&mut effects, &mut |replica, output| {
+            if broken.is_ok() {
+                broken = invariants.took(replica, output);
+            }
+        });
+        broken?;
+        self.oracles.check_node(&process.driver)?;
+        for effect in effects {
+            self.carry_out(node, &mut process, effect)?;
+        }
+        self.nodes[node].process = Some(process);
+        match said {
+            Ok(true) => self.run_soon(node),
+            Ok(false) => {}
+            Err(stopped) => self.stopped(node, &stopped.to_string())?,
+        }
+        Ok(())
+    }
+
+    /// A process ended by itself, which only a disk that failed allows.
+    fn stopped(&mut self, node: usize, why: &str) -> Result<(), Broken> {
+        if self.nodes[node].disk.is_off() {
+            return Ok(());
+        }
+        if !std::mem::take(&mut self.nodes[node].has_failing_disk) {
+            return Err(Broken::new(Oracle::Recovery, format!("node {} stops: {why}", node_id(node))));
+        }
+        self.kill(node);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, node: usize, process: &mut Process, effect: Effect) -> Result<(), Broken> {
+        let life = self.nodes[node].life;
+        match effect {
+            Effect::Write(write) => {
+                let token = write.token;
+                process.queue.submit(write);
+                let after = self.write_time(node);
+                self.order(after, Happening::Written { node, life, token });
+            }
+            Effect::Prepare(order) => {
+                let after = self.random.below(self.disk.background_time_max);
+                self.order(after, Happening::Prepare { node, life, order });
+            }
+            Effect::ReadLog { read, plan } => {
+                let after = self.random.below(self.disk.background_time_max);
+                self.order(after, Happening::Read { node, life, read, plan });
+            }
+            Effect::Send(message) => self.send(node, process, &message)?,
+            Effect::Reply { client, response } => self.reply(client.0 as usize, &response),
+            Effect::Tail { .. } | Effect::EndTail { .. } => {}
+            Effect::Event(event) => self.on_event(node, &event),
+        }
+        Ok(())
+    }
+
+    fn write_time(&mut self, node: usize) -> u64 {
+        let is_slow = self.now < self.nodes[node].slow_until;
+        let max = if is_slow { self.disk.slow_time_max } else { self.disk.write_time_max };
+        20 + self.random.below(max)
+    }
+
+    fn send(&mut self, node: usize, process: &Process, message: &Message) -> Result<(), Broken> {
+        self.oracles.invariants.sent(message)?;
+        if matches!(message.body, Body::VoteReply { granted: true } | Body::Vote { .. }) || self.random.chance(10) {
+            let disk = &self.nodes[node].disk;
+            recovery::check_spoken(&self.oracles.invariants, message, process.driver.replica(), disk)?;
+        }
+        let mut bytes = BytesMut::new();
+        net::put_message(&mut bytes, message);
+        let bytes = bytes.freeze();
+        self.note(Label::Message, &[self.now, node as u64], &bytes);
+        let to = node_at(message.to);
+        self.report.messages += 1;
+        for arrival in self.network.between_nodes(self.now, node, to) {
+            self.order(arrival - self.now, Happening::Message { node: to, bytes: bytes.clone() });
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, client: usize, response: &Response) {
+        let mut bytes = BytesMut::new();
+        net::put_response(&mut bytes, response);
+        self.note(Label::Output, &[self.now, client as u64], &bytes);
+        for arrival in self.network.copies(self.now) {
+            let response = response.clone();
+            self.order(arrival - self.now, Happening::Response { client, response });
+        }
+    }
+
+    fn on_event(&mut self, node: usize, event: &Event) {
+        if !matches!(event, Event::RoleChanged { role: Role::Leader, .. }) {
+            return;
+        }
+        self.report.elections += 1;
+        if self.ambushes > 0 {
+            self.ambushes -= 1;
+            let (after, life) = (self.random.below(30 * MILLISECOND), self.nodes[node].life);
+            self.order(after, Happening::Crash { node, life });
+        }
+    }
+
+    fn restart(&mut self, node: usize) -> Result<(), Broken> {
+        if self.nodes[node].process.is_some() || self.nodes[node].is_out {
+            return Ok(());
+        }
+        let options = driver_options(&self.options, node, self.seed);
+        if self.calm_since.is_none() && self.random.chance(150) && !self.nodes[node].is_rotten {
+            recovery::check_repeated(&self.nodes[node].disk, &options, &mut self.random)?;
+            self.report.recoveries_repeated += 1;
+        }
+        let disk = self.nodes[node].disk.clone();
+        if self.calm_since.is_none() && self.random.chance(50) {
+            disk.crash_at(disk.operations() + self.random.below(60));
+        }
+        match start(&disk, &options, self.now / MILLISECOND) {
+            Ok(started) => {
+                self.oracles.invariants.started(started.driver.replica())?;
+                let (files, queue) = (disk.files(), disk.queue());
+                let node_state = &mut self.nodes[node];
+                node_state.process = Some(Process { driver: started.driver, files, queue });
+                let life = node_state.life;
+                self.report.starts += 1;
+                self.order(self.seed % 7, Happening::Tick { node, life });
+                self.run_soon(node);
+            }
+            Err(_) if disk.is_off() => {}
+            Err(_) if self.nodes[node].is_rotten => self.nodes[node].is_out = true,
+            Err(error) => {
+                let explanation = format!("node {} does not start: {error}", node_id(node));
+                return Err(Broken::new(Oracle::Recovery, explanation));
+            }
+        }
+        Ok(())
+    }
+
+    fn calm(&mut self) {
+        self.calm_since = Some(self.now);
+        self.ambushes = 0;
+        self.network.calm();
+        self.disk = DiskOptions::calm();
+        self.clients.iter_mut().for_each(Client::wind_down);
+        for node in &mut self.nodes {
+            (node.paused_until, node.slow_until) = (0, 0);
+        }
+        (0..self.nodes.len()).for_each(|node| self.order(0, Happening::Restart { node }));
+        self.order(LOOK_INTERVAL, Happening::Look);
+    }
+
+    /// Every client has all its answers, and all nodes that can be are in the same state.
+    fn is_at_rest(&self) -> bool {
+        let committed = self.oracles.invariants.committed();
+        let at_end = |node: &Node| match &node.process {
+            Some(process) => process.driver.applied().0.index == committed && process.driver.is_idle(),
+            None => node.is_out,
+        };
+        self.clients.iter().all(Client::is_done) && self.nodes.iter().all(at_end)
+    }
+
+    fn check_time(&self) -> Result<(), Broken> {
+        let since = self.calm_since.expect("it is looked for rest in the calm");
+        if self.now < since + self.options.calm_time_max {
+            return Ok(());
+        }
+        let node = |(at, node): (usize, &Node)| match &node.process {
+            Some(process) => format!("node {}: {:?}", at + 1, process.driver.replica().status()),
+            None => format!("node {} is down", at + 1),
+        };
+        let nodes: Vec<String> = self.nodes.iter().enumerate().map(node).collect();
+        let clients: Vec<String> =
+            self.clients.iter().filter(|client| !client.is_done()).map(Client::state).collect();
+        let committed = self.oracles.invariants.committed();
+        let explanation = format!("no rest; committed {committed}; {}; {}", nodes.join("; "), clients.join("; "));
+        Err(Broken::new(Oracle::Progress, explanation))
+    }
+
+    /// At the end every node shows its whole log, and all that was acknowledged is there.
+    fn audit(&mut self) -> Result<(), Broken> {
+        for node in 0..self.nodes.len() {
+            let Some(mut process) = self.nodes[node].process.take() else { continue };
+            recovery::check_log(&mut process, &self.oracles)?;
+        }
+        Ok(())
+    }
+}

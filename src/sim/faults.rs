@@ -1,0 +1,179 @@
+//! What goes wrong, and when.
+
+use super::cluster::{Happening, Simulation};
+use super::disk::Code;
+use super::scenario::{MILLISECOND, SECOND};
+use super::trace::Label;
+use crate::disk::Files;
+use crate::node::driver::LOG_DIRECTORY;
+use crate::superblock;
+use crate::wal::{Analysis, Source};
+
+/// A kind of fault, as the options weigh them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fault {
+    Crash,
+    Cut,
+    Kill,
+    Blackout,
+    Ambush,
+    Pause,
+    Partition,
+    Isolation,
+    SlowDisk,
+    WriteError,
+    Rot,
+}
+
+impl Simulation {
+    /// The next fault, and when the one behind it comes.
+    pub(super) fn fault(&mut self) {
+        if self.calm_since.is_some() {
+            return;
+        }
+        let after = self.random.between(self.options.fault_interval / 4, 2 * self.options.fault_interval);
+        self.order(after, Happening::Fault);
+        let fault = self.draw_fault();
+        let node = self.random.below(self.nodes.len() as u64) as usize;
+        self.note(Label::Fault, &[self.now, fault as u64, node as u64], &[]);
+        match fault {
+            Fault::Crash => self.crash(node),
+            Fault::Cut => self.cut_soon(node),
+            Fault::Kill => self.kill(node),
+            Fault::Blackout => self.blackout(),
+            Fault::Ambush => self.ambushes = self.random.between(1, 5),
+            Fault::Pause => self.nodes[node].paused_until = self.now + self.random.below(2 * SECOND),
+            Fault::Partition => self.part(node, true),
+            Fault::Isolation => (0..self.nodes.len()).for_each(|_| self.part(node, false)),
+            Fault::SlowDisk => self.nodes[node].slow_until = self.now + self.random.below(2 * SECOND),
+            Fault::WriteError => self.fail_write(node),
+            Fault::Rot => self.rot(node),
+        }
+    }
+
+    fn draw_fault(&mut self) -> Fault {
+        let weights = &self.options.faults;
+        let table = [
+            (Fault::Crash, weights.crash),
+            (Fault::Cut, weights.cut),
+            (Fault::Kill, weights.kill),
+            (Fault::Blackout, weights.blackout),
+            (Fault::Ambush, weights.ambush),
+            (Fault::Pause, weights.pause),
+            (Fault::Partition, weights.partition),
+            (Fault::Isolation, weights.isolation),
+            (Fault::SlowDisk, weights.slow_disk),
+            (Fault::WriteError, weights.write_error),
+            (Fault::Rot, weights.rot),
+        ];
+        let mut draw = self.random.below(table.iter().map(|(_, weight)| weight).sum());
+        for (fault, weight) in table {
+            if draw < weight {
+                return fault;
+            }
+            draw -= weight;
+        }
+        unreachable!("the draw is below the sum of the weights")
+    }
+
+    /// The power goes, now: what was not flushed survives or not.
+    pub(super) fn crash(&mut self, node: usize) {
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        self.nodes[node].disk.crash(&mut self.random);
+        self.report.crashes += 1;
+        self.ended(node);
+    }
+
+    /// Where the power went in the midst of an operation, the machine falls.
+    pub(super) fn cut_where_power_went(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].disk.is_off() {
+                self.nodes[node].disk.crash(&mut self.random);
+                self.report.crashes += 1;
+                self.ended(node);
+            }
+        }
+    }
+
+    /// The process ends, and nothing else.
+    pub(super) fn kill(&mut self, node: usize) {
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        self.nodes[node].disk.kill(&mut self.random);
+        self.report.kills += 1;
+        self.ended(node);
+    }
+
+    fn ended(&mut self, node: usize) {
+        self.nodes[node].end();
+        let down_time_max = if self.calm_since.is_some() { MILLISECOND } else { self.down_time_max() };
+        let after = self.random.below(down_time_max);
+        self.order(after, Happening::Restart { node });
+    }
+
+    /// Mostly short: a cluster that is down all the time has nothing to lose.
+    fn down_time_max(&mut self) -> u64 {
+        *self.random.pick(&[MILLISECOND, 20 * MILLISECOND, 200 * MILLISECOND, SECOND])
+    }
+
+    fn cut_soon(&mut self, node: usize) {
+        if self.nodes[node].process.is_some() {
+            let disk = &self.nodes[node].disk;
+            disk.crash_at(disk.operations() + self.random.below(20));
+        }
+    }
+
+    fn blackout(&mut self) {
+        let mut nodes: Vec<usize> = (0..self.nodes.len()).collect();
+        self.random.shuffle(&mut nodes);
+        let count = self.random.between(nodes.len() as u64 / 2 + 1, nodes.len() as u64 + 1);
+        nodes.iter().take(count as usize).for_each(|node| self.crash(*node));
+    }
+
+    /// One direction between this node and another is silent, or both are.
+    fn part(&mut self, node: usize, one_way: bool) {
+        let other = self.random.below(self.nodes.len() as u64) as usize;
+        let until = self.now + self.random.below(2 * SECOND);
+        self.network.silence(node, other, until);
+        if !one_way {
+            self.network.silence(other, node, until);
+        }
+    }
+
+    fn fail_write(&mut self, node: usize) {
+        let pending = self.nodes[node].disk.pending();
+        if pending.is_empty() || self.nodes[node].process.is_none() {
+            return;
+        }
+        let at = self.random.below(pending.len() as u64) as usize;
+        let code = *self.random.pick(&[Code::Io, Code::NoSpace]);
+        self.nodes[node].has_failing_disk = true;
+        self.nodes[node].disk.fail(at, code, &mut self.random);
+        self.report.write_errors += 1;
+    }
+
+    /// The end of a log that was proven to be on the disk turns to zeros.
+    fn rot(&mut self, node: usize) {
+        let damaged = self.nodes.iter().filter(|node| node.is_rotten).count();
+        if self.nodes[node].is_rotten || self.nodes[node].process.is_none() || 2 * (damaged + 1) >= self.nodes.len() {
+            return;
+        }
+        let disk = self.nodes[node].disk.clone();
+        self.kill(node);
+        let files = disk.files();
+        let Ok(inspected) = superblock::inspect(&files) else { return };
+        let evidence = inspected.state.durable_end;
+        let source = Source { directory: LOG_DIRECTORY.to_owned(), identity: None, evidence, exclusive: false };
+        let Ok(analysis) = Analysis::read(&files, &source) else { return };
+        let Some(last) = analysis.chain.last().filter(|last| last.header.number == evidence.segment) else { return };
+        let name = last.name(LOG_DIRECTORY);
+        let Ok(length) = files.length(last.file) else { return };
+        let from = evidence.offset - crate::limits::BLOCK_BYTES as u64;
+        disk.zero(&name, from..length);
+        self.nodes[node].is_rotten = true;
+        self.report.rotten += 1;
+    }
+}

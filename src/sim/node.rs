@@ -1,0 +1,134 @@
+//! One node: the driver on its simulated disk, and what a machine under it can do.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::disk::{SimDisk, SimFiles, SimQueue};
+use super::trace::{Label, Trace};
+use crate::disk::Queue;
+use crate::machine::Map;
+use crate::node::driver::{self, Driver, StartError, Started};
+use crate::superblock;
+use crate::types::{ClusterId, Incarnation, Member, Membership, NodeId};
+
+/// The segments of all runs: small, so that there are many.
+const SEGMENT_BYTES: u64 = 64 << 10;
+pub(super) const CLUSTER: ClusterId = ClusterId(0x7213_1174);
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub disk: SimDisk,
+    /// Grows when the process ends: what was on its way to an older one goes nowhere.
+    pub life: u64,
+    pub process: Option<Process>,
+    pub paused_until: u64,
+    pub slow_until: u64,
+    /// The driver is to be run: it is not ordered twice.
+    pub run_is_due: bool,
+    /// A write was failed on purpose: the process may end by itself.
+    pub has_failing_disk: bool,
+    /// The end of its log was damaged on purpose.
+    pub is_rotten: bool,
+    /// It does not start any more, and rightly.
+    pub is_out: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Process {
+    pub driver: Driver<Map>,
+    pub files: SimFiles,
+    pub queue: SimQueue,
+}
+
+pub(super) fn node_id(at: usize) -> NodeId {
+    NodeId(at as u64 + 1)
+}
+
+pub(super) fn node_at(id: NodeId) -> usize {
+    id.0 as usize - 1
+}
+
+pub(super) fn membership(nodes: usize) -> Membership {
+    let ids = || (0..nodes).map(node_id);
+    let member = |id: NodeId| Member {
+        id,
+        incarnation: Incarnation(id.0),
+        address: std::net::SocketAddr::from(([127, 0, 0, 1], id.0 as u16)),
+    };
+    Membership { members: ids().map(member).collect(), voters: ids().collect(), ..Membership::default() }
+}
+
+impl Node {
+    /// A machine with a formatted directory.
+    pub fn new(at: usize, nodes: usize, seed: u64, trace: &Rc<RefCell<Trace>>) -> Result<Node, StartError> {
+        let disk = SimDisk::new();
+        observe(&disk, at, trace);
+        let state = superblock::State::new(CLUSTER, node_id(at), Incarnation(node_id(at).0), membership(nodes));
+        driver::format(&disk.files(), &state, SEGMENT_BYTES, seed, 0)?;
+        Ok(Node {
+            disk,
+            life: 0,
+            process: None,
+            paused_until: 0,
+            slow_until: 0,
+            run_is_due: false,
+            has_failing_disk: false,
+            is_rotten: false,
+            is_out: false,
+        })
+    }
+
+    /// The process is gone.
+    pub fn end(&mut self) {
+        self.process = None;
+        self.life += 1;
+        self.run_is_due = false;
+        self.paused_until = 0;
+        self.has_failing_disk = false;
+    }
+
+    /// The next write that the disk says is done.
+    pub fn complete(&mut self, token: crate::disk::Token) -> Option<crate::disk::Completion> {
+        if let Some(at) = self.disk.pending().iter().position(|write| write.token == token) {
+            self.disk.complete(at);
+        }
+        self.process.as_mut()?.queue.take()
+    }
+}
+
+/// Starts a driver on a disk.
+pub(super) fn start(
+    disk: &SimDisk,
+    options: &driver::Options,
+    wall_clock_milliseconds: u64,
+) -> Result<Started<Map>, StartError> {
+    Driver::start(&disk.files(), options.clone(), Map::new(), wall_clock_milliseconds)
+}
+
+pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> driver::Options {
+    driver::Options {
+        cluster: Some(CLUSTER),
+        node: node_id(at),
+        segment_bytes: SEGMENT_BYTES,
+        writes_in_flight: options.writes_in_flight,
+        quiet_ticks: options.quiet_ticks,
+        heartbeat_ticks: options.heartbeat_ticks,
+        election_ticks: options.election_ticks.clone(),
+        limits: options.limits,
+        seed: seed ^ (at as u64 + 1).rotate_left(48),
+        about: driver::About {
+            address: std::net::SocketAddr::from(([127, 0, 0, 1], node_id(at).0 as u16)),
+            pid: 0,
+            io: "simulated".to_owned(),
+            sync_mode: "simulated".to_owned(),
+        },
+    }
+}
+
+fn observe(disk: &SimDisk, at: usize, trace: &Rc<RefCell<Trace>>) {
+    let trace = Rc::clone(trace);
+    disk.observe(move |event| {
+        let numbers = [at as u64, event.act as u64, event.offset, event.length, u64::from(event.checksum.0)];
+        trace.borrow_mut().note(Label::Disk, &numbers, event.name.as_bytes());
+    });
+}

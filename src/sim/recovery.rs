@@ -1,0 +1,137 @@
+//! What a disk holds, looked at from outside: on forks, so that looking changes nothing.
+
+use super::disk::SimDisk;
+use super::node::{Process, start};
+use super::oracles::{Broken, Oracle, Oracles};
+use crate::machine::Map;
+use crate::net::{ClientKey, Consistency, Request, RequestBody, ResponseBody};
+use crate::node::driver::{self, Driver, Effect, Input, LOG_DIRECTORY};
+use crate::raft::invariants::Invariants;
+use crate::raft::{Message, Replica};
+use crate::random::Random;
+use crate::superblock;
+use crate::types::{GroupId, HardState, Index, LogId, Place, Term};
+use crate::wal::{Analysis, Source};
+
+/// Operations of a recovery among which one is cut short.
+const RECOVERY_OPERATIONS: u64 = 60;
+/// Bytes asked for at once when a whole log is read.
+const READ_BYTES: u32 = 1 << 20;
+
+/// What a recovery gives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Recovered {
+    hard_state: HardState,
+    last: LogId,
+    terms: Vec<Option<Term>>,
+}
+
+impl Recovered {
+    fn of(driver: &Driver<Map>) -> Recovered {
+        let replica = driver.replica();
+        let status = replica.status();
+        let terms = (0..=status.last.index.0).map(|index| replica.term_at(Index(index))).collect();
+        Recovered { hard_state: status.hard_state, last: status.last, terms }
+    }
+}
+
+/// A message that has just left says nothing that a cut of power now could make untrue.
+pub(super) fn check_spoken(
+    invariants: &Invariants,
+    message: &Message,
+    replica: &Replica,
+    disk: &SimDisk,
+) -> Result<(), Broken> {
+    let disk = disk.fork();
+    disk.crash_with(&mut |_| 0);
+    let files = disk.files();
+    let unreadable = |error: String| Broken::new(Oracle::Recovery, format!("what is on the disk is unusable: {error}"));
+    let state = superblock::inspect(&files).map_err(|error| unreadable(error.to_string()))?.state;
+    let hard_state = state.group(GroupId::CLUSTER).hard_state;
+    let source =
+        Source { directory: LOG_DIRECTORY.to_owned(), identity: None, evidence: Place::START, exclusive: false };
+    let analysis = Analysis::read(&files, &source).map_err(|error| unreadable(error.to_string()))?;
+    let group = analysis.groups.get(&GroupId::CLUSTER);
+    let term_on_disk = |index: Index| match group {
+        Some(group) => group.id_at(index).map(|id| id.term),
+        None => (index == Index::ZERO).then_some(Term::ZERO),
+    };
+    invariants.sent_over_disk(message, replica, hard_state, term_on_disk)?;
+    Ok(())
+}
+
+/// To recover, and to recover again after a cut of power at any moment of it, gives the same.
+pub(super) fn check_repeated(disk: &SimDisk, options: &driver::Options, random: &mut Random) -> Result<(), Broken> {
+    let once = recover(&disk.fork(), options)?;
+    let twice = disk.fork();
+    recover(&twice, options)?;
+    twice.crash(random);
+    compare("twice", &once, &recover(&twice, options)?)?;
+    let interrupted = disk.fork();
+    for _ in 0..2 {
+        interrupted.crash_at(interrupted.operations() + random.below(RECOVERY_OPERATIONS));
+        if start(&interrupted, options, 0).is_err() && !interrupted.is_off() {
+            return Err(Broken::new(Oracle::Recovery, "a recovery that was interrupted cannot be repeated"));
+        }
+        interrupted.crash(random);
+    }
+    compare("after interruptions", &once, &recover(&interrupted, options)?)
+}
+
+fn recover(disk: &SimDisk, options: &driver::Options) -> Result<Recovered, Broken> {
+    match start(disk, options, 0) {
+        Ok(started) => Ok(Recovered::of(&started.driver)),
+        Err(error) => Err(Broken::new(Oracle::Recovery, format!("node {} does not recover: {error}", options.node))),
+    }
+}
+
+fn compare(how: &str, once: &Recovered, other: &Recovered) -> Result<(), Broken> {
+    if once == other {
+        return Ok(());
+    }
+    let explanation = format!("recovered {how}: {:?} {}, once: {:?} {}", other.hard_state, other.last, once.hard_state, once.last);
+    Err(Broken::new(Oracle::Recovery, explanation))
+}
+
+/// Reads a node's whole log as a client would, and compares it with what clients were told.
+pub(super) fn check_log(process: &mut Process, oracles: &Oracles) -> Result<(), Broken> {
+    let end = process.driver.applied().0.index.next();
+    let mut from = Index::FIRST;
+    while from < end {
+        let records = read(process, from)?;
+        if records.next <= from {
+            return Err(Broken::new(Oracle::Acknowledged, format!("the log cannot be read on from {from}")));
+        }
+        oracles.check_records(from, records.next, &records.records)?;
+        from = records.next;
+    }
+    Ok(())
+}
+
+fn read(process: &mut Process, from: Index) -> Result<crate::net::Records, Broken> {
+    let body = RequestBody::Read { from, to: None, bytes_max: READ_BYTES, consistency: Consistency::Stale };
+    let auditor = ClientKey(u64::MAX);
+    process.driver.handle(Input::Client { client: auditor, request: Request { id: 0, body } });
+    let stops = |error: String| Broken::new(Oracle::Recovery, format!("a node stops when it is read: {error}"));
+    // The read of the log, then its answer.
+    for _ in 0..2 {
+        let mut effects = Vec::new();
+        process.driver.take_effects(&mut effects).map_err(|error| stops(error.to_string()))?;
+        for effect in effects {
+            match effect {
+                Effect::ReadLog { read, plan } => {
+                    let result = plan.run(&process.files);
+                    process.driver.handle(Input::ReadDone { read, result });
+                }
+                Effect::Reply { client, response } if client == auditor => {
+                    return match response.body {
+                        ResponseBody::Records(records) => Ok(records),
+                        body => Err(Broken::new(Oracle::Acknowledged, format!("the log cannot be read: {body:?}"))),
+                    };
+                }
+                _ => {}
+            }
+        }
+    }
+    Err(Broken::new(Oracle::Progress, format!("the log from {from} on is not read")))
+}

@@ -1,0 +1,66 @@
+//! What a run was.
+
+/// Counts over one run, and its hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    pub seed: u64,
+    pub nodes: u64,
+    /// Happenings of the simulated world.
+    pub steps: u64,
+    /// What went into the trace: inputs, outputs, messages, disk operations, faults.
+    pub events: u64,
+    /// Equal for equal seeds and options, whatever the machine and the build.
+    pub trace_hash: u64,
+    pub simulated_milliseconds: u64,
+    pub starts: u64,
+    pub elections: u64,
+    /// Cuts of power.
+    pub crashes: u64,
+    pub kills: u64,
+    pub write_errors: u64,
+    /// Nodes whose log was damaged on purpose.
+    pub rotten: u64,
+    pub acknowledged_records: u64,
+    pub committed_entries: u64,
+    /// Commands that clients sent again.
+    pub resent: u64,
+    pub reads_checked: u64,
+    /// Writes that completed; each is one flush.
+    pub writes: u64,
+    /// Reads of the log that memory could not serve.
+    pub log_reads: u64,
+    pub messages: u64,
+    pub messages_lost: u64,
+    pub messages_duplicated: u64,
+    /// Starts whose recovery was also done twice, and interrupted.
+    pub recoveries_repeated: u64,
+}
+
+impl Report {
+    /// The counts by name, in a fixed order.
+    pub fn counts(&self) -> [(&'static str, u64); 21] {
+        [
+            ("nodes", self.nodes),
+            ("steps", self.steps),
+            ("events", self.events),
+            ("simulated_milliseconds", self.simulated_milliseconds),
+            ("starts", self.starts),
+            ("elections", self.elections),
+            ("crashes", self.crashes),
+            ("kills", self.kills),
+            ("write_errors", self.write_errors),
+            ("rotten", self.rotten),
+            ("acknowledged_records", self.acknowledged_records),
+            ("committed_entries", self.committed_entries),
+            ("resent", self.resent),
+            ("reads_checked", self.reads_checked),
+            ("writes", self.writes),
+            ("log_reads", self.log_reads),
+            ("messages", self.messages),
+            ("messages_lost", self.messages_lost),
+            ("messages_duplicated", self.messages_duplicated),
+            ("recoveries_repeated", self.recoveries_repeated),
+            ("seed", self.seed),
+        ]
+    }
+}

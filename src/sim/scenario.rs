@@ -1,0 +1,216 @@
+//! What a run is like: how many nodes, how bad the world, all drawn from the seed.
+
+use std::ops::Range;
+
+use crate::limits;
+use crate::raft::Limits;
+use crate::random::Random;
+
+pub(super) const MILLISECOND: u64 = 1000;
+pub(super) const SECOND: u64 = 1000 * MILLISECOND;
+
+/// A run. All times are in microseconds of the simulated clock.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// 1, 3 or 5.
+    pub nodes: usize,
+    /// How long things go wrong, before the calm in which the cluster must converge.
+    pub fault_time: u64,
+    /// How long the calm may take.
+    pub calm_time_max: u64,
+    /// Between two faults, on average.
+    pub fault_interval: u64,
+    pub faults: Faults,
+    pub network: NetworkOptions,
+    pub disk: DiskOptions,
+    pub clients: ClientOptions,
+    pub election_ticks: Range<u32>,
+    pub heartbeat_ticks: u32,
+    pub writes_in_flight: usize,
+    pub quiet_ticks: u32,
+    /// Inputs that arrive within this time may be handled in one go.
+    pub batch_time_max: u64,
+    pub limits: Limits,
+}
+
+/// How often each kind of fault is chosen, relative to the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Faults {
+    /// The power of one node goes at once.
+    pub crash: u64,
+    /// The power of one node goes in the midst of one of its next disk operations.
+    pub cut: u64,
+    /// A process ends; its machine goes on.
+    pub kill: u64,
+    /// The power of a majority goes at the same moment.
+    pub blackout: u64,
+    /// The next leaders lose their power just after they were elected.
+    pub ambush: u64,
+    pub pause: u64,
+    /// A direction between two nodes is silent.
+    pub partition: u64,
+    /// All of a node's directions are.
+    pub isolation: u64,
+    pub slow_disk: u64,
+    /// A write fails.
+    pub write_error: u64,
+    /// A process ends, and the end of its log turns to zeros, although there is proof that it had been written. Only
+    /// while a majority stays whole.
+    pub rot: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct NetworkOptions {
+    pub loss_per_mille: u64,
+    pub duplication_per_mille: u64,
+    pub delay_max: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct DiskOptions {
+    /// A write with its flush takes up to this.
+    pub write_time_max: u64,
+    /// While a disk is slow.
+    pub slow_time_max: u64,
+    /// A preparation and a read of the log wait up to this.
+    pub background_time_max: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ClientOptions {
+    pub clients: usize,
+    /// Commands that each may have without an answer.
+    pub window: u64,
+    pub record_bytes_max: u64,
+    /// Between two looks of a client at what it has to do.
+    pub step_time: u64,
+    /// After this a client asks again, perhaps elsewhere.
+    pub timeout: u64,
+    /// Commands that each begins in the calm, besides what waits.
+    pub calm_commands: u64,
+}
+
+impl Options {
+    /// What a seed means.
+    pub fn drawn(seed: u64) -> Options {
+        let random = &mut Random::seeded(seed ^ 0x5ce_0a10);
+        let nodes = *random.pick(&[1, 3, 3, 3, 5]);
+        Options::drawn_for(nodes, seed)
+    }
+
+    /// What a seed means for so many nodes.
+    pub fn drawn_for(nodes: usize, seed: u64) -> Options {
+        let random = &mut Random::seeded(seed ^ 0x0b71_0025);
+        let election_start = random.between(6, 31) as u32;
+        Options {
+            nodes,
+            fault_time: random.between(4 * SECOND, 8 * SECOND),
+            calm_time_max: 60 * SECOND,
+            fault_interval: random.between(50 * MILLISECOND, 800 * MILLISECOND),
+            faults: if nodes == 1 { Faults::of_one(random) } else { Faults::drawn(random) },
+            network: NetworkOptions::drawn(random),
+            disk: DiskOptions::drawn(random),
+            clients: ClientOptions::drawn(random),
+            election_ticks: election_start..2 * election_start,
+            heartbeat_ticks: (election_start / 5).max(1),
+            writes_in_flight: *random.pick(&[1, 1, 2, 4, 8]),
+            quiet_ticks: random.between(1, 20) as u32,
+            batch_time_max: *random.pick(&[1, 200, 2000]),
+            limits: drawn_limits(random),
+        }
+    }
+
+    /// One node that loses its power over and over, so often on average.
+    pub fn one_node_crashes(seed: u64, fault_time: u64, fault_interval: u64) -> Options {
+        let mut options = Options::drawn_for(1, seed);
+        (options.fault_time, options.fault_interval) = (fault_time, fault_interval);
+        options.election_ticks = 3..6;
+        options.heartbeat_ticks = 1;
+        options
+    }
+}
+
+impl Faults {
+    /// Each seed stresses some kinds and leaves others out.
+    fn drawn(random: &mut Random) -> Faults {
+        let mut weight = || *random.pick(&[0, 1, 1, 4]);
+        Faults {
+            crash: weight() + 1,
+            cut: weight(),
+            kill: weight(),
+            blackout: weight(),
+            ambush: weight(),
+            pause: weight(),
+            partition: weight(),
+            isolation: weight(),
+            slow_disk: weight(),
+            write_error: weight(),
+            rot: weight(),
+        }
+    }
+
+    fn of_one(random: &mut Random) -> Faults {
+        let all = Faults::drawn(random);
+        Faults { crash: 6, cut: 6, ambush: 0, partition: 0, isolation: 0, blackout: 0, rot: 0, pause: 0, ..all }
+    }
+}
+
+impl NetworkOptions {
+    fn drawn(random: &mut Random) -> NetworkOptions {
+        NetworkOptions {
+            loss_per_mille: *random.pick(&[0, 0, 10, 50, 150, 300]),
+            duplication_per_mille: *random.pick(&[0, 0, 50, 500]),
+            delay_max: *random.pick(&[MILLISECOND, 5 * MILLISECOND, 20 * MILLISECOND, 100 * MILLISECOND]),
+        }
+    }
+
+    /// The world at its best.
+    pub(super) fn calm() -> NetworkOptions {
+        NetworkOptions { loss_per_mille: 0, duplication_per_mille: 0, delay_max: 2 * MILLISECOND }
+    }
+}
+
+impl DiskOptions {
+    fn drawn(random: &mut Random) -> DiskOptions {
+        let write_time_max = *random.pick(&[100, MILLISECOND, 10 * MILLISECOND, 40 * MILLISECOND]);
+        DiskOptions {
+            write_time_max,
+            slow_time_max: 500 * MILLISECOND,
+            background_time_max: *random.pick(&[MILLISECOND, 50 * MILLISECOND]),
+        }
+    }
+
+    pub(super) fn calm() -> DiskOptions {
+        DiskOptions { write_time_max: MILLISECOND, slow_time_max: MILLISECOND, background_time_max: MILLISECOND }
+    }
+}
+
+impl ClientOptions {
+    fn drawn(random: &mut Random) -> ClientOptions {
+        ClientOptions {
+            clients: random.between(1, 5) as usize,
+            window: *random.pick(&[1, 4, 16, 64]),
+            record_bytes_max: *random.pick(&[40, 200, 1000, 8000]),
+            step_time: random.between(5 * MILLISECOND, 40 * MILLISECOND),
+            timeout: random.between(150 * MILLISECOND, 800 * MILLISECOND),
+            calm_commands: 4,
+        }
+    }
+}
+
+/// Small bounds make the rare paths common: reads from the log, full windows, one entry per message.
+fn drawn_limits(random: &mut Random) -> Limits {
+    let (uncommitted_bytes_max, cache_bytes_max) = *random.pick(&[
+        (20_000, 20_000),
+        (40_000, 60_000),
+        (limits::UNCOMMITTED_BYTES_MAX, limits::TAIL_CACHE_BYTES_MAX),
+    ]);
+    Limits {
+        window_bytes: limits::FOLLOWER_WINDOW_BYTES,
+        window_messages: *random.pick(&[1, 2, 16, limits::FOLLOWER_WINDOW_MESSAGES]),
+        append_bytes_max: *random.pick(&[1000, 20_000, limits::APPEND_BYTES_MAX]),
+        append_entries_max: *random.pick(&[1, 1, 4, limits::APPEND_ENTRIES_MAX]),
+        uncommitted_bytes_max,
+        cache_bytes_max,
+    }
+}
