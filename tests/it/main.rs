@@ -2,4 +2,7 @@
 
 mod command_line;
 mod examples;
+mod kills;
+mod power_cut;
+mod processes;
 mod tidy;
