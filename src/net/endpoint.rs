@@ -213,7 +213,11 @@ async fn shake_hands(context: &Context, incoming: Incoming) -> Option<(Connectio
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             context.counters.handshakes_failed.add();
-            tracing::debug!(%address, "handshake failed: {error}");
+            let count = context.counters.read().handshakes_failed;
+            // Strangers cost an operator few lines, however often they knock.
+            if count.is_power_of_two() {
+                tracing::warn!(%address, count, "handshake failed: {error}");
+            }
             return None;
         }
         Err(_) => {

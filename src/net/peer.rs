@@ -221,6 +221,8 @@ async fn dial_forever(peers: Peers, id: NodeId) {
     while let Some(address) = peers.dial_address(id) {
         match peer_link::dial(&peers, id, address).await {
             Ok(()) => delay = delay_min,
+            // The first of a row is for the operator; the others say the same.
+            Err(error) if delay == delay_min => tracing::warn!(node = %id, "no link: {error}; dialled until there is"),
             Err(error) => tracing::debug!(node = %id, "no link: {error}"),
         }
         tokio::time::sleep(peers.jittered(delay)).await;

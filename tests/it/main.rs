@@ -2,5 +2,8 @@
 
 mod command_line;
 mod examples;
+mod kills;
+mod power_cut;
+mod processes;
 mod simulation;
 mod tidy;
