@@ -5,4 +5,5 @@ mod examples;
 mod kills;
 mod power_cut;
 mod processes;
+mod refusals;
 mod tidy;
