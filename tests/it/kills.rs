@@ -87,7 +87,9 @@ fn until_served(trial: &mut Trial, load: &mut Load, node: NodeId, told: u64, kil
     load.reach(told + 1);
     let gap = killed.elapsed();
     if !is_alone {
+        load.slow(true);
         trial.start_node(node);
+        load.slow(false);
     }
     gap
 }

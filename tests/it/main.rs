@@ -5,5 +5,9 @@ mod examples;
 mod kills;
 mod power_cut;
 mod processes;
+<<<<<<< HEAD
 mod simulation;
+=======
+mod refusals;
+>>>>>>> processes
 mod tidy;

@@ -66,8 +66,10 @@ fn cut_the_power(name: &str, nodes: u64, io: Option<&str>, cuts: usize) {
         let given = load.given();
         trial.cut(&victims);
         let at = Instant::now();
+        load.slow(true);
         ends.extend(victims.iter().filter_map(|victim| trial.end(*victim)));
         trial.restore(&victims);
+        load.slow(false);
         let told = load.acknowledged();
         pending.push(given.saturating_sub(told));
         load.reach(told + 1);

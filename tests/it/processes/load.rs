@@ -17,6 +17,8 @@ const WINDOW: u64 = 3000;
 /// Records given at once.
 const CHUNK: u64 = 50;
 const POLL: Duration = Duration::from_millis(1);
+/// Between two chunks of a slow writer.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Several `trilith log append -`, each with known input.
 pub struct Load {
@@ -37,6 +39,7 @@ struct Writer {
 struct Counts {
     given: AtomicU64,
     acknowledged: AtomicU64,
+    is_slow: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -67,6 +70,11 @@ impl Load {
 
     pub fn acknowledged(&self) -> u64 {
         self.writers.iter().map(|writer| writer.counts.acknowledged.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Goes on, but slowly: while a node starts, so that what it has to read does not grow without end.
+    pub fn slow(&self, is_slow: bool) {
+        self.writers.iter().for_each(|writer| writer.counts.is_slow.store(is_slow, Ordering::SeqCst));
     }
 
     /// Waits until this many are acknowledged in all.
@@ -182,6 +190,9 @@ fn feed(writer: usize, mut input: ChildStdin, journal: &Path, counts: &Counts) -
             break;
         }
         counts.given.store(given, Ordering::SeqCst);
+        if counts.is_slow.load(Ordering::SeqCst) {
+            std::thread::sleep(PAUSE);
+        }
     }
     given
 }
