@@ -5,9 +5,6 @@ mod examples;
 mod kills;
 mod power_cut;
 mod processes;
-<<<<<<< HEAD
-mod simulation;
-=======
 mod refusals;
->>>>>>> processes
+mod simulation;
 mod tidy;
