@@ -57,7 +57,7 @@ impl Load {
         }
         let counted = Rc::new(RefCell::new(Counted {
             records: 0,
-            latency: Histogram::new(3).map_err(|error| {
+            latency: Histogram::new_with_bounds(1, TIMEOUT.as_nanos() as u64, 3).map_err(|error| {
                 Failure::new(Exit::Other, format!("no histogram: {error}"), "report this: it cannot happen")
             })?,
             is_counting: false,
