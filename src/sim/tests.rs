@@ -78,6 +78,12 @@ fn entries_that_were_replaced_are_not_applied_from_the_disk() {
     run(15, &Options::drawn_for(3, 15));
 }
 
+/// Named after the bug: an answer that waited for an earlier persist than the answer before it ended the process.
+#[test]
+fn answers_may_wait_for_an_earlier_persist_than_those_before_them() {
+    run(46, &Options::drawn_for(3, 46));
+}
+
 /// Named after the bug: a directory that was just made stayed locked by the process that made it.
 #[test]
 fn a_node_starts_in_the_process_that_made_its_directory() {
