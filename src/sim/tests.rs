@@ -48,9 +48,9 @@ fn one_node_loses_its_power_a_thousand_times_and_nothing_acknowledged() {
 
 #[test]
 fn three_nodes_lose_nothing_acknowledged_in_two_hundred_seeds() {
-    let (runs, sum) = run_all(0..200, |seed| Options::drawn_for(3, seed));
+    let (runs, sum) = run_all(0..200, |seed| Options::drawn_for(3, seed).shortened());
     assert_eq!(runs, 200);
-    let busy = sum.crashes > 1000 && sum.elections > 1000 && sum.acknowledged_records > 20_000;
+    let busy = sum.crashes > 500 && sum.elections > 250 && sum.acknowledged_records > 6_000;
     assert!(busy && sum.recoveries_repeated > 50 && sum.log_reads > 0 && sum.reads_checked > 0, "{sum:?}");
     assert!(sum.resent > 1000 && sum.rotten > 0, "{sum:?}");
 }
