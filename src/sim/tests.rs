@@ -48,9 +48,9 @@ fn one_node_loses_its_power_a_thousand_times_and_nothing_acknowledged() {
 
 #[test]
 fn three_nodes_lose_nothing_acknowledged_in_two_hundred_seeds() {
-    let (runs, sum) = run_all(0..200, |seed| Options::drawn_for(3, seed));
+    let (runs, sum) = run_all(0..200, |seed| Options::drawn_for(3, seed).shortened());
     assert_eq!(runs, 200);
-    let busy = sum.crashes > 1000 && sum.elections > 1000 && sum.acknowledged_records > 20_000;
+    let busy = sum.crashes > 500 && sum.elections > 250 && sum.acknowledged_records > 6_000;
     assert!(busy && sum.recoveries_repeated > 50 && sum.log_reads > 0 && sum.reads_checked > 0, "{sum:?}");
     assert!(sum.resent > 1000 && sum.rotten > 0, "{sum:?}");
 }
@@ -76,6 +76,12 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
 #[test]
 fn entries_that_were_replaced_are_not_applied_from_the_disk() {
     run(15, &Options::drawn_for(3, 15));
+}
+
+/// Named after the bug: an answer that waited for an earlier persist than the answer before it ended the process.
+#[test]
+fn answers_may_wait_for_an_earlier_persist_than_those_before_them() {
+    run(46, &Options::drawn_for(3, 46));
 }
 
 /// Named after the bug: a directory that was just made stayed locked by the process that made it.
