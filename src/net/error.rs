@@ -85,10 +85,22 @@ impl Error {
             quinn::ConnectionError::ApplicationClosed(close) => {
                 Error::Closed { address, reason: CloseReason::from_code(close.error_code) }
             }
-            quinn::ConnectionError::TransportError(_) | quinn::ConnectionError::ConnectionClosed(_) => {
-                Error::Handshake { address, source }
-            }
+            source if is_of_tls(&source) => Error::Handshake { address, source },
             source => Error::Broken { address, source },
         }
     }
 }
+
+/// Whether TLS ended it, on either side. All else passes: a node that is about to end, or that has too many at its
+/// door, refuses a connection too, and says nothing about certificates by it.
+fn is_of_tls(source: &quinn::ConnectionError) -> bool {
+    let code = match source {
+        quinn::ConnectionError::TransportError(error) => error.code,
+        quinn::ConnectionError::ConnectionClosed(close) => close.error_code,
+        _ => return false,
+    };
+    TLS_ALERTS.contains(&u64::from(code))
+}
+
+/// Codes that carry an alert of TLS (RFC 9001, section 4.8).
+const TLS_ALERTS: std::ops::Range<u64> = 0x100..0x200;

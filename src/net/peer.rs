@@ -218,14 +218,24 @@ async fn dial_forever(peers: Peers, id: NodeId) {
         (settings.dial_delay_min, settings.dial_delay_max)
     };
     let mut delay = delay_min;
+    let mut told = String::new();
     while let Some(address) = peers.dial_address(id) {
         match peer_link::dial(&peers, id, address).await {
-            Ok(()) => delay = delay_min,
-            // The first of a row is for the operator; the others say the same.
-            Err(error) if delay == delay_min => tracing::warn!(node = %id, "no link: {error}; dialled until there is"),
-            Err(error) => tracing::debug!(node = %id, "no link: {error}"),
+            Ok(()) => {
+                delay = delay_min;
+                told.clear();
+            }
+            Err(error) => warn_once(id, error.to_string(), &mut told),
         }
         tokio::time::sleep(peers.jittered(delay)).await;
         delay = (delay * 2).min(delay_max);
+    }
+}
+
+/// Tells the operator each new reason, and not each attempt.
+fn warn_once(id: NodeId, reason: String, told: &mut String) {
+    if reason != *told {
+        tracing::warn!(node = %id, "no link, dialled until there is one: {reason}");
+        *told = reason;
     }
 }

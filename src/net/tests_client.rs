@@ -277,7 +277,8 @@ async fn a_handshake_that_never_ends_is_dropped_and_its_place_is_free_again() {
     let hanging = tokio::spawn(async move { raw::dial(proxy.address, Some(&issued), ALPN_CLIENT).await.map(|_| ()) });
     tokio::time::sleep(Duration::from_millis(100)).await;
     let refused = ClientConnection::connect(&cluster.client(), node.local_address()).await;
-    assert!(refused.is_err(), "one handshake at a time was asked for");
+    let refused = refused.expect_err("one handshake at a time was asked for");
+    assert!(matches!(refused, Error::Broken { .. }), "it says nothing about certificates: {refused}");
     eventually("dropped", || node.counters().handshakes_failed >= 1).await;
     hanging.abort();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -349,4 +350,17 @@ async fn a_captured_connection_replayed_has_no_effect() {
     node.inbox().drain(&mut arrivals);
     assert!(!arrivals.iter().any(is_request), "{arrivals:?}");
     assert_eq!(node.counters().clients_up, 1);
+}
+
+#[test]
+fn a_node_that_ends_and_refuses_connections_is_not_taken_for_one_that_cannot_be_trusted() {
+    let address = "127.0.0.1:1".parse().unwrap();
+    let closed = |error_code| {
+        let close = quinn::ConnectionClose { error_code, frame_type: None, reason: Bytes::new() };
+        Error::from_connection(address, quinn::ConnectionError::ConnectionClosed(close))
+    };
+    let refused = closed(quinn::TransportErrorCode::CONNECTION_REFUSED);
+    assert!(matches!(refused, Error::Broken { .. }), "{refused}");
+    let unknown_authority = closed(quinn::TransportErrorCode::crypto(48));
+    assert!(matches!(unknown_authority, Error::Handshake { .. }), "{unknown_authority}");
 }
