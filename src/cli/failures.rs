@@ -38,6 +38,11 @@ pub fn of_node(error: &RunError, directory: &Path) -> Failure {
             message,
             "give every node the same `segment_bytes`, large enough for the largest record",
         ),
+        RunError::Unfinished { .. } => Failure::new(
+            Exit::DiskFailed,
+            message,
+            "nothing that was acknowledged is missing; check the disk (kernel log, SMART) before the next start",
+        ),
         RunError::Stopped(Stopped::Read(_)) => Failure::new(Exit::Corrupt, message, verify_step(directory)),
     }
 }
@@ -58,8 +63,8 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
         StartError::StaleSuperblock { .. } => Failure::new(
             Exit::Corrupt,
             message,
-            "this directory was put back from an older copy, or its superblock was: it must not vote. Keep it aside, and \
-             give the node a new directory",
+            "this directory was put back from an older copy, or its superblock was: it must not vote. Put back the newest \
+             copy; never make the directory anew under the same id while the cluster lives",
         ),
         StartError::NoMembership => Failure::new(
             Exit::WrongIdentity,
@@ -156,8 +161,8 @@ fn of_network(error: &net::Error, message: String) -> Failure {
 
 fn verify_step(directory: &Path) -> String {
     format!(
-        "nothing was cut and nothing was changed. See what is damaged with `trilith wal verify {}`; with healthy peers, \
-         give this node a new directory",
+        "nothing was cut and nothing was changed. See what is damaged with `trilith wal verify {}` and keep the directory; \
+         the others serve while they are a majority. Never make it anew under the same id: it would vote twice",
         directory.display()
     )
 }

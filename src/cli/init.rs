@@ -15,7 +15,8 @@ pub struct Arguments {
     /// The node's configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// A first member of a new cluster, together with all others in the [[member]] list
+    /// A first member of a NEW cluster, together with all others in the [[member]] list; never a member whose directory
+    /// was lost: it would vote a second time, and acknowledged records could go
     #[arg(long, required_unless_present = "join", conflicts_with = "join")]
     initial: bool,
     /// A later member of a cluster that exists

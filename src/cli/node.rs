@@ -8,7 +8,7 @@ use super::configuration::{self, NodeConfiguration, Override};
 use super::{Exit, Failure, failures, output};
 use crate::disk;
 use crate::net::Identity;
-use crate::node::run::{self, NodeOptions, Serving};
+use crate::node::run::{self, NodeOptions, RunError, Serving};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -18,6 +18,9 @@ pub struct Arguments {
     /// Which way to the disk: auto, uring or blocking (over the file and TRILITH_IO)
     #[arg(long, value_name = "WAY")]
     io: Option<String>,
+    /// End when standard input ends: for nodes that must not outlive who started them
+    #[arg(long, hide = true)]
+    stop_with_parent: bool,
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -27,7 +30,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let directory = options.directory.clone();
     let id = options.id;
     let ready = move |serving: &Serving| announce(id, serving);
-    run::run(options, stop_signal(), ready).map_err(|error| failures::of_node(&error, &directory))
+    let failed = |error: &RunError| {
+        // Threads may hang in a disk that does not answer: nothing is joined and nothing is waited for.
+        let failure = failures::of_node(error, &directory);
+        eprintln!("{failure}");
+        std::process::exit(i32::from(failure.exit as u8));
+    };
+    let over = stop_asked(arguments.stop_with_parent);
+    run::run(options, over, ready, failed).map_err(|error| failures::of_node(&error, &directory))
 }
 
 /// A node's configuration: flags over environment over file over default.
@@ -93,6 +103,26 @@ fn announce(id: crate::types::NodeId, serving: &Serving) {
     let line = format!("node {id} serves on {} (io {}, {})", serving.address, serving.io, serving.sync_mode);
     if let Err(failure) = output::print(&line) {
         tracing::warn!("{failure}");
+    }
+}
+
+/// Returns when the process is asked to end, by a signal or by the end of standard input.
+async fn stop_asked(with_parent: bool) {
+    if !with_parent {
+        return stop_signal().await;
+    }
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // Whatever ends it, an error too, means that nobody holds the other end any more.
+        let ended = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        tracing::info!(?ended, "standard input has ended");
+        if sender.send(()).is_err() {
+            tracing::debug!("the node ends already");
+        }
+    });
+    tokio::select! {
+        () = stop_signal() => {}
+        _ = ended => {}
     }
 }
 

@@ -510,7 +510,8 @@ fn probing_and_measuring_leave_nothing_behind() {
 #[test]
 fn a_write_through_is_chosen_unless_a_flush_is_clearly_faster() {
     let micros = Duration::from_micros;
-    let better = |fdatasync, dsync| FlushTimes { fdatasync: micros(fdatasync), dsync: micros(dsync), samples: 1 }.better();
+    let better =
+        |fdatasync, dsync| FlushTimes { fdatasync: micros(fdatasync), dsync: micros(dsync), samples: 1 }.better();
     assert_eq!(better(80, 100), SyncMode::Dsync);
     assert_eq!(better(80, 101), SyncMode::Fdatasync);
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use quinn::Connection;
 
+use crate::limits::WIRE_FRAME_BYTES_MAX;
+
 use super::answer_wire::{Records, Refusal, Response, ResponseBody, put_response};
 use super::close::CloseReason;
 use super::context;
@@ -12,6 +14,9 @@ use super::counters::Counters;
 use super::inbox::{ClientKey, TailKey};
 use super::outbox::{Outbox, Put};
 use super::settings::{CLIENT_ANSWERS_BYTES_MAX, TAIL_RECORDS_BYTES_MAX};
+
+/// Beyond what is unread at most, the last long answer included: for answers that say no more than that.
+const SHORT_ANSWERS_BYTES: usize = WIRE_FRAME_BYTES_MAX + (256 << 10);
 
 /// A handle; clones share what is connected.
 #[derive(Clone, Debug)]
@@ -48,11 +53,21 @@ impl Replies {
         Replies { shared: Arc::new(Shared { connected: Mutex::default(), counters }) }
     }
 
-    /// Queues an answer; never blocks. A client that has gone gets nothing. One that leaves too much unread is closed:
-    /// what became of its requests it must find out anew.
+    /// Queues an answer; never blocks. A client that has gone gets nothing. Where too much is unread, the answer is that
+    /// the node is busy, which is short; one that leaves even those unread is closed.
     pub fn reply(&self, client: ClientKey, response: &Response) {
         let Some((outbox, connection)) = self.connected().clients.get(&client).cloned() else { return };
-        if outbox.put(CLIENT_ANSWERS_BYTES_MAX, |out| put_response(out, response)) == Put::Refused {
+        let put = outbox.put(CLIENT_ANSWERS_BYTES_MAX, |out| put_response(out, response));
+        if put != Put::Refused {
+            return;
+        }
+        // What was submitted may have happened; what was asked is asked again.
+        let refusal = match response.body {
+            ResponseBody::Submitted { .. } | ResponseBody::Changed { .. } => Refusal::OutcomeUnknown,
+            _ => Refusal::Busy,
+        };
+        let short = Response { id: response.id, body: ResponseBody::Refused(refusal) };
+        if outbox.put(CLIENT_ANSWERS_BYTES_MAX + SHORT_ANSWERS_BYTES, |out| put_response(out, &short)) == Put::Refused {
             self.shared.counters.clients_not_reading.add();
             context::close(&connection, CloseReason::NotReading);
             outbox.close();

@@ -5,7 +5,7 @@
 //!   ─────────────────────────                         ─────────────
 //!   QUIC tasks ─▶ Inbox ─┐                            "prepare": zero-fills segments ahead of use
 //!   disk completions ────┼─▶ Driver ─▶ effects        "read": entries from the log, for followers, readers, replay
-//!   ticks ───────────────┘      ▲                       │
+//!   ticks ───────────────┘      ▲                      "read for clients": the same, so that they hold up nobody
 //!                               └─── results, a wake ◀──┘
 //! ```
 //!
@@ -14,11 +14,14 @@
 //! are one batch. A write is handed to the kernel when it is submitted (see [`crate::disk`]), whether or not the thread
 //! ever parks.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -41,6 +44,8 @@ use crate::superblock;
 use crate::types::{Membership, NodeId};
 use crate::wal::{self, Prepare, ReadPlan};
 
+/// How long the last writes of a node that is told to end may take.
+const FINISH_PATIENCE: Duration = Duration::from_secs(2);
 /// Ticks that are made up for at once after the thread was kept from running.
 const TICKS_BEHIND_MAX: u32 = 10;
 /// Ticks of quiet before a covering frame: one heartbeat interval.
@@ -76,6 +81,9 @@ pub enum RunError {
     Network(#[from] net::Error),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    /// Nothing that was acknowledged is missing: it was on disk before.
+    #[error("the disk did not finish what was on its way within {patience:?}")]
+    Unfinished { patience: Duration },
 }
 
 /// What a node says once it serves.
@@ -90,10 +98,14 @@ pub struct Serving {
 }
 
 /// Runs a node until `shutdown` comes or the disk fails. `ready` is called once it serves.
+///
+/// `failed` is called when the disk has failed or does not answer, **before** anything is cleaned up: threads and
+/// requests may hang in that disk for ever, so whoever has a process of its own for the node ends it there.
 pub fn run(
     options: NodeOptions,
     shutdown: impl Future<Output = ()>,
     ready: impl FnOnce(&Serving),
+    failed: impl FnOnce(&RunError),
 ) -> Result<(), RunError> {
     let directory = Directory::open(&options.directory)?;
     // Before anything is written: another node's directory stays as it is.
@@ -102,7 +114,7 @@ pub fn run(
     let probed = disk::probe(&directory, options.io)?;
     let sync_mode = sync_mode(found.state.sync_mode);
     let runtime = Runtime::new(probed.backend)?;
-    runtime.block_on(serve(options, directory, probed, sync_mode, shutdown, ready))
+    runtime.block_on(serve(options, directory, (probed, sync_mode), shutdown, ready, failed))
 }
 
 /// How the superblock numbers the ways to flush; 0 is "not measured".
@@ -120,11 +132,12 @@ fn sync_mode(number: u8) -> SyncMode {
 async fn serve(
     options: NodeOptions,
     directory: Directory,
-    probed: Probed,
-    sync_mode: SyncMode,
+    (probed, sync_mode): (Probed, SyncMode),
     shutdown: impl Future<Output = ()>,
     ready: impl FnOnce(&Serving),
+    failed: impl FnOnce(&RunError),
 ) -> Result<(), RunError> {
+    tokio::pin!(shutdown);
     let io = format!("{} ({})", probed.backend, probed.reason);
     let about = About {
         address: options.advertise,
@@ -149,8 +162,16 @@ async fn serve(
         findings: started.recovery.findings.iter().map(ToString::to_string).collect(),
     };
     let mut node = Node::new(started.driver, directory, probed.backend, sync_mode, &endpoint)?;
+    // Polled once before anyone is told: from then on a signal is heard.
+    let is_over = poll_fn(|context| Poll::Ready(shutdown.as_mut().poll(context).is_ready())).await;
+    if is_over {
+        return Ok(());
+    }
     ready(&serving);
     let outcome = node.run(shutdown).await;
+    if let Err(error) = &outcome {
+        failed(error);
+    }
     endpoint.close().await;
     outcome
 }
@@ -194,6 +215,7 @@ struct Node<M> {
     /// Work for the other threads, and what came of it.
     preparer: Worker<Prepare>,
     reader: Worker<(ReadNumber, ReadPlan)>,
+    client_reader: Worker<(ReadNumber, ReadPlan)>,
     results: Receiver<Input>,
     /// Something other than the network has news.
     woken: Arc<Notify>,
@@ -253,9 +275,14 @@ impl<M: StateMachine> Node<M> {
             number: order.header.number,
             result: wal::prepare(&files, &order),
         })?;
-        let reader = Worker::start("read", &sender, &woken, move |(read, plan): (ReadNumber, ReadPlan)| {
-            Input::ReadDone { read, result: plan.run(&directory) }
-        })?;
+        let reader = |name: &str| {
+            let files = directory.clone();
+            Worker::start(name, &sender, &woken, move |(read, plan): (ReadNumber, ReadPlan)| Input::ReadDone {
+                read,
+                result: plan.run(&files),
+            })
+        };
+        let (reader, client_reader) = (reader("read")?, reader("read for clients")?);
         let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
         let membership = driver.replica().membership().clone();
         peers.set_members(membership.members.iter().map(|member| (member.id, member.address)));
@@ -267,6 +294,7 @@ impl<M: StateMachine> Node<M> {
             replies,
             preparer,
             reader,
+            client_reader,
             results,
             woken,
             membership,
@@ -275,8 +303,7 @@ impl<M: StateMachine> Node<M> {
         })
     }
 
-    async fn run(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        tokio::pin!(shutdown);
+    async fn run(&mut self, mut shutdown: Pin<&mut impl Future<Output = ()>>) -> Result<(), RunError> {
         let mut next_tick = Instant::now() + TICK;
         loop {
             self.gather();
@@ -323,8 +350,7 @@ impl<M: StateMachine> Node<M> {
             Arrival::TailClosed { tail } => self.driver.handle(Input::TailClosed { tail }),
             Arrival::PeerUp { hello } => tracing::info!(node = %hello.node, boot = hello.boot, "peer up"),
             Arrival::PeerDown { node } => tracing::info!(%node, "peer down"),
-            // What was asked is answered all the same; the answer finds nobody.
-            Arrival::ClientGone { .. } => {}
+            Arrival::ClientGone { client } => self.driver.handle(Input::ClientGone { client }),
         }
     }
 
@@ -368,7 +394,8 @@ impl<M: StateMachine> Node<M> {
         match effect {
             Effect::Write(write) => self.queue.submit(write),
             Effect::Prepare(order) => self.preparer.order(order),
-            Effect::ReadLog { read, plan } => self.reader.order((read, plan)),
+            Effect::ReadLog { read, plan, is_for_client: false } => self.reader.order((read, plan)),
+            Effect::ReadLog { read, plan, is_for_client: true } => self.client_reader.order((read, plan)),
             Effect::Send(message) => self.peers.send(&message),
             Effect::Reply { client, response } => self.replies.reply(client, &response),
             Effect::Tail { tail, records } => match self.replies.tail(tail, records) {
@@ -381,6 +408,7 @@ impl<M: StateMachine> Node<M> {
             },
             Effect::EndTail { tail, refusal } => self.replies.end_tail(tail, Some(refusal)),
             Effect::Event(event) => report(&event),
+            Effect::Unreadable(error) => tracing::error!("a follower needs what cannot be read here: {error}"),
         }
         false
     }
@@ -388,7 +416,7 @@ impl<M: StateMachine> Node<M> {
     /// A clean end: what is on its way to the disk gets there, with proof.
     async fn finish(&mut self) -> Result<(), RunError> {
         self.driver.cover();
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + FINISH_PATIENCE;
         while Instant::now() < deadline {
             while let Some(completion) = self.queue.take() {
                 self.driver.handle(Input::Written(completion));
@@ -398,14 +426,14 @@ impl<M: StateMachine> Node<M> {
             }
             self.turn()?;
             if self.driver.is_idle() {
-                break;
+                return Ok(());
             }
             tokio::select! {
                 () = self.woken.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
         }
-        Ok(())
+        Err(RunError::Unfinished { patience: FINISH_PATIENCE })
     }
 }
 
@@ -466,7 +494,15 @@ impl<T> Drop for Worker<T> {
 
 /// Makes a node's directory for a first member: measures the disk, formats log and superblock.
 pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64) -> Result<SyncMode, RunError> {
-    let directory = Directory::create(path)?;
+    let directory = match Directory::open(path) {
+        // A mount point, or what a first try left behind: its superblock says whether it is a node's already.
+        Ok(directory) => directory,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Directory::create(path)?,
+        Err(error) => return Err(error.into()),
+    };
+    if !matches!(superblock::inspect(&directory), Err(superblock::Error::NotFormatted)) {
+        return Err(StartError::from(superblock::Error::AlreadyFormatted).into());
+    }
     let sync_mode = disk::measure_flush(&directory)?.better();
     state.sync_mode = sync_mode_number(sync_mode);
     super::driver::format(&directory, &state, segment_bytes, entropy(), wall_clock_milliseconds())?;

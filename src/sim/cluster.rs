@@ -283,6 +283,7 @@ impl Simulation {
             Input::Tick { .. } => 0,
             Input::Peer(_) => 1,
             Input::Client { .. } => 2,
+            Input::ClientGone { .. } => 3,
             Input::TailOpened { .. } | Input::TailReady { .. } | Input::TailClosed { .. } => 3,
             Input::Written(completion) => 4 + completion.token.0,
             Input::Prepared { number, .. } => 5 + number.0,
@@ -354,7 +355,7 @@ impl Simulation {
                 let after = self.random.below(self.disk.background_time_max);
                 self.order(after, Happening::Prepare { node, life, order });
             }
-            Effect::ReadLog { read, plan } => {
+            Effect::ReadLog { read, plan, .. } => {
                 let after = self.random.below(self.disk.background_time_max);
                 self.order(after, Happening::Read { node, life, read, plan });
             }
@@ -362,6 +363,8 @@ impl Simulation {
             Effect::Reply { client, response } => self.reply(client.0 as usize, &response),
             Effect::Tail { .. } | Effect::EndTail { .. } => {}
             Effect::Event(event) => self.on_event(node, &event),
+            // The disk repairs nothing by itself: what cannot be read shows when the node starts again.
+            Effect::Unreadable(_) => {}
         }
         Ok(())
     }

@@ -120,7 +120,7 @@ fn read(process: &mut Process, from: Index) -> Result<crate::net::Records, Broke
         process.driver.take_effects(&mut effects).map_err(|error| stops(error.to_string()))?;
         for effect in effects {
             match effect {
-                Effect::ReadLog { read, plan } => {
+                Effect::ReadLog { read, plan, .. } => {
                     let result = plan.run(&process.files);
                     process.driver.handle(Input::ReadDone { read, result });
                 }

@@ -151,13 +151,16 @@ impl Locator {
         last: SegmentNumber,
         parts: &mut Vec<Part>,
     ) {
-        let (mut segment_start, mut offset_start) = (span.segment, span.offset);
-        for (&number, segment) in self.segments.range(span.segment..=last.max(span.segment)) {
-            if let Some(entry) = segment.nearest(group, from, span.frame) {
-                (segment_start, offset_start) = (number, entry.offset);
-            }
-        }
+        let within = self.segments.range(span.segment..=last.max(span.segment));
+        let nearest = |(&number, segment): (&SegmentNumber, &SegmentIndex)| {
+            segment.nearest(group, from, span.frame).map(|entry| (number, entry.offset))
+        };
+        let (segment_start, offset_start) = within.rev().find_map(nearest).unwrap_or((span.segment, span.offset));
         for (&number, segment) in self.segments.range(segment_start..=last.max(segment_start)) {
+            // What begins behind the last wanted entry holds none: plans do not grow with the log.
+            if number > segment_start && segment.first_noted(group).is_some_and(|first| first >= until) {
+                break;
+            }
             let start = if number == segment_start { offset_start } else { FRAMES_START };
             if segment.highest.contains_key(&group) && start < segment.end {
                 parts.push(Part { file: segment.file, header: segment.header, start, end: segment.end, until });
@@ -195,8 +198,16 @@ impl SegmentIndex {
         }
     }
 
+    /// The group's first index in the first frame that holds any of it. Never thinned out.
+    fn first_noted(&self, group: GroupId) -> Option<Index> {
+        self.seal.sparse.iter().find(|entry| entry.group == group).map(|entry| entry.first)
+    }
+
     /// The last place of the sparse index, among frames from `frame_min` on, that does not lie behind `from`.
     fn nearest(&self, group: GroupId, from: Index, frame_min: FrameNumber) -> Option<&SparseEntry> {
+        if self.first_noted(group).is_none_or(|first| first > from) {
+            return None;
+        }
         let fits = |entry: &&SparseEntry| entry.group == group && entry.frame >= frame_min && entry.first <= from;
         self.seal.sparse.iter().rev().find(fits)
     }

@@ -313,7 +313,7 @@ impl Log {
 
     /// The most record bytes that fit one frame of this log, whatever else is in it.
     pub fn batch_bytes_max(&self) -> usize {
-        let room = self.options.segment_bytes.min(self.active.bytes) as usize - 2 * BLOCK_BYTES;
+        let room = self.options.segment_bytes as usize - 2 * BLOCK_BYTES;
         let frame = (room - super::frame::OPEN_FRAME_BYTES_MAX - SEAL_FRAME_BYTES_MAX).min(FRAME_BYTES_MAX);
         frame - super::frame::FRAME_OVERHEAD_BYTES_MAX - OPEN_SECTION_BYTES_MAX - BLOCK_BYTES
     }

@@ -240,4 +240,3 @@ fn run(command: &mut Command) -> Result<(), String> {
         false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
     }
 }
-

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,7 +14,8 @@ use crate::cli::{Exit, Failure};
 /// How often a process is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A running node. Killed when dropped.
+/// A running node. Killed when dropped; it ends by itself when this process goes without that, since the pipe to its
+/// standard input goes, too.
 #[derive(Debug)]
 pub struct Child {
     process: std::process::Child,
@@ -35,11 +36,11 @@ impl Child {
         let open = File::options().create(true).append(true).open(log);
         let events = open.map_err(|error| cannot_start(program, &error))?;
         let mut command = Command::new(program);
-        command.arg("node").arg("--config").arg(configuration);
+        command.arg("node").arg("--config").arg(configuration).arg("--stop-with-parent");
         if let Some(io) = io {
             command.arg("--io").arg(io);
         }
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(events).spawn();
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(events).spawn();
         let mut process = spawned.map_err(|error| cannot_start(program, &error))?;
         let stdout = process.stdout.take().expect("standard output is piped");
         let (sender, lines) = channel();
@@ -53,7 +54,8 @@ impl Child {
         let mut child = Child { process, log: log.to_owned(), greeting: String::new() };
         match lines.recv_timeout(patience) {
             Ok(line) => child.greeting = line,
-            Err(_) => return Err(child.why_not_serving(patience)),
+            Err(RecvTimeoutError::Timeout) => return Err(child.not_serving(patience)),
+            Err(RecvTimeoutError::Disconnected) => return Err(child.why_ended()),
         }
         Ok(child)
     }
@@ -115,12 +117,17 @@ impl Child {
         })
     }
 
-    fn why_not_serving(&mut self, patience: Duration) -> Failure {
-        let Some(status) = self.ended() else {
-            let message = format!("process {} did not serve within {patience:?}", self.id());
-            return Failure::new(Exit::Unavailable, message, self.see_log());
-        };
-        self.ended_badly(status)
+    fn not_serving(&self, patience: Duration) -> Failure {
+        let message = format!("process {} did not serve within {patience:?}", self.id());
+        Failure::new(Exit::Unavailable, message, self.see_log())
+    }
+
+    /// It has closed its standard output, so it is about to end, or has.
+    fn why_ended(&mut self) -> Failure {
+        match self.process.wait() {
+            Ok(status) => self.ended_badly(status),
+            Err(error) => Failure::new(Exit::Other, format!("process {}: {error}", self.id()), self.see_log()),
+        }
     }
 
     fn ended_badly(&self, status: ExitStatus) -> Failure {

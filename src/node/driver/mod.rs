@@ -92,6 +92,10 @@ pub enum Input {
         client: ClientKey,
         request: Request,
     },
+    /// No answer reaches this client any more.
+    ClientGone {
+        client: ClientKey,
+    },
     TailOpened {
         tail: TailKey,
         from: Index,
@@ -137,9 +141,13 @@ pub enum Effect {
     ReadLog {
         read: ReadNumber,
         plan: ReadPlan,
+        /// For a client or a tail: such reads must not hold up those that the cluster waits for.
+        is_for_client: bool,
     },
     /// For the operator.
     Event(Event),
+    /// For the operator: entries of this node's log that a follower needs cannot be read.
+    Unreadable(wal::Error),
 }
 
 /// Numbers the reads of the log from 1 on.
@@ -205,6 +213,7 @@ impl<M: StateMachine> Driver<M> {
             }
             Input::Peer(message) => self.replica.handle(RaftInput::Message(message)),
             Input::Client { client, request } => self.on_request(client, request),
+            Input::ClientGone { client } => self.forget_client(client),
             Input::TailOpened { tail, from } => self.tails.open(tail, from),
             Input::TailReady { tail } => self.tails.ready(tail),
             Input::TailClosed { tail } => self.tails.close(tail),
@@ -250,10 +259,10 @@ impl<M: StateMachine> Driver<M> {
                 break;
             }
         }
-        self.serve_reads();
-        self.serve_tails();
+        let has_reads = self.serve_reads();
+        let has_tails = self.serve_tails();
         effects.append(&mut self.effects);
-        Ok(applied >= APPLY_BATCH_ENTRIES)
+        Ok(applied >= APPLY_BATCH_ENTRIES || has_reads || has_tails)
     }
 
     /// The machine, for reading.
@@ -352,8 +361,9 @@ impl<M: StateMachine> Driver<M> {
         assert!(from < to, "what is not durable is in memory: {from}..{to}");
         let plan = self.pipeline.log.plan_read(GroupId::CLUSTER, from, to, bytes_max);
         self.last_read = ReadNumber(self.last_read.0 + 1);
+        let is_for_client = matches!(purpose, ReadFor::Client(_) | ReadFor::Tail(_));
         self.log_reads.push_back((self.last_read, purpose));
-        self.effects.push(Effect::ReadLog { read: self.last_read, plan });
+        self.effects.push(Effect::ReadLog { read: self.last_read, plan, is_for_client });
     }
 
     fn on_read_done(&mut self, read: ReadNumber, result: Result<Vec<Entry>, wal::Error>) {
@@ -363,7 +373,10 @@ impl<M: StateMachine> Driver<M> {
             ReadFor::Apply => self.on_read_to_apply(result),
             ReadFor::Follower(fetch) => {
                 // What cannot be read now is tried again; a follower waits meanwhile.
-                let entries = result.unwrap_or_default();
+                let entries = result.unwrap_or_else(|error| {
+                    self.effects.push(Effect::Unreadable(error));
+                    Vec::new()
+                });
                 self.replica.handle(RaftInput::Fetched { peer: fetch.peer, from: fetch.from, entries });
             }
             ReadFor::Client(read) => self.on_records_read(read, result),

@@ -14,6 +14,11 @@ use crate::wal;
 
 /// Reads that may wait at once: beyond it a client is told that the node is busy.
 const READS_WAITING_MAX: usize = 65_536;
+/// Reads served, and bytes answered, before the driver looks up again.
+const READS_SERVED_MAX: usize = 256;
+const READ_ANSWERS_BYTES: usize = 4 << 20;
+/// Reads of the log for clients at once.
+const LOG_READS_MAX: usize = 64;
 /// Entries looked at for one answer.
 const READ_ENTRIES_MAX: u64 = 65_536;
 
@@ -34,6 +39,8 @@ pub(super) struct Read {
     client: ClientKey,
     id: u64,
     what: What,
+    /// Its client is gone; it waits only for the protocol to give its token back.
+    is_forgotten: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -52,12 +59,12 @@ pub(super) struct RecordsRead {
 
 impl Read {
     pub fn query(client: ClientKey, id: u64, query: Bytes) -> Read {
-        Read { client, id, what: What::Query(query) }
+        Read { client, id, what: What::Query(query), is_forgotten: false }
     }
 
     pub fn records(client: ClientKey, id: u64, from: Index, to: Option<Index>, bytes_max: u32) -> Read {
         let bytes_max = (bytes_max as usize).min(READ_BYTES_MAX);
-        Read { client, id, what: What::Records { from, to, bytes_max } }
+        Read { client, id, what: What::Records { from, to, bytes_max }, is_forgotten: false }
     }
 }
 
@@ -65,7 +72,9 @@ impl Reads {
     /// The protocol says how far the machine must be for this read.
     pub fn confirmed(&mut self, token: ReadToken, index: Index) {
         let read = self.asked.remove(&token).expect("a read is confirmed or refused once");
-        self.wait(index, read);
+        if !read.is_forgotten {
+            self.wait(index, read);
+        }
     }
 
     fn wait(&mut self, index: Index, read: Read) {
@@ -85,7 +94,7 @@ impl<M: StateMachine> Driver<M> {
             return;
         }
         match consistency {
-            Consistency::Stale => self.serve(read),
+            Consistency::Stale => self.reads.wait(Index::ZERO, read),
             Consistency::AtLeast(index) => self.reads.wait(index, read),
             Consistency::Linearizable => {
                 self.reads.last_token += 1;
@@ -94,7 +103,10 @@ impl<M: StateMachine> Driver<M> {
                     Ok(()) => {
                         self.reads.asked.insert(token, read);
                     }
-                    Err(_) => self.refuse(&read),
+                    Err(error) => {
+                        let refusal = self.refusal_of(error);
+                        self.reply(read.client, read.id, ResponseBody::Refused(refusal));
+                    }
                 }
             }
         }
@@ -111,45 +123,68 @@ impl<M: StateMachine> Driver<M> {
         self.reply(read.client, read.id, ResponseBody::Refused(Refusal::NotLeader { leader }));
     }
 
-    /// Serves what has been waited for long enough.
-    pub(super) fn serve_reads(&mut self) {
+    /// Serves what has been waited for long enough, up to a bound; tells whether there is more.
+    pub(super) fn serve_reads(&mut self) -> bool {
         let applied = self.applied.index;
+        let (mut served, mut bytes) = (0, 0);
         while let Some(entry) = self.reads.ready.first_entry().filter(|entry| entry.key().0 <= applied) {
+            if served >= READS_SERVED_MAX || bytes >= READ_ANSWERS_BYTES {
+                return true;
+            }
             let read = entry.remove();
-            self.serve(read);
+            served += 1;
+            bytes += self.serve(read);
         }
+        false
     }
 
-    fn serve(&mut self, read: Read) {
+    /// Nobody waits for this client's answers any more.
+    pub(super) fn forget_client(&mut self, client: ClientKey) {
+        self.reads.asked.values_mut().filter(|read| read.client == client).for_each(|read| read.is_forgotten = true);
+        self.reads.ready.retain(|_, read| read.client != client);
+    }
+
+    /// Gives the bytes of the answer, as far as there is one at once.
+    fn serve(&mut self, read: Read) -> usize {
         match read.what {
             What::Query(query) => {
                 let answer = self.machine.query(&query);
+                let bytes = answer.len();
                 self.reply(read.client, read.id, ResponseBody::Answer(answer));
+                bytes
             }
             What::Records { from, to, bytes_max } => self.serve_records(&read, from, to, bytes_max),
         }
     }
 
-    fn serve_records(&mut self, read: &Read, from: Index, to: Option<Index>, bytes_max: usize) {
+    fn serve_records(&mut self, read: &Read, from: Index, to: Option<Index>, bytes_max: usize) -> usize {
         let (client, id) = (read.client, read.id);
         let from = from.max(Index::FIRST);
         if from < self.replica.first_index() {
             let first = self.replica.first_index();
             self.reply(client, id, ResponseBody::Refused(Refusal::Trimmed { first }));
-            return;
+            return 0;
         }
         let end = self.applied.index.next();
-        let end = to.map_or(end, |to| to.min(end)).min(from.plus(READ_ENTRIES_MAX));
+        let end = to.map_or(end, |to| to.min(end)).min(Index(from.0.saturating_add(READ_ENTRIES_MAX)));
         if end <= from {
             let records = Records { next: from, first: self.replica.first_index(), ..self.records_head() };
             self.reply(client, id, ResponseBody::Records(records));
-            return;
+            return 0;
         }
         match self.cached_records(from, end, bytes_max) {
-            Some(records) => self.reply(client, id, ResponseBody::Records(records)),
+            Some(records) => {
+                self.reply(client, id, ResponseBody::Records(records));
+                bytes_max
+            }
+            None if self.log_reads.len() >= LOG_READS_MAX => {
+                self.reply(client, id, ResponseBody::Refused(Refusal::Busy));
+                0
+            }
             None => {
                 let purpose = ReadFor::Client(RecordsRead { client, id, from });
                 self.read_log(from, end, bytes_max, purpose);
+                bytes_max
             }
         }
     }

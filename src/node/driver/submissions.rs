@@ -12,7 +12,10 @@ use crate::types::{Command, Data, Index, Payload, RequestNumber, Service, Sessio
 
 use super::apply::answered_before;
 
-/// Requests that wait for their entries. Bounded by what the replica lets wait uncommitted.
+/// Requests that may wait for entries that were in the log before them.
+const ATTACHED_MAX: usize = 65_536;
+
+/// Requests that wait for their entries. Bounded by what the replica lets wait uncommitted, and by [`ATTACHED_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct Submissions {
     open: BTreeMap<u64, Open>,
@@ -21,6 +24,8 @@ pub(super) struct Submissions {
     waits: VecDeque<Wait>,
     /// Commands that were in the log already when they were sent again.
     attached: BTreeMap<Index, Vec<(u64, usize)>>,
+    /// How many commands those are.
+    attached_count: usize,
 }
 
 /// A request, and what is known of its commands.
@@ -46,6 +51,7 @@ impl Submissions {
     /// The entry at `index` is applied, with this result.
     pub fn applied(&mut self, index: Index, result: SubmitResult, effects: &mut Vec<Effect>) {
         if let Some(waiting) = self.attached.remove(&index) {
+            self.attached_count -= waiting.len();
             for (request, ordinal) in waiting {
                 self.settle(request, ordinal, result.clone(), effects);
             }
@@ -63,6 +69,7 @@ impl Submissions {
     pub fn abandon(&mut self, effects: &mut Vec<Effect>) {
         self.waits.clear();
         self.attached.clear();
+        self.attached_count = 0;
         for (_, open) in std::mem::take(&mut self.open) {
             let unknown = |known: Option<SubmitResult>| known.unwrap_or(SubmitResult::Refused(Refusal::OutcomeUnknown));
             let results = open.results.into_iter().map(unknown).collect();
@@ -94,6 +101,7 @@ impl Submissions {
                     None
                 }
                 CommandVerdict::Attached(index) => {
+                    self.attached_count += 1;
                     self.attached.entry(index).or_default().push((request, ordinal));
                     None
                 }
@@ -162,10 +170,6 @@ impl<M: StateMachine> Driver<M> {
         if self.admission.is_none() {
             return Some(Refusal::Unavailable { reason: "the leader is taking over".to_owned() });
         }
-        let max = self.record_bytes_max + COMMAND_HEAD_BYTES;
-        if commands.iter().any(|data| data.bytes.len() > max) {
-            return Some(Refusal::TooLarge { max: self.record_bytes_max as u64 });
-        }
         let bytes: usize = commands.iter().map(|data| data.bytes.len()).sum();
         let log = &self.pipeline.log;
         let has_room = log.room_bytes() >= (log.queued_bytes() + 2 * bytes) as u64;
@@ -189,6 +193,11 @@ impl<M: StateMachine> Driver<M> {
             return;
         };
         for (command, data) in run {
+            if data.bytes.len() > self.record_bytes_max + COMMAND_HEAD_BYTES {
+                // Those behind it in its session come out of turn.
+                verdicts.push(refused(Refusal::TooLarge { max: self.record_bytes_max as u64 }));
+                continue;
+            }
             verdicts.push(match lane.admit(&command) {
                 Admit::Append if busy.is_some() => refused(Refusal::Busy),
                 Admit::Append => match self.replica.propose(vec![Payload::Data(data)]) {
@@ -199,6 +208,7 @@ impl<M: StateMachine> Driver<M> {
                     }
                 },
                 Admit::Answered(answered) => CommandVerdict::Known(answered_before(answered, command.service)),
+                Admit::Pending { .. } if self.submissions.attached_count >= ATTACHED_MAX => refused(Refusal::Busy),
                 Admit::Pending { index } => CommandVerdict::Attached(index),
                 Admit::Gap { expected } => refused(Refusal::Gap { expected: expected.0 }),
                 Admit::TooManyUnanswered => refused(Refusal::Busy),
@@ -208,7 +218,7 @@ impl<M: StateMachine> Driver<M> {
         }
     }
 
-    fn refusal_of(&self, error: Refused) -> Refusal {
+    pub(super) fn refusal_of(&self, error: Refused) -> Refusal {
         match error {
             Refused::NotLeader { .. } => Refusal::NotLeader { leader: self.leader_address() },
             Refused::Busy => Refusal::Busy,

@@ -44,8 +44,8 @@ impl Tails {
 }
 
 impl<M: StateMachine> Driver<M> {
-    /// Gives each tail that takes more what has been applied since.
-    pub(super) fn serve_tails(&mut self) {
+    /// Gives each tail that takes more what has been applied since; tells whether one has more to look at.
+    pub(super) fn serve_tails(&mut self) -> bool {
         let applied = self.applied.index;
         let due = |(key, tail): (&TailKey, &Tail)| (tail.is_ready && tail.next <= applied).then_some((*key, tail.next));
         let due: Vec<(TailKey, Index)> = self.tails.open.iter().filter_map(due).collect();
@@ -64,6 +64,7 @@ impl<M: StateMachine> Driver<M> {
                 }
             }
         }
+        self.tails.open.values().any(|tail| tail.is_ready && tail.next <= applied)
     }
 
     pub(super) fn on_tail_read(&mut self, key: TailKey, result: Result<Vec<Entry>, wal::Error>) {
