@@ -90,6 +90,7 @@ fn cut_the_power(name: &str, nodes: u64, io: Option<&str>, cuts: usize) {
     println!("  unacknowledged at each cut, once its nodes had ended: {pending:?}");
     println!("  nodes that saw it and ended by themselves: {}, all with {DISK_FAILED}", ends.len());
     println!("  from a cut to the next acknowledgement after the restart: {}", spread(&gaps));
+    assert!(!ends.is_empty(), "a node under load sees that its disk is gone");
     assert!(ends.iter().all(|code| *code == DISK_FAILED), "{ends:?}");
     trial.inner.cluster.stop_all(PATIENCE).unwrap_or_else(|failure| panic!("{failure}"));
 }
@@ -240,4 +241,3 @@ fn run(command: &mut Command) -> Result<(), String> {
         false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
     }
 }
-

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use trilith::types::NodeId;
 
-use crate::processes::{PROGRAM, PATIENCE, Trial, skip};
+use crate::processes::{PATIENCE, PROGRAM, Trial, skip};
 
 const FIRST: NodeId = NodeId(1);
 const BLOCK_BYTES: usize = 4096;
@@ -176,12 +176,8 @@ fn node(configuration: &Path, arguments: &[&str]) -> Output {
 fn give(client_file: &Path, input: &[u8]) -> Output {
     let mut command = Command::new(PROGRAM);
     command.args(["log", "append", "-", "--client"]).arg(client_file);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
     // One that refuses does not read to the end.
     std::io::Write::write_all(&mut child.stdin.take().expect("it is piped"), input).ok();
     child.wait_with_output().expect("it is a child")

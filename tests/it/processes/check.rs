@@ -113,3 +113,31 @@ fn records(client: &ClientConfiguration, node: NodeId, to: Index) -> Records {
         all
     })
 }
+
+#[test]
+fn a_record_that_is_lost_moved_doubled_cut_or_strange_is_found() {
+    let whole: Records = (0..4).map(|number| (Index(10 + number), Bytes::from(record(0, number)))).collect();
+    // The last one was given and not acknowledged.
+    let journals = [Journal { writer: 0, given: 4, indexes: vec![10, 11, 12] }];
+    let found = |records: Records| {
+        std::panic::catch_unwind(|| against_journals(&records, &journals, 1)).map_err(|_| "found").map(drop)
+    };
+    let changed = |change: fn(&mut Records)| {
+        let mut records = whole.clone();
+        change(&mut records);
+        found(records)
+    };
+    assert_eq!(changed(|_| {}), Ok(()));
+    assert_eq!(changed(|records| drop(records.pop())), Ok(()), "it was not acknowledged");
+    let damages: [fn(&mut Records); 6] = [
+        |records| drop(records.remove(1)),
+        |records| records[2].0 = Index(14),
+        |records| records.push((Index(14), records[3].1.clone())),
+        |records| records[3].1 = records[3].1.slice(..records[3].1.len() - 1),
+        |records| records[3].1 = Bytes::from(record(0, 4)),
+        |records| records.swap(0, 1),
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        assert_eq!(changed(damage), Err("found"), "damage {number}");
+    }
+}
