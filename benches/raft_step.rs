@@ -90,7 +90,7 @@ fn replica(id: NodeId) -> Replica {
         window_messages: limits::FOLLOWER_WINDOW_MESSAGES,
         append_bytes_max: limits::APPEND_BYTES_MAX,
         append_entries_max: limits::APPEND_ENTRIES_MAX,
-        uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+        uncommitted_bytes_max: 1 << 20,
         cache_bytes_max: 1 << 20,
     };
     let config = Config { id, heartbeat_ticks: 5, election_ticks: 30..60, seed: id.0, limits };

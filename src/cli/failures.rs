@@ -79,11 +79,15 @@ pub fn of_superblock(error: &superblock::Error, directory: &Path, message: Strin
             "run `trilith init --config FILE --initial` once for a new node; if this node had data, its directory is \
              not mounted or the path is wrong",
         ),
-        Error::AlreadyFormatted => {
-            Failure::new(Exit::WrongIdentity, message, "nothing was changed; start it with `trilith node --config FILE`")
-        }
+        Error::AlreadyFormatted => Failure::new(
+            Exit::WrongIdentity,
+            message,
+            "nothing was changed; start it with `trilith node --config FILE`",
+        ),
         Error::Damaged { .. } => Failure::new(Exit::Corrupt, message, verify_step(directory)),
-        Error::NewerFormat { .. } => Failure::new(Exit::NewerFormat, message, "use the version that wrote it, or newer"),
+        Error::NewerFormat { .. } => {
+            Failure::new(Exit::NewerFormat, message, "use the version that wrote it, or newer")
+        }
         Error::WrongCluster { .. } | Error::WrongNode { .. } => Failure::new(
             Exit::WrongIdentity,
             message,
@@ -104,7 +108,9 @@ pub fn of_log(error: &wal::Error, directory: &Path, message: String) -> Failure 
             message,
             "these files belong to another node or another life of it; put back what belongs here",
         ),
-        Error::NewerFormat { .. } => Failure::new(Exit::NewerFormat, message, "use the version that wrote it, or newer"),
+        Error::NewerFormat { .. } => {
+            Failure::new(Exit::NewerFormat, message, "use the version that wrote it, or newer")
+        }
         Error::Trimmed { first, .. } => Failure::new(Exit::Usage, message, format!("read from {first} on")),
     }
 }
@@ -116,7 +122,11 @@ pub fn of_disk(error: &disk::Error, message: String) -> Failure {
         return Failure::new(Exit::InUse, message, next);
     }
     if error.is_no_space() {
-        return Failure::new(Exit::NoSpace, message, "free space on this file system, or move the directory to a larger one");
+        return Failure::new(
+            Exit::NoSpace,
+            message,
+            "free space on this file system, or move the directory to a larger one",
+        );
     }
     match (error.kind(), error.operation) {
         (std::io::ErrorKind::NotFound, disk::Operation::Open) => Failure::new(
@@ -127,11 +137,9 @@ pub fn of_disk(error: &disk::Error, message: String) -> Failure {
         (std::io::ErrorKind::PermissionDenied, _) => {
             Failure::new(Exit::Other, message, "run as the owner of the directory, or give this user the right")
         }
-        (_, disk::Operation::Write | disk::Operation::Flush | disk::Operation::Read) => Failure::new(
-            Exit::DiskFailed,
-            message,
-            "check the disk (kernel log, SMART) before starting again",
-        ),
+        (_, disk::Operation::Write | disk::Operation::Flush | disk::Operation::Read) => {
+            Failure::new(Exit::DiskFailed, message, "check the disk (kernel log, SMART) before starting again")
+        }
         _ => Failure::new(Exit::Other, message, "check the path, the file system and the rights of this user"),
     }
 }
@@ -139,11 +147,9 @@ pub fn of_disk(error: &disk::Error, message: String) -> Failure {
 fn of_network(error: &net::Error, message: String) -> Failure {
     match error {
         net::Error::Certificate(certificate) => of_certificate(certificate),
-        net::Error::Bind { .. } => Failure::new(
-            Exit::Usage,
-            message,
-            "choose another `listen` address, or stop what uses this one",
-        ),
+        net::Error::Bind { .. } => {
+            Failure::new(Exit::Usage, message, "choose another `listen` address, or stop what uses this one")
+        }
         _ => Failure::new(Exit::Unavailable, message, "check that the nodes can reach each other over UDP"),
     }
 }

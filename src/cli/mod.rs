@@ -31,8 +31,8 @@ mod kv;
 mod log;
 mod node;
 mod output;
-mod wal;
 mod sim;
+mod wal;
 
 use std::process::ExitCode;
 

@@ -1,21 +1,6 @@
 //! What is said to the built-in map, as values and as bytes: shared by the map and its clients.
 //!
-//! All numbers are little-endian; a byte string is its length as u32 and the bytes; an optional one is 0, or 1 and
-//! the byte string.
-//!
-//! | message | bytes |
-//! |---|---|
-//! | [`Command::Put`] | 1, key, value |
-//! | [`Command::Delete`] | 2, key |
-//! | [`Command::CompareAndSet`] | 3, key, optional expected value, optional new value |
-//! | [`Query::Get`] | 1, key |
-//! | [`Query::Scan`] | 2, first key, optional end, limit u32 |
-//! | [`Answer::Done`] | 1 |
-//! | [`Answer::Deleted`] | 2, existed u8 |
-//! | [`Answer::Compared`] | 3, equal u8 |
-//! | [`Answer::Value`] | 4, optional value |
-//! | [`Answer::Entries`] | 5, number u32, key and value of each, optional next key |
-//! | [`Answer::Refused`] | 6, reason u8 (1 malformed, 2 too large) |
+//! The byte tables stand in docs/formats.md.
 //!
 //! Answers to commands are a few bytes, because each node keeps them for clients that ask again. So a failed
 //! [`Command::CompareAndSet`] does not give the value it found: a [`Query::Get`] does.

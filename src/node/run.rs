@@ -26,8 +26,8 @@ use tokio::sync::Notify;
 
 use super::driver::{About, Driver, Effect, Input, Options, ReadNumber, StartError, Started, Stopped};
 use crate::disk::{
-    self, Backend, BlockingQueue, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime,
-    SyncMode, UringQueue, Write,
+    self, Backend, BlockingQueue, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime, SyncMode,
+    UringQueue, Write,
 };
 use crate::limits::{
     APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, TAIL_CACHE_BYTES_MAX, TICK,
@@ -467,7 +467,7 @@ impl<T> Drop for Worker<T> {
 /// Makes a node's directory for a first member: measures the disk, formats log and superblock.
 pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64) -> Result<SyncMode, RunError> {
     let directory = Directory::create(path)?;
-    let sync_mode = disk::measure_flush(&directory)?.faster();
+    let sync_mode = disk::measure_flush(&directory)?.better();
     state.sync_mode = sync_mode_number(sync_mode);
     super::driver::format(&directory, &state, segment_bytes, entropy(), wall_clock_milliseconds())?;
     Ok(sync_mode)

@@ -348,7 +348,8 @@ impl Client {
         if self.values[from..].iter().any(fits) {
             return Ok(());
         }
-        let explanation = format!("a read ({consistency:?}) of client {} shows none of the values that it can", self.id);
+        let explanation =
+            format!("a read ({consistency:?}) of client {} shows none of the values that it can", self.id);
         Err(Broken::new(Oracle::Acknowledged, explanation))
     }
 }

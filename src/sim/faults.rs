@@ -171,7 +171,12 @@ impl Simulation {
         let Some(last) = analysis.chain.last().filter(|last| last.header.number == evidence.segment) else { return };
         let name = last.name(LOG_DIRECTORY);
         let Ok(length) = files.length(last.file) else { return };
-        let from = evidence.offset - crate::limits::BLOCK_BYTES as u64;
+        let block = crate::limits::BLOCK_BYTES as u64;
+        // Behind header and open frame, where a frame begins for certain; or one block, perhaps in a frame's midst.
+        let from = if self.random.chance(700) { 2 * block } else { evidence.offset - block };
+        if from >= evidence.offset {
+            return;
+        }
         disk.zero(&name, from..length);
         self.nodes[node].is_rotten = true;
         self.report.rotten += 1;

@@ -4,12 +4,14 @@
 //! real ones behind. Everything is single-threaded, knows no clock, and takes its choices from a
 //! [`crate::random::Random`] or from the test, so that the same seed gives the same run.
 //!
-//! [`disk`] is of use by itself: it lets anyone test their storage against cuts of power, torn writes and rot.
+//! [`disk`] is of use by itself: it lets anyone test their storage against cuts of power, torn writes and rot. [`fuzz`]
+//! is what the targets in fuzz/ call.
 
 mod clients;
 mod cluster;
 pub mod disk;
 mod faults;
+pub mod fuzz;
 mod network;
 mod node;
 mod oracles;

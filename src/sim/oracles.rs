@@ -93,8 +93,9 @@ impl Oracles {
     ) -> Result<(), Broken> {
         let placed = self.placed.get(&(session, number)).copied();
         if placed != Some(index) {
-            let explanation =
-                format!("request {number} of session {session} was acknowledged at {index}, and is committed at {placed:?}");
+            let explanation = format!(
+                "request {number} of session {session} was acknowledged at {index}, and is committed at {placed:?}"
+            );
             return Err(Broken::new(Oracle::Acknowledged, explanation));
         }
         if let Some(record) = record {
@@ -122,8 +123,10 @@ impl Oracles {
         }
         for (index, name) in self.acknowledged.range(from..to) {
             if given.get(index) != Some(name) {
-                let explanation =
-                    format!("record {name:?} was acknowledged at {index}, where {:?} is read ({from}..{to}: {given:?})", given.get(index));
+                let explanation = format!(
+                    "record {name:?} was acknowledged at {index}, where {:?} is read ({from}..{to}: {given:?})",
+                    given.get(index)
+                );
                 return Err(Broken::new(Oracle::Acknowledged, explanation));
             }
         }
@@ -140,7 +143,8 @@ impl Oracles {
         let digests = Digests { log, machine: driver.machine().digest(), sessions: driver.sessions().digest() };
         let first = *self.states.entry(applied.index).or_insert(digests);
         if first != digests {
-            let explanation = format!("at {applied} node {} is {digests:?}, others are {first:?}", driver.replica().id());
+            let explanation =
+                format!("at {applied} node {} is {digests:?}, others are {first:?}", driver.replica().id());
             return Err(Broken::new(Oracle::Agreement, explanation));
         }
         Ok(())

@@ -89,7 +89,8 @@ fn compare(how: &str, once: &Recovered, other: &Recovered) -> Result<(), Broken>
     if once == other {
         return Ok(());
     }
-    let explanation = format!("recovered {how}: {:?} {}, once: {:?} {}", other.hard_state, other.last, once.hard_state, once.last);
+    let explanation =
+        format!("recovered {how}: {:?} {}, once: {:?} {}", other.hard_state, other.last, once.hard_state, once.last);
     Err(Broken::new(Oracle::Recovery, explanation))
 }
 

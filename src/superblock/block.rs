@@ -1,31 +1,9 @@
 //! One block of the superblock as bytes. All numbers are little-endian.
 //!
-//! | offset | size | field | meaning |
-//! |---|---|---|---|
-//! | 0 | 8 | magic | `TRISUPER` |
-//! | 8 | 4 | format version | 1 |
-//! | 12 | 1 | block | which of the four this is, 0 to 3 |
-//! | 13 | 1 | sync mode | as the disk's probe numbers them; 0 = not measured |
-//! | 14 | 1 | writes in flight | 0 = not measured |
-//! | 15 | 1 | zero | |
-//! | 16 | 8 | copy number | from 1; one higher with each save, two higher at each start |
-//! | 24 | 16 | cluster id | |
-//! | 40 | 8 | node id | at least 1 |
-//! | 48 | 8 | incarnation | |
-//! | 56 | 8 | boot number | 0 in a fresh directory |
-//! | 64 | 8 | durable end: segment | 0 = before every frame |
-//! | 72 | 8 | durable end: offset | |
-//! | 80 | 8 | durable end: frame | |
-//! | 88 | 4 | number of groups | g, at most 64 |
-//! | 92 | 4 | zero | |
-//! | 96 | 44 g | groups | by rising id: id u32, term u64, vote u64 (0 = nobody), snapshot index u64, snapshot term u64, log start u64 |
-//! | 96 + 44 g | m | first membership | number of members u32 (at most 15), then per member as in an entry |
-//! | 96 + 44 g + m | – | zeros | up to 4092 |
-//! | 4092 | 4 | checksum | CRC-32 of bytes 0 to 4091 |
+//! docs/formats.md has the table, with a worked example that a test pins.
 //!
 //! Magic, version and checksum keep their places in every later format, so that an older program can tell "newer"
 //! from "damaged". The checksum covers the block's number: a block that turns up in another's place does not pass.
-//! The same table stands in docs/formats.md with a worked example, which a test pins.
 
 use std::collections::BTreeMap;
 

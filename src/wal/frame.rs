@@ -5,31 +5,10 @@
 //! │ head │ own runs │ previous runs │ open │ seal │ zeros   │ records │ zeros │   a multiple of 4096 bytes
 //! └──────┴──────────┴───────────────┴──────┴──────┴─────────┴─────────┴───────┘
 //!         └─────── sections, under one checksum ──┘ to 8
-//!
-//! offset size field of the head
-//!      0    4 magic "TFRM"
-//!      4    1 kind: 1 open, 2 data, 3 seal, 4 cover
-//!      5    3 zero
-//!      8    8 the segment's salt, in clear
-//!     16    8 segment number
-//!     24    8 offset in the segment
-//!     32    8 frame number
-//!     40    4 length of the frame in bytes
-//!     44    4 how many of its 512-byte sectors are zero by content
-//!     48   24 durable end when the frame was built: segment, offset, frame
-//!     72    2 own runs
-//!     74    2 previous runs
-//!     76    4 length of the open section
-//!     80    4 length of the seal section
-//!     84    4 number of records
-//!     88    4 length of the records
-//!     92    4 checksum of the sections, salted for this frame
-//!     96    4 zero
-//!    100    4 checksum of bytes 0..100, salted for this frame
 //! ```
 //!
-//! The head fits one sector and has its own checksum, so after a torn write it is there whole or reads as what was
-//! there before: zero. **A frame is valid if and only if** its head's checksum, salt, segment and offset are right,
+//! docs/formats.md has the bytes. The head fits one sector and has its own checksum, so after a torn write it is there
+//! whole or reads as what was there before: zero. **A frame is valid if and only if** its head's checksum, salt, segment and offset are right,
 //! its sections' checksum holds, every record is valid, records and own runs name the same entries, and all padding
 //! is zero. Whether it is valid never depends on another frame.
 //!
@@ -221,7 +200,7 @@ impl FrameHead {
             && self.records_bytes <= self.length
             && (self.records_start() + self.records_bytes).next_multiple_of(BLOCK_BYTES) == self.length
             && self.durable.frame < self.number
-            && self.number.0 > 0
+            && (1..u64::MAX).contains(&self.number.0)
     }
 }
 
@@ -276,6 +255,12 @@ impl Run {
     /// What no writer of ours violates; checked so that a reader can count with it.
     pub fn is_consistent(&self) -> bool {
         self.first.0 > 0 && self.count > 0 && self.first.0.checked_add(u64::from(self.count)).is_some()
+    }
+
+    /// Whether `next`, written right behind this run, is more of the same.
+    pub fn goes_on_in(&self, next: &Run) -> bool {
+        let same = (self.group, self.kind, self.term) == (next.group, next.kind, next.term);
+        same && self.kind == RecordKind::Entry && self.end() == next.first
     }
 
     pub fn put(&self, out: &mut impl BufMut) {

@@ -126,7 +126,9 @@ impl Locator {
 
     /// Where to look for the entries `from..to` of a group: pieces in the order of the log.
     pub fn parts(&self, group: GroupId, from: Index, to: Index) -> Vec<Part> {
-        let Some(GroupSpans { spans, .. }) = self.groups.get(&group) else { return Vec::new() };
+        let Some(GroupSpans { spans, end, .. }) = self.groups.get(&group) else { return Vec::new() };
+        // What was cut off behind the last live entry is still in its frames.
+        let to = to.min(*end);
         let mut parts = Vec::new();
         for (at, span) in spans.iter().enumerate() {
             let until = spans.get(at + 1).map_or(to, |next| next.first.min(to));

@@ -457,47 +457,44 @@ impl Log {
         if self.queue.is_empty() {
             return self.cover_wanted && self.in_flight.is_empty() && self.write_cover();
         }
-        let batch = self.take_batch();
+        let (batch, own) = self.take_batch();
         if batch.is_empty() {
             self.phase = Phase::Draining;
             return true;
         }
-        self.write_batch(&batch);
+        self.write_batch(&batch, own);
         true
     }
 
-    /// The appends that go into the next frame: as many as fit it and the segment, none if the segment is full.
-    fn take_batch(&mut self) -> Vec<Queued> {
+    /// The appends that go into the next frame and the directory that names them: as many as fit it and the segment,
+    /// none if the segment is full.
+    fn take_batch(&mut self) -> (Vec<Queued>, Vec<Run>) {
         let open_bytes = if self.repeat_open.is_some() { OPEN_SECTION_BYTES_MAX } else { 0 };
         let room = (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset) as usize;
         let room = room.min(FRAME_BYTES_MAX);
-        let (mut bytes, mut records, mut runs) = (0, 0, 0);
-        let mut batch = Vec::new();
+        let (mut bytes, mut records) = (0, 0);
+        let (mut batch, mut own) = (Vec::new(), Vec::<Run>::new());
         while let Some(next) = self.queue.pop_front_if(|next| {
             bytes += next.bytes;
             records += next.item.records();
-            runs += next.runs.len();
+            let joined = own.last().zip(next.runs.first()).is_some_and(|(last, run)| last.goes_on_in(run));
+            let runs = own.len() + next.runs.len() - usize::from(joined);
             let fits = body::frame_bytes_max(bytes, open_bytes, 0) <= room;
             fits && records <= FRAME_RECORDS_MAX && runs <= FRAME_RUNS_MAX
         }) {
             self.queued_bytes -= next.bytes;
+            for run in &next.runs {
+                match own.last_mut().filter(|last| last.goes_on_in(run)) {
+                    Some(last) => last.count += run.count,
+                    None => own.push(*run),
+                }
+            }
             batch.push(next);
         }
-        batch
+        (batch, own)
     }
 
-    fn write_batch(&mut self, batch: &[Queued]) {
-        let mut own: Vec<Run> = Vec::new();
-        for run in batch.iter().flat_map(|queued| &queued.runs) {
-            let joins = |last: &&mut Run| {
-                let same = last.group == run.group && last.kind == run.kind && last.term == run.term;
-                same && run.kind == RecordKind::Entry && last.end() == run.first
-            };
-            match own.last_mut().filter(joins) {
-                Some(last) => last.count += run.count,
-                None => own.push(*run),
-            }
-        }
+    fn write_batch(&mut self, batch: &[Queued], own: Vec<Run>) {
         let bytes = batch.iter().map(|queued| queued.bytes).sum();
         let ticket = batch.last().expect("a batch is not empty").ticket;
         let open = self.repeat_open.take();

@@ -1,18 +1,6 @@
 //! Records: one entry (or one cut) each, inside a frame.
 //!
-//! ```text
-//! offset size field
-//!      0    4 checksum of bytes 4..40, salted with the segment's salt and the frame number
-//!      4    4 checksum of the payload, unsalted: the client's own
-//!      8    4 payload length in bytes
-//!     12    4 group
-//!     16    8 index
-//!     24    8 term
-//!     32    1 kind: 1 entry, 2 truncate (index and all above end), 3 purge (all below index ends)
-//!     33    1 payload kind, as in codec (0 for truncate and purge)
-//!     34    6 zero
-//!     40    – payload, then zeros to a multiple of 8
-//! ```
+//! A head of fixed size, the payload, zeros to a multiple of 8; docs/formats.md has the bytes.
 //!
 //! A record is valid if and only if its head's checksum holds, its kind is known, its zeros are zero, its payload lies
 //! within the frame and the payload's checksum holds. The head's salt ties it to its segment and frame: a record of

@@ -97,20 +97,16 @@ impl Log {
         if let (Some(torn), Some(last)) = (&torn, analysis.chain.last()) {
             keep_aside(files, &options.directory, last.header, last.file, torn)?;
         }
-        let is_rewritten = !files.reads_past_cache() && analysis.proven.frame < analysis.end.frame;
-        if is_rewritten {
+        if !files.reads_past_cache() && analysis.proven.frame < analysis.end.frame {
             rewrite::rewrite(files, &options, (gathered, source), &analysis, wall_clock_milliseconds)?;
             analysis = intact(gathered.read(files, source, None))?;
         }
-        let recovery = Recovery {
-            memberships: analysis.memberships.clone(),
-            findings,
-            torn: torn.clone(),
-            segments: analysis.chain.len(),
-        };
+        let recovery =
+            Recovery { memberships: analysis.memberships.clone(), findings, torn, segments: analysis.chain.len() };
+        let must_cut = analysis.torn.is_some();
         let mut log = Log::resumed(options, analysis);
         log.wall_clock_milliseconds = wall_clock_milliseconds;
-        if torn.is_some() && !is_rewritten {
+        if must_cut {
             log.cut(files)?;
         }
         Ok((log, recovery))

@@ -11,16 +11,19 @@
 //!                                ▲
 //!  new  ┌──────┬───────┬───────┬─│─────┐   1. the frames and a flush
 //!       │ open │ copy  │ copy  │ cover │   2. the open frame, which names the proven end, and a flush
-//!       └──┬───┴───────┴───────┴─│─────┘   3. a covering frame and a flush, so that this is done once
+//!       └──┬───┴───────┴───────┴─│─────┘   3. a covering frame and a flush: the copies are proven
 //!          └─────────────────────┘
 //! ```
 //!
 //! Before the second flush nothing has changed: the copies carry a durable end in an older segment, so they do not
 //! prove that their open frame was ever there, and the segment counts as not joined.
 //!
-//! If not even the open frame of the old segment is proven, the new segment names what that one named, takes over all
-//! its frames, and the old one is in no chain any more. (By the second barrier of rotation that segment holds one
-//! frame or none behind its open frame, or is itself such a copy.)
+//! If not even the open frame of the old segment is proven and there are entries behind it (then it is itself such a
+//! copy, cut before its covering frame), the new segment names what that one named, takes over all its frames, and
+//! the old one is in no chain any more.
+//!
+//! Where what is not proven holds no entry (an open, seal or covering frame) it is written again in its place: the
+//! bytes are the same, so a cut cannot tear it, and a restart does not cost a segment.
 
 use bytes::Bytes;
 
@@ -65,6 +68,9 @@ pub(super) fn rewrite<F: Files>(
     section.wall_clock_milliseconds = wall_clock_milliseconds;
     let start = if is_within { from.offset } else { FRAMES_START };
     let heads = unproven(files, options, old, start)?;
+    if heads.is_empty() {
+        return write_in_place(files, old, start);
+    }
     let mut copy = Copy::prepare(files, options, gathered, (section, from), &heads, old)?;
     copy.open(previous);
     for head in &heads {
@@ -72,8 +78,25 @@ pub(super) fn rewrite<F: Files>(
     }
     copy.finish(files)?;
     let Copy { header, file, .. } = copy;
-    gathered.candidates.push(Candidate { number: header.number, file, header: Some(header), open: None, is_spare: false });
+    gathered.candidates.push(Candidate {
+        number: header.number,
+        file,
+        header: Some(header),
+        open: None,
+        is_spare: false,
+    });
     gathered.next_segment = header.number.next();
+    Ok(())
+}
+
+/// Writes the bytes of the segment from `start` on once more, so that the next flush covers them.
+fn write_in_place<F: Files>(files: &F, old: &ChainSegment, start: u64) -> Result<(), Error> {
+    let mut block = [0; BLOCK_BYTES];
+    for at in (start..old.end).step_by(BLOCK_BYTES) {
+        files.read(old.file, at, &mut block)?;
+        files.write(old.file, at, &block)?;
+    }
+    files.sync(old.file)?;
     Ok(())
 }
 
@@ -91,12 +114,7 @@ pub(super) fn start_of(log: &GroupLog) -> GroupStart {
 }
 
 /// The data frames of the segment from `start` on.
-fn unproven<F: Files>(
-    files: &F,
-    options: &Options,
-    old: &ChainSegment,
-    start: u64,
-) -> Result<Vec<FrameHead>, Error> {
+fn unproven<F: Files>(files: &F, options: &Options, old: &ChainSegment, start: u64) -> Result<Vec<FrameHead>, Error> {
     let mut scan = Scan::new(files, old.file, old.header);
     let mut heads = Vec::new();
     let mut at = start;

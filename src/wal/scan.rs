@@ -45,7 +45,8 @@ pub enum HeadProblem {
 
 impl<'a, F: Files> Scan<'a, F> {
     pub fn new(files: &'a F, file: FileId, header: SegmentHeader) -> Scan<'a, F> {
-        Scan { files, file, header, window: Buffer::zeroed(WINDOW_BYTES), window_start: 0, window_length: 0 }
+        let window = Buffer::zeroed(WINDOW_BYTES.min(header.bytes as usize));
+        Scan { files, file, header, window, window_start: 0, window_length: 0 }
     }
 
     /// What stands at `offset`, which is a multiple of a block within the room for frames.
@@ -91,7 +92,7 @@ impl<'a, F: Files> Scan<'a, F> {
         let end = self.header.frames_end();
         let mut at = offset;
         while at < end {
-            let length = (end - at).min(WINDOW_BYTES as u64 - at % BLOCK) as usize;
+            let length = (end - at).min(self.window.len() as u64 - at % BLOCK) as usize;
             let Ok(bytes) = self.bytes(at, length) else { return Some(at) };
             let mut sectors = bytes.chunks(SECTOR_BYTES);
             if let Some(found) = sectors.position(|sector| sector.iter().any(|&byte| byte != 0)) {

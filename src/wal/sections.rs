@@ -1,17 +1,6 @@
 //! What open and seal frames say: how a segment joins the one before it, and what is in it.
 //!
-//! ```text
-//! open section                              seal section
-//! offset size field                         offset size field
-//!      0    8 predecessor's number (0: none)     0    4 number of sparse index entries
-//!      8    8 predecessor's exact end            4    4 number of groups that were cut back
-//!     16    8 predecessor's last frame number    8    – sparse index entries, 32 bytes each:
-//!     24    8 wall clock, ms since 1970               group 4, zero 4, first index 8, offset 8, frame number 8
-//!     32    4 number of groups                   –    – cuts, 16 bytes each: group 4, zero 4, lowest index 8
-//!     36    4 zero
-//!     40    – groups, 72 bytes each: group 4, zero 4, before first (index 8, term 8), last (index 8, term 8),
-//!             place of the last: segment 8, offset 8, frame 8
-//! ```
+//! docs/formats.md has the bytes of both sections.
 //!
 //! The wall clock is for retention by age alone; nothing else looks at it.
 
@@ -95,6 +84,9 @@ impl OpenSection {
     pub fn decode(bytes: &[u8]) -> Result<OpenSection, Error> {
         let mut reader = Reader::new(bytes);
         let predecessor_end = place(&mut reader)?;
+        if predecessor_end.frame.0 == u64::MAX {
+            return Err(Error::Invalid { what: "last frame of the predecessor", found: u64::MAX });
+        }
         let wall_clock_milliseconds = reader.u64("wall clock")?;
         let count = reader.length(GROUPS_MAX, "number of groups")?;
         reader.u32("zero")?;
@@ -103,6 +95,9 @@ impl OpenSection {
             let group = GroupId(reader.u32("group")?);
             reader.u32("zero")?;
             let (before_first, last) = (codec::log_id(&mut reader)?, codec::log_id(&mut reader)?);
+            if before_first.index > last.index || last.index.0 == u64::MAX {
+                return Err(Error::Invalid { what: "last index of a group", found: last.index.0 });
+            }
             groups.push(GroupStart { group, before_first, last, last_place: place(&mut reader)? });
         }
         reader.finish("open section")?;

@@ -1,24 +1,6 @@
 //! Segments: the log's files, their static headers, and how they are made.
 //!
-//! ```text
-//!  block 0        1 ...                                                        last
-//! ┌────────┬──────┬───────────┬───────┬─────┬──────┬──────────────────────┬────────┐
-//! │ header │ open │ data      │ data  │ ... │ seal │ zeros                │ header │
-//! └────────┴──────┴───────────┴───────┴─────┴──────┴──────────────────────┴────────┘
-//!                 (repeats open)
-//!
-//! offset size field of the header (the rest of its block is zero)
-//!      0    8 magic "TRLTHSEG"
-//!      8    4 format version
-//!     12    4 zero
-//!     16   16 cluster
-//!     32    8 node
-//!     40    8 incarnation
-//!     48    8 segment number
-//!     56    8 salt
-//!     64    8 segment length in bytes, both headers included
-//!     72    4 checksum of bytes 0..72
-//! ```
+//! A header, frames from the open frame to the seal, zeros, the header again; docs/formats.md has the bytes.
 //!
 //! The header is durable, twice, before the file gets its name, and nothing in it ever changes. Everything between
 //! the headers is zero before the file gets its name: "never written" is something one can see.
@@ -183,8 +165,8 @@ pub fn prepare<F: Files>(files: &F, order: &Prepare) -> Result<FileId, disk::Err
     let temporary = format!("{}/{:016}.preparing", order.directory, order.header.number.0);
     let file = match order.recycled {
         Some((old, file)) if files.length(file)? != order.header.bytes => {
-            // The segment size was changed since: this one cannot become what is wanted.
-            files.close(file);
+            // The segment size was changed since: this one cannot become what is wanted. It stays open, because a
+            // reader may still have a plan for it.
             files.remove(&segment_name(&order.directory, old))?;
             files.create(&temporary)?
         }
@@ -200,7 +182,9 @@ pub fn prepare<F: Files>(files: &F, order: &Prepare) -> Result<FileId, disk::Err
     match finished.and_then(|()| files.sync_directory(&order.directory)) {
         Ok(()) => Ok(file),
         Err(error) => {
-            files.close(file);
+            if order.recycled.is_none() {
+                files.close(file);
+            }
             if error.is_no_space() {
                 // The room goes back to whoever needs it more.
                 files.remove(&temporary)?;

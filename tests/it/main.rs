@@ -6,4 +6,5 @@ mod kills;
 mod power_cut;
 mod processes;
 mod refusals;
+mod simulation;
 mod tidy;

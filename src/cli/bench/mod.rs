@@ -4,6 +4,7 @@
 //! the sync mode, file system, kernel, cores, payload, and what was in flight. A run is bounded in time, works in a
 //! directory of its own and removes it.
 
+mod cluster;
 mod wal;
 
 use super::exit::Failure;
@@ -16,6 +17,8 @@ pub struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Measure a cluster: clients in a closed loop, every record flushed on a majority
+    Cluster(cluster::Arguments),
     /// Measure the log alone: appends, each flushed before it counts
     Wal(wal::Arguments),
 }
@@ -23,6 +26,7 @@ enum Command {
 /// Runs the sub-command.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
+        Command::Cluster(arguments) => cluster::run(arguments),
         Command::Wal(arguments) => wal::run(arguments),
     }
 }

@@ -24,6 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Shared {
     pub total: u64,
+    /// Records that may be sent: a gate, so that each kill meets records on their way however fast the disk is.
+    allowed: AtomicU64,
     sent: AtomicU64,
     acknowledged: AtomicU64,
     leader: AtomicU64,
@@ -51,6 +53,7 @@ impl Shared {
         }
         Shared {
             total,
+            allowed: AtomicU64::new(total),
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             leader: AtomicU64::new(0),
@@ -76,6 +79,17 @@ impl Shared {
 
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Acquire)
+    }
+
+    /// From now on that many records may be sent.
+    pub fn allow(&self, records: u64) {
+        self.allowed.store(records, Ordering::Release);
+    }
+
+    async fn wait_until_allowed(&self) {
+        while self.sent() >= self.allowed.load(Ordering::Acquire) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Who led when last seen.
@@ -133,6 +147,7 @@ async fn append_lane(client: Client, records: &[Bytes], shared: &Shared) -> Resu
         {
             take(&mut lane, begun, appended.await, shared)?;
         }
+        shared.wait_until_allowed().await;
         if let Some(leader) = client.leader() {
             shared.leader.store(leader.0, Ordering::Release);
         }

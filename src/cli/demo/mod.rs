@@ -29,6 +29,8 @@ use load::Shared;
 
 /// Nodes of the demonstration.
 const NODES: u64 = 3;
+/// Records that may be sent beyond the place of a kill, before it.
+const RECORDS_AHEAD: u64 = 8192;
 /// Size of a record that the demonstration makes itself.
 const RECORD_BYTES: usize = 128;
 
@@ -67,9 +69,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         std::thread::spawn(move || load::run(&client, &records, &shared))
     };
     let kills = kill_leaders(&mut cluster, &shared, arguments.kills);
-    let loaded = loading.join().map_err(|_| {
-        Failure::new(Exit::Other, "the clients' thread panicked", "report this with the message above")
-    })?;
+    shared.allow(u64::MAX);
+    let loaded = loading
+        .join()
+        .map_err(|_| Failure::new(Exit::Other, "the clients' thread panicked", "report this with the message above"))?;
     let (journal, kills) = (loaded?, kills?);
     let io = cluster.child(NodeId(1)).map(|child| child.greeting.clone()).unwrap_or_default();
     let checked = check::run(&cluster.client()?, &records, &journal)?;
@@ -93,8 +96,11 @@ struct Kill {
 /// Kills the leader at even distances of the way, and starts it again.
 fn kill_leaders(cluster: &mut LocalCluster, shared: &Shared, count: u64) -> Result<Vec<Kill>, Failure> {
     let mut kills = Vec::new();
+    let due_at = |ordinal: u64| shared.total * ordinal / (count + 1);
     for ordinal in 1..=count {
-        let due = shared.total * ordinal / (count + 1);
+        let due = due_at(ordinal);
+        // Up to the next kill and a little further: that one comes when this one's node is back.
+        shared.allow(if ordinal < count { due_at(ordinal + 1) + RECORDS_AHEAD } else { shared.total });
         if !shared.wait_for(due) {
             break;
         }

@@ -5,7 +5,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use crate::cli::configuration::{
-    ClientConfiguration, ClientNode, ClientSettings, ConfiguredMember, Invalid, NodeConfiguration, NodeSettings, TlsFiles,
+    ClientConfiguration, ClientNode, ClientSettings, ConfiguredMember, Invalid, NodeConfiguration, NodeSettings,
+    TlsFiles,
 };
 use crate::cli::{Exit, Failure, failures, init};
 use crate::net::certificate::{Authority, Validity};

@@ -43,12 +43,7 @@ impl LocalCluster {
     pub fn prepare(directory: &Path, program: &Path, options: &LocalOptions) -> Result<LocalCluster, Failure> {
         let count = files::make(directory, options)?;
         let nodes = (1..=count).map(|id| LocalNode { id: NodeId(id), child: None }).collect();
-        Ok(LocalCluster {
-            directory: directory.to_owned(),
-            program: program.to_owned(),
-            nodes,
-            io: options.io.clone(),
-        })
+        Ok(LocalCluster { directory: directory.to_owned(), program: program.to_owned(), nodes, io: options.io.clone() })
     }
 
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {

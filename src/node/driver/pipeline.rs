@@ -70,9 +70,10 @@ impl Pipeline {
         let after = after.and(None);
         match after {
             Some(number) if number > self.durable => {
-                // The replica gives messages in the order in which what they wait for was asked for.
-                assert!(self.held.back().is_none_or(|(last, _)| *last <= number), "held messages are in order");
-                self.held.push_back((number, message));
+                // A follower that stood and follows the same leader again knows less of its log to match than before,
+                // so that an answer may wait for an earlier persist than the one before it.
+                let at = self.held.partition_point(|(last, _)| *last <= number);
+                self.held.insert(at, (number, message));
             }
             _ => effects.push(Effect::Send(message)),
         }

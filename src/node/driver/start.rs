@@ -23,13 +23,19 @@ pub const LOG_DIRECTORY: &str = "log";
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
-    Superblock(#[from] superblock::Error),
+    Superblock(Box<superblock::Error>),
     #[error(transparent)]
     Log(#[from] wal::Error),
     #[error("the superblock is at term {superblock}, the log at {log}: the superblock is older than the log")]
     StaleSuperblock { superblock: Term, log: Term },
     #[error("the log holds no membership, and the directory was made without one")]
     NoMembership,
+}
+
+impl From<superblock::Error> for StartError {
+    fn from(error: superblock::Error) -> StartError {
+        StartError::Superblock(Box::new(error))
+    }
 }
 
 /// What starting found.

@@ -1,14 +1,6 @@
 //! The table as bytes, for snapshots and for comparing nodes: one byte string per session, by rising id.
 //!
-//! | size | field |
-//! |---|---|
-//! | 8 | session id |
-//! | 8 | index of its last use |
-//! | 8 | lowest number remembered |
-//! | 4 | how many numbers are done from there on: n |
-//! | 8 n | the index of each |
-//! | 4 | how many answers are kept: m |
-//! | | m times: number u64, length u32, bytes; by rising number |
+//! docs/formats.md has the table.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -123,8 +123,12 @@ impl Content {
 
     /// Decides for each sector that a failed flush abandoned whether its newest version is on the disk.
     pub fn settle_abandoned(&mut self, landed: &mut impl FnMut() -> bool) {
-        let abandoned: Vec<(u64, usize)> =
-            self.loose.iter().filter(|(_, loose)| loose.abandoned).map(|(at, loose)| (*at, loose.since.len())).collect();
+        let abandoned: Vec<(u64, usize)> = self
+            .loose
+            .iter()
+            .filter(|(_, loose)| loose.abandoned)
+            .map(|(at, loose)| (*at, loose.since.len()))
+            .collect();
         for (sector, newest) in abandoned {
             self.keep_sector(sector, if landed() { newest } else { 0 });
         }

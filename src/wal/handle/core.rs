@@ -29,7 +29,7 @@ use crate::disk::{
 };
 use crate::limits::TICK;
 use crate::superblock;
-use crate::wal::{Effect, Log, Ticket};
+use crate::wal::{Effect, Log};
 
 /// What the thread is made from.
 pub(super) struct Start {
@@ -238,7 +238,7 @@ impl Core {
             }
             return Ok(false);
         }
-        if self.shared.inbox.last_ticket() != Ticket(log.last_ticket().0) {
+        if self.shared.inbox.last_ticket() != log.last_ticket() {
             return Ok(false);
         }
         if !log.is_covered() && !self.is_covering {

@@ -26,7 +26,7 @@ pub enum Error {
     #[error("the log in {directory} is damaged: it has entries, and its superblock is gone")]
     SuperblockLost { directory: String },
     #[error(transparent)]
-    Superblock(superblock::Error),
+    Superblock(Box<superblock::Error>),
     #[error(transparent)]
     Io(ProbeError),
     #[error(transparent)]
@@ -73,7 +73,7 @@ impl Error {
     pub(super) fn superblock(error: superblock::Error, directory: &str) -> Error {
         match error {
             superblock::Error::Disk(error) => Error::disk(error, directory),
-            other => Error::Superblock(other),
+            other => Error::Superblock(Box::new(other)),
         }
     }
 

@@ -19,6 +19,9 @@ use crate::wal::body::Item;
 use crate::wal::record::RecordKind;
 use crate::wal::{self, GroupLog, Log, Ticket};
 
+/// Appends that go on from each other are joined up to this: what is done per item is then done once for many of them.
+const JOINED_BYTES_MAX: usize = 64 << 10;
+
 /// What became of a preparation.
 pub(super) type Prepared = (SegmentNumber, Result<FileId, disk::Error>);
 
@@ -41,6 +44,8 @@ struct State {
     /// Taken, and not yet with the core: the last of them has `last_ticket`.
     items: Vec<Item>,
     item_bytes: usize,
+    /// Record bytes of the last of them.
+    last_item_bytes: usize,
     /// Record bytes that wait in the core.
     core_bytes: usize,
     prepared: Vec<Prepared>,
@@ -71,6 +76,7 @@ impl Inbox {
             last_ticket: log.last_ticket(),
             items: Vec::new(),
             item_bytes: 0,
+            last_item_bytes: 0,
             core_bytes: 0,
             prepared: Vec::new(),
             blocked: 0,
@@ -99,9 +105,13 @@ impl Inbox {
     }
 
     /// Takes records and names them: the group's next indexes, its last term.
-    pub fn append_records(&self, group: GroupId, records: Vec<Bytes>) -> Result<(Ticket, Range<Index>), Refused> {
+    pub fn append_records(
+        &self,
+        group: GroupId,
+        records: impl Iterator<Item = Bytes>,
+    ) -> Result<(Ticket, Range<Index>), Refused> {
         let entry = |bytes| Entry { id: LogId::ZERO, payload: Payload::Data(Data::new(bytes)) };
-        let mut item = Item::Entries { group, entries: records.into_iter().map(entry).collect() };
+        let mut item = Item::Entries { group, entries: records.map(entry).collect() };
         let bytes = self.check_size(&item)?;
         let state = self.wait_for_room(bytes)?;
         let last = state.names.get(&group).map_or(LogId::new(Term(1), Index::ZERO), |log| log.last);
@@ -166,9 +176,13 @@ impl Inbox {
 
     fn take_in(&self, mut state: MutexGuard<'_, State>, item: Item, bytes: usize) -> Ticket {
         state.take_names(&item);
-        state.items.push(item);
         state.item_bytes += bytes;
-        state.last_ticket = Ticket(state.last_ticket.0 + 1);
+        let bytes_max = JOINED_BYTES_MAX.min(self.batch_bytes_max);
+        if let Some(item) = state.join(item, bytes, bytes_max) {
+            state.items.push(item);
+            state.last_item_bytes = bytes;
+            state.last_ticket = Ticket(state.last_ticket.0 + 1);
+        }
         let ticket = state.last_ticket;
         let waker = if state.wake_on_append { state.waker.take() } else { None };
         drop(state);
@@ -285,6 +299,22 @@ impl State {
         if changes >= FRAME_RUNS_MAX { Err(Refused::TooManyTerms { max: FRAME_RUNS_MAX }) } else { Ok(()) }
     }
 
+    /// Adds entries to the last item if they go on where it ends, in its term: one item has one ticket, and is
+    /// durable as a whole. Gives back what does not.
+    fn join(&mut self, item: Item, bytes: usize, bytes_max: usize) -> Option<Item> {
+        let fits = self.last_item_bytes + bytes <= bytes_max;
+        match (self.items.last_mut(), item) {
+            (Some(Item::Entries { group: last_group, entries: last }), Item::Entries { group, mut entries })
+                if fits && *last_group == group && goes_on(last, &entries) =>
+            {
+                last.append(&mut entries);
+                self.last_item_bytes += bytes;
+                None
+            }
+            (_, item) => Some(item),
+        }
+    }
+
     /// As the core will.
     fn take_names(&mut self, item: &Item) {
         let group = item.group();
@@ -306,4 +336,9 @@ impl State {
             }
         }
     }
+}
+
+fn goes_on(before: &[Entry], next: &[Entry]) -> bool {
+    let (Some(before), Some(first), Some(last)) = (before.last(), next.first(), next.last()) else { return false };
+    first.id.index == before.id.index.next() && first.id.term == before.id.term && last.id.term == before.id.term
 }

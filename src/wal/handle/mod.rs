@@ -140,7 +140,7 @@ impl Wal {
         R: IntoIterator,
         R::Item: Into<Bytes>,
     {
-        let records = records.into_iter().map(Into::into).collect();
+        let records = records.into_iter().map(Into::into);
         self.shared.inbox.append_records(group, records).map(|(ticket, indexes)| self.pending(ticket, indexes))
     }
 

@@ -132,7 +132,7 @@ fn make(options: &Options, shown: &str) -> Result<(), Error> {
     let times = measure_flush(&files).map_err(Error::Disk)?;
     let cluster = ClusterId(u128::from(entropy()) << 64 | u128::from(entropy()));
     let mut state = State::new(cluster, NODE_ALONE, Incarnation(entropy()), Membership::default());
-    state.sync_mode = sync_mode_number(times.faster());
+    state.sync_mode = sync_mode_number(times.better());
     let identity = Identity { cluster, node: state.node, incarnation: state.incarnation };
     let log = Log::create(&files, log_options(options, identity), wall_clock_milliseconds());
     state.durable_end = log.map_err(|error| Error::log(error, shown))?.durable_end();

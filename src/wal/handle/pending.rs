@@ -65,7 +65,7 @@ impl Pending {
         self.progress.durable() >= self.ticket
     }
 
-    /// Its place in the order of all appends.
+    /// Its place in the order of all appends. Appends that were joined into one write share it.
     pub fn ticket(&self) -> Ticket {
         self.ticket
     }

@@ -114,6 +114,23 @@ fn what_many_threads_appended_is_there_after_opening_again() {
 }
 
 #[test]
+fn everything_that_waited_is_one_write() {
+    let home = home();
+    let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
+    wal.append_records(GROUP, ["x"]).unwrap().wait().unwrap();
+    let before = wal.counters();
+    let held = wal.shared.log();
+    let pending: Vec<Pending> = (0..1000).map(|_| wal.append_records(GROUP, ["x"]).unwrap()).collect();
+    drop(held);
+    for pending in pending {
+        pending.wait().unwrap();
+    }
+    let after = wal.counters();
+    assert_eq!(after.records - before.records, 1000);
+    assert!(after.flushes - before.flushes <= 3, "the first of them, the rest, a covering frame: {after:?}");
+}
+
+#[test]
 fn a_handle_that_is_dropped_closes_the_log() {
     for io in back_ends() {
         let home = home();

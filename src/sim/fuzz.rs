@@ -1,0 +1,169 @@
+//! What the fuzz targets do with their bytes, where tests can reach it too.
+//!
+//! An input is a list of pieces of files, so that a few bytes make a segment of 64 KiB:
+//!
+//! ```text
+//! offset size field of a piece
+//!      0    1 file: see `name`
+//!      1    1 the block of the file where the piece begins, modulo 16; all else is zero
+//!      2    1 bit 0: checksums of the header or frame that begins here are made good
+//!      3    2 length, little-endian
+//!      5    – bytes
+//! ```
+//!
+//! Made-good checksums are what lets mutated lengths, numbers and directories reach the code behind the checksums.
+//! Nothing may panic, whatever the bytes; what opens must be a log that can be written on.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::disk::SimDisk;
+use crate::checksum::Checksum;
+use crate::disk::{Files, Queue};
+use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN};
+use crate::types::{ClusterId, Data, Entry, GroupId, Incarnation, Index, LogId, NodeId, Payload, Place};
+use crate::wal::{Analysis, Effect, Identity, Log, Options, Source, prepare};
+
+const FILE_BYTES: usize = SEGMENT_BYTES_MIN as usize;
+const PIECES_MAX: usize = 256;
+/// Above this an index has no room for what the target appends.
+const INDEX_MAX: u64 = 1 << 60;
+
+/// Bytes as one segment: it is read, and so is whatever it holds.
+pub fn wal_decode(input: &[u8]) {
+    let disk = SimDisk::new();
+    plant(&disk, input, |_| name(1));
+    let _ = analyse(&disk);
+}
+
+/// Bytes as a directory: it is read, and opened. If it opens, it can be written on and opened again.
+pub fn wal_recover_dir(input: &[u8]) {
+    let disk = SimDisk::new();
+    plant(&disk, input, name);
+    let Some(analysis) = analyse(&disk) else { return };
+    let Some(identity) = analysis.identity else { return };
+    let files = disk.files();
+    let Ok((log, _)) = Log::open(&files, options(identity), Place::START, 1) else { return };
+    let Some(last) = append(&disk, log) else { return };
+    drop(files);
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    let (log, _) = Log::open(&disk.files(), options(identity), Place::START, 1).expect("what was written on opens");
+    assert_eq!(log.group(GroupId::CLUSTER).map(|group| group.last), Some(last), "what was acknowledged is there");
+}
+
+/// Everything that a reader does; nothing if the world refuses.
+fn analyse(disk: &SimDisk) -> Option<Analysis> {
+    let files = disk.files();
+    let source = Source { directory: "log".to_owned(), identity: None, evidence: Place::START, exclusive: false };
+    let analysis = Analysis::read(&files, &source).ok()?;
+    for finding in &analysis.findings {
+        let _ = finding.to_string();
+    }
+    analysis.close(&files);
+    Some(analysis)
+}
+
+/// Appends an entry behind the cluster's last, durably; gives its name.
+fn append(disk: &SimDisk, mut log: Log) -> Option<LogId> {
+    let last = log.group(GroupId::CLUSTER).map_or(LogId::ZERO, |group| group.last);
+    if last.index.0 > INDEX_MAX {
+        return None;
+    }
+    let id = LogId::new(last.term, Index(last.index.0 + 1));
+    let entry = Entry { id, payload: Payload::Data(Data::new(Bytes::from_static(b"after the crash"))) };
+    let ticket = log.append(GroupId::CLUSTER, &[entry]).ok()?;
+    let (files, mut queue) = (disk.files(), disk.queue());
+    for _ in 0..100 {
+        while let Some(effect) = log.take_effect() {
+            match effect {
+                Effect::Write(write) => queue.submit(write),
+                Effect::Prepare(order) => {
+                    let result = prepare(&files, &order);
+                    log.prepared(order.header.number, result).expect("nothing is wrong with the disk");
+                }
+            }
+        }
+        disk.complete_all();
+        while let Some(completion) = queue.take() {
+            log.completed(completion).expect("nothing is wrong with the disk");
+        }
+        if log.durable_ticket() >= ticket {
+            return Some(id);
+        }
+    }
+    panic!("the append does not become durable");
+}
+
+fn options(identity: Identity) -> Options {
+    Options {
+        directory: "log".to_owned(),
+        identity,
+        segment_bytes: SEGMENT_BYTES_MIN,
+        writes_in_flight: 1,
+        quiet_ticks: 5,
+        seed: 1,
+    }
+}
+
+/// Whose log the corpus is.
+pub fn identity() -> Identity {
+    Identity { cluster: ClusterId(1), node: NodeId(1), incarnation: Incarnation(1) }
+}
+
+/// Which file a piece is of.
+fn name(file: u8) -> String {
+    match file {
+        0..=7 => format!("log/{:016}.segment", u64::from(file) + 1),
+        8 => "log/0000000000000009.preparing".to_owned(),
+        9 => "log/0000000000000001-8192.cut".to_owned(),
+        _ => "log/other".to_owned(),
+    }
+}
+
+fn plant(disk: &SimDisk, input: &[u8], name: impl Fn(u8) -> String) {
+    let mut contents: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut good = Vec::new();
+    let mut rest = input;
+    for _ in 0..PIECES_MAX {
+        let Some((&[file, block, flags, low, high], behind)) = rest.split_first_chunk() else { break };
+        let length = usize::from(u16::from_le_bytes([low, high])).min(behind.len());
+        let (bytes, behind) = behind.split_at(length);
+        rest = behind;
+        let content = contents.entry(name(file)).or_insert_with(|| vec![0; FILE_BYTES]);
+        let start = usize::from(block % 16) * BLOCK_BYTES;
+        let length = length.min(FILE_BYTES - start);
+        content[start..start + length].copy_from_slice(&bytes[..length]);
+        if flags & 1 != 0 {
+            good.push((name(file), start));
+        }
+    }
+    good.iter().for_each(|(name, start)| contents.get_mut(name).into_iter().for_each(|bytes| make_good(bytes, *start)));
+    disk.files().create_directory("log").expect("the disk is empty and well");
+    contents.iter().for_each(|(name, bytes)| disk.plant(name, bytes));
+}
+
+/// Sets the checksums of the header or frame at `start`, if it looks like one.
+fn make_good(bytes: &mut [u8], start: usize) {
+    let word =
+        |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[start + at..start + at + 4].try_into().unwrap_or_default());
+    let long =
+        |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[start + at..start + at + 8].try_into().unwrap_or_default());
+    if bytes[start..].starts_with(b"TRLTHSEG") {
+        let checksum = Checksum::of(&bytes[start..start + 72]);
+        bytes[start + 72..start + 76].copy_from_slice(&checksum.0.to_le_bytes());
+    } else if bytes[start..].starts_with(b"TFRM") {
+        let salt = long(bytes, 8) ^ long(bytes, 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let runs = (word(bytes, 72) & 0xffff) as usize + (word(bytes, 72) >> 16) as usize;
+        let sections = (runs * 40).saturating_add(word(bytes, 76) as usize).saturating_add(word(bytes, 80) as usize);
+        if sections <= bytes.len() - start - 104 {
+            let checksum = Checksum::salted(salt, &[&bytes[start + 104..start + 104 + sections]]);
+            bytes[start + 92..start + 96].copy_from_slice(&checksum.0.to_le_bytes());
+        }
+        let checksum = Checksum::salted(salt, &[&bytes[start..start + 100]]);
+        bytes[start + 100..start + 104].copy_from_slice(&checksum.0.to_le_bytes());
+    }
+}

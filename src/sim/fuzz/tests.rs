@@ -1,0 +1,143 @@
+//! The targets over their committed corpus and over what becomes of it by mutation, without a fuzzer.
+
+use super::{identity, options, wal_decode, wal_recover_dir};
+use crate::disk::Queue;
+use crate::random::Random;
+use crate::sim::disk::SimDisk;
+use crate::types::{Data, Entry, GroupId, Index, LogId, Payload, Term};
+use crate::wal::{Effect, Log, prepare};
+
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 2] = [("wal_decode", wal_decode), ("wal_recover_dir", wal_recover_dir)];
+
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let directory = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(&directory)
+        .unwrap_or_else(|error| panic!("{directory}: {error}"))
+        .map(|entry| entry.expect("the directory can be read").path())
+        .map(|path| (path.display().to_string(), std::fs::read(&path).expect("the file can be read")))
+        .collect();
+    files.sort();
+    files
+}
+
+fn mutated(input: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    for _ in 0..1 + random.below(4) {
+        let at = random.below(bytes.len() as u64) as usize;
+        match random.below(5) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at] = *random.pick(&[0, 1, 0x7f, 0x80, 0xff]),
+            2 => bytes.truncate(at.max(8)),
+            3 => {
+                let length = random.below(9).min((bytes.len() - at) as u64) as usize;
+                bytes[at..at + length].fill(*random.pick(&[0, 0xff]));
+            }
+            _ => bytes[at] = random.next_u64() as u8,
+        }
+    }
+    bytes
+}
+
+fn mutate(rounds: u64, seed: u64) {
+    for (target, run) in TARGETS {
+        let corpus = corpus(target);
+        assert!(corpus.len() >= 3, "{target} has a corpus");
+        let mut random = Random::seeded(seed);
+        for (name, input) in &corpus {
+            run(input);
+            for round in 0..rounds {
+                let input = mutated(input, &mut random);
+                let panicked = std::panic::catch_unwind(|| run(&input));
+                assert!(panicked.is_ok(), "{target}: round {round} from {name}: {input:02x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_targets_take_their_corpus_and_its_mutations() {
+    mutate(400, 17);
+}
+
+#[test]
+#[ignore = "minutes: forty thousand mutations of each input"]
+fn the_targets_take_very_many_mutations() {
+    mutate(40_000, 18);
+}
+
+/// The corpus's first member opens, so that the targets go all the way.
+#[test]
+fn a_log_of_the_corpus_opens() {
+    let disk = SimDisk::new();
+    super::plant(&disk, &whole_log(), super::name);
+    let (log, _) = Log::open(&disk.files(), options(identity()), Default::default(), 1).expect("it is intact");
+    assert_eq!(log.group(GroupId(0)).map(|group| group.last.index), Some(Index(7)));
+}
+
+/// Writes the corpus where `TRILITH_CORPUS_OUT` says: a whole log, one that is cut off, one with damage.
+#[test]
+fn the_corpus_can_be_made() {
+    let whole = whole_log();
+    let cut = whole[..whole.len() - 700].to_vec();
+    let mut good = whole.clone();
+    pieces(&mut good, |flags| *flags = 1);
+    let one: Vec<u8> = whole.iter().copied().take(1500).collect();
+    let Ok(out) = std::env::var("TRILITH_CORPUS_OUT") else { return };
+    for (target, inputs) in [("wal_decode", [&one, &cut, &good]), ("wal_recover_dir", [&whole, &cut, &good])] {
+        for (name, input) in ["whole", "cut", "good"].iter().zip(inputs) {
+            std::fs::write(format!("{out}/{target}/{name}"), input).expect("the path can be written");
+        }
+    }
+}
+
+fn pieces(input: &mut [u8], mut each: impl FnMut(&mut u8)) {
+    let mut at = 0;
+    while at + 5 <= input.len() {
+        each(&mut input[at + 2]);
+        at += 5 + usize::from(u16::from_le_bytes([input[at + 3], input[at + 4]]));
+    }
+}
+
+/// Two segments with all kinds of frames, as pieces.
+fn whole_log() -> Vec<u8> {
+    let disk = SimDisk::new();
+    let mut log = Log::create(&disk.files(), options(identity()), 1).expect("the disk is empty and well");
+    let (files, mut queue) = (disk.files(), disk.queue());
+    for index in 1..=7 {
+        let bytes = if index == 4 { 600 } else { 30 };
+        let data = Data::new(bytes::Bytes::from(vec![0x40 | index as u8; bytes]));
+        let entry = Entry { id: LogId::new(Term(1 + index / 3), Index(index)), payload: Payload::Data(data) };
+        log.append(GroupId(0), &[entry]).expect("it fits");
+        for _ in 0..20 {
+            while let Some(effect) = log.take_effect() {
+                match effect {
+                    Effect::Write(write) => queue.submit(write),
+                    Effect::Prepare(order) => {
+                        let result = prepare(&files, &order);
+                        log.prepared(order.header.number, result).expect("nothing is wrong with the disk");
+                    }
+                }
+            }
+            disk.complete_all();
+            while let Some(completion) = queue.take() {
+                log.completed(completion).expect("nothing is wrong with the disk");
+            }
+            log.tick(1);
+        }
+    }
+    let mut out = Vec::new();
+    for file in 0..2u8 {
+        let content = disk.contents(&super::name(file));
+        for (block, bytes) in content.chunks(4096).enumerate() {
+            let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            if used > 0 {
+                out.extend([file, block as u8, 0]);
+                out.extend((used as u16).to_le_bytes());
+                out.extend(&bytes[..used]);
+            }
+        }
+    }
+    out
+}

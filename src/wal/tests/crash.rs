@@ -1,0 +1,168 @@
+//! Bounded-exhaustive: short sequences of operations, the power cut at each I/O, and what is loose lost in each way.
+
+use super::model::Model;
+use super::rig::{G, Rig, open, options};
+use crate::random::Random;
+use crate::sim::disk::SimDisk;
+use crate::types::Index;
+use crate::wal::Options;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Small,
+    Large,
+    Flush,
+    Rotate,
+    Truncate,
+    Purge,
+}
+
+const STEPS: [Step; 6] = [Step::Small, Step::Large, Step::Flush, Step::Rotate, Step::Truncate, Step::Purge];
+
+fn sequences() -> Vec<Vec<Step>> {
+    let mut all: Vec<Vec<Step>> = vec![vec![]];
+    let mut longest = all.clone();
+    for _ in 0..3 {
+        let longer = longest.iter().flat_map(|before| {
+            STEPS.iter().map(move |&step| before.iter().copied().chain([step]).collect::<Vec<Step>>())
+        });
+        longest = longer.collect();
+        all.extend(longest.clone());
+    }
+    all.remove(0);
+    all
+}
+
+fn perform(rig: &mut Rig, step: Step) {
+    match step {
+        Step::Small => rig.grow(G, 1, 50),
+        Step::Large => rig.grow(G, 3, 3000),
+        Step::Flush => rig.settle(),
+        Step::Rotate => rig.rotate(G),
+        Step::Truncate => {
+            let group = rig.model.group(G);
+            let from = group.last().index.0.saturating_sub(1).max(group.before_first.index.0 + 1);
+            rig.truncate(G, Index(from));
+        }
+        Step::Purge => {
+            let group = rig.model.group(G);
+            if let Some(entry) = group.entries.get(group.entries.len() / 2) {
+                rig.purge(G, entry.id);
+            }
+        }
+    }
+    rig.pump();
+}
+
+/// A log with a little in it, at rest.
+fn base() -> Rig {
+    let mut rig = Rig::new(Options { writes_in_flight: 2, ..options() });
+    rig.grow(G, 2, 600);
+    rig.settle();
+    rig
+}
+
+fn run(steps: &[Step], cut: Option<u64>) -> (Rig, u64) {
+    let mut rig = base();
+    let before = rig.disk.operations();
+    if let Some(cut) = cut {
+        rig.disk.crash_at(before + cut);
+    }
+    for &step in steps {
+        perform(&mut rig, step);
+    }
+    rig.pump();
+    let operations = rig.disk.operations() - before;
+    (rig, operations)
+}
+
+/// Each way to lose what is loose if they are few, else a sample; calls `each` with the disk afterwards.
+fn cuts(disk: &SimDisk, most: u64, random: &mut Random, mut each: impl FnMut(SimDisk)) -> u64 {
+    let loose = disk.loose();
+    let all: u64 =
+        loose.iter().try_fold(1u64, |product, one| product.checked_mul(one.outcomes as u64)).unwrap_or(u64::MAX);
+    let count = all.min(most);
+    for at in 0..count {
+        let fork = disk.fork();
+        if all <= most {
+            let mut rest = at;
+            let outcomes: Vec<usize> = loose
+                .iter()
+                .map(|one| {
+                    let outcome = rest % one.outcomes as u64;
+                    rest /= one.outcomes as u64;
+                    outcome as usize
+                })
+                .collect();
+            fork.crash_to(&outcomes);
+        } else {
+            fork.crash(random);
+        }
+        each(fork);
+    }
+    count
+}
+
+/// What survives is a state that may be; to recover again gives the same; and the log can be written on.
+fn check(disk: SimDisk, model: &Model, options: &Options, what: &dyn Fn() -> String) {
+    let (log, _, found) = open(&disk, options).unwrap_or_else(|error| panic!("{}: {error}", what()));
+    assert!(model.is_possible(&found), "{}: {}", what(), super::model::shown(&found));
+    let mut rig = Rig::with(disk, log, Model { term: model.term.max(crate::types::Term(2)), ..Model::new(found) });
+    rig.grow(G, 1, 40);
+    rig.pump();
+    rig.disk.complete_all();
+    rig.take();
+    rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+    rig.reopened();
+}
+
+/// A recovery that is cut at each of its own operations changes nothing of what it finds.
+fn check_interrupted(disk: &SimDisk, model: &Model, options: &Options, random: &mut Random, what: &dyn Fn() -> String) {
+    for at in 0..40 {
+        let fork = disk.fork();
+        fork.crash_at(fork.operations() + at);
+        let opened = open(&fork, options);
+        if opened.is_ok() {
+            return;
+        }
+        fork.crash(random);
+        check(fork, model, options, what);
+    }
+}
+
+fn bounded_exhaustive(most: u64, stride: u64) -> (usize, u64) {
+    let options = Options { writes_in_flight: 2, ..options() };
+    let (mut workloads, mut cases) = (0, 0);
+    let mut random = Random::seeded(11);
+    for steps in sequences() {
+        let (_, operations) = run(&steps, None);
+        for cut in (workloads as u64 % stride..=operations).step_by(stride as usize) {
+            let (rig, _) = run(&steps, (cut < operations).then_some(cut));
+            let Rig { disk, model, .. } = rig;
+            let what = || format!("{steps:?} cut at {cut}");
+            cases += cuts(&disk, most, &mut random, |fork| check(fork, &model, &options, &what));
+            if (cut + workloads as u64).is_multiple_of(6) {
+                disk.crash(&mut random);
+                check_interrupted(&disk, &model, &options, &mut random, &what);
+            }
+        }
+        workloads += 1;
+    }
+    (workloads, cases)
+}
+
+#[test]
+fn short_sequences_with_the_power_cut_at_any_operation() {
+    let (workloads, cases) = bounded_exhaustive(8, 1);
+    println!("{workloads} workloads, {cases} cases");
+    assert_eq!(workloads, 6 + 36 + 216);
+    assert!(cases > 5_000, "{cases}");
+}
+
+#[test]
+#[ignore = "minutes: each operation, every subset up to 2^8"]
+fn short_sequences_with_the_power_cut_at_each_operation() {
+    let (workloads, cases) = bounded_exhaustive(256, 1);
+    println!("{workloads} workloads, {cases} cases");
+    assert_eq!(workloads, 6 + 36 + 216);
+}

@@ -1,0 +1,124 @@
+//! Where reads do not go past the page cache.
+
+use super::model::Model;
+use super::rig::{G, Rig, open, options};
+use crate::random::Random;
+use crate::sim::disk::{Code, Failure, SimDisk};
+use crate::types::{Index, Term};
+use crate::wal::Options;
+
+/// A frame whose flush failed: whole in the page cache, clean there, and not on the disk.
+fn abandoned(entries_before: u64) -> Rig {
+    let mut rig = Rig::new(Options { writes_in_flight: 2, ..options() });
+    rig.disk.set_reads_past_cache(false);
+    rig.settle();
+    if entries_before > 0 {
+        rig.grow(G, entries_before, 300);
+        rig.settle();
+    }
+    rig.disk.fail_at(rig.disk.operations(), Failure::Partial { bytes: 1 << 20, error: Code::Io });
+    rig.grow(G, 2, 300);
+    rig.pump();
+    rig.disk.complete_all();
+    rig.take();
+    assert!(rig.is_poisoned);
+    rig.disk.kill(&mut Random::seeded(1));
+    rig
+}
+
+fn lose_all(disk: &SimDisk) {
+    disk.crash_to(&vec![0; disk.loose().len()]);
+}
+
+#[test]
+fn a_frame_in_the_page_cache_is_written_again_before_it_counts() {
+    for entries_before in [0, 3] {
+        let Rig { disk, .. } = abandoned(entries_before);
+        let (log, _, found) = open(&disk, &options()).expect("the log is intact");
+        let entries = &found[&G].entries;
+        assert_eq!(entries.last().map(|last| last.id.index), Some(Index(entries_before + 2)));
+        assert!(log.active.number.0 > 1, "a new segment holds it");
+        lose_all(&disk);
+        let (mut log, _, again) = open(&disk, &options()).expect("the log is intact");
+        assert_eq!(again, found);
+        // Only the covering frame is not proven, which holds nothing: no third segment is begun for it.
+        let number = log.active.number;
+        for _ in 0..3 {
+            lose_all(&disk);
+            (log, ..) = open(&disk, &options()).expect("the log is intact");
+            assert_eq!(log.active.number, number);
+        }
+    }
+}
+
+/// A frame that was acknowledged, and that nothing proves.
+fn acknowledged(_: u64) -> Rig {
+    let mut rig = Rig::new(options());
+    rig.disk.set_reads_past_cache(false);
+    rig.grow(G, 3, 300);
+    rig.settle();
+    rig.disk.kill(&mut Random::seeded(1));
+    rig
+}
+
+#[test]
+fn the_rewriting_is_cut_at_each_operation() {
+    for made in [abandoned as fn(u64) -> Rig, acknowledged] {
+        let mut cases = 0;
+        for at in 0.. {
+            let Rig { disk, model, .. } = made(3);
+            disk.crash_at(disk.operations() + at);
+            if open(&disk, &options()).is_ok() {
+                break;
+            }
+            for seed in 0..16 {
+                let fork = disk.fork();
+                fork.crash(&mut Random::seeded(seed));
+                let (.., found) = open(&fork, &options()).unwrap_or_else(|error| panic!("{at} {seed}: {error}"));
+                assert!(model.is_possible(&found), "{at} {seed}");
+                lose_all(&fork);
+                let (.., again) = open(&fork, &options()).expect("the log is intact");
+                assert_eq!(found, again);
+                cases += 1;
+            }
+        }
+        assert!(cases >= 16 * 10, "{cases}");
+    }
+}
+
+/// Only the open frame is not proven: it is written again where it is, and then built upon.
+#[test]
+fn an_unproven_open_frame_is_written_again_in_its_place() {
+    let mut rig = Rig::new(options());
+    rig.disk.set_reads_past_cache(false);
+    rig.settle();
+    while rig.log.phase != crate::wal::log::Phase::Sealing {
+        rig.grow(G, 1, 20_000);
+        rig.pump();
+        if rig.log.phase != crate::wal::log::Phase::Sealing {
+            rig.disk.complete_all();
+            rig.take();
+        }
+    }
+    rig.disk.complete_all();
+    rig.take();
+    rig.disk.fail_at(rig.disk.operations(), Failure::Partial { bytes: 1 << 20, error: Code::Io });
+    rig.pump();
+    rig.disk.complete_all();
+    rig.take();
+    assert!(rig.is_poisoned);
+    rig.disk.kill(&mut Random::seeded(2));
+    let Rig { disk, model, .. } = rig;
+    let (log, _, found) = open(&disk, &options()).expect("the log is intact");
+    assert!(model.is_possible(&found));
+    let number = log.active.number;
+    let mut rig = Rig::with(disk, log, Model { term: Term(2), ..Model::new(found) });
+    rig.grow(G, 2, 50);
+    rig.pump();
+    rig.disk.complete_all();
+    rig.take();
+    lose_all(&rig.disk);
+    let rig = rig.reopened();
+    rig.check();
+    assert!(rig.log.active.number > number, "the entries behind it were not proven either");
+}

@@ -1,0 +1,135 @@
+//! Reads against a model: whatever was cut, purged and written again.
+
+use super::rig::{Rig, options};
+use crate::random::Random;
+use crate::types::{Entry, GroupId, Index, Term};
+use crate::wal::Options;
+
+const BYTES: [usize; 4] = [0, 60, 900, 9000];
+
+fn change(rig: &mut Rig, random: &mut Random) {
+    let group = GroupId(random.below(3) as u32);
+    let state = rig.model.group(group);
+    let any = |random: &mut Random| state.entries[random.below(state.entries.len() as u64) as usize].id;
+    match random.below(10) {
+        0 if !state.entries.is_empty() => rig.truncate(group, any(random).index),
+        1 if !state.entries.is_empty() && random.chance(300) => rig.purge(group, any(random)),
+        2 if random.chance(50) => {
+            // Beyond the end: a snapshot took the log's place.
+            let last = state.last();
+            rig.purge(group, crate::types::LogId::new(last.term.max(Term(1)), last.index.plus(7)));
+        }
+        3 if !state.entries.is_empty() => {
+            rig.model.term = Term(rig.model.term.0 + 1);
+            let after = any(random).index.previous();
+            let entries = rig.model.entries_behind(after, 1 + random.below(4), *random.pick(&BYTES));
+            rig.append(group, &entries);
+        }
+        4 => rig.model.term = Term(rig.model.term.0 + 1),
+        5 => rig.settle(),
+        _ => rig.grow(group, 1 + random.below(4), *random.pick(&BYTES)),
+    }
+}
+
+/// Any range, any limit: a run of the model's entries from the first wanted one on, at least one if there is one.
+fn compare(rig: &Rig, random: &mut Random, what: &str) {
+    for (&group, state) in rig.model.state() {
+        let (first, last) = (state.before_first.index.0 + 1, state.last().index.0);
+        let from = Index(first + random.below(last + 3 - first.min(last)));
+        let to = from.plus(random.below(12));
+        let bytes_max = *random.pick(&[1, 500, 20_000, 1 << 30]);
+        let found = rig.log.plan_read(group, from, to, bytes_max).run(&rig.files);
+        let found = found.unwrap_or_else(|error| panic!("{what}: group {group} {from}..{to}: {error}"));
+        let wanted: Vec<&Entry> = state.entries.iter().filter(|entry| (from..to).contains(&entry.id.index)).collect();
+        let shown = || format!("{what}: group {group} {from}..{to} within {bytes_max}");
+        assert!(found.len() <= wanted.len() && found.is_empty() == wanted.is_empty(), "{}", shown());
+        assert!(found.iter().eq(wanted.iter().take(found.len()).copied()), "{}", shown());
+        let is_whole = found.len() == wanted.len();
+        assert!(is_whole || bytes_max < 1 << 30, "{}", shown());
+    }
+}
+
+fn run(seed: u64) -> u64 {
+    let mut random = Random::seeded(seed);
+    let mut rig = Rig::new(Options { writes_in_flight: 1 + seed as usize % 3, ..options() });
+    let mut reads = 0;
+    for step in 0..150 {
+        change(&mut rig, &mut random);
+        if random.chance(250) {
+            rig.settle();
+            for _ in 0..4 {
+                compare(&rig, &mut random, &format!("seed {seed} step {step}"));
+                reads += 1;
+            }
+        }
+        if random.chance(10) {
+            rig.disk.crash(&mut random);
+            rig = rig.reopened();
+        }
+    }
+    rig.settle();
+    rig.check();
+    reads
+}
+
+#[test]
+fn reads_give_what_was_written() {
+    let reads: u64 = (0..150).map(run).sum();
+    println!("{reads} rounds of reads");
+    assert!(reads > 15_000, "{reads}");
+}
+
+/// A run of one group over many segments, read from each of its entries.
+#[test]
+fn reads_go_over_segments() {
+    let mut rig = Rig::new(options());
+    for _ in 0..60 {
+        rig.grow(GroupId(0), 2, 3000);
+        rig.grow(GroupId(1), 1, 100);
+        rig.settle();
+    }
+    assert!(rig.log.counters().segments > 5);
+    for from in 1..=120 {
+        let plan = rig.log.plan_read(GroupId(0), Index(from), Index(121), 1 << 30);
+        assert_eq!(plan.run(&rig.files).expect("it is intact").len() as u64, 121 - from);
+    }
+    rig.check();
+}
+
+/// Recovery reads a log of any length in windows: neither a segment nor a log is ever in memory whole.
+#[test]
+fn recovery_reads_in_windows() {
+    let options = Options { segment_bytes: 4 << 20, ..options() };
+    let mut rig = Rig::new(options.clone());
+    for _ in 0..60 {
+        rig.grow(GroupId(0), 1, 300_000);
+        rig.settle();
+    }
+    assert!(rig.log.counters().segments > 3);
+    let Rig { disk, model, .. } = rig;
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    let largest = std::rc::Rc::new(std::cell::Cell::new(0));
+    let seen = std::rc::Rc::clone(&largest);
+    disk.observe(move |event| {
+        if event.act == crate::sim::disk::Act::Read {
+            seen.set(seen.get().max(event.length));
+        }
+    });
+    let files = disk.files();
+    let (log, _) = crate::wal::Log::open(&files, options, Default::default(), 1).expect("it is intact");
+    assert!((300_000..=1 << 20).contains(&largest.get()), "{}", largest.get());
+    assert_eq!(log.group(GroupId(0)).map(|group| group.last), Some(model.group(GroupId(0)).last()));
+}
+
+#[test]
+fn a_read_takes_at_least_one_entry_and_not_many_more_than_asked_for() {
+    let mut rig = Rig::new(options());
+    rig.grow(GroupId(0), 20, 1000);
+    rig.settle();
+    let lengths: Vec<usize> = [1, 1500, 4000]
+        .iter()
+        .map(|&bytes_max| rig.log.plan_read(GroupId(0), Index(1), Index(21), bytes_max).run(&rig.files))
+        .map(|entries| entries.expect("it is intact").len())
+        .collect();
+    assert_eq!(lengths, [1, 2, 4]);
+}

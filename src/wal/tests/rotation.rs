@@ -1,0 +1,189 @@
+//! From one segment to the next.
+
+use std::collections::BTreeSet;
+
+use super::rig::{DIRECTORY, G, Rig, identity, options, segment};
+use crate::random::Random;
+use crate::types::{GroupId, Place, SegmentNumber};
+use crate::wal::scan::{Found, Scan};
+use crate::wal::segment::FRAMES_START;
+use crate::wal::{Analysis, Fill, Options, Source};
+
+/// Appends one large entry after another while `each` looks on, until so many segments were opened.
+fn fill(rig: &mut Rig, segments: u64, mut each: impl FnMut(&mut Rig)) {
+    for _ in 0..2000 {
+        if rig.log.counters().segments >= segments {
+            return;
+        }
+        if rig.log.queued_bytes() < 60_000 {
+            rig.grow(G, 1, 9000);
+        }
+        rig.pump();
+        each(rig);
+        rig.take();
+    }
+    panic!("it does not rotate");
+}
+
+/// First barrier: an open frame is handed out when nothing is in flight. Second: nothing else is before it is durable.
+#[test]
+fn an_open_frame_is_in_flight_alone() {
+    for writes_in_flight in 1..=4 {
+        for seed in 0..20 {
+            let mut random = Random::seeded(seed);
+            let mut rig = Rig::new(Options { writes_in_flight, ..options() });
+            rig.settle();
+            let mut opened = BTreeSet::new();
+            fill(&mut rig, 4, |rig| {
+                let pending = rig.disk.pending();
+                let opens: Vec<_> = pending.iter().filter(|write| write.offset == FRAMES_START).collect();
+                if let Some(open) = opens.first() {
+                    assert_eq!(pending.len(), 1, "{pending:?}");
+                    opened.insert(open.name.clone());
+                }
+                if random.chance(600) {
+                    rig.disk.complete_any(&mut random);
+                }
+                if !rig.prepares.is_empty() && random.chance(600) {
+                    rig.prepare(0);
+                }
+            });
+            assert!(opened.len() >= 3);
+            rig.settle();
+            rig.check();
+        }
+    }
+}
+
+/// What the frames of a segment are: open first, repeated by the second, sealed at the end.
+#[test]
+fn a_segment_begins_with_open_and_ends_with_a_seal() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    rig.grow(GroupId(4), 1, 10);
+    rig.rotate(G);
+    rig.rotate(G);
+    rig.settle();
+    for own in rig.log.locator.segments().take(2) {
+        let mut scan = Scan::new(&rig.files, own.file, own.header);
+        let (mut at, mut kinds, mut opens) = (FRAMES_START, Vec::new(), Vec::new());
+        while at < own.end {
+            let Found::Frame(frame) = scan.frame_at(at) else { panic!("a frame at {at}") };
+            let sections = frame.verify(|_, _| {}).expect("it is intact");
+            kinds.push(format!("{:?}", frame.head.kind));
+            opens.push(sections.open);
+            at = frame.head.end().offset;
+        }
+        assert_eq!((kinds[0].as_str(), kinds[kinds.len() - 1].as_str()), ("Open", "Seal"));
+        assert_eq!(opens[0], opens[1]);
+        assert!(opens[0].is_some() && opens[2..].iter().all(Option::is_none));
+    }
+}
+
+/// Each order of completions, each moment of a cut: a damaged open frame is made good by the frame that repeats it.
+#[test]
+fn a_lost_open_frame_is_reported_with_what_it_said() {
+    let mut rig = Rig::new(options());
+    rig.rotate(G);
+    rig.grow(G, 2, 100);
+    rig.settle();
+    let Rig { disk, .. } = rig;
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    let number = (2..9).find(|&number| disk.contents(&segment(number))[4096] != 0).expect("the second in use");
+    disk.zero(&segment(number), 4096..8192);
+    let source = Source {
+        directory: DIRECTORY.to_owned(),
+        identity: Some(identity()),
+        evidence: Place::START,
+        exclusive: false,
+    };
+    let analysis = Analysis::read(&disk.files(), &source).expect("no fault");
+    assert_eq!(analysis.chain.len(), 2, "the repetition links it");
+    assert!(analysis.damage().is_some());
+}
+
+#[test]
+fn a_quiet_log_covers_its_tail_once() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    rig.grow(G, 1, 100);
+    rig.settle();
+    let before = rig.submitted;
+    for _ in 0..4 {
+        rig.log.tick(1);
+        rig.settle();
+    }
+    assert_eq!(rig.submitted, before, "not before it is quiet");
+    rig.rest();
+    rig.rest();
+    assert_eq!(rig.submitted, before + 1, "one covering frame");
+    let covered = rig.log.proven_frame;
+    assert_eq!(covered, rig.log.last_data_frame);
+}
+
+/// The preparer falls behind: an allocated segment is taken, and the late ones are used later.
+#[test]
+fn a_late_preparation_stalls_nothing() {
+    let mut rig = Rig::new(options());
+    rig.pump();
+    let late: Vec<_> = rig.prepares.drain(..).collect();
+    assert!(late.iter().all(|order| order.fill == Fill::Zeros));
+    fill(&mut rig, 3, |rig| {
+        rig.disk.complete_all();
+        if let Some(at) = rig.prepares.iter().position(|order| order.fill == Fill::Allocated) {
+            rig.prepare(at);
+        }
+    });
+    assert!(rig.log.counters().unzeroed_segments >= 3);
+    rig.prepares.extend(late);
+    rig.settle();
+    rig.rotate(G);
+    rig.rotate(G);
+    rig.check();
+    rig.disk.crash(&mut Random::seeded(1));
+    rig.reopened().check();
+}
+
+/// A purged segment is zeroed again under a new number: no byte of its last life is left in it.
+#[test]
+fn a_retired_segment_is_used_again_all_zero() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    rig.grow(GroupId(3), 1, 50);
+    let mut seen = BTreeSet::new();
+    for _ in 0..12 {
+        rig.rotate(G);
+        let last = rig.model.group(G).last();
+        rig.purge(G, last);
+        let last = rig.model.group(GroupId(3)).last();
+        rig.purge(GroupId(3), last);
+        rig.rest();
+        for (number, (_, _)) in &rig.log.ready {
+            let bytes = rig.disk.contents(&segment(number.0));
+            assert!(bytes[4096..61_440].iter().all(|&byte| byte == 0), "{number}");
+            seen.insert(*number);
+        }
+    }
+    let files = crate::disk::Files::list(&rig.files, DIRECTORY).expect("no fault");
+    assert!(files.len() <= 7, "{files:?}");
+    assert!(seen.len() > 10 && !files.contains(&segment(1)[4..].to_owned()));
+    assert!(rig.log.active.number > SegmentNumber(10));
+    rig.check();
+    rig.disk.crash(&mut Random::seeded(2));
+    rig.reopened().check();
+}
+
+/// A group that alone needs an old segment keeps it; names of retired ones go on.
+#[test]
+fn a_segment_that_one_group_needs_stays() {
+    let mut rig = Rig::new(options());
+    rig.grow(GroupId(3), 2, 50);
+    rig.rotate(G);
+    rig.rotate(G);
+    rig.purge(G, rig.model.group(G).last());
+    rig.rest();
+    assert_eq!(rig.log.locator.segments().next().map(|own| own.header.number), Some(SegmentNumber(1)));
+    rig.check();
+    rig.disk.crash(&mut Random::seeded(3));
+    rig.reopened().check();
+}
