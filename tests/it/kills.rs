@@ -34,7 +34,7 @@ fn one_node_with_blocking_io_loses_nothing_when_it_is_killed() {
 }
 
 #[test]
-#[ignore = "long: cargo test --release --test it kills -- --ignored --nocapture"]
+#[ignore = "long: cargo test --test it kills -- --ignored --nocapture"]
 fn each_variant_with_20_kills() {
     kill_the_leader("3 nodes, blocking", 3, Some("blocking"), 20);
     kill_the_leader("1 node", 1, None, 20);
