@@ -73,10 +73,16 @@ impl Trial {
 
     /// The node that leads, as soon as one says so.
     pub fn leader(&self) -> NodeId {
+        self.leader_besides(None)
+    }
+
+    /// The same where one node need not be asked.
+    pub fn leader_besides(&self, dead: Option<NodeId>) -> NodeId {
         let client = self.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            let statuses = client.nodes.iter().filter_map(|node| status(&client, node.id));
+            let alive = client.nodes.iter().filter(|node| Some(node.id) != dead);
+            let statuses = alive.filter_map(|node| status(&client, node.id));
             let leads = statuses.filter(|status| status.role == NodeRole::Leader).max_by_key(|status| status.term);
             if let Some(leader) = leads {
                 return leader.id;

@@ -14,7 +14,6 @@ use super::{PATIENCE, block_on, connect};
 /// What a comparison went through.
 #[derive(Debug)]
 pub struct Checked {
-    pub nodes: usize,
     pub acknowledged: u64,
     /// Given, not acknowledged, and in the log all the same.
     pub unacknowledged_found: u64,
@@ -34,11 +33,11 @@ pub fn compare(client: &ClientConfiguration, journals: &[Journal]) -> Checked {
         let same = records.iter().zip(&all[0]).all(|(one, other)| one == other) && records.len() == all[0].len();
         assert!(same, "node {} and node {} differ", node.id, client.nodes[0].id);
     }
-    against_journals(&all[0], journals, client.nodes.len())
+    against_journals(&all[0], journals)
 }
 
 /// Each acknowledged record at its index and once; each other one whole and once, or not at all.
-fn against_journals(records: &Records, journals: &[Journal], nodes: usize) -> Checked {
+fn against_journals(records: &Records, journals: &[Journal]) -> Checked {
     assert!(records.is_sorted_by(|one, next| one.0 < next.0), "indexes rise");
     let mut places: BTreeMap<(usize, u64), Index> = BTreeMap::new();
     for (index, bytes) in records {
@@ -62,7 +61,7 @@ fn against_journals(records: &Records, journals: &[Journal], nodes: usize) -> Ch
     let acknowledged: u64 = journals.iter().map(|journal| journal.indexes.len() as u64).sum();
     let found = places.len() as u64 - acknowledged;
     let unacknowledged_absent = given - acknowledged - found;
-    Checked { nodes, acknowledged, unacknowledged_found: found, unacknowledged_absent }
+    Checked { acknowledged, unacknowledged_found: found, unacknowledged_absent }
 }
 
 fn name(bytes: &Bytes) -> (usize, u64) {
@@ -112,4 +111,32 @@ fn records(client: &ClientConfiguration, node: NodeId, to: Index) -> Records {
         }
         all
     })
+}
+
+#[test]
+fn a_record_that_is_lost_moved_doubled_cut_or_strange_is_found() {
+    let whole: Records = (0..4).map(|number| (Index(10 + number), Bytes::from(record(0, number)))).collect();
+    // The last one was given and not acknowledged.
+    let journals = [Journal { writer: 0, given: 4, indexes: vec![10, 11, 12] }];
+    let found = |records: Records| {
+        std::panic::catch_unwind(|| against_journals(&records, &journals)).map_err(|_| "found").map(drop)
+    };
+    let changed = |change: fn(&mut Records)| {
+        let mut records = whole.clone();
+        change(&mut records);
+        found(records)
+    };
+    assert_eq!(changed(|_| {}), Ok(()));
+    assert_eq!(changed(|records| drop(records.pop())), Ok(()), "it was not acknowledged");
+    let damages: [fn(&mut Records); 6] = [
+        |records| drop(records.remove(1)),
+        |records| records[2].0 = Index(14),
+        |records| records.push((Index(14), records[3].1.clone())),
+        |records| records[3].1 = records[3].1.slice(..records[3].1.len() - 1),
+        |records| records[3].1 = Bytes::from(record(0, 4)),
+        |records| records.swap(0, 1),
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        assert_eq!(changed(damage), Err("found"), "damage {number}");
+    }
 }

@@ -91,23 +91,6 @@ impl Load {
         }
     }
 
-    /// Ends the input and waits until all that was given is acknowledged.
-    pub fn finish(mut self) -> Vec<Journal> {
-        self.writers.iter().for_each(|writer| writer.counts.is_over.store(true, Ordering::SeqCst));
-        let deadline = Instant::now() + PATIENCE;
-        for writer in &mut self.writers {
-            let status = loop {
-                if let Some(status) = writer.process.try_wait().expect("it is a child") {
-                    break status;
-                }
-                assert!(Instant::now() < deadline, "a writer did not end within {PATIENCE:?}");
-                std::thread::sleep(POLL);
-            };
-            assert!(status.success(), "a writer failed: {}", writer.complaints());
-        }
-        self.take()
-    }
-
     /// Ends the writers as they stand (SIGKILL): what they were not told of stays unknown.
     pub fn kill(mut self) -> Vec<Journal> {
         self.writers.iter_mut().for_each(Writer::kill);

@@ -23,13 +23,8 @@ fn a_client_whose_certificate_is_foreign_or_expired_is_refused() {
     refused(&give(&client, b"two\n"), 15, &["trust", "trilith cert show"]);
     issue(&own(&trial), &trial, &role, "client", expired());
     refused(&give(&client, b"two\n"), 15, &["trust", "trilith cert show"]);
-    issue(
-        &Authority::create(ClusterId(7), Validity::days(1)).expect("made"),
-        &trial,
-        &role,
-        "client",
-        Validity::days(1),
-    );
+    let another_clusters = Authority::create(ClusterId(7), Validity::days(1)).expect("an authority can be made");
+    issue(&another_clusters, &trial, &role, "client", Validity::days(1));
     refused(&give(&client, b"two\n"), 15, &["belongs to cluster"]);
     issue(&own(&trial), &trial, &role, "client", Validity::days(1));
     append(&client, b"two\n");
