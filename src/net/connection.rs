@@ -170,7 +170,7 @@ async fn dial(identity: &Identity, address: SocketAddr) -> Result<Connection, Er
     let bound = |source| Error::Bind { address: any, source };
     let socket = std::net::UdpSocket::bind(any).map_err(bound)?;
     let runtime = Arc::new(quinn::TokioRuntime);
-    let endpoint = quinn::Endpoint::new(settings::endpoint_config(), None, socket, runtime).map_err(bound)?;
+    let endpoint = quinn::Endpoint::new(settings::client_endpoint_config(), None, socket, runtime).map_err(bound)?;
     let mut config = quinn::ClientConfig::new(Arc::new(identity.client_config(ALPN_CLIENT)?));
     config.transport_config(settings.dial_transport());
     let dialled = endpoint.connect_with(config, address, SERVER_NAME);

@@ -68,7 +68,7 @@ impl Endpoint {
         let server = server_config(identity, &settings)?;
         let dial = dial_config(identity, &settings)?;
         let runtime = Arc::new(TokioRuntime);
-        let endpoint = quinn::Endpoint::new(settings::endpoint_config(), Some(server), socket, runtime)
+        let endpoint = quinn::Endpoint::new(settings::node_endpoint_config(identity), Some(server), socket, runtime)
             .map_err(|source| Error::Bind { address, source })?;
         let counters = Arc::new(Counters::default());
         let doors = Doors {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ::ring::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::RootCertStore;
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -98,6 +99,15 @@ impl Identity {
             Role::Node(id) => Ok(*id),
             other => Err(CertificateError::WrongRole { found: other.to_string(), needed: "a node".into() }),
         }
+    }
+
+    /// Bytes that follow from the private key and what they are for, the same at every start; they tell nothing of the
+    /// key.
+    pub(super) fn derived(&self, purpose: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.secret_der());
+        let mut derived = [0; 32];
+        derived.copy_from_slice(hmac::sign(&key, purpose).as_ref());
+        derived
     }
 
     /// How a node answers those who dial it, on both protocols.

@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
+
+use super::identity::Identity;
 
 use crate::limits::MEMBERS_MAX;
 
@@ -125,8 +129,24 @@ pub(super) fn widen_for_client(connection: &quinn::Connection, clients: usize) {
     connection.set_receive_window(VarInt::from_u32(window));
 }
 
-pub(super) fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+/// A client's socket.
+pub(super) fn client_endpoint_config() -> EndpointConfig {
+    bounded(EndpointConfig::default())
+}
+
+/// A node's socket. Connection ids and reset tokens follow from its key: a node that was killed and is back answers the
+/// packets of its earlier life with a reset that the other side believes, which then dials anew at once, instead of
+/// waiting for the idle timeout.
+pub(super) fn node_endpoint_config(identity: &Identity) -> EndpointConfig {
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &identity.derived(b"trilith: stateless reset"));
+    let derived = identity.derived(b"trilith: connection ids");
+    let id_key = u64::from_le_bytes(*derived.first_chunk().expect("32 bytes hold 8"));
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    bounded(config)
+}
+
+fn bounded(mut config: EndpointConfig) -> EndpointConfig {
     config.max_udp_payload_size(PACKET_BYTES_MAX).expect("the size lies in quinn's range");
     config
 }

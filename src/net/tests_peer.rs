@@ -115,6 +115,30 @@ async fn a_node_that_starts_again_on_its_port_is_found() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_killed_and_is_back_is_found_before_the_idle_timeout() {
+    let cluster = Cluster::new();
+    let issued = cluster.authority.issue(&Role::Node(NodeId(2)), Validity::days(1)).unwrap();
+    let live = |boot| {
+        let facts = endpoint::Facts { boot, ..facts(2) };
+        Endpoint::bind(&cluster.trusting(&issued), "127.0.0.1:0".parse().unwrap(), facts, Settings::default()).unwrap()
+    };
+    let (one, first_life) = (cluster.node(1), live(1));
+    // Killed is unreachable from one moment to the next, without a word: the way leads to the second life then.
+    let way = raw::proxy(first_life.local_address(), true).await;
+    one.peers().set_members([(NodeId(2), way.address)]);
+    first_life.peers().set_members([(NodeId(1), one.local_address())]);
+    until_up(&one, 2).await;
+    let second_life = live(2);
+    second_life.peers().set_members([(NodeId(1), one.local_address())]);
+    way.upstream.connect(second_life.local_address()).await.unwrap();
+    let begun = std::time::Instant::now();
+    let is_second = |arrival: &Arrival| matches!(arrival, Arrival::PeerUp { hello } if hello.boot == 2);
+    arrivals_until(&one.inbox(), |arrivals| arrivals.iter().any(is_second)).await;
+    let idle = Settings::default().idle_timeout;
+    assert!(begun.elapsed() < idle * 3 / 4, "found after {:?}, the idle timeout is {idle:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_node_that_is_no_member_any_more_is_cut_off() {
     let cluster = Cluster::new();
     let (one, two) = (cluster.node(1), cluster.node(2));

@@ -56,7 +56,7 @@ const IMPORTS: &[Row] = &[
     row(
         "net",
         &["types", "limits", "codec", "checksum", "random", "raft::message"],
-        &["quinn", "quinn_proto", "rustls", "tokio", "x509_parser", "rcgen", "time"],
+        &["quinn", "quinn_proto", "rustls", "ring", "tokio", "x509_parser", "rcgen", "time"],
     ),
     row(
         "node",
