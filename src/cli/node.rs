@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::configuration::{self, NodeConfiguration, Override};
@@ -26,6 +27,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let configuration = load(&arguments.config, arguments.io.as_deref())?;
     start_log();
+    raise_descriptor_limit();
     let options = options(&configuration)?;
     let directory = options.directory.clone();
     let id = options.id;
@@ -82,6 +84,16 @@ fn io_choice(choice: configuration::IoChoice) -> disk::IoChoice {
         configuration::IoChoice::Auto => disk::IoChoice::Auto,
         configuration::IoChoice::Uring => disk::IoChoice::Uring,
         configuration::IoChoice::Blocking => disk::IoChoice::Blocking,
+    }
+}
+
+/// Each segment of the log holds up to three descriptors: the soft limit of many systems is reached at some 20 GiB. What
+/// the system allows this user is taken whole; a refusal is said, and the node goes on with what it has.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(current = ?limit.current, "the limit of open files could not be raised: {error}");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::checksum::Checksum;
 use crate::codec::Reader;
 use crate::disk::Buffer;
 use crate::limits::{BLOCK_BYTES, SECTOR_BYTES};
-use crate::types::{Entry, FrameNumber, GroupId, LogId, Place, SegmentNumber};
+use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Place, SegmentNumber};
 
 /// What goes into a frame: the entries of one append, or a cut.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,6 +71,14 @@ impl Item {
         match self {
             Item::Entries { entries, .. } => entries.iter().map(record::entry_record_bytes).sum(),
             Item::Cut { .. } => record::record_bytes(0),
+        }
+    }
+
+    /// The highest index that it names.
+    pub fn last_index(&self) -> Index {
+        match self {
+            Item::Entries { entries, .. } => entries.last().map_or(Index::ZERO, |entry| entry.id.index),
+            Item::Cut { id, .. } => id.index,
         }
     }
 

@@ -34,6 +34,8 @@ pub enum Refused {
     TooLarge { bytes: usize, max: usize },
     #[error("the first index of the batch is {found}, expected at most {expected} and more than {before_first}")]
     Gap { found: Index, expected: Index, before_first: Index },
+    #[error("index {found} is over the limit of {max}")]
+    IndexTooLarge { found: Index, max: u64 },
     #[error("there are {max} groups already")]
     TooManyGroups { max: usize },
     #[error("the disk is full")]

@@ -13,7 +13,7 @@ use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection, SealSecti
 use super::segment::{FRAMES_START, Identity, Prepare, SegmentHeader};
 use crate::disk::{self, BufferPool, Completion, FileId, Token, Write};
 use crate::limits::{
-    BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, WRITES_IN_FLIGHT_MAX,
+    BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use crate::random::Random;
 use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Place, SegmentNumber, Term};
@@ -279,8 +279,12 @@ impl Log {
         self.no_space
     }
 
-    /// Frame bytes that fit into what is ready, without what is kept for internal entries.
+    /// Frame bytes that fit into what is ready, without what is kept for internal entries: the last segment there is,
+    /// whether it stands ready or is written already.
     pub fn room_bytes(&self) -> u64 {
+        if self.phase != Phase::Running || self.ready.len() < crate::limits::SEGMENTS_SPARE {
+            return 0;
+        }
         let usable = |header: &SegmentHeader| header.frames_end() - FRAMES_START - SEAL_FRAME_BYTES_MAX as u64;
         let active = (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset);
         let spare = crate::limits::SEGMENTS_SPARE;
@@ -348,6 +352,9 @@ impl Log {
     pub(super) fn push(&mut self, item: Item) -> Result<Ticket, Refused> {
         if self.is_poisoned {
             return Err(Refused::Poisoned);
+        }
+        if item.last_index().0 > INDEX_MAX {
+            return Err(Refused::IndexTooLarge { found: item.last_index(), max: INDEX_MAX });
         }
         let (bytes, max) = (item.record_bytes(), self.batch_bytes_max());
         if bytes > max || item.records() > FRAME_RECORDS_MAX {
@@ -422,7 +429,8 @@ impl Log {
             let purged = self.purged.entry(run.group).or_default();
             *purged = (*purged).max(run.first);
         }
-        if own.iter().any(|run| run.kind == RecordKind::Purge) {
+        // With its successor joined, a segment that was written at the time of a purge may go, too.
+        if head.kind == FrameKind::Open || own.iter().any(|run| run.kind == RecordKind::Purge) {
             self.retire();
         }
     }

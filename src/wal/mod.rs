@@ -58,4 +58,4 @@ pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};
 pub use reader::ReadPlan;
 pub use recovery::{Evidence, Fault, Site, Verdict, judge};
 pub use resume::Recovery;
-pub use segment::{FORMAT_VERSION, Fill, Identity, Prepare, SegmentHeader, prepare};
+pub use segment::{FORMAT_VERSION, Fill, Identity, Prepare, SegmentHeader, prepare, segment_name};

@@ -143,6 +143,7 @@ impl Log {
         log.proven_frame = analysis.proven.frame;
         log.recyclable = analysis.spare.into_iter().collect();
         log.next_segment = analysis.next_segment;
+        log.retire();
         log
     }
 

@@ -89,7 +89,6 @@ impl Log {
             let on_its_way = self.preparing.values().any(|order| order.fill == Fill::Allocated);
             if !on_its_way && !self.no_space {
                 self.order(Fill::Allocated);
-                return false;
             }
             return false;
         };

@@ -7,7 +7,7 @@ use super::{Effect, Stopped};
 use crate::disk::Completion;
 use crate::raft::{Message, Persist, PersistNumber};
 use crate::superblock::{SaveNumber, Writer};
-use crate::types::{Entry, GroupId};
+use crate::types::{Entry, GroupId, SegmentNumber};
 use crate::wal::{Effect as LogEffect, Log, Ticket};
 
 /// Tokens of the superblock's writes begin here; the log's lie below.
@@ -28,6 +28,9 @@ pub(super) struct Pipeline {
     writing: VecDeque<(PersistNumber, Ticket)>,
     /// Messages that wait for a persist, by rising number.
     held: VecDeque<(PersistNumber, Message)>,
+    /// Where the durable end was when the superblock learned of it last: it learns of each new segment, so that one
+    /// that is missing at the next start is missed.
+    known_segment: SegmentNumber,
     /// The last save that a persist asked for.
     last_save: SaveNumber,
     durable: PersistNumber,
@@ -48,6 +51,7 @@ impl Pipeline {
             waiting: VecDeque::new(),
             writing: VecDeque::new(),
             held: VecDeque::new(),
+            known_segment: SegmentNumber(0),
             last_save: SaveNumber::default(),
             durable: PersistNumber::default(),
         }
@@ -94,6 +98,7 @@ impl Pipeline {
             let ticket = self.log.append_each(GroupId::CLUSTER, &ready.entries).map_err(Stopped::Log)?;
             self.writing.push_back((ready.number, ticket));
         }
+        self.tell_segment();
         self.give_out(effects);
         let written = self.log.durable_ticket();
         let mut durable = None;
@@ -107,6 +112,14 @@ impl Pipeline {
             }
         }
         Ok(durable)
+    }
+
+    fn tell_segment(&mut self) {
+        let durable_end = self.log.durable_end();
+        if durable_end.segment != self.known_segment {
+            self.known_segment = durable_end.segment;
+            self.superblock.save(|state| state.durable_end = state.durable_end.max(durable_end));
+        }
     }
 
     fn give_out(&mut self, effects: &mut Vec<Effect>) {

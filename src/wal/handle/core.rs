@@ -29,6 +29,7 @@ use crate::disk::{
 };
 use crate::limits::TICK;
 use crate::superblock;
+use crate::types::SegmentNumber;
 use crate::wal::{Effect, Log};
 
 /// What the thread is made from.
@@ -100,7 +101,7 @@ fn set_up(start: Start) -> Result<(Runtime, Core), disk::Error> {
         writes_in_flight_max,
         taken: Taken::default(),
         clock: None,
-        segments: 0,
+        segment: SegmentNumber(0),
         is_covering: false,
     };
     Ok((runtime, core))
@@ -132,8 +133,9 @@ struct Core {
     taken: Taken,
     /// Runs while something depends on time passing.
     clock: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    /// The segments opened so far: at a new one the superblock learns how far the log is durable.
-    segments: u64,
+    /// Where the durable end was when the superblock learned of it last: it learns of each new segment, so that one
+    /// that is missing is missed.
+    segment: SegmentNumber,
     /// Closing, and the covering frame was asked for.
     is_covering: bool,
 }
@@ -214,9 +216,9 @@ impl Core {
                 Effect::Prepare(order) => self.preparer.prepare(order),
             }
         }
-        let segments = log.counters().segments;
-        if segments != self.segments {
-            self.segments = segments;
+        let segment = log.durable_end().segment;
+        if segment != self.segment {
+            self.segment = segment;
             self.save_durable_end(log);
         }
         while let Some(write) = self.superblock.take_write() {

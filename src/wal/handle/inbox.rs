@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::error::Refused;
 use super::options::WhenFull;
 use crate::disk::{self, FileId};
-use crate::limits::{FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX};
+use crate::limits::{FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX};
 use crate::types::{Data, Entry, GroupId, Index, LogId, Payload, Place, SegmentNumber, Term};
 use crate::wal::body::Item;
 use crate::wal::record::RecordKind;
@@ -133,7 +133,9 @@ impl Inbox {
     pub fn cut(&self, group: GroupId, kind: RecordKind, id: LogId) -> Result<Ticket, Refused> {
         let item = Item::Cut { group, kind, id };
         let bytes = self.check_size(&item)?;
-        let state = self.wait_for_room(bytes)?;
+        // A cut needs no room of the clients': it may be what makes some.
+        let state = self.lock();
+        state.check_open()?;
         state.check_group(group)?;
         if kind == RecordKind::Truncate {
             state.check_join(group, id.index)?;
@@ -142,6 +144,9 @@ impl Inbox {
     }
 
     fn check_size(&self, item: &Item) -> Result<usize, Refused> {
+        if item.last_index().0 > INDEX_MAX {
+            return Err(wal::Refused::IndexTooLarge { found: item.last_index(), max: INDEX_MAX }.into());
+        }
         let (bytes, max) = (item.record_bytes(), self.batch_bytes_max);
         if bytes > max || item.records() > FRAME_RECORDS_MAX {
             return Err(wal::Refused::TooLarge { bytes, max }.into());
@@ -152,12 +157,7 @@ impl Inbox {
     fn wait_for_room(&self, bytes: usize) -> Result<MutexGuard<'_, State>, Refused> {
         let mut state = self.lock();
         loop {
-            if state.poisoned {
-                return Err(wal::Refused::Poisoned.into());
-            }
-            if state.closing {
-                return Err(Refused::Closed);
-            }
+            state.check_open()?;
             let waiting = state.item_bytes + state.core_bytes;
             if state.room_bytes.is_some_and(|room| (waiting + bytes) as u64 > room) {
                 return Err(wal::Refused::NoSpace.into());
@@ -267,6 +267,13 @@ impl State {
             return Err(wal::Refused::TooManyGroups { max: GROUPS_MAX }.into());
         }
         Ok(())
+    }
+
+    fn check_open(&self) -> Result<(), Refused> {
+        if self.poisoned {
+            return Err(wal::Refused::Poisoned.into());
+        }
+        if self.closing { Err(Refused::Closed) } else { Ok(()) }
     }
 
     fn check_join(&self, group: GroupId, first: Index) -> Result<(), Refused> {

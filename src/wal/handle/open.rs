@@ -105,7 +105,8 @@ fn check_alone(state: &State, shown: &str) -> Result<(), Error> {
 /// There is no superblock: may a log be made here?
 fn check_absent(directory: &Directory, options: &Options, shown: &str) -> Result<(), Error> {
     let names = directory.list("").map_err(Error::Disk)?;
-    let foreign = names.into_iter().find(|name| !HALF_MADE.contains(&name.as_str()));
+    let is_ours = |name: &str| HALF_MADE.contains(&name) || (name.starts_with("flush-time-") && name.ends_with(".tmp"));
+    let foreign = names.into_iter().find(|name| !is_ours(name));
     if !options.create {
         return Err(Error::Missing { directory: shown.to_owned() });
     }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::disk::{IoChoice, ProbeError};
-use crate::types::{Data, Payload};
+use crate::types::{Data, Payload, SegmentNumber};
 use crate::wal::Refused as LogRefused;
 
 const GROUP: GroupId = GroupId(0);
@@ -404,6 +404,52 @@ fn what_is_missing_is_damage_and_not_a_new_log() {
     std::fs::rename(&aside, home.path().join("wal/superblock")).unwrap();
     let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
     assert_eq!(read_all(&wal).len(), 6, "all of it is back");
+}
+
+/// What a crash at this moment would leave.
+fn copied(home: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(copy.path().join("wal/log")).unwrap();
+    for directory in ["wal", "wal/log"] {
+        for entry in std::fs::read_dir(home.path().join(directory)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                std::fs::copy(entry.path(), copy.path().join(directory).join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    copy
+}
+
+#[test]
+fn a_missing_newest_segment_is_missed_after_a_crash() {
+    let home = home();
+    let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
+    let mut appended = 0;
+    while wal.durable_end().segment < SegmentNumber(3) {
+        wal.append_records(GROUP, [vec![1; 400_000]]).unwrap().wait().unwrap();
+        appended += 1;
+    }
+    // The superblock learns of a segment beside the appends.
+    std::thread::sleep(Duration::from_millis(200));
+    let newest = wal.durable_end().segment;
+    let crashed = copied(&home);
+    drop(wal);
+    std::fs::remove_file(crashed.path().join("wal").join(crate::wal::segment_name(LOG_DIRECTORY, newest))).unwrap();
+    let error = Wal::open(options(&crashed, IoChoice::Blocking)).unwrap_err();
+    assert!(matches!(error, Error::Log(crate::wal::Error::Damaged(_))), "{appended} appends: {error}");
+}
+
+#[test]
+fn a_purge_beyond_every_index_is_refused_and_harms_nothing() {
+    let home = home();
+    let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
+    wal.append_records(GROUP, ["one", "two"]).unwrap().wait().unwrap();
+    let refused = wal.purge_prefix(GROUP, LogId::new(Term(1), Index(u64::MAX))).unwrap_err();
+    assert!(matches!(refused, Refused::Log(LogRefused::IndexTooLarge { .. })), "{refused}");
+    wal.close().unwrap();
+    let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
+    assert_eq!(read_all(&wal).len(), 2);
 }
 
 #[test]
