@@ -51,8 +51,7 @@ pub enum Error {
     AlreadyFormatted,
     #[error(
         "the superblock is damaged ({blocks}): what this node has promised is not known any more, and it has no \
-         voice. Remove it from the cluster and add it anew (`trilith cluster remove`, `trilith init --join` in a \
-         fresh directory); with one or two members see `trilith wal repair --unsafe-keep-voice`"
+         voice. Keep the directory; do not make it anew under the same id, for it would vote twice"
     )]
     Damaged {
         blocks: Conditions,

@@ -78,17 +78,18 @@ fn next_step(reading: &Reading, finding: &Finding) -> &'static str {
         Severity::Torn => "nothing: these bytes were never acknowledged, and the next start cuts them off",
         Severity::Unclear | Severity::Corrupt if finding.file == superblock::FILE_NAME => match reading.kind {
             Some(Kind::Node(_)) => {
-                "take the node out of its cluster and add it anew; with one or two members `trilith wal repair` helps"
+                "keep the directory: the others serve while they are a majority. Do not make it anew under the same id: \
+                 it would vote twice"
             }
-            Some(Kind::Alone) | None => "keep a copy of the directory; `trilith wal repair` says what it can save",
+            Some(Kind::Alone) | None => "delete nothing: the entries stand in the segments; keep a copy of the directory",
         },
         Severity::Unclear | Severity::Corrupt => match reading.kind {
             Some(Kind::Node(_)) => {
-                "delete nothing and start the node: it asks the others for these entries; a node alone: \
-                 `trilith wal repair`, which says what it would drop"
+                "delete nothing and keep the directory: the node does not start on it, and the others serve while they \
+                 are a majority; they hold these entries if they were committed"
             }
             Some(Kind::Alone) | None => {
-                "delete nothing and keep a copy of the directory; `trilith wal repair` says what it would drop"
+                "delete nothing and keep a copy of the directory; what is not named here can still be read from it"
             }
         },
     }
