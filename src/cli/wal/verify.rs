@@ -81,7 +81,9 @@ fn next_step(reading: &Reading, finding: &Finding) -> &'static str {
                 "keep the directory: the others serve while they are a majority. Do not make it anew under the same id: \
                  it would vote twice"
             }
-            Some(Kind::Alone) | None => "delete nothing: the entries stand in the segments; keep a copy of the directory",
+            Some(Kind::Alone) | None => {
+                "delete nothing: the entries stand in the segments; keep a copy of the directory"
+            }
         },
         Severity::Unclear | Severity::Corrupt => match reading.kind {
             Some(Kind::Node(_)) => {
