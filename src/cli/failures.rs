@@ -43,7 +43,7 @@ pub fn of_node(error: &RunError, directory: &Path) -> Failure {
             message,
             "nothing that was acknowledged is missing; check the disk (kernel log, SMART) before the next start",
         ),
-        RunError::Stopped(Stopped::Read(_)) => Failure::new(Exit::Corrupt, message, verify_step(directory)),
+        RunError::Stopped(Stopped::Read(read)) => of_log(read, directory, message),
     }
 }
 

@@ -1,7 +1,12 @@
+use std::path::Path;
+
 use clap::{CommandFactory, Parser};
 
-use super::Arguments;
 use super::exit::{Exit, Failure};
+use super::{Arguments, failures};
+use crate::node::driver::Stopped;
+use crate::node::run::RunError;
+use crate::{disk, wal};
 
 #[test]
 fn the_declared_arguments_are_consistent() {
@@ -41,4 +46,12 @@ fn exit_codes_are_documented() {
 fn a_failure_prints_what_is_wrong_and_what_to_do() {
     let failure = Failure::new(Exit::NoSpace, "the disk is full", "free some space");
     assert_eq!(failure.to_string(), "error: the disk is full\nnext: free some space");
+}
+
+/// A node whose file system went away while it read called its log corrupt, though only the device had failed.
+#[test]
+fn a_read_refused_by_the_device_is_no_corruption() {
+    let refused = disk::Error::new(disk::Operation::Read, "segment", std::io::Error::from_raw_os_error(5));
+    let stopped = RunError::Stopped(Stopped::Read(wal::Error::Disk(refused)));
+    assert_eq!(failures::of_node(&stopped, Path::new("data")).exit, Exit::DiskFailed);
 }

@@ -6,7 +6,7 @@ use super::body::FrameView;
 use super::error::{Error, Finding, Severity};
 use super::locator::Part;
 use super::record::RecordKind;
-use super::scan::{Found, Scan};
+use super::scan::{Found, HeadProblem, Scan};
 use super::segment::{SegmentHeader, segment_name};
 use crate::codec;
 use crate::disk::Files;
@@ -35,7 +35,7 @@ impl ReadPlan {
                 break;
             }
             match reading.read_part(files, part) {
-                Err(Error::Damaged(_)) if Reading::is_stale(files, part) => break,
+                Err(Error::Damaged(_) | Error::Disk(_)) if Reading::is_stale(files, part) => break,
                 other => other?,
             }
         }
@@ -64,6 +64,8 @@ impl Reading<'_> {
                     at = frame.head.end().offset;
                     self.read_frame(part, &frame)?;
                 }
+                // The record may be whole: it is the device that refuses to give it.
+                Found::Fault(HeadProblem::Unreadable(error)) => return Err(Error::Disk(error)),
                 Found::Fault(problem) => return Err(self.damaged(part, at, &problem.to_string())),
             }
         }

@@ -1,9 +1,9 @@
 //! Reads against a model: whatever was cut, purged and written again.
 
-use super::rig::{Rig, options};
+use super::rig::{Rig, options, segment};
 use crate::random::Random;
 use crate::types::{Entry, GroupId, Index, Term};
-use crate::wal::Options;
+use crate::wal::{Error, Options};
 
 const BYTES: [usize; 4] = [0, 60, 900, 9000];
 
@@ -132,4 +132,15 @@ fn a_read_takes_at_least_one_entry_and_not_many_more_than_asked_for() {
         .map(|entries| entries.expect("it is intact").len())
         .collect();
     assert_eq!(lengths, [1, 2, 4]);
+}
+
+#[test]
+fn a_read_that_the_device_refuses_is_no_damage() {
+    let mut rig = Rig::new(options());
+    rig.grow(GroupId(0), 20, 1000);
+    rig.settle();
+    let plan = rig.log.plan_read(GroupId(0), Index(1), Index(21), usize::MAX);
+    rig.disk.make_unreadable(&segment(1), 12_288..12_800);
+    let refusal = plan.run(&rig.files).expect_err("a sector of it cannot be read");
+    assert!(matches!(refusal, Error::Disk(_)), "{refusal}");
 }
