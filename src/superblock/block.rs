@@ -35,6 +35,9 @@ const CHECKSUM_OFFSET: usize = BLOCK_BYTES - 4;
 
 const _: () = assert!(HEAD_BYTES + GROUPS_MAX * GROUP_BYTES + 4 + MEMBERS_MAX * MEMBER_BYTES_MAX <= CHECKSUM_OFFSET);
 
+/// No copy number and no boot number is higher: no disk lives to see them, and one more is always a number.
+pub(super) const COUNT_MAX: u64 = 1 << 62;
+
 /// One of the two halves of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pair {
@@ -144,12 +147,12 @@ fn take_copy(mut reader: Reader<'_>) -> Result<Copy, codec::Error> {
     let sync_mode = reader.u8("sync mode")?;
     let writes_in_flight = reader.u8("writes in flight")?;
     refuse_all_but_zeros(reader.take(1, "zero")?)?;
-    let number = CopyNumber(reader.u64("copy number")?);
+    let number = CopyNumber(count(&mut reader, "copy number")?);
     let mut state = State {
         cluster: ClusterId(reader.u128("cluster id")?),
         node: node_id(&mut reader)?.ok_or(codec::Error::Invalid { what: "node id", found: 0 })?,
         incarnation: Incarnation(reader.u64("incarnation")?),
-        boot: reader.u64("boot number")?,
+        boot: count(&mut reader, "boot number")?,
         sync_mode,
         writes_in_flight,
         durable_end: Place {
@@ -189,6 +192,13 @@ fn take_group(reader: &mut Reader<'_>) -> Result<(GroupId, Group), codec::Error>
     let snapshot = codec::log_id(reader)?;
     let log_start = Index(reader.u64("log start")?);
     Ok((id, Group { hard_state: HardState { term, vote }, snapshot, log_start }))
+}
+
+fn count(reader: &mut Reader<'_>, what: &'static str) -> Result<u64, codec::Error> {
+    match reader.u64(what)? {
+        found if found > COUNT_MAX => Err(codec::Error::Invalid { what, found }),
+        found => Ok(found),
+    }
 }
 
 fn node_id(reader: &mut Reader<'_>) -> Result<Option<NodeId>, codec::Error> {

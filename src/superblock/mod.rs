@@ -17,8 +17,9 @@
 //! - [`load`] uses the file if either pair is intact and equal, and takes the highest intact copy. That may be one
 //!   that was never spoken: to adopt a vote that nobody has heard of is safe, to forget one is not. What it does in
 //!   each case stands as data in `recovery.rs`.
-//! - Before [`load`] returns, all four blocks are brought to that state, with the boot number raised: the broken or
-//!   lower pair first, each pair flushed. A crash in its middle is one more crash.
+//! - Before [`load`] returns, all four blocks are brought to that state, with the boot number raised: the pair that is
+//!   broken, or was written last, first, each pair flushed. A crash in its middle is one more crash, and so is a flush
+//!   that failed in an earlier life, whose pair may be in the page cache alone.
 //! - [`Writer`] does no I/O: it gives [`crate::disk::Write`]s and takes completions, one write in flight at a time.
 //!   Saves that come meanwhile go out together with the next one. After an error it gives no write any more.
 //!

