@@ -27,9 +27,10 @@ use crate::limits::DISK_OPERATION_AGE_MAX;
 
 /// `pwrite` and its flush, on a thread of its own.
 ///
-/// After the first error nothing is written any more: each later write completes with an error. A write that is older
-/// than [`DISK_OPERATION_AGE_MAX`] when [`Queue::take`] is called completes with an error of kind
-/// [`io::ErrorKind::TimedOut`] and with an **empty buffer**, since the kernel still reads from the one that was given.
+/// After the first error nothing is written any more: each later write completes with an error. If a request is with
+/// the kernel for longer than [`DISK_OPERATION_AGE_MAX`] when [`Queue::take`] is called, its write and all behind it
+/// complete with an error of kind [`io::ErrorKind::TimedOut`] and with an **empty buffer**, since the kernel still reads
+/// from the one that was given. Waiting behind others does not count: a slow disk is not a hung one.
 ///
 /// Dropping it waits for what is in flight, unless a write timed out: then the thread is left to itself.
 pub struct BlockingQueue {
@@ -39,7 +40,9 @@ pub struct BlockingQueue {
     jobs: Option<Sender<Job>>,
     done: Arc<Mutex<VecDeque<Completion>>>,
     /// Submitted and not taken, oldest first.
-    in_flight: VecDeque<(Token, Instant)>,
+    in_flight: VecDeque<Token>,
+    /// Since when the thread's present request is with the kernel.
+    begun: Arc<Mutex<Option<Instant>>>,
     age_max: Duration,
     /// A write timed out: nothing that comes later counts.
     hung: bool,
@@ -69,9 +72,16 @@ impl BlockingQueue {
         age_max: Duration,
     ) -> Result<BlockingQueue, Error> {
         let (jobs, incoming) = channel();
-        let done = Arc::default();
-        let writer =
-            Writer { directory: directory.clone(), sync_mode, done: Arc::clone(&done), wake, seam, poisoned: false };
+        let (done, begun) = (Arc::default(), Arc::default());
+        let writer = Writer {
+            directory: directory.clone(),
+            sync_mode,
+            done: Arc::clone(&done),
+            begun: Arc::clone(&begun),
+            wake,
+            seam,
+            poisoned: false,
+        };
         let thread = std::thread::Builder::new()
             .name("disk".to_owned())
             .spawn(move || writer.run(&incoming))
@@ -82,6 +92,7 @@ impl BlockingQueue {
             jobs: Some(jobs),
             done,
             in_flight: VecDeque::new(),
+            begun,
             age_max,
             hung: false,
             thread: Some(thread),
@@ -89,12 +100,12 @@ impl BlockingQueue {
     }
 
     fn lost(&mut self) -> Option<Completion> {
-        let (token, since) = *self.in_flight.front()?;
-        if !self.hung && since.elapsed() < self.age_max {
+        let is_old = |since: Instant| since.elapsed() >= self.age_max;
+        if !self.hung && !lock(&self.begun).is_some_and(is_old) {
             return None;
         }
         self.hung = true;
-        self.in_flight.pop_front();
+        let token = self.in_flight.pop_front()?;
         let root = self.directory.root().display().to_string();
         let error = Error::new(Operation::Write, root, io::Error::from(io::ErrorKind::TimedOut));
         Some(Completion { token, result: Err(error), buffer: Buffer::with_capacity(0) })
@@ -106,7 +117,7 @@ impl Queue for BlockingQueue {
         write.check();
         assert!(self.in_flight.len() < WRITES_QUEUED_MAX, "more than {WRITES_QUEUED_MAX} writes in flight");
         let target = self.directory.target(write.file, self.sync_mode);
-        self.in_flight.push_back((write.token, Instant::now()));
+        self.in_flight.push_back(write.token);
         let jobs = self.jobs.as_ref().expect("it is taken by drop alone");
         jobs.send(Job { write, target }).expect("the thread runs until the sender is dropped");
     }
@@ -116,7 +127,7 @@ impl Queue for BlockingQueue {
             return self.lost();
         }
         let Some(completion) = lock(&self.done).pop_front() else { return self.lost() };
-        let (token, _) = self.in_flight.pop_front().expect("what completes was in flight");
+        let token = self.in_flight.pop_front().expect("what completes was in flight");
         assert_eq!(token, completion.token, "writes complete in the order of submission");
         Some(completion)
     }
@@ -144,6 +155,7 @@ struct Writer {
     directory: Directory,
     sync_mode: SyncMode,
     done: Arc<Mutex<VecDeque<Completion>>>,
+    begun: Arc<Mutex<Option<Instant>>>,
     wake: Box<dyn Fn() + Send>,
     seam: Seam,
     /// A write or a flush failed.
@@ -197,11 +209,13 @@ impl Writer {
         while !transfer.is_complete() {
             let start = transfer.next_start();
             let fault = self.seam.draw();
-            if let Some(time) = fault.hangs() {
-                std::thread::sleep(time);
-            }
             let end = start + fault.limit(bytes.len() - start);
-            let said = rustix::io::pwrite(&target.descriptor, &bytes[start..end], offset + start as u64);
+            let said = self.timed(|| {
+                if let Some(time) = fault.hangs() {
+                    std::thread::sleep(time);
+                }
+                rustix::io::pwrite(&target.descriptor, &bytes[start..end], offset + start as u64)
+            });
             transfer.record(fault.answer(said.map_err(io::Error::from)))?;
             if cfg!(mutant = "flush_before_short_write_finished") {
                 break;
@@ -222,7 +236,9 @@ impl Writer {
             }
             let said = match failed {
                 true => Err(super::poisoned()),
-                false => open_file::answer_of_flush(self.seam.draw().answer(open_file::flush(descriptor))),
+                false => {
+                    open_file::answer_of_flush(self.seam.draw().answer(self.timed(|| open_file::flush(descriptor))))
+                }
             };
             flushed.push(write.file);
             if let Err(error) = said {
@@ -232,12 +248,20 @@ impl Writer {
         }
     }
 
+    /// Shows the other half that a request is with the kernel, and since when.
+    fn timed<T>(&self, request: impl FnOnce() -> T) -> T {
+        *lock(&self.begun) = Some(Instant::now());
+        let said = request();
+        *lock(&self.begun) = None;
+        said
+    }
+
     fn error(&self, operation: Operation, file: FileId, offset: u64, source: io::Error) -> Error {
         self.directory.error_at(operation, file, source).at(offset)
     }
 }
 
-/// A queue of completions is whole at any instant, whoever panicked.
+/// A queue of completions, or one instant, is whole at any time, whoever panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

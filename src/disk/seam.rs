@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     Short(usize),
     /// The request is carried out, and answered by this error.
     Fails(rustix::io::Errno),
+    /// The ring does not take the request (io_uring).
+    Refused,
     /// The answer comes after so many turns of the other tasks (io_uring), or at once (blocking).
     Late(u32),
     /// The answer never comes (io_uring), or after so long (blocking).
@@ -68,6 +70,8 @@ impl Drawn {
         said
     }
 
+    pub fn hand_over(self) {}
+
     pub fn turns_late(self) -> u32 {
         0
     }
@@ -85,6 +89,11 @@ impl Drawn {
 
     pub fn answer<T>(self, said: io::Result<T>) -> io::Result<T> {
         if let Fault::Fails(error) = self.0 { Err(error.into()) } else { said }
+    }
+
+    /// As tokio-uring says it: by a panic.
+    pub fn hand_over(self) {
+        assert!(self.0 != Fault::Refused, "a test refuses the request");
     }
 
     pub fn turns_late(self) -> u32 {

@@ -20,7 +20,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -300,7 +300,7 @@ impl Request {
         };
         let length = buffer.len();
         let drawn = seam.draw();
-        let in_flight = hand_over(&file, offset, Lent(buffer), 0, drawn.limit(length))
+        let in_flight = hand_over((&file, drawn), offset, Lent(buffer), 0, drawn.limit(length))
             .map_err(|error| (error, Buffer::with_capacity(0)))?;
         Ok(Request { target, file, offset, length, in_flight, drawn })
     }
@@ -322,7 +322,7 @@ impl Request {
             let start = transfer.next_start();
             drawn = seam.draw();
             let end = start + drawn.limit(length - start);
-            in_flight = match hand_over(&file, offset, lent, start, end) {
+            in_flight = match hand_over((&file, drawn), offset, lent, start, end) {
                 Ok(in_flight) => in_flight,
                 Err(error) => return (Err(error), Buffer::with_capacity(0)),
             };
@@ -332,14 +332,15 @@ impl Request {
 
 /// Puts a request into the ring and the ring into the kernel's hands. After an error it is not known who has the
 /// buffer: it stays with the driver.
-fn hand_over(file: &File, offset: u64, lent: Lent, start: usize, end: usize) -> io::Result<InFlight> {
+fn hand_over((file, drawn): (&File, Drawn), offset: u64, lent: Lent, start: usize, end: usize) -> io::Result<InFlight> {
     let request = file.write_at(lent.slice(start..end), offset + start as u64);
     let handed = catch_unwind(AssertUnwindSafe(|| {
+        drawn.hand_over();
         let in_flight = request.submit();
         push_out();
         in_flight
     }));
-    handed.map_err(|_| io::Error::other("io_uring refused to take the request"))
+    handed.map_err(|_| refused())
 }
 
 /// Fills the only place in the ring, so that what stands there goes to the kernel now.
@@ -353,16 +354,31 @@ async fn flush(descriptor: &OwnedFd, drawn: Drawn) -> io::Result<()> {
     let file = File::from_std(descriptor.try_clone()?.into());
     let said = {
         let mut flush = pin!(file.sync_data());
-        match poll_fn(|context| Poll::Ready(flush.as_mut().poll(context))).await {
+        match poll_fn(|context| Poll::Ready(begin(flush.as_mut(), context, drawn))).await? {
             Poll::Ready(said) => said,
-            Poll::Pending => {
-                push_out();
-                flush.await
-            }
+            Poll::Pending => flush.await,
         }
     };
     delay(drawn).await;
     open_file::answer_of_flush(drawn.answer(said))
+}
+
+/// Puts a flush into the ring and the ring into the kernel's hands. A panic here would take the task with it that
+/// answers for all writes of the batch, and leave the queue as one that flushes for ever.
+fn begin<F: Future>(flush: Pin<&mut F>, context: &mut Context<'_>, drawn: Drawn) -> io::Result<Poll<F::Output>> {
+    let handed = catch_unwind(AssertUnwindSafe(|| {
+        drawn.hand_over();
+        let polled = flush.poll(context);
+        if polled.is_pending() {
+            push_out();
+        }
+        polled
+    }));
+    handed.map_err(|_| refused())
+}
+
+fn refused() -> io::Error {
+    io::Error::other("io_uring refused to take the request")
 }
 
 /// Where tests put off an answer.
