@@ -95,6 +95,11 @@ pub fn frame_bytes_max(records_bytes: usize, open_bytes: usize, seal_bytes: usiz
     (FRAME_OVERHEAD_BYTES_MAX + open_bytes + seal_bytes + records_bytes).next_multiple_of(BLOCK_BYTES)
 }
 
+/// What an item of so many record bytes takes of a segment at most: a frame of its own.
+pub fn frame_room_bytes(record_bytes: usize) -> u64 {
+    frame_bytes_max(record_bytes, 0, 0) as u64
+}
+
 /// Builds a frame into an empty buffer that holds [`frame_bytes_max`].
 pub fn build<'i>(buffer: &mut Buffer, plan: &FramePlan<'_>, items: impl Iterator<Item = &'i Item>) -> FrameHead {
     assert!(buffer.is_empty(), "a frame starts at the start of its buffer");

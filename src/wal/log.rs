@@ -83,6 +83,8 @@ pub struct Log {
     /// Waits for a frame, in the order of tickets. Bounded by the caller, who sees [`Log::queued_bytes`].
     pub(super) queue: VecDeque<Queued>,
     pub(super) queued_bytes: usize,
+    /// What they take at most, each in a frame of its own.
+    pub(super) queued_frame_bytes: u64,
     pub(super) last_ticket: Ticket,
     pub(super) durable_ticket: Ticket,
     /// The segment that is written, and where its next frame goes.
@@ -274,6 +276,11 @@ impl Log {
         self.queued_bytes
     }
 
+    /// What waits for a frame takes at most so much of [`Log::room_bytes`].
+    pub fn queued_frame_bytes(&self) -> u64 {
+        self.queued_frame_bytes
+    }
+
     /// Whether the disk refused to make another segment.
     pub fn is_out_of_space(&self) -> bool {
         self.no_space
@@ -282,11 +289,16 @@ impl Log {
     /// Frame bytes that fit into what is ready, without what is kept for internal entries: the last segment there is,
     /// whether it stands ready or is written already.
     pub fn room_bytes(&self) -> u64 {
-        if self.phase != Phase::Running || self.ready.len() < crate::limits::SEGMENTS_SPARE {
+        if self.ready.len() < crate::limits::SEGMENTS_SPARE {
             return 0;
         }
         let usable = |header: &SegmentHeader| header.frames_end() - FRAMES_START - SEAL_FRAME_BYTES_MAX as u64;
-        let active = (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset);
+        let active = match self.phase {
+            Phase::Running | Phase::Opening => {
+                (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset)
+            }
+            Phase::Draining | Phase::Sealing => 0,
+        };
         let spare = crate::limits::SEGMENTS_SPARE;
         active + self.ready.values().skip(spare).map(|(order, _)| usable(&order.header)).sum::<u64>()
     }
@@ -367,6 +379,7 @@ impl Log {
         assert!(runs.len() <= FRAME_RUNS_MAX, "a batch changes its term at most {FRAME_RUNS_MAX} times");
         self.last_ticket = Ticket(self.last_ticket.0 + 1);
         self.queued_bytes += bytes;
+        self.queued_frame_bytes += body::frame_room_bytes(bytes);
         self.quiet_ticks = 0;
         self.queue.push_back(Queued { ticket: self.last_ticket, item, bytes, runs });
         Ok(self.last_ticket)
@@ -491,6 +504,7 @@ impl Log {
             fits && records <= FRAME_RECORDS_MAX && runs <= FRAME_RUNS_MAX
         }) {
             self.queued_bytes -= next.bytes;
+            self.queued_frame_bytes -= body::frame_room_bytes(next.bytes);
             for run in &next.runs {
                 match own.last_mut().filter(|last| last.goes_on_in(run)) {
                     Some(last) => last.count += run.count,

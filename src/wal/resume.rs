@@ -191,6 +191,7 @@ impl Log {
             counters: Counters::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            queued_frame_bytes: 0,
             last_ticket: Ticket(0),
             durable_ticket: Ticket(0),
             active,

@@ -159,7 +159,7 @@ impl Core {
             self.take_effects(&mut log);
             let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
             let can_write = self.writes_in_flight < self.writes_in_flight_max;
-            if !self.shared.inbox.settle(log.queued_bytes(), room_bytes, can_write) && !is_tick {
+            if !self.shared.inbox.settle(&log, room_bytes, can_write) && !is_tick {
                 return Poll::Pending;
             }
         }

@@ -15,7 +15,7 @@ use super::options::WhenFull;
 use crate::disk::{self, FileId};
 use crate::limits::{FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX};
 use crate::types::{Data, Entry, GroupId, Index, LogId, Payload, Place, SegmentNumber, Term};
-use crate::wal::body::Item;
+use crate::wal::body::{Item, frame_room_bytes};
 use crate::wal::record::RecordKind;
 use crate::wal::{self, GroupLog, Log, Ticket};
 
@@ -46,12 +46,15 @@ struct State {
     item_bytes: usize,
     /// Record bytes of the last of them.
     last_item_bytes: usize,
-    /// Record bytes that wait in the core.
+    /// What the items take of a segment at most.
+    item_frame_bytes: u64,
+    /// Record bytes that wait in the core, and what they take of a segment at most.
     core_bytes: usize,
+    core_frame_bytes: u64,
     prepared: Vec<Prepared>,
     /// Threads that wait for room.
     blocked: usize,
-    /// The disk is full, and this much still fits what is ready.
+    /// The disk is full, and frames of so many bytes still fit what is ready.
     room_bytes: Option<u64>,
     /// Set while the core sleeps. Whoever takes it wakes the core.
     waker: Option<Waker>,
@@ -77,7 +80,9 @@ impl Inbox {
             items: Vec::new(),
             item_bytes: 0,
             last_item_bytes: 0,
+            item_frame_bytes: 0,
             core_bytes: 0,
+            core_frame_bytes: 0,
             prepared: Vec::new(),
             blocked: 0,
             room_bytes: None,
@@ -159,7 +164,8 @@ impl Inbox {
         loop {
             state.check_open()?;
             let waiting = state.item_bytes + state.core_bytes;
-            if state.room_bytes.is_some_and(|room| (waiting + bytes) as u64 > room) {
+            let frame_bytes = state.item_frame_bytes + state.core_frame_bytes + frame_room_bytes(bytes);
+            if state.room_bytes.is_some_and(|room| frame_bytes > room) {
                 return Err(wal::Refused::NoSpace.into());
             }
             if waiting == 0 || waiting + bytes <= self.queue_bytes_max {
@@ -178,10 +184,14 @@ impl Inbox {
         state.take_names(&item);
         state.item_bytes += bytes;
         let bytes_max = JOINED_BYTES_MAX.min(self.batch_bytes_max);
+        let joined_bytes = state.last_item_bytes;
         if let Some(item) = state.join(item, bytes, bytes_max) {
             state.items.push(item);
+            state.item_frame_bytes += frame_room_bytes(bytes);
             state.last_item_bytes = bytes;
             state.last_ticket = Ticket(state.last_ticket.0 + 1);
+        } else {
+            state.item_frame_bytes += frame_room_bytes(joined_bytes + bytes) - frame_room_bytes(joined_bytes);
         }
         let ticket = state.last_ticket;
         let waker = if state.wake_on_append { state.waker.take() } else { None };
@@ -237,22 +247,33 @@ impl Inbox {
         if with_items {
             std::mem::swap(&mut taken.items, &mut state.items);
             state.core_bytes += std::mem::take(&mut state.item_bytes);
+            state.core_frame_bytes += std::mem::take(&mut state.item_frame_bytes);
         }
     }
 
     /// The core ends a turn: tells whether it must take another at once.
-    pub fn settle(&self, core_bytes: usize, room_bytes: Option<u64>, can_write: bool) -> bool {
+    pub fn settle(&self, log: &Log, room_bytes: Option<u64>, can_write: bool) -> bool {
         let mut state = self.lock();
+        let core_bytes = log.queued_bytes();
         state.core_bytes = core_bytes;
+        state.core_frame_bytes = log.queued_frame_bytes();
         state.room_bytes = room_bytes;
         state.wake_on_append = can_write;
         let again = (can_write && !state.items.is_empty()) || !state.prepared.is_empty();
-        let has_room = state.blocked > 0 && state.item_bytes + core_bytes < self.queue_bytes_max;
+        let has_room = state.item_bytes + core_bytes < self.queue_bytes_max;
+        // On a full disk the queue may never empty: who waits for that is told now.
+        let has_answer = state.blocked > 0 && (has_room || room_bytes.is_some());
         drop(state);
-        if has_room {
+        if has_answer {
             self.room.notify_all();
         }
         again
+    }
+
+    /// Threads that wait for room.
+    #[cfg(test)]
+    pub fn blocked(&self) -> usize {
+        self.lock().blocked
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

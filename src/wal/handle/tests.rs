@@ -1,3 +1,5 @@
+mod full_disk;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
