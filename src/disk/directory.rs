@@ -242,7 +242,8 @@ impl Files for Directory {
     }
 
     fn read(&self, file: FileId, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        let read = self.file(file).read(offset, buffer);
+        let open = self.table().files.get(&file).map(|entry| entry.file.clone());
+        let read = open.ok_or(io::ErrorKind::NotFound.into()).and_then(|open| open.read(offset, buffer));
         read.map_err(|error| self.error_at(Operation::Read, file, error).at(offset))
     }
 

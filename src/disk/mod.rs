@@ -85,7 +85,8 @@ pub trait Files {
     fn length(&self, file: FileId) -> Result<u64, Error>;
 
     /// Fills `buffer` from `offset` on. Past the end of the file is an error of kind
-    /// [`std::io::ErrorKind::UnexpectedEof`]. Offset and length need not be aligned; aligned is faster.
+    /// [`std::io::ErrorKind::UnexpectedEof`]; a file that was closed since is one of kind
+    /// [`std::io::ErrorKind::NotFound`], because a reader on another thread may have a plan for it. Offset and length need not be aligned; aligned is faster.
     fn read(&self, file: FileId, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
 
     /// Writes all of `bytes`. Not durable before [`Files::sync`].

@@ -72,7 +72,8 @@ macro_rules! contract {
 
             contract!(@each $rig; names_are_kept_inside, creates_lists_renames_removes, renamed_files_take_writes,
                 reads_any_range_and_no_further, large_reads_and_zeros, a_gap_reads_as_zero, one_writer_at_a_time,
-                readers_do_not_write, writes_at_each_depth, an_error_poisons_the_queue);
+                a_closed_file_is_not_found,
+            readers_do_not_write, writes_at_each_depth, an_error_poisons_the_queue);
 
             #[test]
             #[should_panic = "writes in flight"]
@@ -176,13 +177,13 @@ fn hung_writes_are_lost(rig: &mut impl Rig) {
 /// What waits behind slow writes is not old by that: the age is that of the request that is with the kernel.
 #[test]
 fn blocking_does_not_take_a_long_queue_for_a_hung_disk() {
-    let slow = [Fault::Hangs(Duration::from_millis(150)); 4];
-    let mut rig = BlockingRig::with(SyncMode::Fdatasync, true, Seam::with(slow), Duration::from_millis(450));
-    let file = contract::create(rig.files(), "f", &[1; 4 * BLOCK_BYTES]);
-    for at in 0..4 {
+    let slow = [Fault::Hangs(Duration::from_millis(150)); 6];
+    let mut rig = BlockingRig::with(SyncMode::Dsync, true, Seam::with(slow), Duration::from_millis(450));
+    let file = contract::create(rig.files(), "f", &[1; 6 * BLOCK_BYTES]);
+    for at in 0..6 {
         rig.submit(contract::write(at, file, at, 2, 1));
     }
-    for _ in 0..4 {
+    for _ in 0..6 {
         rig.wait().result.expect("no request takes long");
     }
 }

@@ -115,7 +115,8 @@ pub struct Log {
     /// Segments of no chain, to be zeroed again.
     pub(super) recyclable: BTreeMap<SegmentNumber, FileId>,
     pub(super) next_segment: SegmentNumber,
-    pub(super) no_space: bool,
+    /// Why no segment could be made, until one can.
+    pub(super) no_space: Option<disk::Error>,
     pub(super) retry_ticks: u32,
     pub(super) effects: VecDeque<Effect>,
     pub(super) is_poisoned: bool,
@@ -281,9 +282,14 @@ impl Log {
         self.queued_frame_bytes
     }
 
-    /// Whether the disk refused to make another segment.
+    /// Whether another segment could not be made, and is tried again from time to time.
     pub fn is_out_of_space(&self) -> bool {
-        self.no_space
+        self.no_space.is_some()
+    }
+
+    /// Why it could not be made: mostly a full disk.
+    pub fn preparation_error(&self) -> Option<&disk::Error> {
+        self.no_space.as_ref()
     }
 
     /// Frame bytes that fit into what is ready, without what is kept for internal entries: the last segment there is,

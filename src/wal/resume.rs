@@ -212,7 +212,7 @@ impl Log {
             preparing: BTreeMap::new(),
             recyclable: BTreeMap::new(),
             next_segment: active.number.next(),
-            no_space: false,
+            no_space: None,
             retry_ticks: 0,
             effects: VecDeque::new(),
             is_poisoned: false,

@@ -2,40 +2,35 @@
 
 use super::frame::FrameKind;
 use super::locator::SegmentIndex;
-use super::log::{Effect, Log, Phase, Poisoned};
+use super::log::{Effect, Log, Phase};
 use super::sections::OpenSection;
 use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader};
 use crate::disk::{self, FileId};
 use crate::limits::{SEGMENTS_READY, SEGMENTS_SPARE};
 use crate::types::SegmentNumber;
 
-/// Ticks after which a preparation that found the disk full is tried again.
+/// Ticks after which a preparation that failed, on a full disk or otherwise, is tried again.
 const RETRY_TICKS: u32 = 100;
 
 impl Log {
-    /// What became of a preparation. A full disk is waited out; any other error poisons.
-    pub fn prepared(&mut self, number: SegmentNumber, result: Result<FileId, disk::Error>) -> Result<(), Poisoned> {
+    /// What became of a preparation. An error is waited out, whatever it is: nothing durable was at stake, and the file
+    /// is gone. Until another attempt succeeds, [`Log::is_out_of_space`].
+    pub fn prepared(&mut self, number: SegmentNumber, result: Result<FileId, disk::Error>) {
         let order = self.preparing.remove(&number).expect("a preparation was ordered");
         match result {
             Ok(file) if number > self.active.number => {
-                self.no_space = false;
+                self.no_space = None;
                 self.ready.insert(number, (order, file));
             }
             Ok(file) => {
                 // A later one was needed first. Numbers rise along the chain, so this one gets another.
                 self.recyclable.insert(number, file);
             }
-            Err(error) if error.is_no_space() => {
-                self.no_space = true;
+            Err(error) => {
+                self.no_space = Some(error);
                 self.retry_ticks = RETRY_TICKS;
             }
-            Err(error) => {
-                self.is_poisoned = true;
-                self.effects.clear();
-                return Err(Poisoned(error));
-            }
         }
-        Ok(())
     }
 
     pub(super) fn retry_preparation(&mut self) {
@@ -44,10 +39,10 @@ impl Log {
 
     /// Orders segments until enough stand ready or are on their way.
     pub(super) fn keep_ready(&mut self) {
-        let waits = self.no_space && self.retry_ticks > 0;
+        let waits = self.no_space.is_some() && self.retry_ticks > 0;
         while !waits && self.ready.len() + self.preparing.len() < SEGMENTS_READY + SEGMENTS_SPARE {
             self.order(Fill::Zeros);
-            if self.no_space {
+            if self.no_space.is_some() {
                 // One at a time shows whether there is room again.
                 self.retry_ticks = RETRY_TICKS;
                 return;
@@ -87,7 +82,7 @@ impl Log {
         let Some((_, (order, file))) = self.ready.pop_first() else {
             // Never a stall for the sake of zeros: an allocated segment costs speed, not safety.
             let on_its_way = self.preparing.values().any(|order| order.fill == Fill::Allocated);
-            if !on_its_way && !self.no_space {
+            if !on_its_way && self.no_space.is_none() {
                 self.order(Fill::Allocated);
             }
             return false;

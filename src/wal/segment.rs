@@ -160,38 +160,47 @@ pub struct Prepare {
 
 /// Makes a segment: temporary name, zeros, both headers, flush, rename, flush of the directory. What a crash leaves
 /// under a temporary name is removed at the next start.
+///
+/// # Errors
+/// Whatever failed, nothing durable was at stake: the file held nothing that is needed. It is closed and removed, also
+/// the one that was to be used again, and never trusted: another attempt makes a new one.
 pub fn prepare<F: Files>(files: &F, order: &Prepare) -> Result<FileId, disk::Error> {
     let name = segment_name(&order.directory, order.header.number);
     let temporary = format!("{}/{:016}.preparing", order.directory, order.header.number.0);
-    let file = match order.recycled {
-        Some((old, file)) if files.length(file)? != order.header.bytes => {
-            // The segment size was changed since: this one cannot become what is wanted. It stays open, because a
-            // reader may still have a plan for it.
-            files.remove(&segment_name(&order.directory, old))?;
-            files.create(&temporary)?
-        }
-        Some((old, file)) => {
-            files.rename(&segment_name(&order.directory, old), &temporary)?;
-            // Before the zeros: a crash must not leave a half-zeroed file under the old name.
-            files.sync_directory(&order.directory)?;
-            file
-        }
-        None => files.create(&temporary)?,
-    };
-    let finished = finish(files, order, file).and_then(|()| files.rename(&temporary, &name));
-    match finished.and_then(|()| files.sync_directory(&order.directory)) {
-        Ok(()) => Ok(file),
-        Err(error) => {
-            if order.recycled.is_none() {
+    let begun = begin(files, order, &temporary);
+    let made = begun.and_then(|file| {
+        let finished = finish(files, order, file).and_then(|()| files.rename(&temporary, &name));
+        match finished.and_then(|()| files.sync_directory(&order.directory)) {
+            Ok(()) => Ok(file),
+            Err(error) => {
                 files.close(file);
+                Err(error)
             }
-            if error.is_no_space() {
-                // The room goes back to whoever needs it more.
-                files.remove(&temporary)?;
-            }
-            Err(error)
         }
+    });
+    made.inspect_err(|_| {
+        let old = order.recycled.map(|(old, _)| segment_name(&order.directory, old));
+        for name in old.iter().chain([&temporary, &name]) {
+            // The error that counts is the one before. A name that stays is removed, or zeroed again, at the next start.
+            files.remove(name).ok();
+        }
+        files.sync_directory(&order.directory).ok();
+    })
+}
+
+/// The file under its temporary name. After an error none is open, not even the one that was to be used again.
+fn begin<F: Files>(files: &F, order: &Prepare, temporary: &str) -> Result<FileId, disk::Error> {
+    let Some((old, file)) = order.recycled else { return files.create(temporary) };
+    let old = segment_name(&order.directory, old);
+    let length = files.length(file);
+    if length.as_ref().is_ok_and(|length| *length == order.header.bytes) {
+        // The directory is flushed before the zeros: a crash must not leave a half-zeroed file under the old name.
+        let renamed = files.rename(&old, temporary).and_then(|()| files.sync_directory(&order.directory));
+        return renamed.map(|()| file).inspect_err(|_| files.close(file));
     }
+    // The segment size was changed since: this one cannot become what is wanted.
+    files.close(file);
+    length.and_then(|_| files.remove(&old)).and_then(|()| files.create(temporary))
 }
 
 fn finish<F: Files>(files: &F, order: &Prepare, file: FileId) -> Result<(), disk::Error> {

@@ -173,6 +173,14 @@ pub fn one_writer_at_a_time(rig: &mut impl Rig) {
     rig.files().close(file);
 }
 
+/// A reader on another thread may come too late: it is told so.
+pub fn a_closed_file_is_not_found(rig: &mut impl Rig) {
+    let file = create(rig.files(), "f", &[1; BLOCK_BYTES]);
+    rig.files().close(file);
+    let error = rig.files().read(file, 0, &mut [0; 8]).expect_err("it is closed");
+    assert_eq!((error.operation, error.kind()), (Operation::Read, ErrorKind::NotFound));
+}
+
 /// What is opened for reading takes no write, by either way, and the disk says so.
 pub fn readers_do_not_write(rig: &mut impl Rig) {
     let file = create(rig.files(), "f", &[1; BLOCK_BYTES]);

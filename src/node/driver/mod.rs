@@ -222,8 +222,7 @@ impl<M: StateMachine> Driver<M> {
                 self.stop_on(written);
             }
             Input::Prepared { number, result } => {
-                let prepared = self.pipeline.log.prepared(number, result);
-                self.stop_on(prepared.map_err(|poisoned| Stopped::Disk(poisoned.0)));
+                self.pipeline.log.prepared(number, result);
             }
             Input::ReadDone { read, result } => self.on_read_done(read, result),
         }

@@ -65,8 +65,10 @@ impl<M: StateMachine> Driver<M> {
     }
 
     fn waiting_for(&self) -> String {
-        if self.pipeline.log.is_out_of_space() {
-            return "room on the disk".to_owned();
+        match self.pipeline.log.preparation_error() {
+            Some(error) if error.is_no_space() => return "room on the disk".to_owned(),
+            Some(error) => return format!("a segment of the log that can be made: {error}"),
+            None => {}
         }
         if self.replica.status().leader.is_none() {
             return "a leader".to_owned();

@@ -149,6 +149,10 @@ impl Files for SimFiles {
     }
 
     fn read(&self, file: FileId, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let is_closed = |state: &State| state.epoch == self.epoch && !state.open.contains_key(&file);
+        if is_closed(&self.state.borrow()) {
+            return Err(Error::new(Operation::Read, "", io::Error::from(io::ErrorKind::NotFound)).at(offset));
+        }
         let said = self.on(Operation::Read, file, |state, open, name| {
             match state.begin(Act::Read, name, offset, buffer.len() as u64, &[])? {
                 Verdict::Proceeds => state.content(open.node).read(offset, buffer),

@@ -132,6 +132,8 @@ pub enum Code {
     BadDescriptor,
     /// EACCES
     NotPermitted,
+    /// EMFILE
+    TooManyFiles,
     /// ENOSPC
     NoSpace,
     /// EROFS
@@ -148,6 +150,7 @@ impl From<Code> for io::Error {
             Code::Io => 5,
             Code::BadDescriptor => 9,
             Code::NotPermitted => 13,
+            Code::TooManyFiles => 24,
             Code::NoSpace => 28,
             Code::ReadOnly => 30,
             Code::Link => 40,

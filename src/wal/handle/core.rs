@@ -149,7 +149,7 @@ impl Core {
             self.take_completions(&mut log)?;
             let can_write = self.writes_in_flight < self.writes_in_flight_max;
             self.shared.inbox.take(context.waker(), &mut self.taken, can_write);
-            self.take_in(&mut log)?;
+            self.take_in(&mut log);
             let is_tick = self.tick(&mut log, context);
             self.take_effects(&mut log);
             self.shared.progress.advance(log.durable_ticket());
@@ -181,14 +181,16 @@ impl Core {
         log.completed(completion).map_err(|poisoned| poisoned.0)
     }
 
-    fn take_in(&mut self, log: &mut Log) -> Result<(), disk::Error> {
+    fn take_in(&mut self, log: &mut Log) {
         for item in self.taken.items.drain(..) {
             log.push(item).expect("the inbox refuses what the log would");
         }
         for (number, result) in self.taken.prepared.drain(..) {
-            log.prepared(number, result).map_err(|poisoned| poisoned.0)?;
+            if let Err(error) = &result {
+                tracing::warn!("a segment could not be made, and is tried again: {error}");
+            }
+            log.prepared(number, result);
         }
-        Ok(())
     }
 
     /// Lets the clock run as long as something waits for time to pass; tells whether a tick was given.

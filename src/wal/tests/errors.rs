@@ -1,6 +1,8 @@
 //! The world fails: at each operation, in each way.
 
 use super::rig::{G, Rig, open, options};
+use crate::disk::Files;
+use crate::limits::SEGMENT_BYTES_MIN;
 use crate::random::Random;
 use crate::sim::disk::{Code, Failure};
 use crate::types::GroupId;
@@ -82,6 +84,68 @@ fn failures() -> [Failure; 5] {
         Failure::Partial { bytes: 700, error: Code::Io },
         Failure::Partial { bytes: 1 << 20, error: Code::Io },
     ]
+}
+
+/// A log that has ordered another segment: a new one, or one that was used before.
+fn ordering(recycled: bool) -> Rig {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    for _ in 0..3 {
+        rig.rotate(G);
+    }
+    if recycled {
+        let last = rig.model.group(G).last();
+        rig.purge(G, last);
+    }
+    for _ in 0..20 {
+        rig.grow(G, 1, 20_000);
+        rig.pump();
+        rig.disk.complete_all();
+        rig.take();
+        if rig.prepares.front().is_some_and(|order| order.recycled.is_some() == recycled) {
+            return rig;
+        }
+    }
+    panic!("no segment is ordered");
+}
+
+/// Nothing durable is at stake: whatever is said to the making of a segment, the file goes, with its room, and another
+/// attempt is made.
+#[test]
+fn a_segment_that_cannot_be_made_leaves_nothing_and_is_tried_again() {
+    for (recycled, operations_min) in [(false, 7), (true, 8)] {
+        for code in [Code::Io, Code::TooManyFiles, Code::NoSpace] {
+            let mut failed = 0;
+            for at in 0.. {
+                let mut rig = ordering(recycled);
+                let before = rig.disk.used_bytes();
+                let names = rig.files.list("log").expect("it exists").len();
+                let operation = rig.disk.operations() + at;
+                rig.disk.fail_at(operation, Failure::Error(code));
+                rig.prepare(0);
+                if rig.disk.operations() <= operation {
+                    break;
+                }
+                failed += 1;
+                assert!(!rig.is_poisoned && rig.log.is_out_of_space(), "{code:?} {at}");
+                let freed = if recycled { SEGMENT_BYTES_MIN } else { 0 };
+                assert_eq!(rig.disk.used_bytes(), before - freed, "{code:?} {at}: the file stays");
+                let left = rig.files.list("log").expect("it exists");
+                assert_eq!(left.len(), names - usize::from(recycled), "{code:?} {at}: {left:?}");
+                for _ in 0..200 {
+                    rig.log.tick(1);
+                    rig.settle();
+                }
+                assert!(!rig.log.is_out_of_space(), "{code:?} {at}: it goes on by itself");
+                rig.grow(G, 2, 20_000);
+                rig.settle();
+                rig.check();
+                rig.disk.crash(&mut Random::seeded(at));
+                rig.reopened().rest();
+            }
+            assert!(failed >= operations_min, "{failed}");
+        }
+    }
 }
 
 /// A write fails in flight, with the others around it completing or not.

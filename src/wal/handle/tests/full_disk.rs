@@ -32,7 +32,7 @@ fn append(inbox: &Inbox, bytes: usize) -> Result<Ticket, Refused> {
 fn who_waits_for_room_is_told_when_the_disk_is_full() {
     let log = log();
     let inbox = Inbox::new(&log, 1000, WhenFull::Block);
-    append(&inbox, 900).unwrap();
+    append(&inbox, 1100).unwrap();
     let (sender, said) = channel();
     std::thread::scope(|scope| {
         scope.spawn(|| sender.send(append(&inbox, 900)).unwrap());
