@@ -65,13 +65,6 @@ impl CopyNumber {
 }
 
 impl Pair {
-    pub fn other(self) -> Pair {
-        match self {
-            Pair::A => Pair::B,
-            Pair::B => Pair::A,
-        }
-    }
-
     pub fn offset(self) -> u64 {
         (self.first_block() * BLOCK_BYTES) as u64
     }
