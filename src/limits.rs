@@ -70,6 +70,8 @@ pub const SESSIONS_MAX: usize = 10_000;
 
 /// How long a client waits for an answer unless told otherwise.
 pub const CLIENT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// Files of sub-directories that are held open though nobody uses them just now: each takes up to three descriptors.
+pub const FILES_OPEN_MAX: usize = 128;
 /// A disk operation older than this is lost: a hung disk.
 pub const DISK_OPERATION_AGE_MAX: Duration = Duration::from_secs(30);
 

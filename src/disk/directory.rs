@@ -1,6 +1,5 @@
 //! Real files: one directory, the files that are open in it, and everything that is done by name.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,8 +14,9 @@ use super::error::{Error, Operation};
 use super::name;
 use super::open_file::{OpenFailure, OpenFile};
 use super::queue::FileId;
+use super::table::Table;
 use super::{Files, buffer::Buffer};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, FILES_OPEN_MAX};
 
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -24,7 +24,9 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// A directory on a real file system. Clones are handles to the same one, for use from any thread.
 ///
 /// Files are locked while they are open for writing, see [`Files::open`]; the lock goes when they are closed, when the
-/// last handle is dropped, and when the process ends **and** the kernel is done with its last request.
+/// last handle is dropped, and when the process ends **and** the kernel is done with its last request. Beyond
+/// [`FILES_OPEN_MAX`] the descriptors of files in sub-directories that nobody uses are closed, and their locks with them,
+/// until they are used again; whoever relies on a lock relies on that of a file in the root.
 #[derive(Clone)]
 pub struct Directory {
     inner: Arc<Inner>,
@@ -35,20 +37,6 @@ struct Inner {
     descriptor: OwnedFd,
     direct: bool,
     table: Mutex<Table>,
-}
-
-/// What is open.
-#[derive(Default)]
-struct Table {
-    /// The id that the next file gets; only grows.
-    next: u64,
-    files: BTreeMap<FileId, Entry>,
-}
-
-struct Entry {
-    /// Follows renames.
-    name: String,
-    file: Arc<OpenFile>,
 }
 
 /// Where a write of the hot path goes.
@@ -89,11 +77,25 @@ impl Directory {
         Directory::open_with(path.as_ref(), false)
     }
 
+    /// As [`Directory::open`], with a bound of its own on the files that are held open.
+    #[cfg(test)]
+    pub(crate) fn open_few(path: impl AsRef<Path>, open_max: usize) -> Result<Directory, Error> {
+        let directory = Directory::open(path)?;
+        *directory.table() = Table::new(open_max);
+        Ok(directory)
+    }
+
+    /// Files that are held open.
+    #[cfg(test)]
+    pub(crate) fn open_count(&self) -> usize {
+        self.table().open_count()
+    }
+
     fn open_with(path: &Path, direct: bool) -> Result<Directory, Error> {
         let open = |error: Errno| Error::new(Operation::Open, path.display().to_string(), error);
         let descriptor = open_directory(rustix::fs::CWD, path, OFlags::empty()).map_err(open)?;
         let direct = direct && supports_direct(descriptor.as_fd()).map_err(open)?;
-        let inner = Inner { root: path.to_owned(), descriptor, direct, table: Mutex::default() };
+        let inner = Inner { root: path.to_owned(), descriptor, direct, table: Mutex::new(Table::new(FILES_OPEN_MAX)) };
         Ok(Directory { inner: Arc::new(inner) })
     }
 
@@ -110,19 +112,19 @@ impl Directory {
 
     /// Where the hot path writes to a file. Panics if it is not open.
     pub(super) fn target(&self, file: FileId, mode: SyncMode) -> Result<Target, Error> {
-        let table = self.table();
-        let entry = table.entry(file);
-        let descriptor = entry
-            .file
-            .hot(mode, |flags| self.open_at(&entry.name, flags))
-            .map_err(|failure| self.failure(Operation::Write, &entry.name, failure))?;
-        Ok(Target { descriptor, granule: if entry.file.is_direct() { BLOCK_BYTES } else { 1 } })
+        let mut table = self.table();
+        let open = self.descriptions(&mut table, Operation::Write, file, true)?;
+        let name = &table.entry(file).name;
+        let descriptor = open
+            .hot(mode, |flags| self.open_at(name, flags))
+            .map_err(|failure| self.failure(Operation::Write, name, failure))?;
+        Ok(Target { descriptor, granule: if open.is_direct() { BLOCK_BYTES } else { 1 } })
     }
 
     /// An error in a file's name. The file may have been closed since.
     pub(super) fn error_at(&self, operation: Operation, file: FileId, source: io::Error) -> Error {
         let table = self.table();
-        let name = table.files.get(&file).map(|entry| entry.name.clone());
+        let name = table.find(file).map(|entry| entry.name.clone());
         Error::new(operation, self.shown(&name.unwrap_or_else(|| format!("(closed file {})", file.0))), source)
     }
 
@@ -131,8 +133,31 @@ impl Directory {
         self.inner.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn file(&self, file: FileId) -> Arc<OpenFile> {
-        self.table().entry(file).file.clone()
+    /// An open file's descriptions, for reading or for writing. Panics if it was closed.
+    fn file(&self, operation: Operation, file: FileId, to_write: bool) -> Result<Arc<OpenFile>, Error> {
+        self.descriptions(&mut self.table(), operation, file, to_write)
+    }
+
+    /// As they are, or opened again. Under the table's lock, so that a rename cannot come between the name and its file.
+    fn descriptions(
+        &self,
+        table: &mut Table,
+        operation: Operation,
+        file: FileId,
+        to_write: bool,
+    ) -> Result<Arc<OpenFile>, Error> {
+        if let Some(open) = table.descriptions(file, to_write) {
+            return Ok(open);
+        }
+        let entry = table.entry(file);
+        // A reader takes no lock: it may come while another process has it.
+        let flags = if to_write && entry.is_writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let open = OpenFile::open(|extra| self.open_at(&entry.name, extra), flags, self.inner.direct)
+            .map_err(|failure| self.failure(operation, &entry.name, failure))?;
+        if open.identity() != entry.identity {
+            return Err(self.error(operation, &entry.name, io::Error::from(io::ErrorKind::NotFound)));
+        }
+        Ok(table.reopened(file, open))
     }
 
     /// The path as the operator knows it.
@@ -238,32 +263,40 @@ impl Files for Directory {
     }
 
     fn length(&self, file: FileId) -> Result<u64, Error> {
-        self.file(file).length().map_err(|error| self.error_at(Operation::Length, file, error))
+        let length = self.file(Operation::Length, file, false)?.length();
+        length.map_err(|error| self.error_at(Operation::Length, file, error))
     }
 
     fn read(&self, file: FileId, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        let open = self.table().files.get(&file).map(|entry| entry.file.clone());
-        let read = open.ok_or(io::ErrorKind::NotFound.into()).and_then(|open| open.read(offset, buffer));
+        let mut table = self.table();
+        if table.find(file).is_none() {
+            drop(table);
+            return Err(self.error_at(Operation::Read, file, io::ErrorKind::NotFound.into()).at(offset));
+        }
+        let open = self.descriptions(&mut table, Operation::Read, file, false).map_err(|error| error.at(offset))?;
+        drop(table);
+        let read = open.read(offset, buffer);
         read.map_err(|error| self.error_at(Operation::Read, file, error).at(offset))
     }
 
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let written = self.file(file).write(offset, bytes);
+        let written = self.file(Operation::Write, file, true)?.write(offset, bytes);
         written.map_err(|error| self.error_at(Operation::Write, file, error).at(offset))
     }
 
     fn zero(&self, file: FileId, offset: u64, bytes: u64) -> Result<(), Error> {
-        let zeroed = self.file(file).zero(offset, bytes);
+        let zeroed = self.file(Operation::Write, file, true)?.zero(offset, bytes);
         zeroed.map_err(|error| self.error_at(Operation::Write, file, error).at(offset))
     }
 
     fn allocate(&self, file: FileId, bytes: u64) -> Result<(), Error> {
-        let allocated = self.file(file).allocate(bytes);
+        let allocated = self.file(Operation::Write, file, true)?.allocate(bytes);
         allocated.map_err(|error| self.error_at(Operation::Write, file, error))
     }
 
     fn sync(&self, file: FileId) -> Result<(), Error> {
-        self.file(file).flush().map_err(|error| self.error_at(Operation::Flush, file, error))
+        let flushed = self.file(Operation::Flush, file, true)?.flush();
+        flushed.map_err(|error| self.error_at(Operation::Flush, file, error))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
@@ -282,11 +315,14 @@ impl Files for Directory {
 
     fn remove(&self, name: &str) -> Result<(), Error> {
         self.checked(Operation::Remove, name)?;
+        let mut table = self.table();
         self.within(name, |directory, last| match rustix::fs::unlinkat(directory, last, AtFlags::empty()) {
             Err(Errno::ISDIR) => rustix::fs::unlinkat(directory, last, AtFlags::REMOVEDIR),
             other => other,
         })
-        .map_err(|error| self.error(Operation::Remove, name, error))
+        .map_err(|error| self.error(Operation::Remove, name, error))?;
+        table.remove(name);
+        Ok(())
     }
 
     fn sync_directory(&self, directory: &str) -> Result<(), Error> {
@@ -299,7 +335,8 @@ impl Files for Directory {
     }
 
     fn map(&self, file: FileId) -> Result<memmap2::Mmap, Error> {
-        self.file(file).map().map_err(|error| self.error_at(Operation::Map, file, error))
+        let map = self.file(Operation::Map, file, false)?.map();
+        map.map_err(|error| self.error_at(Operation::Map, file, error))
     }
 
     fn free_bytes(&self) -> Result<u64, Error> {
@@ -313,7 +350,7 @@ impl Files for Directory {
     }
 
     fn close(&self, file: FileId) {
-        assert!(self.table().files.remove(&file).is_some(), "{file:?} was closed, or never opened");
+        self.table().close(file);
     }
 }
 
@@ -321,30 +358,6 @@ impl fmt::Debug for Directory {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = formatter.debug_struct("Directory");
         shown.field("root", &self.inner.root).field("direct", &self.inner.direct).finish_non_exhaustive()
-    }
-}
-
-impl Table {
-    fn entry(&self, file: FileId) -> &Entry {
-        self.files.get(&file).unwrap_or_else(|| panic!("{file:?} was closed, or never opened"))
-    }
-
-    fn insert(&mut self, name: &str, file: OpenFile) -> FileId {
-        let id = FileId(self.next);
-        self.next += 1;
-        self.files.insert(id, Entry { name: name.to_owned(), file: Arc::new(file) });
-        id
-    }
-
-    /// Files in a directory that was renamed move with it.
-    fn rename(&mut self, from: &str, to: &str) {
-        for entry in self.files.values_mut() {
-            if entry.name == from {
-                entry.name = to.to_owned();
-            } else if let Some(last) = entry.name.strip_prefix(from).and_then(|rest| rest.strip_prefix('/')) {
-                entry.name = format!("{to}/{last}");
-            }
-        }
     }
 }
 

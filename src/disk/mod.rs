@@ -25,6 +25,7 @@
 //! Invariants:
 //! - A file is written by one process at a time: each open file description that is written through carries the lock,
 //!   so that a request which a dead process left in the kernel keeps the next process out (open_file.rs).
+//! - A bounded number of files is held open (table.rs), however many ids there are.
 //! - A buffer comes back only when the kernel is done with it; that of a write that timed out never does.
 //! - A flush covers writes that completed at full length before it was asked for.
 //!
@@ -43,6 +44,7 @@ mod open_file;
 mod probe;
 mod queue;
 mod seam;
+mod table;
 #[cfg(test)]
 mod tests;
 mod transfer;

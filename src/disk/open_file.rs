@@ -18,6 +18,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
@@ -54,7 +55,13 @@ pub(super) struct OpenFile {
     durable: OnceLock<Arc<OwnedFd>>,
     opening: Mutex<()>,
     writable: bool,
+    identity: Identity,
+    /// Something was written and not flushed since.
+    unflushed: AtomicBool,
 }
+
+/// Device and inode.
+pub(super) type Identity = (u64, u64);
 
 impl OpenFile {
     /// Opens a regular file. `open_at` opens its name with the flags it is given; `direct` says whether O_DIRECT is
@@ -67,7 +74,8 @@ impl OpenFile {
         let writable = first_flags.contains(OFlags::RDWR);
         // NONBLOCK so that a pipe of this name cannot hold us up. It must not stay: it changes what requests mean.
         let plain = open_at(first_flags | OFlags::NONBLOCK)?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&plain)?.st_mode) != FileType::RegularFile {
+        let stat = rustix::fs::fstat(&plain)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(OpenFailure::Open(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
         rustix::fs::fcntl_setfl(&plain, OFlags::empty())?;
@@ -83,7 +91,25 @@ impl OpenFile {
             durable: OnceLock::new(),
             opening: Mutex::new(()),
             writable,
+            identity: (stat.st_dev, stat.st_ino),
+            unflushed: AtomicBool::new(false),
         })
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Whether closing it now would be missed by nobody: no request has one of its descriptors, and everything written is
+    /// flushed.
+    pub fn is_idle(&self) -> bool {
+        let descriptors = [Some(&self.plain), self.direct.as_ref(), self.durable.get()];
+        !self.unflushed.load(Ordering::Acquire)
+            && descriptors.into_iter().flatten().all(|own| Arc::strong_count(own) == 1)
     }
 
     /// Whether reads and writes go past the page cache.
@@ -128,6 +154,7 @@ impl OpenFile {
     }
 
     pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.unflushed.store(true, Ordering::Release);
         write_all(&self.plain, offset, bytes, 1)
     }
 
@@ -138,6 +165,7 @@ impl OpenFile {
             Some(direct) if aligned => (direct, BLOCK_BYTES),
             _ => (&self.plain, 1),
         };
+        self.unflushed.store(true, Ordering::Release);
         let mut zeros = Buffer::with_capacity(bytes.min(CHUNK_BYTES as u64) as usize);
         zeros.pad_to_capacity();
         let (mut offset, mut left) = (offset, bytes);
@@ -152,6 +180,7 @@ impl OpenFile {
 
     /// Reserved room that reads as zero; written zeros where the file system cannot reserve.
     pub fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.unflushed.store(true, Ordering::Release);
         match rustix::fs::fallocate(&self.plain, rustix::fs::FallocateFlags::empty(), 0, bytes) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.zero(0, bytes),
@@ -161,7 +190,13 @@ impl OpenFile {
     }
 
     pub fn flush(&self) -> io::Result<()> {
-        flush(&self.plain)
+        // What is written meanwhile is not covered; after a failure nothing is.
+        let unflushed = self.unflushed.swap(false, Ordering::AcqRel);
+        let said = flush(&self.plain);
+        if said.is_err() && unflushed {
+            self.unflushed.store(true, Ordering::Release);
+        }
+        said
     }
 
     pub fn map(&self) -> io::Result<memmap2::Mmap> {
