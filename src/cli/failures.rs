@@ -116,6 +116,7 @@ pub fn of_log(error: &wal::Error, directory: &Path, message: String) -> Failure 
         Error::NewerFormat { .. } => {
             Failure::new(Exit::NewerFormat, message, "use the version that wrote it, or newer")
         }
+        Error::Stale { .. } => Failure::new(Exit::Unavailable, message, "read again"),
         Error::Trimmed { first, .. } => Failure::new(Exit::Usage, message, format!("read from {first} on")),
     }
 }

@@ -23,6 +23,8 @@ pub enum Error {
     Missing { directory: String },
     #[error("the directory {directory} holds a log already")]
     Exists { directory: String },
+    #[error("the log has moved on since the read of group {group} from {wanted} was planned")]
+    Stale { group: GroupId, wanted: Index },
     #[error("group {group} has entries from {first} on; {wanted} is trimmed")]
     Trimmed { group: GroupId, first: Index, wanted: Index },
 }

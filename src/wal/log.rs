@@ -325,12 +325,12 @@ impl Log {
         &self.options
     }
 
-    /// How to read the durable entries `from..to` of a group, as far as `bytes_max` goes and at least one. Gives none
-    /// if `from` is purged. The plan is run anywhere, by [`ReadPlan::run`].
+    /// How to read the durable entries `from..to` of a group, as far as `bytes_max` goes and at least one. The plan is
+    /// run anywhere, by [`ReadPlan::run`], which also says if `from` is purged.
     pub fn plan_read(&self, group: GroupId, from: Index, to: Index, bytes_max: usize) -> ReadPlan {
-        let is_purged = self.groups.get(&group).is_none_or(|known| from <= known.before_first.index);
-        let parts = if is_purged { Vec::new() } else { self.locator.parts(group, from, to) };
-        ReadPlan { directory: self.options.directory.clone(), group, from, to, bytes_max, parts }
+        let trimmed = self.groups.get(&group).map(GroupLog::first).filter(|&first| from < first && from < to);
+        let parts = if trimmed.is_some() { Vec::new() } else { self.locator.parts(group, from, to) };
+        ReadPlan { directory: self.options.directory.clone(), group, from, to, bytes_max, trimmed, parts }
     }
 
     /// The most record bytes that fit one frame of this log, whatever else is in it.

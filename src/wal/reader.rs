@@ -1,20 +1,22 @@
 //! Reads entries from durable frames. A plan is made on the core and run anywhere: it holds all it needs.
 
+use std::io;
+
 use bytes::Bytes;
 
 use super::body::FrameView;
 use super::error::{Error, Finding, Severity};
 use super::locator::Part;
-use super::record::RecordKind;
+use super::record::{RecordFault, RecordHead, RecordKind};
 use super::scan::{Found, HeadProblem, Scan};
 use super::segment::{SegmentHeader, segment_name};
 use crate::codec;
 use crate::disk::Files;
 use crate::limits::{BLOCK_BYTES, ENTRY_OVERHEAD_BYTES};
-use crate::types::{Data, Entry, GroupId, Index};
+use crate::types::{Data, Entry, GroupId, Index, LogId};
 
-/// Where to look for some entries. It goes stale when segments are retired: then [`ReadPlan::run`] says that the
-/// entries are not there, and a new plan tells why.
+/// Where to look for some entries. It goes stale when segments are retired: then [`ReadPlan::run`] says so, and a new
+/// plan tells why.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReadPlan {
     pub(super) directory: String,
@@ -22,24 +24,64 @@ pub struct ReadPlan {
     pub(super) from: Index,
     pub(super) to: Index,
     pub(super) bytes_max: usize,
+    /// The group's first entry, if `from` lies before it.
+    pub(super) trimmed: Option<Index>,
     pub(super) parts: Vec<Part>,
 }
 
 impl ReadPlan {
     /// The entries from the first wanted one on, without gaps: all of them, or as many as `bytes_max` allows and at
-    /// least one. Payloads are copied out and their checksums verified. Empty if nothing wanted is durable.
+    /// least one, or those before the first that cannot be read. Payloads are copied out and their checksums verified.
+    /// Empty only if nothing wanted is durable.
+    ///
+    /// # Errors
+    /// [`Error::Trimmed`] if the first wanted entry was purged when this was planned; [`Error::Stale`] if its segment
+    /// was given up since: plan again. [`Error::Damaged`] or [`Error::Disk`] if the **first** wanted entry cannot be
+    /// read: those behind it can be asked for.
     pub fn run<F: Files>(&self, files: &F) -> Result<Vec<Entry>, Error> {
+        let (group, wanted) = (self.group, self.from);
+        if let Some(first) = self.trimmed {
+            return Err(Error::Trimmed { group, first, wanted });
+        }
         let mut reading = Reading { plan: self, entries: Vec::new(), bytes: 0, next: self.from };
         for part in &self.parts {
             if reading.is_done() {
                 break;
             }
             match reading.read_part(files, part) {
-                Err(Error::Damaged(_) | Error::Disk(_)) if Reading::is_stale(files, part) => break,
-                other => other?,
+                Ok(()) => {}
+                Err(error) if is_stale(files, part, &error) => return Err(Error::Stale { group, wanted }),
+                Err(Error::Damaged(_) | Error::Disk(_)) if !reading.entries.is_empty() => break,
+                Err(error) => return Err(error),
             }
         }
-        Ok(reading.entries)
+        match self.parts.last() {
+            // The plan said that it is there, and no frame names it.
+            Some(last) if reading.entries.is_empty() && self.from < self.to => {
+                let error = reading.damaged(last, last.start, (self.from.next(), "the entry is in none of its frames"));
+                match self.parts.iter().any(|part| is_stale(files, part, &error)) {
+                    true => Err(Error::Stale { group, wanted }),
+                    false => Err(error),
+                }
+            }
+            _ => Ok(reading.entries),
+        }
+    }
+}
+
+/// Whether the file was closed or has become another segment since the plan was made. It is zeroed from its header on, so
+/// whoever meets zeros where frames were finds another header, or zeros there too.
+fn is_stale<F: Files>(files: &F, part: &Part, error: &Error) -> bool {
+    if matches!(error, Error::Disk(error) if error.kind() == io::ErrorKind::NotFound) {
+        return true;
+    }
+    let mut block = [0; BLOCK_BYTES];
+    match files.read(part.file, 0, &mut block) {
+        Ok(()) => match SegmentHeader::decode(&block) {
+            Ok(header) => header != part.header,
+            Err(_) => block.iter().all(|&byte| byte == 0),
+        },
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 
@@ -49,6 +91,9 @@ struct Reading<'p> {
     bytes: usize,
     next: Index,
 }
+
+/// An entry that a frame's directory names, if its record is intact.
+type Named = (LogId, Result<Entry, String>);
 
 impl Reading<'_> {
     fn is_done(&self) -> bool {
@@ -66,66 +111,52 @@ impl Reading<'_> {
                 }
                 // The record may be whole: it is the device that refuses to give it.
                 Found::Fault(HeadProblem::Unreadable(error)) => return Err(Error::Disk(error)),
-                Found::Fault(problem) => return Err(self.damaged(part, at, &problem.to_string())),
+                Found::Fault(problem) => return Err(self.damaged(part, at, (self.plan.to, &problem.to_string()))),
             }
         }
         Ok(())
     }
 
-    /// Whether the file has become another segment since the plan was made. It is zeroed from its header on, so
-    /// whoever meets zeros where frames were finds another header, or zeros there too.
-    fn is_stale<F: Files>(files: &F, part: &Part) -> bool {
-        let mut block = [0; BLOCK_BYTES];
-        let is_other = |block: &[u8; BLOCK_BYTES]| match SegmentHeader::decode(block) {
-            Ok(header) => header != part.header,
-            Err(_) => block.iter().all(|&byte| byte == 0),
-        };
-        files.read(part.file, 0, &mut block).is_ok() && is_other(&block)
-    }
-
     fn read_frame(&mut self, part: &Part, frame: &FrameView<'_>) -> Result<(), Error> {
         let offset = frame.head.offset;
-        let sections = frame.sections().map_err(|fault| self.damaged(part, offset, &fault.to_string()))?;
+        let sections =
+            frame.sections().map_err(|fault| self.damaged(part, offset, (self.plan.to, &fault.to_string())))?;
         let concerns = |run: &super::frame::Run| run.group == self.plan.group && run.kind == RecordKind::Entry;
         if !sections.own.iter().any(|run| concerns(run) && run.end() > self.next && run.first < part.until) {
             return Ok(());
         }
         // Within one frame a later record ends older ones from its index on, so the last of a name counts.
-        let mut live: Vec<Entry> = Vec::new();
-        let plan = self.plan;
-        let wanted = |index: Index| index >= self.next && index < part.until;
-        let mut fault = None;
-        frame
-            .records(|head, payload| {
-                if head.group != plan.group || head.kind == RecordKind::Purge {
-                    return;
-                }
-                while live.last().is_some_and(|last| last.id.index >= head.id.index) {
-                    live.pop();
-                }
-                if head.kind == RecordKind::Entry && wanted(head.id.index) {
-                    let data = Data { bytes: Bytes::copy_from_slice(payload), checksum: head.payload_checksum };
-                    match codec::decode_payload(head.payload_kind, data) {
-                        Ok(payload) => live.push(Entry { id: head.id, payload }),
-                        Err(error) => fault = Some(error.to_string()),
-                    }
-                }
-            })
-            .map_err(|fault| self.damaged(part, offset, &fault.to_string()))?;
-        if let Some(fault) = fault {
-            return Err(self.damaged(part, offset, &fault));
-        }
+        let mut live: Vec<Named> = Vec::new();
+        frame.salvage(&sections.own, |(group, kind, id), record| {
+            if group != self.plan.group || kind == RecordKind::Purge {
+                return;
+            }
+            while live.last().is_some_and(|(last, _)| last.index >= id.index) {
+                live.pop();
+            }
+            if kind == RecordKind::Entry && id.index >= self.next && id.index < part.until {
+                live.push((id, entry(id, record)));
+            }
+        });
         self.take(part, offset, live)
     }
 
-    fn take(&mut self, part: &Part, offset: u64, live: Vec<Entry>) -> Result<(), Error> {
-        for entry in live {
+    fn take(&mut self, part: &Part, offset: u64, live: Vec<Named>) -> Result<(), Error> {
+        let damage_end = |at: usize| {
+            let damaged = live[at..].iter().take_while(|(_, entry)| entry.is_err());
+            damaged.last().map_or(self.next, |(id, _)| id.index.next())
+        };
+        let first_damaged = live.iter().position(|(_, entry)| entry.is_err());
+        let damage_end = first_damaged.map_or(self.next, damage_end);
+        for (id, entry) in live {
             if self.is_done() {
                 return Ok(());
             }
-            if entry.id.index != self.next {
-                return Err(self.damaged(part, offset, &format!("entry {} where {} should be", entry.id, self.next)));
+            if id.index != self.next {
+                let what = format!("entry {id} where {} should be", self.next);
+                return Err(self.damaged(part, offset, (id.index, &what)));
             }
+            let entry = entry.map_err(|what| self.damaged(part, offset, (damage_end, &what)))?;
             self.bytes += entry.payload.data_bytes() + ENTRY_OVERHEAD_BYTES;
             self.next = self.next.next();
             self.entries.push(entry);
@@ -133,13 +164,21 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn damaged(&self, part: &Part, offset: u64, what: &str) -> Error {
+    /// The entries from the next one up to `end` cannot be read.
+    fn damaged(&self, part: &Part, offset: u64, (end, what): (Index, &str)) -> Error {
         Error::Damaged(Finding {
             severity: Severity::Corrupt,
             file: segment_name(&self.plan.directory, part.header.number),
             bytes: offset..part.end,
             what: what.to_owned(),
-            entries: vec![(self.plan.group, self.next..self.plan.to)],
+            entries: vec![(self.plan.group, self.next..end.max(self.next.next()))],
         })
     }
+}
+
+fn entry(id: LogId, record: Result<(&RecordHead, &[u8]), RecordFault>) -> Result<Entry, String> {
+    let (head, payload) = record.map_err(|fault| format!("the record of entry {id} is damaged: {fault}"))?;
+    let data = Data { bytes: Bytes::copy_from_slice(payload), checksum: head.payload_checksum };
+    let payload = codec::decode_payload(head.payload_kind, data).map_err(|error| error.to_string())?;
+    Ok(Entry { id, payload })
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{APPLY_BATCH_ENTRIES, APPLY_READ_BYTES, Driver, ReadFor, Stopped};
+use super::{APPLY_BATCH_ENTRIES, APPLY_READ_BYTES, Driver, ReadFor, STALE_READS_MAX, Stopped, log_moved_on};
 use crate::checksum::Checksum;
 use crate::codec;
 use crate::machine::StateMachine;
@@ -35,10 +35,13 @@ impl<M: StateMachine> Driver<M> {
         self.is_reading_to_apply = false;
         match result {
             Ok(entries) => {
+                self.stale_reads = 0;
                 let entries: Vec<Entry> =
                     entries.into_iter().take_while(|entry| entry.id.index <= self.commit).collect();
                 self.apply_all(&entries);
             }
+            // It is planned again, a few times.
+            Err(error) if log_moved_on(&error) && self.stale_reads < STALE_READS_MAX => self.stale_reads += 1,
             Err(error) => self.stop_on(Err(Stopped::Read(error))),
         }
     }

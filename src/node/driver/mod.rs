@@ -51,6 +51,8 @@ pub use start::{LOG_DIRECTORY, StartError, Started, format};
 const APPLY_BATCH_ENTRIES: usize = 4096;
 /// Bytes asked of the log at once when entries to be applied are not in memory.
 const APPLY_READ_BYTES: usize = 1 << 20;
+/// Reads of the log for one purpose, one after the other, that may find that it has moved on.
+const STALE_READS_MAX: usize = 8;
 
 /// What is fixed for the life of a driver.
 #[derive(Clone, Debug)]
@@ -196,6 +198,8 @@ pub struct Driver<M> {
     last_read: ReadNumber,
     /// Entries to be applied are being read from the log.
     is_reading_to_apply: bool,
+    /// Reads to apply, one after the other, that found the log moved on.
+    stale_reads: usize,
     record_bytes_max: usize,
     options: Options,
     /// Effects that inputs gave at once.
@@ -368,12 +372,21 @@ impl<M: StateMachine> Driver<M> {
     fn on_read_done(&mut self, read: ReadNumber, result: Result<Vec<Entry>, wal::Error>) {
         let at = self.log_reads.iter().position(|(number, _)| *number == read).expect("a read was ordered");
         let (_, purpose) = self.log_reads.remove(at).expect("the position was found");
+        // Only what is durable is ordered, so there is an entry or a reason: nothing would be asked for again for ever.
+        let result = match result {
+            Ok(entries) if entries.is_empty() => {
+                Err(wal::Error::Stale { group: GroupId::CLUSTER, wanted: Index::ZERO })
+            }
+            result => result,
+        };
         match purpose {
             ReadFor::Apply => self.on_read_to_apply(result),
             ReadFor::Follower(fetch) => {
                 // What cannot be read now is tried again; a follower waits meanwhile.
                 let entries = result.unwrap_or_else(|error| {
-                    self.effects.push(Effect::Unreadable(error));
+                    if !log_moved_on(&error) {
+                        self.effects.push(Effect::Unreadable(error));
+                    }
                     Vec::new()
                 });
                 self.replica.handle(RaftInput::Fetched { peer: fetch.peer, from: fetch.from, entries });
@@ -390,4 +403,9 @@ impl<M: StateMachine> Driver<M> {
             self.stopped = Some(stopped);
         }
     }
+}
+
+/// It is no fault of the disk: the entries went while they were read. Another plan says what became of them.
+fn log_moved_on(error: &wal::Error) -> bool {
+    matches!(error, wal::Error::Stale { .. } | wal::Error::Trimmed { .. })
 }

@@ -196,6 +196,9 @@ impl<M: StateMachine> Driver<M> {
                 entries.iter().for_each(|entry| take_record(&mut collected, entry));
                 ResponseBody::Records(collected)
             }
+            Err(_) if read.from < self.replica.first_index() => {
+                ResponseBody::Refused(Refusal::Trimmed { first: self.replica.first_index() })
+            }
             Err(error) => ResponseBody::Refused(Refusal::Unavailable { reason: error.to_string() }),
         };
         self.reply(read.client, read.id, body);

@@ -112,6 +112,7 @@ impl<M: StateMachine> Driver<M> {
             log_reads: VecDeque::new(),
             last_read: ReadNumber::default(),
             is_reading_to_apply: false,
+            stale_reads: 0,
             record_bytes_max,
             options,
             effects: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::reads::take_record;
-use super::{Driver, Effect, ReadFor};
+use super::{Driver, Effect, ReadFor, STALE_READS_MAX, log_moved_on};
 use crate::machine::StateMachine;
 use crate::net::{Records, Refusal, TailKey};
 use crate::types::{Entry, Index};
@@ -25,11 +25,13 @@ struct Tail {
     next: Index,
     /// It takes more, and nothing is being read for it.
     is_ready: bool,
+    /// Reads for it, one after the other, that found the log moved on.
+    stale_reads: usize,
 }
 
 impl Tails {
     pub fn open(&mut self, tail: TailKey, from: Index) {
-        self.open.insert(tail, Tail { next: from.max(Index::FIRST), is_ready: true });
+        self.open.insert(tail, Tail { next: from.max(Index::FIRST), is_ready: true, stale_reads: 0 });
     }
 
     pub fn ready(&mut self, tail: TailKey) {
@@ -75,13 +77,25 @@ impl<M: StateMachine> Driver<M> {
                 entries.iter().for_each(|entry| take_record(&mut records, entry));
                 self.give(key, records);
             }
+            Err(error) if log_moved_on(&error) && self.read_tail_again(key) => {}
             Err(error) => self.end_tail(key, Refusal::Unavailable { reason: error.to_string() }),
         }
+    }
+
+    /// Lets it be looked at once more, where it may turn out to be trimmed; not for ever.
+    fn read_tail_again(&mut self, key: TailKey) -> bool {
+        let Some(tail) = self.tails.open.get_mut(&key).filter(|tail| tail.stale_reads < STALE_READS_MAX) else {
+            return false;
+        };
+        tail.stale_reads += 1;
+        tail.is_ready = true;
+        true
     }
 
     fn give(&mut self, key: TailKey, records: Records) {
         let Some(tail) = self.tails.open.get_mut(&key) else { return };
         tail.next = records.next;
+        tail.stale_reads = 0;
         // Entries that are no records are passed over in silence.
         tail.is_ready = records.records.is_empty();
         if !records.records.is_empty() {

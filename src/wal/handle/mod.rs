@@ -163,35 +163,22 @@ impl Wal {
     }
 
     /// The durable entries of a range, in order from its start: all, or as many as `bytes_max` allows and at least
-    /// one; none if none is durable. Reads the disk, on this thread.
+    /// one, or those before the first that cannot be read; none if none is durable. Reads the disk, on this thread.
     ///
     /// # Errors
     /// [`super::Error::Trimmed`] if the range begins before the log does; [`super::Error::Damaged`] if the disk does
-    /// not hold what was written.
+    /// not hold the first entry as it was written.
     pub fn read(&self, group: GroupId, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, Error> {
-        let mut plan = self.plan(group, &range, bytes_max)?;
         for _ in 1..READ_ATTEMPTS {
-            let said = plan.run(&self.shared.directory);
-            if said.is_ok() {
-                return said.map_err(Error::Log);
+            let plan = self.shared.log().plan_read(group, range.start, range.end, bytes_max);
+            match plan.run(&self.shared.directory) {
+                // Its segments are in use for something else by now: another plan says what became of them.
+                Err(super::Error::Stale { .. }) => {}
+                said => return said.map_err(Error::Log),
             }
-            // Its segments may be in use for something else by now; then another plan says what became of them.
-            let again = self.plan(group, &range, bytes_max)?;
-            if again == plan {
-                return said.map_err(Error::Log);
-            }
-            plan = again;
         }
+        let plan = self.shared.log().plan_read(group, range.start, range.end, bytes_max);
         plan.run(&self.shared.directory).map_err(Error::Log)
-    }
-
-    fn plan(&self, group: GroupId, range: &Range<Index>, bytes_max: usize) -> Result<super::ReadPlan, Error> {
-        let log = self.shared.log();
-        let first = log.group(group).map_or(Index::ZERO, GroupLog::first);
-        if range.start < first {
-            return Err(Error::Log(super::Error::Trimmed { group, first, wanted: range.start }));
-        }
-        Ok(log.plan_read(group, range.start, range.end, bytes_max))
     }
 
     /// Every append up to this one is on disk.

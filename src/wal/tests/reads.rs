@@ -144,3 +144,64 @@ fn a_read_that_the_device_refuses_is_no_damage() {
     let refusal = plan.run(&rig.files).expect_err("a sector of it cannot be read");
     assert!(matches!(refusal, Error::Disk(_)), "{refusal}");
 }
+
+/// Twelve entries in one frame, each larger than a sector.
+fn one_frame() -> Rig {
+    let mut rig = Rig::new(options());
+    rig.grow(GroupId(0), 12, 700);
+    rig.settle();
+    rig
+}
+
+/// Any byte of a frame's records: the entry in it is lost, and no other.
+#[test]
+fn damage_to_a_record_costs_that_entry_and_no_other() {
+    let rig = one_frame();
+    let all = rig.log.plan_read(GroupId(0), Index(1), Index(13), usize::MAX).run(&rig.files).expect("it is intact");
+    let mut lost = std::collections::BTreeSet::new();
+    // The open frame is one block, and the records of the next begin within its first.
+    for at in (8192 + 512..8192 + 12 * 700).step_by(41) {
+        let disk = rig.disk.fork();
+        disk.flip_bit(&segment(1), at, 3);
+        let read = |from: u64| rig.log.plan_read(GroupId(0), Index(from), Index(13), usize::MAX).run(&disk.files());
+        let before = match read(1) {
+            Ok(entries) => entries,
+            Err(Error::Damaged(_)) => Vec::new(),
+            Err(error) => panic!("{at}: {error}"),
+        };
+        let damaged = before.len() as u64 + 1;
+        if damaged == 13 {
+            continue;
+        }
+        lost.insert(damaged);
+        assert_eq!(before, all[..damaged as usize - 1], "{at}");
+        let Err(Error::Damaged(finding)) = read(damaged) else { panic!("{at}: entry {damaged} is damaged") };
+        assert_eq!(finding.entries, [(GroupId(0), Index(damaged)..Index(damaged + 1))], "{at}: {finding}");
+        assert_eq!(read(damaged + 1).expect("it is intact"), all[damaged as usize..], "{at}");
+    }
+    assert!(lost.len() >= 11, "{lost:?}");
+}
+
+/// A damaged record that ended others of its frame: what it ended does not come back.
+#[test]
+fn a_damaged_record_still_ends_what_it_ended() {
+    let mut rig = Rig::new(options());
+    rig.pump();
+    rig.grow(GroupId(0), 3, 700);
+    rig.model.term = Term(2);
+    let entries = rig.model.entries_behind(Index(1), 1, 700);
+    rig.append(GroupId(0), &entries);
+    rig.settle();
+    let mut damaged = 0;
+    for at in (8192..8192 + 4096).step_by(8) {
+        let disk = rig.disk.fork();
+        disk.flip_bit(&segment(1), at, 3);
+        let found = rig.log.plan_read(GroupId(0), Index(2), Index(3), usize::MAX).run(&disk.files());
+        match found {
+            Ok(found) => assert_eq!(found[0].id.term, Term(2), "{at}"),
+            Err(Error::Damaged(_)) => damaged += 1,
+            Err(error) => panic!("{at}: {error}"),
+        }
+    }
+    assert!(damaged > 50, "{damaged}");
+}
