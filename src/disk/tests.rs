@@ -1,6 +1,8 @@
 //! The contract of files and queue, kept by the real ones and by the simulated one.
 
 mod contract;
+mod open_files;
+mod requests;
 
 use std::time::Duration;
 
@@ -174,20 +176,6 @@ fn hung_writes_are_lost(rig: &mut impl Rig) {
     assert!(rig.wait().result.is_err(), "nothing counts after that");
 }
 
-/// What waits behind slow writes is not old by that: the age is that of the request that is with the kernel.
-#[test]
-fn blocking_does_not_take_a_long_queue_for_a_hung_disk() {
-    let slow = [Fault::Hangs(Duration::from_millis(150)); 6];
-    let mut rig = BlockingRig::with(SyncMode::Dsync, true, Seam::with(slow), Duration::from_millis(450));
-    let file = contract::create(rig.files(), "f", &[1; 6 * BLOCK_BYTES]);
-    for at in 0..6 {
-        rig.submit(contract::write(at, file, at, 2, 1));
-    }
-    for _ in 0..6 {
-        rig.wait().result.expect("no request takes long");
-    }
-}
-
 #[test]
 fn blocking_gives_up_on_a_hung_disk() {
     let seam = Seam::with([Fault::Hangs(Duration::from_secs(2))]);
@@ -248,68 +236,6 @@ fn blocking_flushes_a_batch_once() {
         let error = completion.result.expect_err("the flush of both is the fifth request");
         assert_eq!((completion.token, error.operation), (Token(token), Operation::Flush));
     }
-}
-
-/// However many files have an id, few are open; each is there all the same, wherever it was renamed to.
-#[test]
-fn few_of_many_files_are_open() {
-    let root = scratch();
-    let directory = Directory::open_few(root.path(), 4).expect("it exists");
-    directory.create_directory("d").expect("there is room");
-    let root_file = contract::create(&directory, "root", b"held");
-    let files: Vec<FileId> = (0..20)
-        .map(|at| {
-            let file = contract::create(&directory, &format!("d/{at}"), &[at; BLOCK_BYTES]);
-            directory.sync(file).expect("it is open");
-            file
-        })
-        .collect();
-    assert!(directory.open_count() <= 4, "{}", directory.open_count());
-    directory.rename("d/3", "d/three").expect("it exists");
-    directory.remove("d/5").expect("it exists");
-    for (at, &file) in files.iter().enumerate().filter(|(at, _)| *at != 5) {
-        assert_eq!(contract::read(&directory, file, 0, BLOCK_BYTES), [at as u8; BLOCK_BYTES]);
-        assert!(directory.open_count() <= 4, "{}", directory.open_count());
-    }
-    let removed = directory.read(files[5], 0, &mut [0; 8]).expect_err("it is parked, and its name is gone");
-    assert_eq!(removed.kind(), std::io::ErrorKind::NotFound);
-    let another = Directory::open(root.path()).expect("it exists");
-    assert!(another.open("root").expect_err("it is held").is_locked(), "files in the root are never parked");
-    directory.write(files[7], 0, b"new").expect("it is opened again");
-    assert!(another.open("d/7").expect_err("it is written").is_locked());
-    for &file in &files[8..] {
-        contract::read(&directory, file, 0, 8);
-    }
-    assert!(another.open("d/7").expect_err("what is written waits for its flush").is_locked());
-    assert_eq!(contract::read(&directory, files[7], 0, 3), b"new");
-    directory.close(root_file);
-}
-
-/// A file without a name could not be opened again, and one that a request is at keeps its lock.
-#[test]
-fn what_is_in_use_stays_open() {
-    let root = scratch();
-    let directory = Directory::open_few(root.path(), 2).expect("it exists");
-    directory.create_directory("d").expect("there is room");
-    let nameless = contract::create(&directory, "d/nameless", &[9; 8]);
-    let busy = contract::create(&directory, "d/busy", &[9; BLOCK_BYTES]);
-    directory.sync(nameless).expect("it is open");
-    directory.sync(busy).expect("it is open");
-    directory.remove("d/nameless").expect("it exists");
-    let seam = Seam::with([Fault::Hangs(Duration::from_millis(300))]);
-    let mut queue =
-        BlockingQueue::with_seam(directory.clone(), SyncMode::Dsync, Box::new(|| {}), seam, DISK_OPERATION_AGE_MAX)
-            .expect("a thread can be had");
-    queue.submit(contract::write(1, busy, 0, 5, 1));
-    for at in 0..8 {
-        let file = contract::create(&directory, &format!("d/{at}"), &[at; 8]);
-        directory.sync(file).expect("it is open");
-    }
-    let another = Directory::open(root.path()).expect("it exists");
-    assert!(another.open("d/busy").expect_err("the kernel has a request").is_locked());
-    assert_eq!(contract::read(&directory, nameless, 0, 8), [9; 8]);
-    drop(queue);
-    assert_eq!(contract::read(&directory, busy, 0, 8), [5; 8]);
 }
 
 #[test]
@@ -452,29 +378,6 @@ fn uring_gives_up_on_a_hung_disk() {
     assert_eq!(completion.result.expect_err("it hangs").kind(), std::io::ErrorKind::TimedOut);
     rig.submit(contract::write(2, file, 0, 3, 1));
     assert!(rig.wait().result.is_err(), "nothing counts after that");
-}
-
-/// A request that the ring does not take, a write or a flush: its writer is told, and nobody waits for ever.
-#[test]
-fn uring_says_what_the_ring_refuses() {
-    let refused_write = (SyncMode::Dsync, vec![Fault::Refused], Operation::Write);
-    let refused_flush = (SyncMode::Fdatasync, vec![Fault::None, Fault::Refused], Operation::Flush);
-    for (mode, faults, operation) in [refused_write, refused_flush] {
-        let Some(mut rig) = faulty_uring(mode, faults) else { return };
-        let file = contract::create(rig.files(), "f", &[1; BLOCK_BYTES]);
-        rig.submit(contract::write(1, file, 0, 2, 1));
-        let start = std::time::Instant::now();
-        let completion = loop {
-            match rig.take() {
-                Some(completion) => break completion,
-                None => assert!(start.elapsed() < Duration::from_secs(5), "{operation} never completes"),
-            }
-            rig.turn();
-        };
-        assert_eq!(completion.result.expect_err("it was refused").operation, operation);
-        rig.submit(contract::write(2, file, 0, 3, 1));
-        assert!(rig.wait().result.is_err(), "nothing counts after that");
-    }
 }
 
 /// Completions come as they happen, and an error takes those with it that come later.

@@ -1,0 +1,65 @@
+//! Which files are held open.
+
+use super::*;
+
+/// However many files have an id, few are open; each is there all the same, wherever it was renamed to.
+#[test]
+fn few_of_many_files_are_open() {
+    let root = scratch();
+    let directory = Directory::open_few(root.path(), 4).expect("it exists");
+    directory.create_directory("d").expect("there is room");
+    let root_file = contract::create(&directory, "root", b"held");
+    let files: Vec<FileId> = (0..20)
+        .map(|at| {
+            let file = contract::create(&directory, &format!("d/{at}"), &[at; BLOCK_BYTES]);
+            directory.sync(file).expect("it is open");
+            file
+        })
+        .collect();
+    assert!(directory.open_count() <= 4, "{}", directory.open_count());
+    directory.rename("d/3", "d/three").expect("it exists");
+    directory.remove("d/5").expect("it exists");
+    for (at, &file) in files.iter().enumerate().filter(|(at, _)| *at != 5) {
+        assert_eq!(contract::read(&directory, file, 0, BLOCK_BYTES), [at as u8; BLOCK_BYTES]);
+        assert!(directory.open_count() <= 4, "{}", directory.open_count());
+    }
+    let removed = directory.read(files[5], 0, &mut [0; 8]).expect_err("it is parked, and its name is gone");
+    assert_eq!(removed.kind(), std::io::ErrorKind::NotFound);
+    let another = Directory::open(root.path()).expect("it exists");
+    assert!(another.open("root").expect_err("it is held").is_locked(), "files in the root are never parked");
+    directory.write(files[7], 0, b"new").expect("it is opened again");
+    assert!(another.open("d/7").expect_err("it is written").is_locked());
+    for &file in &files[8..] {
+        contract::read(&directory, file, 0, 8);
+    }
+    assert!(another.open("d/7").expect_err("what is written waits for its flush").is_locked());
+    assert_eq!(contract::read(&directory, files[7], 0, 3), b"new");
+    directory.close(root_file);
+}
+
+/// A file without a name could not be opened again, and one that a request is at keeps its lock.
+#[test]
+fn what_is_in_use_stays_open() {
+    let root = scratch();
+    let directory = Directory::open_few(root.path(), 2).expect("it exists");
+    directory.create_directory("d").expect("there is room");
+    let nameless = contract::create(&directory, "d/nameless", &[9; 8]);
+    let busy = contract::create(&directory, "d/busy", &[9; BLOCK_BYTES]);
+    directory.sync(nameless).expect("it is open");
+    directory.sync(busy).expect("it is open");
+    directory.remove("d/nameless").expect("it exists");
+    let seam = Seam::with([Fault::Hangs(Duration::from_millis(300))]);
+    let mut queue =
+        BlockingQueue::with_seam(directory.clone(), SyncMode::Dsync, Box::new(|| {}), seam, DISK_OPERATION_AGE_MAX)
+            .expect("a thread can be had");
+    queue.submit(contract::write(1, busy, 0, 5, 1));
+    for at in 0..8 {
+        let file = contract::create(&directory, &format!("d/{at}"), &[at; 8]);
+        directory.sync(file).expect("it is open");
+    }
+    let another = Directory::open(root.path()).expect("it exists");
+    assert!(another.open("d/busy").expect_err("the kernel has a request").is_locked());
+    assert_eq!(contract::read(&directory, nameless, 0, 8), [9; 8]);
+    drop(queue);
+    assert_eq!(contract::read(&directory, busy, 0, 8), [5; 8]);
+}
