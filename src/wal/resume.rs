@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::analysis::{Analysis, Source};
 use super::body::{self, FramePlan};
-use super::chain::{self, Gathered};
-use super::error::Error;
+use super::chain::{self, Candidate, Gathered};
+use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, Run};
 use super::locator::Locator;
 use super::log::{Counters, Log, Options, Phase, Ticket};
 use super::rewrite::{self, start_of};
 use super::sections::{OPEN_SECTION_BYTES_MAX, OpenSection};
 use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader, prepare, segment_name};
-use crate::disk::{Buffer, BufferPool, FileId, Files};
+use crate::disk::{self, Buffer, BufferPool, FileId, Files};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::random::Random;
 use crate::types::{FrameNumber, GroupId, Index, Membership, Place, SegmentNumber};
@@ -29,7 +29,7 @@ pub struct Recovery {
     /// The configurations in each group's log, in order of index.
     pub memberships: BTreeMap<GroupId, Vec<(Index, Membership)>>,
     /// Notes and a torn tail; a log with anything worse is not opened.
-    pub findings: Vec<super::error::Finding>,
+    pub findings: Vec<Finding>,
     /// Bytes of a torn tail: the file they lie in and where.
     pub torn: Option<std::ops::Range<u64>>,
     pub segments: usize,
@@ -51,8 +51,8 @@ impl Log {
         let mut random = Random::seeded(options.seed);
         let section = OpenSection { predecessor_end: Place::START, wall_clock_milliseconds, groups: Vec::new() };
         let number = found.next_segment;
-        let opened =
-            open_segment(files, &options, &mut random, (number, Fill::Zeros), &section, (FrameNumber(1), &[]))?;
+        let order = (number, Fill::Zeros, &mut Vec::new());
+        let opened = open_segment(files, &options, &mut random, order, &section, (FrameNumber(1), &[]))?;
         let mut locator = Locator::default();
         locator.add_segment(opened.header, opened.file);
         locator.note(&opened.head, &[]);
@@ -93,9 +93,9 @@ impl Log {
             return Err(Error::Missing { directory: options.directory });
         }
         remove_leftovers(files, &options.directory, analysis.leftovers.iter().cloned())?;
-        let (torn, findings) = (analysis.torn.clone(), analysis.findings.clone());
+        let (torn, mut findings) = (analysis.torn.clone(), analysis.findings.clone());
         if let (Some(torn), Some(last)) = (&torn, analysis.chain.last()) {
-            keep_aside(files, &options.directory, last.header, last.file, torn)?;
+            findings.extend(keep_aside(files, &options.directory, last.header, last.file, torn)?);
         }
         if !files.reads_past_cache() && analysis.proven.frame < analysis.end.frame {
             rewrite::rewrite(files, &options, (gathered, source), &analysis, wall_clock_milliseconds)?;
@@ -107,7 +107,7 @@ impl Log {
         let mut log = Log::resumed(options, analysis);
         log.wall_clock_milliseconds = wall_clock_milliseconds;
         if must_cut {
-            log.cut(files)?;
+            log.cut(files, &mut gathered.candidates)?;
         }
         Ok((log, recovery))
     }
@@ -149,7 +149,7 @@ impl Log {
 
     /// Ends a torn tail, whose bytes were kept aside: opens a new segment that names the end. Until that is durable
     /// nothing has changed.
-    fn cut<F: Files>(&mut self, files: &F) -> Result<(), Error> {
+    fn cut<F: Files>(&mut self, files: &F, candidates: &mut Vec<Candidate>) -> Result<(), Error> {
         let section = OpenSection {
             predecessor_end: self.durable,
             wall_clock_milliseconds: self.wall_clock_milliseconds,
@@ -157,8 +157,10 @@ impl Log {
         };
         let number = self.next_segment;
         let previous = (self.next_frame, self.previous_runs.as_slice());
-        let opened =
-            open_segment(files, &self.options, &mut self.random, (number, Fill::Allocated), &section, previous)?;
+        let order = (number, Fill::Allocated, &mut *candidates);
+        let opened = open_segment(files, &self.options, &mut self.random, order, &section, previous)?;
+        // One of the spare segments may have been used for it.
+        self.recyclable.retain(|number, _| candidates.iter().any(|candidate| candidate.number == *number));
         self.next_segment = number.next();
         self.locator.add_segment(opened.header, opened.file);
         self.locator.note(&opened.head, &[]);
@@ -240,14 +242,14 @@ fn open_segment<F: Files>(
     files: &F,
     options: &Options,
     random: &mut Random,
-    (number, fill): (SegmentNumber, Fill),
+    (number, fill, candidates): (SegmentNumber, Fill, &mut Vec<Candidate>),
     section: &OpenSection,
     (frame, previous): (FrameNumber, &[Run]),
 ) -> Result<Opened, Error> {
     let header =
         SegmentHeader { identity: options.identity, number, salt: random.next_u64(), bytes: options.segment_bytes };
     let order = Prepare { directory: options.directory.clone(), header, fill, recycled: None };
-    let file = prepare(files, &order)?;
+    let file = prepare_or_recycle(files, order, candidates)?;
     let mut buffer = Buffer::with_capacity(body::frame_bytes_max(0, OPEN_SECTION_BYTES_MAX, 0));
     let plan = FramePlan {
         kind: FrameKind::Open,
@@ -262,9 +264,27 @@ fn open_segment<F: Files>(
         seal: None,
     };
     let head = body::build(&mut buffer, &plan, std::iter::empty());
-    files.write(file, FRAMES_START, &buffer)?;
-    files.sync(file)?;
+    let written = files.write(file, FRAMES_START, &buffer).and_then(|()| files.sync(file));
+    written.inspect_err(|_| files.close(file))?;
     Ok(Opened { header, file, head })
+}
+
+/// Makes a segment that recovery needs; on a full disk out of the room of one that stands ready. That is then no
+/// candidate any more.
+pub(super) fn prepare_or_recycle<F: Files>(
+    files: &F,
+    mut order: Prepare,
+    candidates: &mut Vec<Candidate>,
+) -> Result<FileId, Error> {
+    let full = match prepare(files, &order) {
+        Err(error) if error.is_no_space() => error,
+        said => return said.map_err(Error::Disk),
+    };
+    let spare = candidates.iter().rposition(|candidate| candidate.is_spare).ok_or(full)?;
+    let Candidate { number, file, .. } = candidates.remove(spare);
+    order.fill = Fill::Zeros;
+    order.recycled = Some((number, file));
+    prepare(files, &order).map_err(Error::Disk)
 }
 
 fn remove_leftovers<F: Files>(files: &F, directory: &str, names: impl Iterator<Item = String>) -> Result<(), Error> {
@@ -279,29 +299,45 @@ fn remove_leftovers<F: Files>(files: &F, directory: &str, names: impl Iterator<I
     Ok(())
 }
 
-/// Copies what is cut to a file of its own, for whoever wants to look. Bounded; done before the cut is named.
+/// Copies what is cut to a file of its own, for whoever wants to look. Bounded; done before the cut is named. A disk that
+/// is too full for it is no reason not to go on, and is noted.
 fn keep_aside<F: Files>(
     files: &F,
     directory: &str,
     header: SegmentHeader,
     file: FileId,
     torn: &std::ops::Range<u64>,
-) -> Result<(), Error> {
-    let stem = segment_name(directory, header.number);
-    let name = format!("{}-{}.cut", stem.trim_end_matches(".segment"), torn.start);
+) -> Result<Option<Finding>, Error> {
+    let segment = segment_name(directory, header.number);
+    let name = format!("{}-{}.cut", segment.trim_end_matches(".segment"), torn.start);
     let names = files.list(directory)?;
     let kept = names.iter().filter(|name| name.ends_with(".cut")).count();
     let exists = names.iter().any(|own| format!("{directory}/{own}") == name);
     if exists || kept >= CUT_FILES_MAX {
-        return Ok(());
+        return Ok(None);
     }
     let length = (torn.end - torn.start).min(CUT_BYTES_MAX);
     let mut bytes = vec![0; length as usize];
     files.read(file, torn.start, &mut bytes)?;
-    let copy = files.create(&name)?;
-    let written = files.write(copy, 0, &bytes).and_then(|()| files.sync(copy));
+    // A crash leaves a name that is removed at the next start, and not half of a copy that counts as one.
+    let temporary = format!("{name}.preparing");
+    match copy_aside(files, &temporary, &bytes).and_then(|()| files.rename(&temporary, &name)) {
+        Ok(()) => files.sync_directory(directory).map(|()| None).map_err(Error::Disk),
+        Err(error) if error.is_no_space() => Ok(Some(Finding {
+            severity: Severity::Note,
+            file: segment,
+            bytes: torn.clone(),
+            what: "what is cut off is not kept aside: the disk is full".to_owned(),
+            entries: Vec::new(),
+        })),
+        Err(error) => Err(Error::Disk(error)),
+    }
+}
+
+fn copy_aside<F: Files>(files: &F, name: &str, bytes: &[u8]) -> Result<(), disk::Error> {
+    let copy = files.create(name)?;
+    let written = files.write(copy, 0, bytes).and_then(|()| files.sync(copy));
     files.close(copy);
-    written?;
-    files.sync_directory(directory)?;
-    Ok(())
+    // The error that counts is the first; a name that stays is removed at the next start.
+    written.inspect_err(|_| drop(files.remove(name)))
 }

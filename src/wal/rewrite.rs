@@ -35,9 +35,10 @@ use super::frame::{FrameHead, FrameKind, OPEN_FRAME_BYTES_MAX, Run, SEAL_FRAME_B
 use super::group::GroupLog;
 use super::log::Options;
 use super::record::{RecordHead, RecordKind};
+use super::resume::prepare_or_recycle;
 use super::scan::{Found, Scan};
 use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection};
-use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader, prepare, segment_name};
+use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader, segment_name};
 use crate::codec;
 use crate::disk::{Buffer, FileId, Files};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MAX, WRITES_IN_FLIGHT_MAX};
@@ -151,7 +152,7 @@ impl Copy {
     fn prepare<F: Files>(
         files: &F,
         options: &Options,
-        gathered: &Gathered,
+        gathered: &mut Gathered,
         (section, proven): (OpenSection, Place),
         heads: &[FrameHead],
         old: &ChainSegment,
@@ -168,7 +169,7 @@ impl Copy {
         let order = Prepare { directory: directory.clone(), header, fill: Fill::Allocated, recycled: None };
         Ok(Copy {
             header,
-            file: prepare(files, &order)?,
+            file: prepare_or_recycle(files, order, &mut gathered.candidates)?,
             section,
             proven,
             open_frame: Buffer::with_capacity(OPEN_FRAME_BYTES_MAX),

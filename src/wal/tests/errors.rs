@@ -210,12 +210,18 @@ fn the_disk_is_full_and_free_again() {
     }
 }
 
-/// A disk that is full while a log is opened is an error, and changes nothing.
-#[test]
-fn a_torn_log_on_a_full_disk_opens_when_there_is_room() {
+/// A log with a torn tail, on a disk that is full: with segments that stand ready, or with none.
+fn torn_on_a_full_disk(has_spare: bool) -> Rig {
     let mut rig = Rig::new(options());
     rig.grow(G, 3, 3000);
-    rig.settle();
+    match has_spare {
+        true => rig.settle(),
+        false => {
+            rig.pump();
+            rig.disk.complete_all();
+            rig.take();
+        }
+    }
     rig.grow(G, 1, 3000);
     rig.pump();
     let mut at = 0;
@@ -224,9 +230,60 @@ fn a_torn_log_on_a_full_disk_opens_when_there_is_room() {
         usize::from(at == 1).min(loose.outcomes - 1)
     });
     rig.disk.set_capacity(rig.disk.used_bytes());
+    rig
+}
+
+/// A disk that is full while a log is opened is an error, and changes nothing.
+#[test]
+fn a_torn_log_on_a_full_disk_opens_when_there_is_room() {
+    let rig = torn_on_a_full_disk(false);
     let error = open(&rig.disk, &options()).map(drop).expect_err("there is no room for a segment");
     assert!(matches!(&error, crate::wal::Error::Disk(error) if error.is_no_space()), "{error}");
     rig.disk.set_capacity(1 << 40);
     let (.., found) = open(&rig.disk, &options()).expect("there is room");
     assert!(rig.model.is_possible(&found));
+}
+
+/// A segment that stands ready is the room that a recovery needs, also if it is cut at any operation.
+#[test]
+fn a_torn_log_on_a_full_disk_opens_with_a_segment_that_stands_ready() {
+    for reads_past_cache in [true, false] {
+        for at in 0.. {
+            let rig = torn_on_a_full_disk(true);
+            rig.disk.set_reads_past_cache(reads_past_cache);
+            rig.disk.crash_at(rig.disk.operations() + at);
+            let is_open = open(&rig.disk, &options()).map(drop);
+            rig.disk.crash(&mut Random::seeded(at));
+            let (.., found) = open(&rig.disk, &options()).unwrap_or_else(|error| panic!("{at}: {error}"));
+            assert!(rig.model.is_possible(&found));
+            if is_open.is_ok() {
+                assert!(at > 20, "{at}");
+                break;
+            }
+        }
+    }
+}
+
+/// A crash between the making of the copy and its first byte left an empty one, which counted as kept.
+#[test]
+fn what_is_kept_aside_is_whole_or_not_there() {
+    let mut kept = 0;
+    for at in 0.. {
+        let rig = torn_on_a_full_disk(true);
+        rig.disk.set_capacity(1 << 40);
+        rig.disk.crash_at(rig.disk.operations() + at);
+        let is_open = open(&rig.disk, &options()).is_ok();
+        rig.disk.crash(&mut Random::seeded(at));
+        open(&rig.disk, &options()).expect("the log is torn, not damaged");
+        let files = rig.disk.files();
+        for name in files.list("log").expect("it exists").iter().filter(|name| name.ends_with(".cut")) {
+            let file = files.open_read(&format!("log/{name}")).expect("it exists");
+            assert!(files.length(file).expect("it is open") > 0, "{at}: {name} is empty");
+            kept += 1;
+        }
+        if is_open {
+            break;
+        }
+    }
+    assert!(kept > 20, "{kept}");
 }
