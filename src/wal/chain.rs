@@ -193,7 +193,11 @@ fn read_open<F: Files>(files: &F, candidate: &mut Candidate, source: &Source, fi
         }
         Err(fault) => fault,
     };
-    let later = scan.next_head(FRAMES_START + BLOCK_BYTES as u64, FrameNumber(0));
+    // Where nothing was ever written nothing is looked for again: most of these segments stand ready.
+    let later = match fault {
+        Fault::Nothing => None,
+        _ => scan.next_head(FRAMES_START + BLOCK_BYTES as u64, FrameNumber(0)),
+    };
     let is_covered = source.evidence.segment == candidate.number || proves_open(&mut scan, later);
     let evidence = if is_covered { Evidence::Covered } else { Evidence::Uncovered };
     let severity = match judge(fault, Site::Open, evidence) {

@@ -61,9 +61,12 @@ pub(super) fn run(start: Start, ready: impl FnOnce(Result<(), disk::Error>)) {
         }
         Err(error) => {
             core.shared.inbox.poison();
+            let hangs = error.kind() == io::ErrorKind::TimedOut;
             progress.fail(OutcomeUnknown(Arc::new(error)));
-            // Before the runtime goes: it waits for the kernel, which may never answer.
-            progress.finish();
+            if hangs {
+                // Before the runtime goes: it waits for the kernel, which may never answer.
+                progress.finish();
+            }
         }
     }
 }

@@ -51,6 +51,7 @@ mod preparer;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::ops::Range;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +66,7 @@ use self::pending::Progress;
 use super::record::RecordKind;
 use super::{Counters, GroupLog, Log, Ticket};
 use crate::disk::{self, Directory, Operation};
+use crate::limits::DISK_OPERATION_AGE_MAX;
 use crate::types::{Entry, GroupId, Index, LogId, Place, Term};
 
 pub use self::error::{Error, OutcomeUnknown, Refused};
@@ -209,7 +211,7 @@ impl Wal {
     /// Makes everything durable that was taken, covers it, tells the superblock, and gives the directory free.
     ///
     /// # Errors
-    /// If the disk fails, now or before.
+    /// If the disk fails, now or before. The directory is free all the same, unless the disk hangs.
     pub fn close(mut self) -> Result<(), Error> {
         self.end().map_err(Error::Failed)
     }
@@ -217,10 +219,14 @@ impl Wal {
     fn end(&mut self) -> Result<(), OutcomeUnknown> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         self.shared.inbox.close();
-        self.shared.progress.wait_finished()?;
-        // After a failure it may wait for the kernel for ever; now it does not.
-        thread.join().expect("it says when it panics");
-        Ok(())
+        let is_gone = self.shared.progress.wait_finished(DISK_OPERATION_AGE_MAX);
+        let failure = self.shared.progress.failure();
+        // A disk that hangs may keep it for ever: then it is left to itself, and the directory stays locked.
+        let hangs = failure.as_ref().is_some_and(|failure| failure.0.kind() == io::ErrorKind::TimedOut);
+        if is_gone && !hangs && thread.join().is_err() && failure.is_none() {
+            panic!("the log's thread says when it panics");
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     fn pending(&self, ticket: Ticket, indexes: Range<Index>) -> Pending {

@@ -40,22 +40,26 @@ pub(super) fn open(options: &Options) -> Result<Parts, Error> {
     options.check()?;
     let shown = options.directory.display().to_string();
     let directory = open_directory(options, &shown)?;
+    // A look before the lock, which is a file: nothing is made in a directory that is not ours. What was seen may
+    // change until the lock is had, so it is looked at again then.
+    is_made(&directory, options, &shown)?;
+    lock(&directory, &shown)?;
+    let created = !is_made(&directory, options, &shown)?;
     let io = probe(&directory, options.io).map_err(Error::Io)?;
-    let created = match superblock::inspect(&directory) {
-        Ok(inspection) => check_alone(&inspection.state, &shown).map(|()| false)?,
-        Err(superblock::Error::NotFormatted) => {
-            check_absent(&directory, options, &shown)?;
-            lock(&directory, &shown)?;
-            make(options, &shown)?;
-            true
-        }
-        Err(error) => return Err(Error::superblock(error, &shown)),
-    };
-    if !created {
-        lock(&directory, &shown)?;
+    if created {
+        make(options, &shown)?;
     }
     let loaded = superblock::load(&directory, SUPERBLOCK_TOKENS).map_err(|error| Error::superblock(error, &shown))?;
     open_log(options, directory, loaded, (created, io), &shown)
+}
+
+/// Whether there is a log by itself; an error if there is anything else, or one is not to be made.
+fn is_made(directory: &Directory, options: &Options, shown: &str) -> Result<bool, Error> {
+    match superblock::inspect(directory) {
+        Ok(inspection) => check_alone(&inspection.state, shown).map(|()| true),
+        Err(superblock::Error::NotFormatted) => check_absent(directory, options, shown).map(|()| false),
+        Err(error) => Err(Error::superblock(error, shown)),
+    }
 }
 
 fn open_log(
@@ -87,7 +91,12 @@ fn open_log(
 fn open_directory(options: &Options, shown: &str) -> Result<Directory, Error> {
     match Directory::open(&options.directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match options.create {
-            true => Directory::create(&options.directory).map_err(Error::Disk),
+            true => match Directory::create(&options.directory) {
+                // Somebody else makes a log here just now: the lock decides.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Directory::open(&options.directory),
+                other => other,
+            }
+            .map_err(Error::Disk),
             false => Err(Error::Missing { directory: shown.to_owned() }),
         },
         other => other.map_err(Error::Disk),

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::error::OutcomeUnknown;
 use crate::types::Index;
@@ -171,11 +172,13 @@ impl Progress {
         self.moved.notify_all();
     }
 
-    /// Waits until the log's thread does nothing any more; tells whether it failed.
-    pub fn wait_finished(&self) -> Result<(), OutcomeUnknown> {
-        let state = self.lock();
-        let state = self.moved.wait_while(state, |state| !state.is_finished).unwrap_or_else(PoisonError::into_inner);
-        state.failure.clone().map_or(Ok(()), Err)
+    /// Waits until the log's thread does nothing any more, and no longer than `time` after it has failed; tells whether
+    /// it does nothing.
+    pub fn wait_finished(&self, time: Duration) -> bool {
+        let works = |state: &mut State| !state.is_finished && state.failure.is_none();
+        let state = self.moved.wait_while(self.lock(), works).unwrap_or_else(PoisonError::into_inner);
+        let waited = self.moved.wait_timeout_while(state, time, |state| !state.is_finished);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_finished
     }
 
     pub fn failure(&self) -> Option<OutcomeUnknown> {

@@ -316,14 +316,7 @@ fn after_a_failed_flush_nobody_is_told_that_it_is_durable() {
         assert!(wal.failure().is_some());
         assert!(!read_all_durable(&wal).is_empty(), "what is durable can still be read");
         assert!(matches!(wal.close().unwrap_err(), Error::Failed(_)));
-        let start = Instant::now();
-        let wal = loop {
-            match Wal::open(options(&home, io)) {
-                Ok((wal, _)) => break wal,
-                Err(Error::InUse { .. }) => assert!(start.elapsed() < Duration::from_secs(20), "never given free"),
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let (wal, _) = Wal::open(options(&home, io)).expect("it is free when it is closed");
         assert!(read_all(&wal).len() >= durable, "what was durable is there");
     }
 }
@@ -340,6 +333,37 @@ fn a_second_handle_is_refused_until_the_first_is_closed() {
     assert!(matches!(second, Error::InUse { .. }), "{second}");
     wal.close().unwrap();
     Wal::open(options(&home, IoChoice::Blocking)).unwrap();
+}
+
+/// Two who make the same log at once: what the one saw before the other had the lock does not count.
+#[test]
+fn a_log_is_made_once_by_whoever_comes_first() {
+    for _ in 0..8 {
+        let home = home();
+        let barrier = std::sync::Barrier::new(2);
+        let open = || {
+            barrier.wait();
+            let start = Instant::now();
+            loop {
+                match Wal::open(options(&home, IoChoice::Blocking)) {
+                    Ok((wal, opened)) => {
+                        wal.append_records(GROUP, ["mine"]).unwrap().wait().unwrap();
+                        wal.close().unwrap();
+                        return opened.created;
+                    }
+                    Err(Error::InUse { .. }) => assert!(start.elapsed() < Duration::from_secs(20), "never free"),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let created = std::thread::scope(|scope| {
+            let other = scope.spawn(open);
+            [open(), other.join().unwrap()]
+        });
+        assert!(created[0] != created[1], "{created:?}");
+        let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
+        assert_eq!(read_all(&wal).len(), 2);
+    }
 }
 
 #[test]

@@ -205,3 +205,22 @@ fn a_damaged_record_still_ends_what_it_ended() {
     }
     assert!(damaged > 50, "{damaged}");
 }
+
+#[test]
+fn a_segment_that_stands_ready_is_read_once() {
+    let mut rig = Rig::new(options());
+    rig.grow(GroupId(0), 3, 1000);
+    rig.settle();
+    let Rig { disk, .. } = rig;
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    let read = std::rc::Rc::new(std::cell::Cell::new(0));
+    let seen = std::rc::Rc::clone(&read);
+    disk.observe(move |event| {
+        if event.act == crate::sim::disk::Act::Read && event.name == segment(3) {
+            seen.set(seen.get() + event.length);
+        }
+    });
+    crate::wal::Log::open(&disk.files(), options(), Default::default(), 1).expect("it is intact");
+    let whole = options().segment_bytes;
+    assert!((whole / 2..whole + whole / 2).contains(&read.get()), "{} of {whole}", read.get());
+}
