@@ -101,6 +101,12 @@ impl Locator {
         self.segments.get(&number).map(|segment| segment.seal.clone()).unwrap_or_default()
     }
 
+    /// Lets the segment's seal say something else than what is in the segment.
+    #[cfg(test)]
+    pub fn falsify_seal(&mut self, number: SegmentNumber, change: impl FnOnce(&mut SealSection)) {
+        change(&mut self.segments.get_mut(&number).expect("it is in the chain").seal);
+    }
+
     /// Takes in a durable frame.
     pub fn note(&mut self, head: &FrameHead, own: &[Run]) {
         let segment = self.segments.get_mut(&head.segment).expect("frames lie in segments of the chain");

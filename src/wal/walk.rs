@@ -190,6 +190,7 @@ impl<F: Files> SegmentWalk<'_, F> {
     ) {
         if analysis.damage().is_none() {
             self.check_names(analysis, head, sections);
+            self.check_seal(analysis, head, sections);
         }
         take_names(analysis, head, sections);
         take_internal(analysis, sections, internal);
@@ -205,6 +206,20 @@ impl<F: Files> SegmentWalk<'_, F> {
         analysis.proven = analysis.proven.max(head.durable);
         self.at = head.end().offset;
         self.expected = head.number.next();
+    }
+
+    /// A seal says where the frames before it lie and what they cut back. Whoever reads by it must find what a scan finds.
+    /// Cuts that ended entries of segments that are gone by now are known to the seal alone.
+    fn check_seal(&self, analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
+        let Some(seal) = &sections.seal else { return };
+        let scanned = analysis.locator.seal(head.segment);
+        let knows = |&(group, lowest): &(GroupId, Index)| {
+            seal.cuts.iter().any(|&(other, said)| other == group && said <= lowest)
+        };
+        if seal.sparse != scanned.sparse || !scanned.cuts.iter().all(knows) {
+            let what = format!("frame {}: the seal says other than what is in the segment", head.number);
+            analysis.note(Severity::Corrupt, (&self.name, head.offset..head.end().offset), what);
+        }
     }
 
     /// Runs must join what is there: a gap, or another term before them, means that frames are missing.

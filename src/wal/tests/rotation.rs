@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::rig::{DIRECTORY, G, Rig, identity, options, segment};
 use crate::random::Random;
-use crate::types::{GroupId, Place, SegmentNumber};
+use crate::types::{GroupId, Index, Place, SegmentNumber};
 use crate::wal::scan::{Found, Scan};
 use crate::wal::segment::FRAMES_START;
 use crate::wal::{Analysis, Fill, Options, Source};
@@ -186,4 +186,44 @@ fn a_segment_that_one_group_needs_stays() {
     rig.check();
     rig.disk.crash(&mut Random::seeded(3));
     rig.reopened().check();
+}
+
+/// A seal that names other frames than there are, or forgets a cut, is damage, though its checksum holds.
+#[test]
+fn a_seal_that_does_not_fit_its_segment_is_damage() {
+    type Change = fn(&mut crate::wal::sections::SealSection);
+    let changes: [(&str, Change, bool); 6] = [
+        ("nothing", |_| {}, true),
+        ("a cut of entries that are gone", |seal| seal.cuts.push((GroupId(9), Index(4))), true),
+        ("a frame more", |seal| seal.sparse.push(*seal.sparse.last().unwrap()), false),
+        ("no frames", |seal| seal.sparse.clear(), false),
+        ("another place", |seal| seal.sparse[0].offset += 4096, false),
+        ("a cut is forgotten", |seal| seal.cuts.clear(), false),
+    ];
+    for (what, change, is_intact) in changes {
+        let mut rig = Rig::new(options());
+        rig.grow(G, 5, 300);
+        rig.truncate(G, Index(4));
+        rig.settle();
+        while rig.log.phase != crate::wal::log::Phase::Sealing {
+            let number = rig.log.active.number;
+            rig.grow(G, 1, 20_000);
+            rig.pump();
+            rig.disk.complete_all();
+            rig.take();
+            let free = rig.log.active.frames_end() - rig.log.offset;
+            if free < 45_000 && rig.log.active.number == number && rig.log.queued_bytes() == 0 {
+                rig.log.locator.falsify_seal(number, change);
+                break;
+            }
+        }
+        rig.rotate(G);
+        rig.rest();
+        rig.disk.crash(&mut Random::seeded(1));
+        let opened = super::rig::open(&rig.disk, &options()).map(drop);
+        match is_intact {
+            true => opened.unwrap_or_else(|error| panic!("{what}: {error}")),
+            false => assert!(matches!(opened, Err(crate::wal::Error::Damaged(_))), "{what}"),
+        }
+    }
 }
