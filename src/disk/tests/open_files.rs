@@ -48,7 +48,7 @@ fn what_is_in_use_stays_open() {
     directory.sync(nameless).expect("it is open");
     directory.sync(busy).expect("it is open");
     directory.remove("d/nameless").expect("it exists");
-    let seam = Seam::with([Fault::Hangs(Duration::from_millis(300))]);
+    let seam = Seam::with([Fault::Hangs(Duration::from_secs(3))]);
     let mut queue =
         BlockingQueue::with_seam(directory.clone(), SyncMode::Dsync, Box::new(|| {}), seam, DISK_OPERATION_AGE_MAX)
             .expect("a thread can be had");
