@@ -42,7 +42,11 @@ pub(super) fn open(options: &Options) -> Result<Parts, Error> {
     let directory = open_directory(options, &shown)?;
     // A look before the lock, which is a file: nothing is made in a directory that is not ours. What was seen may
     // change until the lock is had, so it is looked at again then.
-    is_made(&directory, options, &shown)?;
+    match is_made(&directory, options, &shown) {
+        // Whoever has the lock may be writing the superblock just now.
+        Ok(_) | Err(Error::Superblock(_) | Error::Disk(_)) => {}
+        Err(error) => return Err(error),
+    }
     lock(&directory, &shown)?;
     let created = !is_made(&directory, options, &shown)?;
     let io = probe(&directory, options.io).map_err(Error::Io)?;
