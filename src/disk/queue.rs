@@ -51,6 +51,10 @@ pub trait Queue {
     /// [`WRITES_QUEUED_MAX`] already: that is our bug.
     fn submit(&mut self, write: Write);
 
+    /// Sees to it that the kernel has what was submitted. To be called when the submitter comes round again, having
+    /// let others run: a queue whose requests leave when the thread parks is told by it that the thread may not have.
+    fn hand_over(&mut self) {}
+
     /// The next completion, in the order in which they happened, which need not be that of submission.
     fn take(&mut self) -> Option<Completion>;
 }

@@ -399,7 +399,7 @@ fn uring_completes_in_any_order() {
     assert!(first.result.is_err() && second.result.is_err(), "what is in flight at an error does not count");
 }
 
-/// The kernel gets a write at once: a thread that never parks, never even yields, sees it reach the disk.
+/// The kernel gets a write at the hand-over: a thread that never parks, never even yields, sees it reach the disk.
 #[test]
 fn uring_writes_leave_a_busy_thread() {
     let Some(mut rig) = uring(SyncMode::Dsync, true) else { return };
@@ -408,6 +408,7 @@ fn uring_writes_leave_a_busy_thread() {
     let (queue, directory) = (&mut rig.queue, &rig.directory);
     let arrived = rig.runtime.block_on(async {
         queue.submit(contract::write(1, file, 0, 2, 1));
+        queue.hand_over();
         let start = std::time::Instant::now();
         let mut arrived = false;
         while !arrived && start.elapsed() < Duration::from_secs(5) {
@@ -437,6 +438,7 @@ fn uring_completes_beside_a_busy_task() {
                     return None;
                 }
                 tokio::task::yield_now().await;
+                queue.hand_over();
             }
         });
         completion.expect("it completes without a park").result.expect("nothing is wrong with the disk");

@@ -1,14 +1,16 @@
 //! The hot path through io_uring, and the runtimes that futures run on: the only file that names tokio and tokio-uring.
 //!
 //! ```text
-//!   submit ──▶ request in the ring ──▶ handed to the kernel at once ──▶ ... ──▶ task: short? again : flush? ──▶ take
+//!   submit ──▶ request in the ring ──▶ handed to the kernel ──▶ ... ──▶ task: short? again : flush? ──▶ take
 //! ```
 //!
-//! **Requests leave at once.** tokio-uring hands the ring to the kernel when its thread parks, which a busy thread may
-//! put off for long. So the submission ring has a single place: a second request, one that does nothing, finds it
-//! taken, and has to hand over the first to make room. Until the next write the ring holds that one alone, and nobody
-//! waits for it. This also shows errors of the hand-over, which the park drops: tokio-uring panics on them, and we make
-//! that panic the write's error.
+//! **Requests leave soon.** tokio-uring hands the ring to the kernel when its thread parks. An idle thread does so at
+//! once, after it has sent what it had to send: the others' disks begin no later than ours. A busy thread may put it off
+//! for long: so [`Queue::hand_over`] asks the runtime whether it has parked since, and if not, pushes the request out.
+//! For this the submission ring has a single place: a second request, one that does nothing, finds it taken, and has to
+//! hand over the first to make room. tokio-uring panics where the kernel refuses a request then, and we make that panic
+//! the error of the write that needed the place. Where the kernel refuses it at a park nobody is told: the request stays
+//! in the ring and is handed over at the next occasion, or it grows too old, which is an error.
 //!
 //! **Flushes** of [`SyncMode::Fdatasync`] run one at a time: what was written meanwhile is flushed together by the next
 //! one. Two at once could not be told apart, because the kernel reports a lost write to one of them only.
@@ -18,6 +20,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -85,9 +88,17 @@ impl Runtime {
 
     fn uring(entries: u32) -> io::Result<Kind> {
         let mut ring = tokio_uring::uring_builder();
-        ring.setup_cqsize(RING_ANSWERS);
+        ring.setup_cqsize(RING_ANSWERS).setup_coop_taskrun();
         // Not `tokio_uring::start`: it panics where io_uring is blocked.
-        tokio_uring::Runtime::new(tokio_uring::builder().entries(entries).uring_builder(&ring)).map(Kind::Uring)
+        let start = |ring| tokio_uring::Runtime::new(tokio_uring::builder().entries(entries).uring_builder(ring));
+        let runtime = match start(&ring) {
+            // Before Linux 5.19 answers interrupt the thread that waits for them: slower, and no less right.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                start(tokio_uring::uring_builder().setup_cqsize(RING_ANSWERS))
+            }
+            other => other,
+        };
+        runtime.map(Kind::Uring)
     }
 
     fn blocking() -> io::Result<Kind> {
@@ -119,6 +130,8 @@ pub struct UringQueue {
     shared: Rc<Shared>,
     /// Submitted and not taken.
     in_flight: usize,
+    /// Submitted, and perhaps still in the ring: how often the thread had parked then.
+    in_ring: Option<u64>,
 }
 
 struct Shared {
@@ -164,7 +177,7 @@ impl UringQueue {
         age_max: Duration,
     ) -> UringQueue {
         let shared = Shared { directory, sync_mode, wake, seam, age_max, state: RefCell::default() };
-        UringQueue { shared: Rc::new(shared), in_flight: 0 }
+        UringQueue { shared: Rc::new(shared), in_flight: 0, in_ring: None }
     }
 }
 
@@ -183,8 +196,17 @@ impl Queue for UringQueue {
             Err(error) => Err((error.source, buffer)),
         };
         match started {
-            Ok(request) => drop(tokio_uring::spawn(Rc::clone(&self.shared).carry(token, file, request))),
+            Ok(request) => {
+                self.in_ring = Some(parks());
+                drop(tokio_uring::spawn(Rc::clone(&self.shared).carry(token, file, request)));
+            }
             Err((error, buffer)) => self.shared.fail(token, Operation::Write, file, offset, error, buffer),
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if self.in_ring.take().is_some_and(|then| then == parks()) && catch_unwind(push_out).is_err() {
+            tracing::warn!("io_uring refused to take a request; it is tried again");
         }
     }
 
@@ -300,7 +322,7 @@ impl Request {
         };
         let length = buffer.len();
         let drawn = seam.draw();
-        let in_flight = hand_over((&file, drawn), offset, Lent(buffer), 0, drawn.limit(length))
+        let in_flight = begin_write((&file, drawn), offset, Lent(buffer), 0..drawn.limit(length), Leaves::Soon)
             .map_err(|error| (error, Buffer::with_capacity(0)))?;
         Ok(Request { target, file, offset, length, in_flight, drawn })
     }
@@ -322,7 +344,8 @@ impl Request {
             let start = transfer.next_start();
             drawn = seam.draw();
             let end = start + drawn.limit(length - start);
-            in_flight = match hand_over((&file, drawn), offset, lent, start, end) {
+            let place = offset + start as u64;
+            in_flight = match begin_write((&file, drawn), place, lent, start..end, Leaves::Now) {
                 Ok(in_flight) => in_flight,
                 Err(error) => return (Err(error), Buffer::with_capacity(0)),
             };
@@ -330,17 +353,37 @@ impl Request {
     }
 }
 
-/// Puts a request into the ring and the ring into the kernel's hands. After an error it is not known who has the
-/// buffer: it stays with the driver.
-fn hand_over((file, drawn): (&File, Drawn), offset: u64, lent: Lent, start: usize, end: usize) -> io::Result<InFlight> {
-    let request = file.write_at(lent.slice(start..end), offset + start as u64);
+/// When a request goes from the ring to the kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    /// When the thread parks, or at the submitter's [`Queue::hand_over`].
+    Soon,
+    Now,
+}
+
+/// Puts a request into the ring. After an error it is not known who has the buffer: it stays with the driver.
+fn begin_write(
+    (file, drawn): (&File, Drawn),
+    place: u64,
+    lent: Lent,
+    part: Range<usize>,
+    leaves: Leaves,
+) -> io::Result<InFlight> {
+    let request = file.write_at(lent.slice(part), place);
     let handed = catch_unwind(AssertUnwindSafe(|| {
         drawn.hand_over();
         let in_flight = request.submit();
-        push_out();
+        if leaves == Leaves::Now {
+            push_out();
+        }
         in_flight
     }));
     handed.map_err(|_| refused())
+}
+
+/// How often this thread has parked since its runtime was made.
+fn parks() -> u64 {
+    tokio::runtime::Handle::current().metrics().worker_park_count(0)
 }
 
 /// Fills the only place in the ring, so that what stands there goes to the kernel now.

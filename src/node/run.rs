@@ -10,15 +10,15 @@
 //! ```
 //!
 //! QUIC and the core share one thread: what arrives is drained whole, handed to the driver, and its effects are carried
-//! out at once. Between two turns the runtime runs every task that is ready, so that packets which arrived meanwhile
-//! are one batch. A write is handed to the kernel when it is submitted (see [`crate::disk`]), whether or not the thread
-//! ever parks.
+//! out at once. Between two turns the runtime runs every task that is ready: what was sent leaves, and packets which
+//! arrived meanwhile are one batch. A write goes to the kernel when the thread parks, or else at the next turn (see
+//! [`crate::disk`]): messages go first, since others have to wait for those.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::Poll;
@@ -251,6 +251,13 @@ impl AnyQueue {
         }
     }
 
+    fn hand_over(&mut self) {
+        match self {
+            AnyQueue::Uring(queue) => queue.hand_over(),
+            AnyQueue::Blocking(queue) => queue.hand_over(),
+        }
+    }
+
     fn take(&mut self) -> Option<Completion> {
         match self {
             AnyQueue::Uring(queue) => queue.take(),
@@ -305,9 +312,14 @@ impl<M: StateMachine> Node<M> {
 
     async fn run(&mut self, mut shutdown: Pin<&mut impl Future<Output = ()>>) -> Result<(), RunError> {
         let mut next_tick = Instant::now() + TICK;
+        // One timer for good: a new one for each turn would wake the thread that sets it.
+        let mut clock = pin!(tokio::time::sleep_until(next_tick.into()));
         loop {
+            self.queue.hand_over();
             self.gather();
-            self.tick(&mut next_tick);
+            if self.tick(&mut next_tick) {
+                clock.as_mut().reset(next_tick.into());
+            }
             let has_more = self.turn()?;
             if has_more {
                 tokio::task::yield_now().await;
@@ -318,10 +330,8 @@ impl<M: StateMachine> Node<M> {
                 () = &mut shutdown => return self.finish().await,
                 () = self.woken.notified() => {}
                 () = self.inbox.ready() => {}
-                () = tokio::time::sleep_until(next_tick.into()) => {}
+                () = clock.as_mut() => {}
             }
-            // Whoever is ready runs first: what they bring joins this batch.
-            tokio::task::yield_now().await;
         }
     }
 
@@ -354,7 +364,8 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
-    fn tick(&mut self, next_tick: &mut Instant) {
+    /// Gives the driver the ticks that are due; tells whether there were any.
+    fn tick(&mut self, next_tick: &mut Instant) -> bool {
         let now = Instant::now();
         let mut behind = 0;
         while *next_tick <= now {
@@ -367,6 +378,7 @@ impl<M: StateMachine> Node<M> {
         if behind > 0 {
             self.follow_membership();
         }
+        behind > 0
     }
 
     fn follow_membership(&mut self) {

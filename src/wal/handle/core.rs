@@ -148,6 +148,7 @@ impl Core {
         let shared = Arc::clone(&self.shared);
         // Ends: each turn after the first follows an append, a preparation or a tick.
         loop {
+            self.queue.hand_over();
             let mut log = shared.log();
             self.take_completions(&mut log)?;
             let can_write = self.writes_in_flight < self.writes_in_flight_max;
@@ -198,8 +199,9 @@ impl Core {
 
     /// Lets the clock run as long as something waits for time to pass; tells whether a tick was given.
     fn tick(&mut self, log: &mut Log, context: &mut Context<'_>) -> bool {
-        if log.is_idle() && log.is_covered() && !log.is_out_of_space() && self.superblock.is_idle() {
-            self.clock = None;
+        let waits = !(log.is_idle() && log.is_covered() && !log.is_out_of_space() && self.superblock.is_idle());
+        // One that runs goes on: to set it anew for each append would wake the thread that sets it.
+        if !waits && self.clock.is_none() {
             return false;
         }
         let clock = self.clock.get_or_insert_with(|| Box::pin(disk::sleep(TICK)));
@@ -207,8 +209,10 @@ impl Core {
             return false;
         }
         self.clock = None;
-        log.tick(wall_clock_milliseconds());
-        true
+        if waits {
+            log.tick(wall_clock_milliseconds());
+        }
+        waits
     }
 
     fn take_effects(&mut self, log: &mut Log) {
