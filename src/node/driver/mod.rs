@@ -26,6 +26,8 @@ mod start;
 mod status;
 mod submissions;
 mod tails;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -15,12 +15,12 @@ use crate::wal;
 /// Reads that may wait at once: beyond it a client is told that the node is busy.
 const READS_WAITING_MAX: usize = 65_536;
 /// Reads served, and bytes answered, before the driver looks up again.
-const READS_SERVED_MAX: usize = 256;
-const READ_ANSWERS_BYTES: usize = 4 << 20;
+pub(super) const READS_SERVED_MAX: usize = 256;
+pub(super) const READ_ANSWERS_BYTES: usize = 4 << 20;
 /// Reads of the log for clients at once.
-const LOG_READS_MAX: usize = 64;
+pub(super) const LOG_READS_MAX: usize = 64;
 /// Entries looked at for one answer.
-const READ_ENTRIES_MAX: u64 = 65_536;
+pub(super) const READ_ENTRIES_MAX: u64 = 65_536;
 
 /// Reads that wait, for their index or to have it applied.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ impl Reads {
         self.ready.insert((index, self.last_ready), read);
     }
 
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.asked.len() + self.ready.len()
     }
 }
