@@ -63,6 +63,12 @@ pub trait StateMachine {
         LogId::ZERO
     }
 
+    /// Whether the state outlives the process. Such a one is fed only what is on this node's own disk, so that it is
+    /// never ahead of the log that it is started with.
+    fn is_durable(&self) -> bool {
+        false
+    }
+
     /// A checksum of the whole state, equal where the state is equal however it came about. May be slow: it is for
     /// comparing nodes, not for serving.
     fn digest(&self) -> Checksum;

@@ -409,6 +409,9 @@ impl<M: StateMachine> Node<M> {
             Effect::EndTail { tail, refusal } => self.replies.end_tail(tail, Some(refusal)),
             Effect::Event(event) => report(&event),
             Effect::Unreadable(error) => tracing::error!("a follower needs what cannot be read here: {error}"),
+            Effect::Missing { index, wanted_by } => {
+                tracing::error!(%index, ?wanted_by, "the log holds an entry no more that is wanted: only a snapshot helps");
+            }
         }
         false
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
-use super::{Driver, Options, Reads, Submissions, Tails};
+use super::{Applying, Driver, Options, Reads, Submissions, Tails};
 use crate::checksum::Checksum;
 use crate::disk::Files;
 use crate::limits::RECORD_BYTES_MAX;
@@ -18,6 +18,15 @@ use super::ReadNumber;
 
 /// The log's directory within a node's.
 pub const LOG_DIRECTORY: &str = "log";
+
+/// What an entry's record takes in a frame besides the record that a client appends: heads, at most.
+const RECORD_HEADS_BYTES: usize = 128;
+
+/// The largest record that a leader takes from a client. It must fit a frame of every node's log: nodes on which it
+/// differs do not go together.
+pub fn record_bytes_max(segment_bytes: u64) -> usize {
+    RECORD_BYTES_MAX.min(wal::batch_bytes_max(segment_bytes) - RECORD_HEADS_BYTES)
+}
 
 /// Why a node does not start. Nothing was said to anyone.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +105,7 @@ impl<M: StateMachine> Driver<M> {
             seed: options.seed ^ boot,
             limits: options.limits,
         };
-        let record_bytes_max = RECORD_BYTES_MAX.min(log.batch_bytes_max() - 128);
+        let record_bytes_max = record_bytes_max(options.segment_bytes);
         let driver = Driver {
             applied: restored.before_first,
             commit: restored.commit,
@@ -111,7 +120,7 @@ impl<M: StateMachine> Driver<M> {
             tails: Tails::default(),
             log_reads: VecDeque::new(),
             last_read: ReadNumber::default(),
-            is_reading_to_apply: false,
+            applying: Applying::FromMemory,
             record_bytes_max,
             options,
             effects: Vec::new(),

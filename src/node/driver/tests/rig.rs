@@ -1,4 +1,4 @@
-//! One driver that leads alone, with a learner that the test plays, and whoever hands it inputs and takes its effects.
+//! One driver, with another member that the test plays, and whoever hands it inputs and takes its effects.
 
 use std::collections::VecDeque;
 
@@ -7,8 +7,10 @@ use bytes::Bytes;
 use crate::codec;
 use crate::disk::Queue;
 use crate::machine::{Map, StateMachine, command as map};
-use crate::net::{ClientKey, Consistency, Request, RequestBody, Response, ResponseBody, SubmitResult, TailKey};
-use crate::node::driver::{self, Driver, Effect, Input, ReadNumber};
+use crate::net::{
+    ClientKey, Consistency, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult, TailKey,
+};
+use crate::node::driver::{self, Driver, Effect, Input, ReadNumber, WantedBy};
 use crate::raft::{Limits, Message};
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 use crate::superblock::State;
@@ -18,7 +20,7 @@ use crate::types::{
 use crate::wal::{self, ReadPlan};
 
 pub const OWN: NodeId = NodeId(1);
-pub const LEARNER: NodeId = NodeId(2);
+pub const OTHER: NodeId = NodeId(2);
 pub const CLIENT: ClientKey = ClientKey(7);
 /// What the log keeps in memory: little, so that reads go to the disk soon.
 pub const CACHE_BYTES: usize = 64 << 10;
@@ -47,6 +49,9 @@ pub struct Rig<M> {
     pub replies: Vec<(ClientKey, Response)>,
     pub tails: Vec<TailKey>,
     pub sent: Vec<Message>,
+    /// Why tails ended.
+    pub ended: Vec<Refusal>,
+    pub missing: Vec<(Index, WantedBy)>,
     last_request: u64,
     last_number: u64,
     /// Told by each command: all below it are answered.
@@ -57,18 +62,19 @@ pub struct Rig<M> {
 impl Rig<Map> {
     /// It leads, and has a session.
     pub fn leading() -> Rig<Map> {
-        let mut rig = Rig::started(Map::new(), CACHE_BYTES);
+        let mut rig = Rig::started(Map::new(), &[OWN]);
         rig.lead();
         rig
     }
 }
 
 impl<M: StateMachine> Rig<M> {
-    pub fn started(machine: M, cache_bytes: usize) -> Rig<M> {
+    /// With two members, of which these vote.
+    pub fn started(machine: M, voters: &[NodeId]) -> Rig<M> {
         let disk = SimDisk::new();
-        let state = State::new(CLUSTER, OWN, Incarnation(1), membership());
+        let state = State::new(CLUSTER, OWN, Incarnation(1), membership(voters));
         driver::format(&disk.files(), &state, SEGMENT_BYTES, 3, 0).unwrap();
-        Rig::on(disk, machine, cache_bytes)
+        Rig::on(disk, machine)
     }
 
     /// A new process on the same disk.
@@ -76,12 +82,12 @@ impl<M: StateMachine> Rig<M> {
         let disk = self.disk.clone();
         drop(self);
         disk.kill(&mut crate::random::Random::seeded(1));
-        Rig::on(disk, machine, CACHE_BYTES)
+        Rig::on(disk, machine)
     }
 
-    fn on(disk: SimDisk, machine: M, cache_bytes: usize) -> Rig<M> {
+    fn on(disk: SimDisk, machine: M) -> Rig<M> {
         let (files, queue) = (disk.files(), disk.queue());
-        let driver = Driver::start(&files, options(cache_bytes), machine, 0).unwrap().driver;
+        let driver = Driver::start(&files, options(), machine, 0).unwrap().driver;
         Rig {
             driver,
             disk,
@@ -93,6 +99,8 @@ impl<M: StateMachine> Rig<M> {
             replies: Vec::new(),
             tails: Vec::new(),
             sent: Vec::new(),
+            ended: Vec::new(),
+            missing: Vec::new(),
             last_request: 0,
             last_number: 0,
             lowest: 1,
@@ -147,7 +155,9 @@ impl<M: StateMachine> Rig<M> {
             Effect::ReadLog { read, plan, is_for_client } => {
                 self.reads.push_back(Ordered { read, plan, is_for_client });
             }
-            Effect::EndTail { .. } | Effect::Event(_) | Effect::Unreadable(_) => {}
+            Effect::EndTail { refusal, .. } => self.ended.push(refusal),
+            Effect::Missing { index, wanted_by } => self.missing.push((index, wanted_by)),
+            Effect::Event(_) | Effect::Unreadable(_) => {}
         }
     }
 
@@ -178,6 +188,13 @@ impl<M: StateMachine> Rig<M> {
             found = true;
         }
         found
+    }
+
+    /// Each read that was ordered finds nothing.
+    pub fn find_nothing(&mut self) {
+        while let Some(Ordered { read, .. }) = self.reads.pop_front() {
+            self.driver.handle(Input::ReadDone { read, result: Ok(Vec::new()) });
+        }
     }
 
     /// Carries out what was ordered; tells whether there was anything.
@@ -258,16 +275,20 @@ fn data(service: Service, session: SessionId, (number, lowest): (u64, u64), body
     codec::encode_command(&command, &Bytes::copy_from_slice(body))
 }
 
-fn membership() -> Membership {
+fn membership(voters: &[NodeId]) -> Membership {
     let member = |id: NodeId| Member {
         id,
         incarnation: Incarnation(id.0),
         address: std::net::SocketAddr::from(([127, 0, 0, 1], id.0 as u16)),
     };
-    Membership { members: vec![member(OWN), member(LEARNER)], voters: [OWN].into(), ..Membership::default() }
+    Membership {
+        members: vec![member(OWN), member(OTHER)],
+        voters: voters.iter().copied().collect(),
+        ..Membership::default()
+    }
 }
 
-fn options(cache_bytes: usize) -> driver::Options {
+fn options() -> driver::Options {
     driver::Options {
         cluster: Some(CLUSTER),
         node: OWN,
@@ -281,8 +302,8 @@ fn options(cache_bytes: usize) -> driver::Options {
             window_messages: 16,
             append_bytes_max: 64 << 10,
             append_entries_max: 1024,
-            uncommitted_bytes_max: cache_bytes,
-            cache_bytes_max: cache_bytes,
+            uncommitted_bytes_max: CACHE_BYTES,
+            cache_bytes_max: CACHE_BYTES,
         },
         seed: 11,
         about: driver::About {
