@@ -36,7 +36,7 @@ pub fn of_node(error: &RunError, directory: &Path) -> Failure {
         RunError::Stopped(Stopped::Log(_)) => Failure::new(
             Exit::Usage,
             message,
-            "give every node the same `segment_bytes`, large enough for the largest record",
+            "give every node the same `segment_bytes`, large enough for the largest record; nodes that run compare it",
         ),
         RunError::Unfinished { .. } => Failure::new(
             Exit::DiskFailed,
