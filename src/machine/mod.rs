@@ -25,7 +25,8 @@
 //!
 //! A machine whose state outlives the process writes the entry's name with the state, in one transaction, and says
 //! it in [`StateMachine::applied`]; it is then fed from the entry behind that on. One in memory is fed from the
-//! newest snapshot, or from the log's start.
+//! newest snapshot, or from the log's start. This version refuses to start with one that has applied anything: the
+//! answers of its sessions would be missing.
 //!
 //! # Caveats
 //!

@@ -24,21 +24,34 @@ const DISK_FAILED: i32 = 18;
 #[test]
 fn a_node_whose_disk_refuses_a_write_ends_with_18() {
     for io in [None, Some("blocking")] {
-        let home = tempfile::tempdir().expect("a directory can be made");
-        // The limit below must come as an error, not as a signal.
-        let program = home.path().join("program");
-        fs::write(&program, format!("#!/bin/sh\ntrap '' XFSZ\nexec {PROGRAM} \"$@\"\n")).expect("it can be written");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
-        let mut trial = trial(home, &program, io);
-        trial.start_all();
-        let _writer = Writer::start(&trial);
-        let child = trial.cluster.child(FIRST).expect("it was started");
-        // No file may be written to any more.
-        let none = Rlimit { current: Some(0), maximum: Some(0) };
-        prlimit(pid(child.id()), Resource::Fsize, none).expect("it is our child");
-        assert_eq!(ended(&mut trial, Duration::from_secs(20)), Some(DISK_FAILED), "{}", trial.log(FIRST));
+        // Superblock and events still fit, segments do not.
+        let trial = refuse_writes(io, 16 << 10);
         assert!(says_why(&trial), "{}", trial.log(FIRST));
     }
+}
+
+#[test]
+fn a_node_that_cannot_say_why_ends_with_18_all_the_same() {
+    // Its events lie on a disk that takes nothing, either.
+    let trial = refuse_writes(None, 0);
+    assert!(!says_why(&trial), "{}", trial.log(FIRST));
+}
+
+/// Runs a node until no file may grow, or be written, beyond so many bytes.
+fn refuse_writes(io: Option<&str>, bytes: u64) -> Trial {
+    let home = tempfile::tempdir().expect("a directory can be made");
+    // The limit must come as an error, not as a signal.
+    let program = home.path().join("program");
+    fs::write(&program, format!("#!/bin/sh\ntrap '' XFSZ\nexec {PROGRAM} \"$@\"\n")).expect("it can be written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let mut trial = trial(home, &program, io);
+    trial.start_all();
+    let _writer = Writer::start(&trial);
+    let child = trial.cluster.child(FIRST).expect("it was started");
+    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    prlimit(pid(child.id()), Resource::Fsize, limit).expect("it is our child");
+    assert_eq!(ended(&mut trial, Duration::from_secs(20)), Some(DISK_FAILED), "{}", trial.log(FIRST));
+    trial
 }
 
 #[test]
@@ -92,10 +105,15 @@ fn the_nodes_of_dev_and_demo_end_with_their_parent() {
         parent.process.kill().expect("it is our child");
         parent.process.wait().expect("it is our child");
         let deadline = Instant::now() + Duration::from_secs(20);
-        while nodes.iter().any(|node| is_alive(*node)) {
-            assert!(Instant::now() < deadline, "{arguments:?} left nodes behind: {nodes:?}");
+        while nodes.iter().any(|node| is_alive(*node)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
+        let left: Vec<u32> = nodes.into_iter().filter(|node| is_alive(*node)).collect();
+        // Whatever the verdict, nothing stays behind.
+        for node in left.iter().filter_map(|node| pid(*node)) {
+            let _ended_meanwhile = kill_process(node, Signal::KILL);
+        }
+        assert!(left.is_empty(), "{arguments:?} left nodes behind: {left:?}");
     }
 }
 

@@ -39,6 +39,11 @@ pub enum StartError {
     StaleSuperblock { superblock: Term, log: Term },
     #[error("the log holds no membership, and the directory was made without one")]
     NoMembership,
+    /// It would be fed again what it has applied, and the sessions that go with it are not known.
+    #[error(
+        "the state machine has applied {applied} already; this version starts only machines that have applied nothing"
+    )]
+    MachineNotEmpty { applied: LogId },
 }
 
 impl From<superblock::Error> for StartError {
@@ -83,6 +88,9 @@ impl<M: StateMachine> Driver<M> {
         machine: M,
         wall_clock_milliseconds: u64,
     ) -> Result<Started<M>, StartError> {
+        if machine.applied() != LogId::ZERO {
+            return Err(StartError::MachineNotEmpty { applied: machine.applied() });
+        }
         let loaded = superblock::load(files, SUPERBLOCK_TOKENS)?;
         let superblock = loaded.writer;
         let state = superblock.state();

@@ -2,16 +2,17 @@
 
 use bytes::Bytes;
 
-use super::rig::{CLIENT, OTHER, OWN, Rig, from_the_start};
+use super::rig::{self, CLIENT, OTHER, OWN, Rig, from_the_start};
 use crate::checksum::Checksum;
 use crate::machine::{Map, StateMachine};
 use crate::net::{Refusal, RequestBody, ResponseBody, TailKey};
-use crate::node::driver::{Input, WantedBy};
+use crate::node::driver::{Driver, Input, StartError, WantedBy};
 use crate::raft::{Append, Body, Message, Round};
 use crate::types::{Entry, Index, LogId, Payload, Term};
 
-/// A machine whose state would outlive the process.
-struct Durable;
+/// A machine whose state would outlive the process, and what it had applied before.
+#[derive(Debug)]
+struct Durable(LogId);
 
 impl StateMachine for Durable {
     fn apply(&mut self, _: LogId, _: &[u8]) -> Bytes {
@@ -20,6 +21,10 @@ impl StateMachine for Durable {
 
     fn query(&self, _: &[u8]) -> Bytes {
         Bytes::new()
+    }
+
+    fn applied(&self) -> LogId {
+        self.0
     }
 
     fn is_durable(&self) -> bool {
@@ -41,7 +46,7 @@ fn committed_elsewhere() -> Input {
 
 #[test]
 fn a_durable_machine_is_never_ahead_of_its_own_log() {
-    let mut rig = Rig::started(Durable, &[OWN, OTHER]);
+    let mut rig = Rig::started(Durable(LogId::ZERO), &[OWN, OTHER]);
     rig.holds_writes = true;
     rig.driver.handle(committed_elsewhere());
     rig.settle();
@@ -51,6 +56,14 @@ fn a_durable_machine_is_never_ahead_of_its_own_log() {
     rig.holds_writes = false;
     rig.settle();
     assert_eq!(rig.driver.applied().0.index, Index(3), "applied as soon as it is");
+}
+
+#[test]
+fn a_machine_that_would_be_fed_twice_is_refused() {
+    let rig = Rig::started(Map::new(), &[OWN, OTHER]);
+    let applied = LogId::new(Term(1), Index(3));
+    let error = Driver::start(&rig.disk.files(), rig::options(), Durable(applied), 0).expect_err("it has applied 3@1");
+    assert!(matches!(error, StartError::MachineNotEmpty { applied: found } if found == applied), "{error}");
 }
 
 #[test]

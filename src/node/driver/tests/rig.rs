@@ -288,7 +288,7 @@ fn membership(voters: &[NodeId]) -> Membership {
     }
 }
 
-fn options() -> driver::Options {
+pub fn options() -> driver::Options {
     driver::Options {
         cluster: Some(CLUSTER),
         node: OWN,
