@@ -62,8 +62,9 @@ pub(super) async fn dial(peers: &Peers, id: NodeId, address: SocketAddr) -> Resu
             Ok(())
         }
         Err(ended) => {
-            refuse_or_close(context, &connection, &ended);
+            // Why the other side ended it is known only until this side ends it, too.
             let broken = connection.close_reason().unwrap_or(quinn::ConnectionError::LocallyClosed);
+            refuse_or_close(context, &connection, &ended);
             Err(Error::from_connection(address, broken))
         }
     }
