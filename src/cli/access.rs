@@ -79,7 +79,7 @@ pub async fn connect(configuration: &ClientConfiguration, timeout: Duration) -> 
 /// Whom a configuration makes this process.
 pub fn identity(configuration: &ClientConfiguration) -> Result<Identity, Failure> {
     let (certificate, key, ca) = (&configuration.certificate, &configuration.key, &configuration.ca);
-    let identity = Identity::load(certificate, key, ca, None).map_err(certificate_failure)?;
+    let identity = Identity::load(certificate, key, ca, configuration.crl.as_deref()).map_err(certificate_failure)?;
     if identity.name().cluster != configuration.cluster {
         let message = format!(
             "{}: the certificate belongs to cluster {}, the configuration to {}",

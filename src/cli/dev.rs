@@ -3,14 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::local::{LocalCluster, LocalOptions};
 use super::{Exit, Failure, output};
 use crate::limits::SEGMENT_BYTES_DEFAULT;
+use crate::types::NodeId;
 
-/// A node that dies is started again after this.
-const RESTART_DELAY: Duration = Duration::from_secs(1);
+/// A node that dies is started again after this; each time it does not serve, after twice the wait before.
+const RESTART_DELAY_MIN: Duration = Duration::from_secs(1);
+const RESTART_DELAY_MAX: Duration = Duration::from_secs(30);
+/// A node that has served for so long begins with the shortest wait again.
+const SERVED_WELL: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 /// How long a node may take to serve, its recovery included, or to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,36 +37,81 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options =
         LocalOptions { nodes: arguments.nodes, segment_bytes: SEGMENT_BYTES_DEFAULT, io: arguments.io.clone() };
     let mut cluster = LocalCluster::prepare(&arguments.dir, &program()?, &options)?;
+    let served = serve(&mut cluster, &stop);
+    // Whatever went wrong, the nodes that run get their proper end.
+    served.and(cluster.stop_all(PATIENCE))
+}
+
+fn serve(cluster: &mut LocalCluster, stop: &AtomicBool) -> Result<(), Failure> {
     cluster.start_all(PATIENCE)?;
     for id in cluster.nodes().collect::<Vec<_>>() {
-        if let Some(child) = cluster.child(id) {
-            let line = format!("{} (process {})", child.greeting, child.id());
-            output::print(&line)?;
-        }
+        greet(cluster, id)?;
     }
     output::print(&format!("clients: trilith log append - --client {}", cluster.client_file().display()))?;
     output::print("Ctrl-C ends it; the data stays")?;
-    watch(&mut cluster, &stop)?;
-    cluster.stop_all(PATIENCE)
-}
-
-/// Starts again whoever dies, until it is time to stop.
-fn watch(cluster: &mut LocalCluster, stop: &AtomicBool) -> Result<(), Failure> {
+    let mut restarts: Vec<Restart> = cluster.nodes().map(Restart::of).collect();
     while !stop.load(Ordering::Relaxed) {
-        for id in cluster.nodes().collect::<Vec<_>>() {
-            let Some(status) = cluster.child(id).and_then(|child| child.ended()) else { continue };
-            output::print(&format!("node {id} ended ({status}); it is started again in {RESTART_DELAY:?}"))?;
-            cluster.kill(id)?;
-            std::thread::sleep(RESTART_DELAY);
-            if !stop.load(Ordering::Relaxed) {
-                cluster.start(id, PATIENCE)?;
-                let line = cluster.child(id).map(|child| format!("{} (process {})", child.greeting, child.id()));
-                output::print(&line.unwrap_or_default())?;
-            }
+        for restart in &mut restarts {
+            restart.look(cluster)?;
         }
         std::thread::sleep(POLL);
     }
     Ok(())
+}
+
+fn greet(cluster: &mut LocalCluster, id: NodeId) -> Result<(), Failure> {
+    let line = cluster.child(id).map(|child| format!("{} (process {})", child.greeting, child.id()));
+    output::print(&line.unwrap_or_default())
+}
+
+/// Starts a node again whenever it has died, for as long as it takes.
+#[derive(Debug)]
+struct Restart {
+    node: NodeId,
+    delay: Duration,
+    /// When it is started again, if it does not run.
+    due: Option<Instant>,
+    serves_since: Instant,
+}
+
+impl Restart {
+    fn of(node: NodeId) -> Restart {
+        Restart { node, delay: RESTART_DELAY_MIN, due: None, serves_since: Instant::now() }
+    }
+
+    fn look(&mut self, cluster: &mut LocalCluster) -> Result<(), Failure> {
+        match self.due {
+            Some(due) if Instant::now() >= due => self.start(cluster),
+            Some(_) => Ok(()),
+            None => match cluster.child(self.node).and_then(|child| child.ended()) {
+                Some(status) => {
+                    cluster.kill(self.node)?;
+                    if self.serves_since.elapsed() >= SERVED_WELL {
+                        self.delay = RESTART_DELAY_MIN;
+                    }
+                    self.wait(&format!("ended ({status})"))
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn start(&mut self, cluster: &mut LocalCluster) -> Result<(), Failure> {
+        match cluster.start(self.node, PATIENCE) {
+            Ok(()) => {
+                (self.due, self.serves_since) = (None, Instant::now());
+                greet(cluster, self.node)
+            }
+            Err(failure) => self.wait(&format!("does not serve: {} ({})", failure.message, failure.next_step)),
+        }
+    }
+
+    fn wait(&mut self, what: &str) -> Result<(), Failure> {
+        let delay = self.delay;
+        self.due = Some(Instant::now() + delay);
+        self.delay = (delay * 2).min(RESTART_DELAY_MAX);
+        output::print(&format!("node {} {what}; it is started again in {delay:?}", self.node))
+    }
 }
 
 /// This very program: nodes are its own sub-command.

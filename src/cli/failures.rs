@@ -36,7 +36,7 @@ pub fn of_node(error: &RunError, directory: &Path) -> Failure {
         RunError::Stopped(Stopped::Log(_)) => Failure::new(
             Exit::Usage,
             message,
-            "give every node the same `segment_bytes`, large enough for the largest record",
+            "give every node the same `segment_bytes`, large enough for the largest record; nodes that run compare it",
         ),
         RunError::Unfinished { .. } => Failure::new(
             Exit::DiskFailed,
@@ -66,6 +66,9 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
             "this directory was put back from an older copy, or its superblock was: it must not vote. Put back the newest \
              copy; never make the directory anew under the same id while the cluster lives",
         ),
+        StartError::MachineNotEmpty { .. } => {
+            Failure::new(Exit::Other, message, "give the node a state machine that begins empty: the log fills it")
+        }
         StartError::NoMembership => Failure::new(
             Exit::WrongIdentity,
             message,

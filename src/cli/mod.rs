@@ -104,7 +104,7 @@ pub fn run() -> ExitCode {
     match arguments.command.run() {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
-            eprintln!("{failure}");
+            output::complain(&failure);
             failure.exit.into()
         }
     }

@@ -35,7 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let failed = |error: &RunError| {
         // Threads may hang in a disk that does not answer: nothing is joined and nothing is waited for.
         let failure = failures::of_node(error, &directory);
-        eprintln!("{failure}");
+        output::complain(&failure);
         std::process::exit(i32::from(failure.exit as u8));
     };
     let over = stop_asked(arguments.stop_with_parent);
@@ -102,8 +102,10 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TRILITH_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,quinn=warn,quinn_proto=warn,rustls=warn"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // An event that cannot be written is lost; told on standard error, it would end the process.
+    let subscriber = subscriber.log_internal_errors(false);
     if subscriber.try_init().is_err() {
-        eprintln!("events are logged elsewhere already");
+        output::complain(&"events are logged elsewhere already");
     }
 }
 

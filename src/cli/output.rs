@@ -26,3 +26,10 @@ pub fn print(text: &str) -> Result<(), Failure> {
         )),
     }
 }
+
+/// Says on standard error what went wrong. That may lie on the very disk that is full or has failed: whether it can be
+/// written must not decide how the process ends.
+pub fn complain(text: &impl std::fmt::Display) {
+    let mut out = io::stderr().lock();
+    let _nobody_is_left_to_tell = writeln!(out, "{text}");
+}

@@ -25,7 +25,8 @@
 //!
 //! A machine whose state outlives the process writes the entry's name with the state, in one transaction, and says
 //! it in [`StateMachine::applied`]; it is then fed from the entry behind that on. One in memory is fed from the
-//! newest snapshot, or from the log's start.
+//! newest snapshot, or from the log's start. This version refuses to start with one that has applied anything: the
+//! answers of its sessions would be missing.
 //!
 //! # Caveats
 //!
@@ -61,6 +62,12 @@ pub trait StateMachine {
     /// The last entry whose effect would be there after a restart. [`LogId::ZERO`] for a state in memory.
     fn applied(&self) -> LogId {
         LogId::ZERO
+    }
+
+    /// Whether the state outlives the process. Such a one is fed only what is on this node's own disk, so that it is
+    /// never ahead of the log that it is started with.
+    fn is_durable(&self) -> bool {
+        false
     }
 
     /// A checksum of the whole state, equal where the state is equal however it came about. May be slow: it is for

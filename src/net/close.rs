@@ -30,24 +30,38 @@ pub enum CloseReason {
     NotReading,
     /// The certificate is not good any more.
     Revoked,
+    /// It was met before under another incarnation: its directory was made anew.
+    WrongIncarnation,
+    /// It was met before in a later start: its directory was put back from an older copy.
+    OlderBoot,
     /// A code of a version that this one does not know.
     Unknown,
 }
 
-const CODES: [(CloseReason, u32, &str); 13] = [
+const WRONG_FINGERPRINT: &str = "settings that must agree across the cluster differ: make the three times, the [[member]] \
+                                 list and `segment_bytes` the same in both nodes' configurations";
+
+const WRONG_INCARNATION: &str = "its directory was made anew under the id of a node that has voted: it would vote twice. Put \
+                                 the old directory back, or leave the node down";
+const OLDER_BOOT: &str = "its directory is an older copy of the one that it had: what it has promised since is not in it. Put \
+                          the newest back, or leave the node down";
+
+const CODES: [(CloseReason, u32, &str); 15] = [
     (CloseReason::Done, 0, "done"),
     (CloseReason::Malformed, 1, "it received what it could not understand"),
     (CloseReason::WrongRole, 2, "the certificate's role does not go with this protocol"),
     (CloseReason::WrongCluster, 3, "it belongs to another cluster"),
     (CloseReason::WrongNode, 4, "the node's claim and its certificate differ, or the wrong side dialled"),
     (CloseReason::WrongVersion, 5, "it speaks another version of the protocol"),
-    (CloseReason::WrongFingerprint, 6, "settings that must agree across the cluster differ"),
+    (CloseReason::WrongFingerprint, 6, WRONG_FINGERPRINT),
     (CloseReason::Stranger, 7, "not a member of its cluster"),
     (CloseReason::Replaced, 8, "a newer connection took its place"),
     (CloseReason::TooSlow, 9, "the first message did not come in time"),
     (CloseReason::TooMany, 10, "it has too many connections or streams"),
     (CloseReason::NotReading, 11, "what it sent was not read"),
     (CloseReason::Revoked, 12, "the certificate was revoked or has expired"),
+    (CloseReason::WrongIncarnation, 13, WRONG_INCARNATION),
+    (CloseReason::OlderBoot, 14, OLDER_BOOT),
 ];
 
 impl CloseReason {

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::limits::{CORE_QUEUE_BYTES_MAX, ENTRY_OVERHEAD_BYTES};
 use crate::raft::message::Message;
-use crate::types::{Incarnation, Index, NodeId};
+use crate::types::{Index, NodeId};
 
 use super::client_wire::Request;
 use super::peer_wire::Hello;
@@ -32,10 +32,10 @@ pub enum Arrival {
     /// `from` is proven by the certificate, and equals `message.from`.
     Peer {
         from: NodeId,
-        incarnation: Incarnation,
         message: Message,
     },
-    /// A link stands. Until the matching `PeerDown`, messages come from this incarnation.
+    /// A link stands. Until the matching `PeerDown`, messages come from this incarnation, which is the one that was met
+    /// before.
     PeerUp {
         hello: Hello,
     },

@@ -17,10 +17,12 @@
 //!   outbox, encoded, and all that has gathered there is one write; what arrives in one read is one push. So the cost
 //!   of a wake-up is shared by everything that waited for it.
 //! - `from` of a message is proven: by the certificate, which must agree with the greeting, which must agree with the
-//!   message. The incarnation is a claim; what follows from it is the core's to judge.
+//!   message. Incarnation and boot number are claims: whoever was met in this process's life under another incarnation,
+//!   or with a higher boot number, is refused.
 //! - A link brings messages in order on each of its two streams, and may lose what was under way when it broke.
 //!   [`Arrival::PeerUp`] and [`Arrival::PeerDown`] come in turn.
-//! - Payloads keep the memory of the receive buffer (64 KiB and more). Whoever keeps one for long copies it.
+//! - Payloads keep the memory of their frame, and that of the receive buffer (64 KiB and more) only where the frame is a
+//!   quarter of it or more: what a cache counts is within four times of what it holds.
 //! - Checksums of entries and commands were verified when they arrive.
 //!
 //! # Invariants

@@ -13,13 +13,13 @@ use tokio::runtime::Handle;
 
 use crate::raft::message::{Body, Message};
 use crate::random::Random;
-use crate::types::NodeId;
+use crate::types::{Incarnation, NodeId};
 
 use super::close::CloseReason;
 use super::context::{self, Context};
 use super::outbox::{Outbox, Put};
 use super::peer_link;
-use super::peer_wire::put_message;
+use super::peer_wire::{Hello, put_message};
 use super::settings::{CONTROL_LANE_BYTES_MAX, LOG_LANE_BYTES_MAX, PEERS_MAX};
 
 /// A handle on the links to all peers; clones share them.
@@ -59,6 +59,8 @@ pub(super) struct Peer {
     pub(super) log: Outbox,
     /// The newest connection; an older one was closed when it came.
     pub(super) current: Mutex<Option<Connection>>,
+    /// What it said of itself when it was last let in, in the life of this process.
+    met: Mutex<Option<(Incarnation, u64)>>,
     /// Held by the link that runs, so that up and down are told in turn.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
@@ -140,6 +142,14 @@ impl Peers {
         Ok(state.peers.entry(id).or_insert_with(|| Arc::new(Peer::new(id))).clone())
     }
 
+    /// As [`Peers::admit`], of a node that has said who it is: not another life of it than the one that was met, and not
+    /// an earlier moment of that life. What it had promised would be forgotten.
+    pub(super) fn meet(&self, hello: &Hello) -> Result<Arc<Peer>, CloseReason> {
+        let peer = self.admit(hello.node)?;
+        peer.meet(hello)?;
+        Ok(peer)
+    }
+
     pub(super) fn context(&self) -> &Arc<Context> {
         &self.shared.context
     }
@@ -180,7 +190,20 @@ impl Peer {
             control: Outbox::default(),
             log: Outbox::default(),
             current: Mutex::default(),
+            met: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn meet(&self, hello: &Hello) -> Result<(), CloseReason> {
+        let mut met = self.met.lock().expect("no holder of this lock can panic");
+        match *met {
+            Some((incarnation, _)) if incarnation != hello.incarnation => Err(CloseReason::WrongIncarnation),
+            Some((_, boot)) if boot > hello.boot => Err(CloseReason::OlderBoot),
+            _ => {
+                *met = Some((hello.incarnation, hello.boot));
+                Ok(())
+            }
         }
     }
 

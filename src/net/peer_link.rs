@@ -56,14 +56,15 @@ pub(super) async fn dial(peers: &Peers, id: NodeId, address: SocketAddr) -> Resu
         }
     };
     let _registered = context.open.add(&connection);
-    match within(2 * context.settings.first_frame_timeout, greet(context, &connection, id)).await {
+    match within(2 * context.settings.first_frame_timeout, greet(peers, &connection, id)).await {
         Ok(link) => {
             run(peers, link).await;
             Ok(())
         }
         Err(ended) => {
-            refuse_or_close(context, &connection, &ended);
+            // Why the other side ended it is known only until this side ends it, too.
             let broken = connection.close_reason().unwrap_or(quinn::ConnectionError::LocallyClosed);
+            refuse_or_close(context, &connection, &ended);
             Err(Error::from_connection(address, broken))
         }
     }
@@ -80,7 +81,8 @@ pub(super) async fn accept(peers: &Peers, connection: Connection, id: NodeId) {
     }
 }
 
-async fn greet(context: &Context, connection: &Connection, id: NodeId) -> Result<Link, StreamError> {
+async fn greet(peers: &Peers, connection: &Connection, id: NodeId) -> Result<Link, StreamError> {
+    let context = peers.context();
     let expected = Proven::by(connection)
         .is_some_and(|proven| proven.protocol == Protocol::Peer && proven.name.role == Role::Node(id));
     if !expected {
@@ -91,6 +93,7 @@ async fn greet(context: &Context, connection: &Connection, id: NodeId) -> Result
     send_hello(&mut control_send, &context.local).await?;
     let hello = peer_wire::hello(&control.first(context.settings.first_frame_timeout).await?)?;
     check(&context.local, &hello, id)?;
+    peers.meet(&hello).map_err(StreamError::Refused)?;
     let (mut log_send, receive) = connection.open_bi().await?;
     let mut out = BytesMut::new();
     peer_wire::put_log_stream(&mut out);
@@ -107,7 +110,7 @@ async fn welcome(peers: &Peers, connection: &Connection, id: NodeId) -> Result<L
     if id >= context.local.node {
         return Err(StreamError::Refused(CloseReason::WrongNode));
     }
-    peers.admit(id).map_err(StreamError::Refused)?;
+    peers.meet(&hello).map_err(StreamError::Refused)?;
     send_hello(&mut control_send, &context.local).await?;
     let (log_send, mut log) = accept_stream(context, connection).await?;
     peer_wire::log_stream(&log.first(context.settings.first_frame_timeout).await?)?;
@@ -223,7 +226,7 @@ fn take_messages(
         if message.from != hello.node || message.to != context.local.node {
             return Err(StreamError::Refused(CloseReason::WrongNode));
         }
-        arrivals.push(Arrival::Peer { from: hello.node, incarnation: hello.incarnation, message });
+        arrivals.push(Arrival::Peer { from: hello.node, message });
     }
     Ok(bytes)
 }

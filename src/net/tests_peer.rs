@@ -210,6 +210,52 @@ async fn each_claim_is_compared_with_the_certificate_and_the_cluster() {
     assert!(two.inbox().is_empty());
 }
 
+#[tokio::test]
+async fn another_life_of_a_node_and_an_earlier_moment_of_it_are_refused() {
+    let cluster = Cluster::new();
+    let two = cluster.node(2);
+    let good = Hello {
+        cluster: CLUSTER,
+        node: NodeId(1),
+        incarnation: Incarnation(101),
+        boot: 5,
+        protocol_version: PEER_PROTOCOL_VERSION,
+        fingerprint: 7,
+    };
+    let cases = [
+        (good, None),
+        (Hello { incarnation: Incarnation(102), ..good }, Some(CloseReason::WrongIncarnation)),
+        (Hello { incarnation: Incarnation(102), boot: 9, ..good }, Some(CloseReason::WrongIncarnation)),
+        (Hello { boot: 4, ..good }, Some(CloseReason::OlderBoot)),
+        (good, None),
+        (Hello { boot: 6, ..good }, None),
+        (good, Some(CloseReason::OlderBoot)),
+    ];
+    for (hello, expected) in cases {
+        assert_eq!(claim(&cluster, &two, 1, hello).await, expected, "{hello:?}");
+    }
+    assert_eq!(two.counters().hellos_refused, 4);
+}
+
+#[tokio::test]
+async fn whoever_dials_refuses_an_earlier_moment_too() {
+    let cluster = Cluster::new();
+    let (one, two) =
+        (cluster.node(1), cluster.node_with(2, "127.0.0.1:0".parse().unwrap(), booted(2), Settings::default()));
+    introduce(&one, &two);
+    until_up(&one, 2).await;
+    two.close().await;
+    let older = cluster.node_with(2, "127.0.0.1:0".parse().unwrap(), booted(1), Settings::default());
+    arrivals_until(&one.inbox(), |arrivals| arrivals.contains(&Arrival::PeerDown { node: NodeId(2) })).await;
+    introduce(&one, &older);
+    eventually("refused", || one.counters().hellos_refused > 0).await;
+    assert!(!one.peers().is_up(NodeId(2)));
+}
+
+fn booted(boot: u64) -> Facts {
+    Facts { boot, ..facts(2) }
+}
+
 /// A link that is up, as an attacker with a node's certificate would hold it.
 async fn raw_link(cluster: &Cluster, node: &Endpoint) -> (quinn::Connection, quinn::SendStream, quinn::SendStream) {
     let issued = cluster.authority.issue(&Role::Node(NodeId(1)), Validity::days(1)).unwrap();
@@ -256,6 +302,25 @@ async fn a_peer_that_speaks_for_another_or_nonsense_is_closed() {
         assert_eq!(arrivals, [Arrival::PeerDown { node: NodeId(1) }], "nothing else has reached the core");
     }
     assert_eq!(two.counters().malformed, 5);
+}
+
+/// The other end's half-dead connection must not keep its new one out.
+#[tokio::test]
+async fn a_newer_connection_of_a_node_takes_the_place_of_the_older() {
+    let cluster = Cluster::new();
+    let two = cluster.node(2);
+    let (older, _control, _log) = raw_link(&cluster, &two).await;
+    let (newer, mut control, _log) = raw_link(&cluster, &two).await;
+    let closed = tokio::time::timeout(Duration::from_secs(5), older.closed()).await.expect("closed at once");
+    let quinn::ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
+    assert_eq!(CloseReason::from_code(close.error_code), CloseReason::Replaced);
+    let mut out = BytesMut::new();
+    put_message(&mut out, &heartbeat(1, 2, 9));
+    control.write_all(&out).await.unwrap();
+    let arrivals = arrivals_until(&two.inbox(), |arrivals| !arrivals.is_empty()).await;
+    assert_eq!(rounds(&arrivals), [9], "only the newer one speaks, and it was not taken down with the older");
+    assert_eq!(newer.close_reason(), None);
+    assert!(two.peers().is_up(NodeId(1)));
 }
 
 #[tokio::test]

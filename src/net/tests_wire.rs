@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::tests::*;
 use super::*;
@@ -351,6 +351,32 @@ fn a_frame_length_that_lies_costs_no_memory() {
         let found = split(&lying).unwrap();
         assert_eq!(found.is_some(), whole);
         assert_eq!(found.is_some_and(|frame| message(frame).is_ok()), lie == length);
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_frame_holds_little_more_in_memory() {
+    let mut buffer = FrameBuffer::new(WIRE_FRAME_BYTES_MAX, WIRE_FRAME_BYTES_MAX);
+    let mut kept = Vec::new();
+    // Small ones among large ones that nobody keeps, as appends among questions.
+    for body_bytes in [64, 50_000, 100, 3000, 1 << 20, 200, 14_000].repeat(50) {
+        let mut rest = &frame(|out| put_frame(out, 9, |out| out.put_bytes(7, body_bytes)))[..];
+        while !rest.is_empty() {
+            let room = buffer.room();
+            let piece = rest.len().min(room.capacity() - room.len());
+            room.extend_from_slice(&rest[..piece]);
+            rest = &rest[piece..];
+        }
+        let taken = buffer.take().unwrap().expect("it has arrived whole");
+        assert_eq!(taken.body, vec![7; body_bytes]);
+        kept.extend((body_bytes <= 3000).then_some(taken.body));
+    }
+    drop(buffer);
+    for body in kept {
+        let counted = body.len();
+        let mut held = body.try_into_mut().expect("no other frame is held by it");
+        held.clear();
+        assert!(!held.try_reclaim(4 * counted + 1), "{counted} bytes hold more than four times as much");
     }
 }
 

@@ -18,7 +18,11 @@ const READ_BYTES: usize = 64 << 10;
 /// The longest text in a message.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
-/// One frame; its body shares the memory of the receive buffer.
+/// A body of which the receive buffer is so many times the size is copied out of it.
+const PINNED_MAX: usize = 4;
+
+/// One frame. Its body shares the memory of the receive buffer, if it is a good part of it: what is kept of a frame, in
+/// the log's cache or while it waits, holds in memory at most [`PINNED_MAX`] times what it counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
     pub kind: u8,
@@ -29,6 +33,8 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct FrameBuffer {
     bytes: BytesMut,
+    /// The size of the buffer that `bytes` is a part of; the frames before it share it.
+    backing_bytes: usize,
     /// The longest frame, kind included, that this stream may carry.
     frame_bytes_max: usize,
     /// How much of a frame's announced length is allocated before it has arrived, so that it is not moved while it
@@ -39,7 +45,7 @@ pub struct FrameBuffer {
 impl FrameBuffer {
     pub fn new(frame_bytes_max: usize, trust_bytes_max: usize) -> FrameBuffer {
         assert!(frame_bytes_max <= WIRE_FRAME_BYTES_MAX, "a stream's bound lies within that of all streams");
-        FrameBuffer { bytes: BytesMut::new(), frame_bytes_max, trust_bytes_max }
+        FrameBuffer { bytes: BytesMut::new(), backing_bytes: 0, frame_bytes_max, trust_bytes_max }
     }
 
     /// Where the next bytes go. Beyond what is trusted, room doubles while a long frame arrives, so that what is
@@ -50,6 +56,7 @@ impl FrameBuffer {
         if self.bytes.capacity() - self.bytes.len() < missing.max(READ_BYTES / 4) {
             let trusted = if missing > 0 { missing } else { self.bytes.len() };
             self.bytes.reserve(READ_BYTES.max(trusted));
+            self.backing_bytes = self.bytes.capacity();
         }
         &mut self.bytes
     }
@@ -72,7 +79,11 @@ impl FrameBuffer {
         }
         let mut body = self.bytes.split_to(LENGTH_BYTES + length).freeze();
         body.advance(LENGTH_BYTES);
-        Ok(Some(Frame { kind: body.get_u8(), body }))
+        let kind = body.get_u8();
+        if self.backing_bytes > PINNED_MAX * body.len() {
+            body = Bytes::copy_from_slice(&body);
+        }
+        Ok(Some(Frame { kind, body }))
     }
 
     /// Whether nothing of a further frame has arrived: where a stream may end.

@@ -41,7 +41,7 @@ use crate::net::{self, Arrival, Endpoint, Facts, Identity, Inbox, Peers, Replies
 use crate::raft::{Event, Limits};
 use crate::random::entropy;
 use crate::superblock;
-use crate::types::{Membership, NodeId};
+use crate::types::{Entry, Membership, NodeId};
 use crate::wal::{self, Prepare, ReadPlan};
 
 /// How long the last writes of a node that is told to end may take.
@@ -214,8 +214,7 @@ struct Node<M> {
     replies: Replies,
     /// Work for the other threads, and what came of it.
     preparer: Worker<Prepare>,
-    reader: Worker<(ReadNumber, ReadPlan)>,
-    client_reader: Worker<(ReadNumber, ReadPlan)>,
+    readers: Readers<ReadPlan>,
     results: Receiver<Input>,
     /// Something other than the network has news.
     woken: Arc<Notify>,
@@ -282,14 +281,8 @@ impl<M: StateMachine> Node<M> {
             number: order.header.number,
             result: wal::prepare(&files, &order),
         })?;
-        let reader = |name: &str| {
-            let files = directory.clone();
-            Worker::start(name, &sender, &woken, move |(read, plan): (ReadNumber, ReadPlan)| Input::ReadDone {
-                read,
-                result: plan.run(&files),
-            })
-        };
-        let (reader, client_reader) = (reader("read")?, reader("read for clients")?);
+        let files = directory.clone();
+        let readers = Readers::start(&sender, &woken, move |plan: ReadPlan| plan.run(&files))?;
         let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
         let membership = driver.replica().membership().clone();
         peers.set_members(membership.members.iter().map(|member| (member.id, member.address)));
@@ -300,8 +293,7 @@ impl<M: StateMachine> Node<M> {
             peers,
             replies,
             preparer,
-            reader,
-            client_reader,
+            readers,
             results,
             woken,
             membership,
@@ -406,8 +398,7 @@ impl<M: StateMachine> Node<M> {
         match effect {
             Effect::Write(write) => self.queue.submit(write),
             Effect::Prepare(order) => self.preparer.order(order),
-            Effect::ReadLog { read, plan, is_for_client: false } => self.reader.order((read, plan)),
-            Effect::ReadLog { read, plan, is_for_client: true } => self.client_reader.order((read, plan)),
+            Effect::ReadLog { read, plan, is_for_client } => self.readers.order(read, plan, is_for_client),
             Effect::Send(message) => self.peers.send(&message),
             Effect::Reply { client, response } => self.replies.reply(client, &response),
             Effect::Tail { tail, records } => match self.replies.tail(tail, records) {
@@ -421,6 +412,9 @@ impl<M: StateMachine> Node<M> {
             Effect::EndTail { tail, refusal } => self.replies.end_tail(tail, Some(refusal)),
             Effect::Event(event) => report(&event),
             Effect::Unreadable(error) => tracing::error!("a follower needs what cannot be read here: {error}"),
+            Effect::Missing { index, wanted_by } => {
+                tracing::error!(%index, ?wanted_by, "the log holds an entry no more that is wanted: only a snapshot helps");
+            }
         }
         false
     }
@@ -456,6 +450,34 @@ fn report(event: &Event) {
         Event::QuorumLost { term } => tracing::warn!(%term, "no majority was heard: stepped down"),
         Event::Replaced { from } => tracing::info!(%from, "entries that were never committed were replaced"),
         Event::SnapshotNeeded { peer } => tracing::warn!(node = %peer, "lacks entries that the log has no more"),
+    }
+}
+
+/// Reads of the log: on one thread what the cluster waits for, on another what clients do, so that they hold up nobody.
+struct Readers<P> {
+    for_cluster: Worker<(ReadNumber, P)>,
+    for_clients: Worker<(ReadNumber, P)>,
+}
+
+impl<P: Send + 'static> Readers<P> {
+    fn start(
+        results: &Sender<Input>,
+        woken: &Arc<Notify>,
+        run: impl Fn(P) -> Result<Vec<Entry>, wal::Error> + Clone + Send + 'static,
+    ) -> Result<Readers<P>, disk::Error> {
+        let worker = |name: &str| {
+            let run = run.clone();
+            let work = move |(read, plan): (ReadNumber, P)| Input::ReadDone { read, result: run(plan) };
+            Worker::start(name, results, woken, work)
+        };
+        Ok(Readers { for_cluster: worker("read")?, for_clients: worker("read for clients")? })
+    }
+
+    fn order(&mut self, read: ReadNumber, plan: P, is_for_client: bool) {
+        match is_for_client {
+            true => self.for_clients.order((read, plan)),
+            false => self.for_cluster.order((read, plan)),
+        }
     }
 }
 
@@ -520,3 +542,6 @@ pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64) -> 
     super::driver::format(&directory, &state, segment_bytes, entropy(), wall_clock_milliseconds())?;
     Ok(sync_mode)
 }
+
+#[cfg(test)]
+mod tests;

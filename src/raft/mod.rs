@@ -26,8 +26,8 @@
 //! - Messages may be lost, doubled, delayed, reordered. `from` must be proven by the transport.
 //! - After a restart a replica is made anew from what was durable ([`Restored`]); it remembers nothing else. Its seed is
 //!   another one.
-//! - Every [`Fetch`] is answered, with nothing if the entries cannot be read now. The state machine takes only what is
-//!   committed and durable on this node, so that [`Restored`] finds it in the log.
+//! - Every [`Fetch`] is answered, with nothing if the entries cannot be read now. A state machine that
+//!   outlives the process takes only what is committed and durable on this node, so that [`Restored`] finds it in the log.
 //!
 //! # What holds inside
 //!

@@ -33,8 +33,9 @@ struct Transfer {
     to: NodeId,
     /// When they are over, this node leads on.
     remaining_ticks: u32,
-    /// The other was asked to stand; it is asked again with each heartbeat.
-    asked: bool,
+    /// Until the other is asked to stand again, since that may have been lost; 0 before it was asked. Counted apart from
+    /// the heartbeats, whose interval begins anew with each round that reads want.
+    ask_again_ticks: u32,
 }
 
 impl Leading {
@@ -119,8 +120,8 @@ impl Replica {
         leading.heartbeat_elapsed_ticks += 1;
         if leading.heartbeat_elapsed_ticks >= self.config.heartbeat_ticks {
             self.begin_round();
-            self.ask_transfer_again();
         }
+        self.continue_transfer();
     }
 
     pub(super) fn on_append_reply(&mut self, from: NodeId, reply: AppendReply) {
@@ -280,35 +281,27 @@ impl Replica {
         if to == self.config.id || !self.memberships.current().is_voter(to) {
             return Err(Refused::NotAnotherVoter);
         }
-        leading.transfer = Some(Transfer { to, remaining_ticks, asked: false });
+        leading.transfer = Some(Transfer { to, remaining_ticks, ask_again_ticks: 0 });
         self.continue_transfer();
         Ok(())
     }
 
-    /// Ask the other to stand, once it has everything.
+    /// Ask the other to stand, once it has everything, and again after each heartbeat interval.
     fn continue_transfer(&mut self) {
-        let last = self.log.last().index;
+        let (last, interval_ticks) = (self.log.last().index, self.config.heartbeat_ticks);
         let State::Leader(leading) = &mut self.state else { return };
-        let Some(transfer) = leading.transfer.filter(|transfer| !transfer.asked) else { return };
+        let Some(transfer) = leading.transfer.filter(|transfer| transfer.ask_again_ticks == 0) else { return };
         if leading.matched(transfer.to) == last {
-            leading.transfer = Some(Transfer { asked: true, ..transfer });
+            leading.transfer = Some(Transfer { ask_again_ticks: interval_ticks, ..transfer });
             self.send(transfer.to, Body::StandNow);
         }
-    }
-
-    fn ask_transfer_again(&mut self) {
-        let State::Leader(leading) = &mut self.state else { return };
-        if let Some(transfer) = &mut leading.transfer {
-            transfer.asked = false;
-        }
-        self.continue_transfer();
     }
 }
 
 impl Transfer {
     fn ticked(self) -> Option<Transfer> {
         let remaining_ticks = self.remaining_ticks.checked_sub(1)?;
-        Some(Transfer { remaining_ticks, ..self })
+        Some(Transfer { remaining_ticks, ask_again_ticks: self.ask_again_ticks.saturating_sub(1), ..self })
     }
 }
 

@@ -365,6 +365,10 @@ impl Simulation {
             Effect::Event(event) => self.on_event(node, &event),
             // The disk repairs nothing by itself: what cannot be read shows when the node starts again.
             Effect::Unreadable(_) => {}
+            Effect::Missing { index, .. } => {
+                let explanation = format!("node {} misses entry {index}, and nothing is ever purged", node_id(node));
+                return Err(Broken::new(Oracle::Recovery, explanation));
+            }
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use super::record::{FrameSalt, RecordKind};
 use super::sections::{OPEN_SECTION_BYTES_MAX, SEAL_SECTION_BYTES_MAX};
 use crate::checksum::Checksum;
 use crate::codec::{self, Reader};
-use crate::limits::{BLOCK_BYTES, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, SECTOR_BYTES};
+use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, SECTOR_BYTES};
 use crate::types::{FrameNumber, GroupId, Index, Place, SegmentNumber, Term};
 
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"TFRM");
@@ -35,6 +35,13 @@ pub const OPEN_FRAME_BYTES_MAX: usize =
 /// Room that is kept at the end of a segment for its seal.
 pub const SEAL_FRAME_BYTES_MAX: usize =
     (FRAME_HEAD_BYTES + FRAME_RUNS_MAX * RUN_BYTES + SEAL_SECTION_BYTES_MAX + 8).next_multiple_of(BLOCK_BYTES);
+
+/// The most record bytes that fit one frame of a log with segments of this size, whatever else is in it.
+pub const fn batch_bytes_max(segment_bytes: u64) -> usize {
+    let room = segment_bytes as usize - 2 * BLOCK_BYTES - OPEN_FRAME_BYTES_MAX - SEAL_FRAME_BYTES_MAX;
+    let frame = if room < FRAME_BYTES_MAX { room } else { FRAME_BYTES_MAX };
+    frame - FRAME_OVERHEAD_BYTES_MAX - OPEN_SECTION_BYTES_MAX - BLOCK_BYTES
+}
 
 const CHECKSUM_AT: usize = 100;
 

@@ -12,9 +12,7 @@ use super::record::RecordKind;
 use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection, SealSection};
 use super::segment::{FRAMES_START, Identity, Prepare, SegmentHeader};
 use crate::disk::{self, BufferPool, Completion, FileId, Token, Write};
-use crate::limits::{
-    BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX, WRITES_IN_FLIGHT_MAX,
-};
+use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX, WRITES_IN_FLIGHT_MAX};
 use crate::random::Random;
 use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Place, SegmentNumber, Term};
 
@@ -335,9 +333,7 @@ impl Log {
 
     /// The most record bytes that fit one frame of this log, whatever else is in it.
     pub fn batch_bytes_max(&self) -> usize {
-        let room = self.options.segment_bytes as usize - 2 * BLOCK_BYTES;
-        let frame = (room - super::frame::OPEN_FRAME_BYTES_MAX - SEAL_FRAME_BYTES_MAX).min(FRAME_BYTES_MAX);
-        frame - super::frame::FRAME_OVERHEAD_BYTES_MAX - OPEN_SECTION_BYTES_MAX - BLOCK_BYTES
+        super::frame::batch_bytes_max(self.options.segment_bytes)
     }
 
     /// A batch with more changes of term than a directory holds goes in pieces.

@@ -52,6 +52,7 @@ mod walk;
 
 pub use analysis::{Analysis, ChainSegment, Source};
 pub use error::{Error, Finding, Refused, Severity};
+pub use frame::batch_bytes_max;
 pub use group::GroupLog;
 pub use handle::Wal;
 pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};

@@ -6,6 +6,7 @@ mod crash;
 mod errors;
 mod identity;
 mod model;
+mod names;
 mod page_cache;
 mod random;
 mod reads;

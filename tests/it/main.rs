@@ -1,6 +1,7 @@
 //! The integration tests: one crate, one file per theme.
 
 mod command_line;
+mod ends;
 mod examples;
 mod kills;
 mod power_cut;

@@ -102,7 +102,7 @@ fn victims(nodes: u64, cut: usize, leader: NodeId) -> Vec<NodeId> {
 }
 
 /// What stands in the way on this machine, and what it would take.
-fn obstacle() -> Option<(String, String)> {
+pub fn obstacle() -> Option<(String, String)> {
     let needs = "root /dev/loop-control mkfs.ext4".to_owned();
     if !rustix::process::geteuid().is_root() {
         return Some(("not root".to_owned(), needs));
@@ -188,7 +188,7 @@ impl Drop for OnDisks {
 }
 
 /// ext4 in a file, mounted. The kernel takes the loop device away with the mount.
-struct Disk {
+pub struct Disk {
     image: PathBuf,
     at: PathBuf,
     is_mounted: bool,
@@ -196,7 +196,7 @@ struct Disk {
 
 impl Disk {
     /// With a directory's files on it.
-    fn make(files: &Path, image: &Path, at: PathBuf) -> Result<Disk, String> {
+    pub fn make(files: &Path, image: &Path, at: PathBuf) -> Result<Disk, String> {
         let file = File::create(image).and_then(|file| file.set_len(IMAGE_BYTES));
         file.map_err(|error| format!("{}: {error}", image.display()))?;
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-d"]).arg(files).arg(image))?;

@@ -64,6 +64,24 @@ fn an_unknown_key_is_refused_and_the_nearest_is_named() {
 }
 
 #[test]
+fn nodes_whose_segments_hold_different_records_do_not_go_together_and_say_so() {
+    let mut trial = Trial::prepare(2, None);
+    let path = trial.cluster.configuration_file(NodeId(2));
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    let size = text.lines().find(|line| line.starts_with("segment_bytes")).expect("the key is there").to_owned();
+    std::fs::write(&path, text.replace(&size, "segment_bytes = 65536")).expect("it can be written");
+    trial.start_all();
+    for (node, words) in [(FIRST, "no link"), (NodeId(2), "connection refused")] {
+        let deadline = Instant::now() + PATIENCE;
+        let says = |log: &str| log.lines().any(|line| line.contains(words) && line.contains("`segment_bytes`"));
+        while !says(&trial.log(node)) {
+            assert!(Instant::now() < deadline, "{words}: {}", trial.log(node));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
 fn a_record_over_the_limit_is_refused_by_its_line_and_those_before_it_are_taken() {
     let trial = Trial::start(1, None);
     let input = [b"short\n", &[b'x'; (1 << 20) + 1][..], b"\nnever\n"].concat();

@@ -11,7 +11,7 @@ use crate::limits::MEMBERS_MAX;
 use crate::types::{ClusterId, NodeId};
 
 pub const SCHEMA: Schema =
-    Schema { keys: &["cluster", "certificate", "key", "ca"], list: "node", list_keys: &["id", "address"] };
+    Schema { keys: &["cluster", "certificate", "key", "ca", "crl"], list: "node", list_keys: &["id", "address"] };
 
 const CLUSTER: &str = "the cluster's id, 32 hexadecimal digits, as `trilith init` prints it";
 const ADDRESS: &str = "an IP address with a port, as 10.0.0.1:7400 or [fd00::1]:7400";
@@ -25,6 +25,8 @@ pub struct ClientSettings {
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub ca: PathBuf,
+    /// Revoked certificates: a node with one of them is not talked to.
+    pub crl: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +54,8 @@ impl ClientConfiguration {
         let refuse = |key: &str, value: String, allowed: String| {
             Err(Invalid { next_step: format!("set `{key}` to {allowed}"), key: key.to_string(), value, allowed })
         };
-        for (key, path) in [("certificate", &settings.certificate), ("key", &settings.key), ("ca", &settings.ca)] {
+        let paths = [("certificate", &settings.certificate), ("key", &settings.key), ("ca", &settings.ca)];
+        for (key, path) in paths.into_iter().chain(settings.crl.as_ref().map(|crl| ("crl", crl))) {
             if path.to_str().is_none_or(str::is_empty) {
                 return refuse(key, path.display().to_string(), "a path in UTF-8, not empty".to_string());
             }
@@ -93,6 +96,7 @@ impl ClientConfiguration {
             certificate: path("certificate", "the client's certificate, a PEM file")?,
             key: path("key", "the certificate's private key, a PEM file")?,
             ca: path("ca", "the certificate of the cluster's authority, a PEM file")?,
+            crl: document.table.get("crl").map(|value| value.path("crl", document.directory())).transpose()?,
         };
         ClientConfiguration::checked(settings).map_err(|invalid| {
             let whole_file = Origin::File { path: document.path.clone(), line: 1 };
@@ -110,6 +114,9 @@ impl ClientConfiguration {
         line(format!("certificate = {}", path(&self.certificate)));
         line(format!("key = {}", path(&self.key)));
         line(format!("ca = {}", path(&self.ca)));
+        if let Some(crl) = &self.crl {
+            line(format!("crl = {}", path(crl)));
+        }
         for node in &self.nodes {
             line(format!("\n[[node]]\nid = {}\naddress = \"{}\"", node.id, node.address));
         }

@@ -17,6 +17,7 @@ use crate::limits::{
     BLOCK_BYTES, ELECTION_MAX_DEFAULT, ELECTION_MIN_DEFAULT, HEARTBEAT_DEFAULT, MEMBERS_MAX, SEGMENT_BYTES_DEFAULT,
     SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TICK,
 };
+use crate::node::driver::record_bytes_max;
 use crate::types::NodeId;
 
 pub const SCHEMA: Schema = Schema {
@@ -146,13 +147,15 @@ impl NodeConfiguration {
         })
     }
 
-    /// What must agree across a cluster, as a number: in the upper half the times, in the lower the first members.
-    /// Two nodes whose fingerprints differ are configured differently.
+    /// What must agree across a cluster, as a number: in the upper half the times and the largest record, in the lower
+    /// the first members. Two nodes whose fingerprints differ are configured differently. The size of segments counts
+    /// by the largest record that fits one, so that among large ones it may be changed node by node.
     pub fn fingerprint(&self) -> u64 {
-        let mut times = BytesMut::new();
+        let mut numbers = BytesMut::new();
         for duration in [self.heartbeat, self.election_min, self.election_max] {
-            times.put_u64_le(milliseconds(duration));
+            numbers.put_u64_le(milliseconds(duration));
         }
+        numbers.put_u64_le(record_bytes_max(self.segment_bytes) as u64);
         let sorted: BTreeMap<NodeId, SocketAddr> =
             self.members.iter().map(|member| (member.id, member.address)).collect();
         let mut members = BytesMut::new();
@@ -160,7 +163,7 @@ impl NodeConfiguration {
             members.put_u64_le(id.0);
             codec::put_address(&mut members, address);
         }
-        u64::from(Checksum::of(&times).0) << 32 | u64::from(Checksum::of(&members).0)
+        u64::from(Checksum::of(&numbers).0) << 32 | u64::from(Checksum::of(&members).0)
     }
 
     /// The file that reads back as this configuration.

@@ -95,6 +95,7 @@ fn what_is_rendered_reads_back() {
     settings.certificate = "/c".into();
     settings.key = "/k".into();
     settings.ca = "/a".into();
+    settings.crl = Some("/revoked \"list\"".into());
     let written = ClientConfiguration::checked(settings).unwrap();
     assert_eq!(client(&written.render()).unwrap(), written);
 }
@@ -219,7 +220,10 @@ fn members_are_told_apart() {
 fn clients_are_checked_too() {
     let read = client(CLIENT).unwrap();
     assert_eq!(read.cluster, ClusterId(0x000102030405060708090a0b0c0d0e0f));
-    assert_eq!(read.ca, Path::new("etc/ca.pem"));
+    assert_eq!((read.ca.as_path(), &read.crl), (Path::new("etc/ca.pem"), &None));
+    let careful = client(&CLIENT.replace("[[node]]", "crl = \"revoked.pem\"\n[[node]]")).unwrap();
+    assert_eq!(careful.crl.as_deref(), Some(Path::new("etc/revoked.pem")));
+    says(client(&CLIENT.replace("[[node]]", "crl = \"\"\n[[node]]")), &["crl"]);
     says(client(&CLIENT.replace("0001", "01")), &["etc/client.toml:2: cluster", "32 hexadecimal digits"]);
     says(client(&CLIENT.replace("0001", "zz01")), &["32 hexadecimal digits"]);
     says(client(&CLIENT.replace("id = 1", "id = 0")), &["node = 0 at [::1]:7400", "reachable"]);
@@ -237,10 +241,11 @@ fn an_unreadable_file_is_named() {
 fn the_fingerprint_is_of_what_must_agree() {
     let print = |text: &str| node(text).unwrap().fingerprint();
     let first = print(NODE);
-    assert_eq!(first, 0xe3fd_0d6f_5cad_8958, "pinned: nodes of different builds compare it");
+    assert_eq!(first, 0xc890_b9ed_5cad_8958, "pinned: nodes of different builds compare it");
     for (key, line) in [
         ("data_directory", "data_directory = \"elsewhere\""),
-        ("segment_bytes", "segment_bytes = 65536"),
+        // Both hold the largest record that a client may append.
+        ("segment_bytes", "segment_bytes = 4194304"),
         ("io", "io = \"blocking\""),
         ("listen", "listen = \"10.0.0.2:7401\""),
     ] {
@@ -252,7 +257,15 @@ fn the_fingerprint_is_of_what_must_agree() {
     let order = order.replace("id = 1\naddress = \"10.0.0.1", "id = 2\naddress = \"10.0.0.2");
     let order = order.replace("id = 7\naddress = \"10.0.0.7", "id = 1\naddress = \"10.0.0.1");
     assert_eq!(print(&order), first, "the order of members does not count");
-    for line in ["heartbeat_milliseconds = 60", "election_milliseconds_min = 310", "election_milliseconds_max = 610"] {
+    let differing = [
+        "heartbeat_milliseconds = 60",
+        "election_milliseconds_min = 310",
+        "election_milliseconds_max = 610",
+        // A leader with large segments would take records that this one cannot hold.
+        "segment_bytes = 65536",
+        "segment_bytes = 1048576",
+    ];
+    for line in differing {
         let key = line.split(' ').next().unwrap();
         assert_ne!(print(&with(NODE, key, line)), first, "{line}");
     }

@@ -109,6 +109,7 @@ fn make_client(
         certificate: tls.certificate,
         key: tls.key,
         ca: tls.ca,
+        crl: None,
     };
     let configuration = ClientConfiguration::checked(settings).map_err(|error| invalid(&error))?;
     write(&directory.join(format!("{name}.toml")), &configuration.render())

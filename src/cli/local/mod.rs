@@ -109,19 +109,16 @@ impl LocalCluster {
         self.nodes().collect::<Vec<_>>().into_iter().try_for_each(|id| self.kill(id))
     }
 
-    /// Asks all nodes to end (SIGTERM), and waits.
+    /// Asks all nodes to end (SIGTERM), and waits for each, also when another one fails; gives the first failure.
     pub fn stop_all(&mut self, patience: Duration) -> Result<(), Failure> {
-        for node in &mut self.nodes {
-            if let Some(child) = &mut node.child {
-                child.signal_stop()?;
-            }
+        let mut stopped = Ok(());
+        for child in self.nodes.iter_mut().filter_map(|node| node.child.as_mut()) {
+            stopped = stopped.and(child.signal_stop());
         }
-        for node in &mut self.nodes {
-            if let Some(child) = node.child.take() {
-                child.wait_stopped(patience)?;
-            }
+        for child in self.nodes.iter_mut().filter_map(|node| node.child.take()) {
+            stopped = stopped.and(child.wait_stopped(patience));
         }
-        Ok(())
+        stopped
     }
 
     fn node(&mut self, id: NodeId) -> &mut LocalNode {

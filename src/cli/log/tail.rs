@@ -3,6 +3,7 @@
 use super::print::{Format, Lines};
 use crate::cli::access::{self, ClientArguments};
 use crate::cli::exit::Failure;
+use crate::cli::output;
 use crate::client::Error;
 use crate::types::Index;
 
@@ -33,7 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             };
             match next {
                 Ok(records) => lines.records(&records, arguments.output)?,
-                Err(Error::Unavailable { reason }) => eprintln!("waiting: {reason}"),
+                Err(Error::Unavailable { reason }) => output::complain(&format!("waiting: {reason}")),
                 Err(error) => return Err(access::failure(error)),
             }
         }

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{APPLY_BATCH_ENTRIES, APPLY_READ_BYTES, Driver, ReadFor, STALE_READS_MAX, Stopped, log_moved_on};
+use super::{
+    APPLY_BATCH_ENTRIES, APPLY_READ_BYTES, Applying, Driver, Effect, ReadFor, STALE_READS_MAX, Stopped, WantedBy,
+    log_moved_on,
+};
 use crate::checksum::Checksum;
 use crate::codec;
 use crate::machine::StateMachine;
@@ -12,28 +15,46 @@ use crate::raft::{Input as RaftInput, Role};
 use crate::types::{Command, Data, Entry, Index, Payload, Service};
 use crate::wal;
 
+/// Between two looks for an entry that is to be applied and is not in the log: a second.
+const MISSING_AGAIN_TICKS: u32 = 100;
+
 impl<M: StateMachine> Driver<M> {
     /// Applies what is committed and in memory, up to a bound; orders the rest from the log. Tells how many.
     pub(super) fn apply_committed(&mut self) -> usize {
-        if self.applied.index >= self.commit || self.is_reading_to_apply {
+        let end = self.apply_end();
+        if self.applied.index >= end || self.applying != Applying::FromMemory {
             return 0;
         }
         let first = self.applied.index.next();
-        let last = self.commit.min(self.applied.index.plus(APPLY_BATCH_ENTRIES as u64));
+        let last = end.min(self.applied.index.plus(APPLY_BATCH_ENTRIES as u64));
         let cached = self.replica.cached(first..last.next()).map(|entries| entries.cloned().collect::<Vec<_>>());
         match cached {
             Some(entries) => self.apply_all(&entries),
             None => {
-                self.is_reading_to_apply = true;
+                self.applying = Applying::Reading;
                 self.read_log(first, last.next(), APPLY_READ_BYTES, ReadFor::Apply);
                 0
             }
         }
     }
 
+    /// How far entries may be applied. A state that outlives the process must not get ahead of this node's own log: it
+    /// would hold what a restart does not find there. One in memory goes with the process, and need not wait.
+    fn apply_end(&self) -> Index {
+        match self.machine.is_durable() {
+            true => self.commit.min(self.replica.status().durable.index),
+            false => self.commit,
+        }
+    }
+
     pub(super) fn on_read_to_apply(&mut self, result: Result<Vec<Entry>, wal::Error>) {
-        self.is_reading_to_apply = false;
+        self.applying = Applying::FromMemory;
         match result {
+            Ok(entries) if entries.is_empty() => {
+                let index = self.applied.index.next();
+                self.applying = Applying::Missing { again_ticks: MISSING_AGAIN_TICKS };
+                self.effects.push(Effect::Missing { index, wanted_by: WantedBy::StateMachine });
+            }
             Ok(entries) => {
                 self.stale_reads = 0;
                 let entries: Vec<Entry> =
@@ -43,6 +64,16 @@ impl<M: StateMachine> Driver<M> {
             // It is planned again, a few times.
             Err(error) if log_moved_on(&error) && self.stale_reads < STALE_READS_MAX => self.stale_reads += 1,
             Err(error) => self.stop_on(Err(Stopped::Read(error))),
+        }
+    }
+
+    /// A tick has passed.
+    pub(super) fn look_for_missing(&mut self) {
+        if let Applying::Missing { again_ticks } = &mut self.applying {
+            *again_ticks -= 1;
+            if *again_ticks == 0 {
+                self.applying = Applying::FromMemory;
+            }
         }
     }
 

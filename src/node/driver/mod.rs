@@ -26,6 +26,8 @@ mod start;
 mod status;
 mod submissions;
 mod tails;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -45,7 +47,7 @@ use reads::Reads;
 use submissions::Submissions;
 use tails::Tails;
 
-pub use start::{LOG_DIRECTORY, StartError, Started, format};
+pub use start::{LOG_DIRECTORY, StartError, Started, format, record_bytes_max};
 
 /// Entries that are applied before the driver looks up again.
 const APPLY_BATCH_ENTRIES: usize = 4096;
@@ -150,6 +152,19 @@ pub enum Effect {
     Event(Event),
     /// For the operator: entries of this node's log that a follower needs cannot be read.
     Unreadable(wal::Error),
+    /// For the operator: this entry is wanted, and the log holds it no more.
+    Missing {
+        index: Index,
+        wanted_by: WantedBy,
+    },
+}
+
+/// Who wants an entry that is not there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WantedBy {
+    /// It is committed here, and not applied.
+    StateMachine,
+    Follower(NodeId),
 }
 
 /// Numbers the reads of the log from 1 on.
@@ -165,6 +180,17 @@ pub enum Stopped {
     Log(wal::Refused),
     #[error("an entry that was committed cannot be read: {0}")]
     Read(wal::Error),
+}
+
+/// Where the entries come from that are to be applied next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Applying {
+    /// From memory, or there are none.
+    FromMemory,
+    /// They are being read from the log.
+    Reading,
+    /// They are not in the log: nothing is applied until something brings them. Looked for again after these ticks.
+    Missing { again_ticks: u32 },
 }
 
 /// What a read of the log is for.
@@ -196,8 +222,7 @@ pub struct Driver<M> {
     /// Reads of the log that are under way, by rising number. Bounded by what asks for them.
     log_reads: VecDeque<(ReadNumber, ReadFor)>,
     last_read: ReadNumber,
-    /// Entries to be applied are being read from the log.
-    is_reading_to_apply: bool,
+    applying: Applying,
     /// Reads to apply, one after the other, that found the log moved on.
     stale_reads: usize,
     record_bytes_max: usize,
@@ -214,6 +239,7 @@ impl<M: StateMachine> Driver<M> {
             Input::Tick { wall_clock_milliseconds } => {
                 self.pipeline.log.tick(wall_clock_milliseconds);
                 self.replica.handle(RaftInput::Tick);
+                self.look_for_missing();
             }
             Input::Peer(message) => self.replica.handle(RaftInput::Message(message)),
             Input::Client { client, request } => self.on_request(client, request),
@@ -383,16 +409,29 @@ impl<M: StateMachine> Driver<M> {
             ReadFor::Apply => self.on_read_to_apply(result),
             ReadFor::Follower(fetch) => {
                 // What cannot be read now is tried again; a follower waits meanwhile.
-                let entries = result.unwrap_or_else(|error| {
-                    if !log_moved_on(&error) {
-                        self.effects.push(Effect::Unreadable(error));
+                let wanted_by = WantedBy::Follower(fetch.peer);
+                let (entries, reported) = match result {
+                    Ok(entries) if entries.is_empty() => {
+                        (entries, Some(Effect::Missing { index: fetch.from, wanted_by }))
                     }
-                    Vec::new()
-                });
+                    Ok(entries) => (entries, None),
+                    Err(error) if log_moved_on(&error) => (Vec::new(), None),
+                    Err(error) => (Vec::new(), Some(Effect::Unreadable(error))),
+                };
+                self.effects.extend(reported);
                 self.replica.handle(RaftInput::Fetched { peer: fetch.peer, from: fetch.from, entries });
             }
             ReadFor::Client(read) => self.on_records_read(read, result),
             ReadFor::Tail(tail) => self.on_tail_read(tail, result),
+        }
+    }
+
+    /// What a client is told that asked for an entry which was to be in the log and is not.
+    fn missing(&self, index: Index) -> Refusal {
+        let first = self.replica.first_index();
+        match index < first {
+            true => Refusal::Trimmed { first },
+            false => Refusal::Unavailable { reason: format!("entry {index} is not in this node's log") },
         }
     }
 

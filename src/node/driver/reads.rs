@@ -6,19 +6,21 @@ use bytes::Bytes;
 
 use super::{Driver, ReadFor};
 use crate::codec;
+use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::machine::StateMachine;
 use crate::net::{ClientKey, Consistency, READ_BYTES_MAX, Records, Refusal, ResponseBody};
 use crate::raft::ReadToken;
 use crate::types::{Entry, Index, Payload, Service};
 use crate::wal;
 
-/// Reads that may wait at once: beyond it a client is told that the node is busy.
-const READS_WAITING_MAX: usize = 65_536;
+/// What may wait at once, each read counted with its query and [`ENTRY_OVERHEAD_BYTES`]: beyond it a client is told
+/// that the node is busy.
+pub(super) const READS_WAITING_BYTES_MAX: usize = 16 << 20;
 /// Reads served, and bytes answered, before the driver looks up again.
-const READS_SERVED_MAX: usize = 256;
-const READ_ANSWERS_BYTES: usize = 4 << 20;
+pub(super) const READS_SERVED_MAX: usize = 256;
+pub(super) const READ_ANSWERS_BYTES: usize = 4 << 20;
 /// Reads of the log for clients at once.
-const LOG_READS_MAX: usize = 64;
+pub(super) const LOG_READS_MAX: usize = 64;
 /// Entries looked at for one answer.
 const READ_ENTRIES_MAX: u64 = 65_536;
 
@@ -31,6 +33,8 @@ pub(super) struct Reads {
     /// Wait until the entry at their index is applied.
     ready: BTreeMap<(Index, u64), Read>,
     last_ready: u64,
+    /// What `asked` and `ready` hold.
+    waiting_bytes: usize,
 }
 
 /// What a client asked for.
@@ -66,30 +70,74 @@ impl Read {
         let bytes_max = (bytes_max as usize).min(READ_BYTES_MAX);
         Read { client, id, what: What::Records { from, to, bytes_max }, is_forgotten: false }
     }
+
+    fn waiting_bytes(&self) -> usize {
+        let query_bytes = match &self.what {
+            What::Query(query) => query.len(),
+            What::Records { .. } => 0,
+        };
+        ENTRY_OVERHEAD_BYTES + query_bytes
+    }
 }
 
 impl Reads {
     /// The protocol says how far the machine must be for this read.
     pub fn confirmed(&mut self, token: ReadToken, index: Index) {
-        let read = self.asked.remove(&token).expect("a read is confirmed or refused once");
+        let read = self.take_asked(token);
         if !read.is_forgotten {
             self.wait(index, read);
         }
     }
 
+    fn ask(&mut self, token: ReadToken, read: Read) {
+        self.waiting_bytes += read.waiting_bytes();
+        self.asked.insert(token, read);
+    }
+
+    fn take_asked(&mut self, token: ReadToken) -> Read {
+        let read = self.asked.remove(&token).expect("a read is confirmed or refused once");
+        self.waiting_bytes -= read.waiting_bytes();
+        read
+    }
+
     fn wait(&mut self, index: Index, read: Read) {
         self.last_ready += 1;
+        self.waiting_bytes += read.waiting_bytes();
         self.ready.insert((index, self.last_ready), read);
     }
 
-    fn len(&self) -> usize {
-        self.asked.len() + self.ready.len()
+    /// The next that waits for no entry beyond `applied`.
+    fn take_ready(&mut self, applied: Index) -> Option<Read> {
+        let first = self.ready.first_entry().filter(|first| first.key().0 <= applied)?;
+        let read = first.remove();
+        self.waiting_bytes -= read.waiting_bytes();
+        Some(read)
+    }
+
+    /// What it asked for goes at once; of what the protocol still has, a token stays.
+    fn forget(&mut self, client: ClientKey) {
+        for read in self.asked.values_mut().filter(|read| read.client == client) {
+            self.waiting_bytes -= read.waiting_bytes();
+            (read.is_forgotten, read.what) = (true, What::Query(Bytes::new()));
+            self.waiting_bytes += read.waiting_bytes();
+        }
+        let waiting_bytes = &mut self.waiting_bytes;
+        self.ready.retain(|_, read| {
+            let stays = read.client != client;
+            *waiting_bytes -= if stays { 0 } else { read.waiting_bytes() };
+            stays
+        });
+    }
+
+    #[cfg(test)]
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.asked.len() + self.ready.len(), self.waiting_bytes)
     }
 }
 
 impl<M: StateMachine> Driver<M> {
     pub(super) fn on_read(&mut self, read: Read, consistency: Consistency) {
-        if self.reads.len() >= READS_WAITING_MAX {
+        if self.reads.waiting_bytes + read.waiting_bytes() > READS_WAITING_BYTES_MAX {
             self.reply(read.client, read.id, ResponseBody::Refused(Refusal::Busy));
             return;
         }
@@ -100,9 +148,7 @@ impl<M: StateMachine> Driver<M> {
                 self.reads.last_token += 1;
                 let token = ReadToken(self.reads.last_token);
                 match self.replica.read(token) {
-                    Ok(()) => {
-                        self.reads.asked.insert(token, read);
-                    }
+                    Ok(()) => self.reads.ask(token, read),
                     Err(error) => {
                         let refusal = self.refusal_of(error);
                         self.reply(read.client, read.id, ResponseBody::Refused(refusal));
@@ -114,7 +160,7 @@ impl<M: StateMachine> Driver<M> {
 
     /// The protocol cannot confirm a read here: the client asks elsewhere, or again.
     pub(super) fn refuse_read(&mut self, token: ReadToken) {
-        let read = self.reads.asked.remove(&token).expect("a read is confirmed or refused once");
+        let read = self.reads.take_asked(token);
         self.refuse(&read);
     }
 
@@ -127,21 +173,17 @@ impl<M: StateMachine> Driver<M> {
     pub(super) fn serve_reads(&mut self) -> bool {
         let applied = self.applied.index;
         let (mut served, mut bytes) = (0, 0);
-        while let Some(entry) = self.reads.ready.first_entry().filter(|entry| entry.key().0 <= applied) {
-            if served >= READS_SERVED_MAX || bytes >= READ_ANSWERS_BYTES {
-                return true;
-            }
-            let read = entry.remove();
+        while served < READS_SERVED_MAX && bytes < READ_ANSWERS_BYTES {
+            let Some(read) = self.reads.take_ready(applied) else { return false };
             served += 1;
             bytes += self.serve(read);
         }
-        false
+        self.reads.ready.first_key_value().is_some_and(|((index, _), _)| *index <= applied)
     }
 
     /// Nobody waits for this client's answers any more.
     pub(super) fn forget_client(&mut self, client: ClientKey) {
-        self.reads.asked.values_mut().filter(|read| read.client == client).for_each(|read| read.is_forgotten = true);
-        self.reads.ready.retain(|_, read| read.client != client);
+        self.reads.forget(client);
     }
 
     /// Gives the bytes of the answer, as far as there is one at once.
@@ -191,6 +233,8 @@ impl<M: StateMachine> Driver<M> {
 
     pub(super) fn on_records_read(&mut self, read: RecordsRead, result: Result<Vec<Entry>, wal::Error>) {
         let body = match result {
+            // An answer without progress would be asked for again at once.
+            Ok(entries) if entries.is_empty() => ResponseBody::Refused(self.missing(read.from)),
             Ok(entries) => {
                 let mut collected = self.records_from(read.from);
                 entries.iter().for_each(|entry| take_record(&mut collected, entry));
@@ -213,7 +257,7 @@ impl<M: StateMachine> Driver<M> {
             if bytes >= bytes_max {
                 break;
             }
-            bytes += entry.payload.data_bytes() + crate::limits::ENTRY_OVERHEAD_BYTES;
+            bytes += entry.payload.data_bytes() + ENTRY_OVERHEAD_BYTES;
             take_record(&mut records, entry);
         }
         Some(records)

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
-use super::{Driver, Options, Reads, Submissions, Tails};
+use super::{Applying, Driver, Options, Reads, Submissions, Tails};
 use crate::checksum::Checksum;
 use crate::disk::Files;
 use crate::limits::RECORD_BYTES_MAX;
@@ -19,6 +19,15 @@ use super::ReadNumber;
 /// The log's directory within a node's.
 pub const LOG_DIRECTORY: &str = "log";
 
+/// What an entry's record takes in a frame besides the record that a client appends: heads, at most.
+const RECORD_HEADS_BYTES: usize = 128;
+
+/// The largest record that a leader takes from a client. It must fit a frame of every node's log: nodes on which it
+/// differs do not go together.
+pub fn record_bytes_max(segment_bytes: u64) -> usize {
+    RECORD_BYTES_MAX.min(wal::batch_bytes_max(segment_bytes) - RECORD_HEADS_BYTES)
+}
+
 /// Why a node does not start. Nothing was said to anyone.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -30,6 +39,11 @@ pub enum StartError {
     StaleSuperblock { superblock: Term, log: Term },
     #[error("the log holds no membership, and the directory was made without one")]
     NoMembership,
+    /// It would be fed again what it has applied, and the sessions that go with it are not known.
+    #[error(
+        "the state machine has applied {applied} already; this version starts only machines that have applied nothing"
+    )]
+    MachineNotEmpty { applied: LogId },
 }
 
 impl From<superblock::Error> for StartError {
@@ -74,6 +88,9 @@ impl<M: StateMachine> Driver<M> {
         machine: M,
         wall_clock_milliseconds: u64,
     ) -> Result<Started<M>, StartError> {
+        if machine.applied() != LogId::ZERO {
+            return Err(StartError::MachineNotEmpty { applied: machine.applied() });
+        }
         let loaded = superblock::load(files, SUPERBLOCK_TOKENS)?;
         let superblock = loaded.writer;
         let state = superblock.state();
@@ -96,7 +113,7 @@ impl<M: StateMachine> Driver<M> {
             seed: options.seed ^ boot,
             limits: options.limits,
         };
-        let record_bytes_max = RECORD_BYTES_MAX.min(log.batch_bytes_max() - 128);
+        let record_bytes_max = record_bytes_max(options.segment_bytes);
         let driver = Driver {
             applied: restored.before_first,
             commit: restored.commit,
@@ -111,7 +128,7 @@ impl<M: StateMachine> Driver<M> {
             tails: Tails::default(),
             log_reads: VecDeque::new(),
             last_read: ReadNumber::default(),
-            is_reading_to_apply: false,
+            applying: Applying::FromMemory,
             stale_reads: 0,
             record_bytes_max,
             options,

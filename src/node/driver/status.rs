@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::Driver;
+use super::{Applying, Driver};
 use crate::machine::StateMachine;
 use crate::net::{Change, ClientKey, NodeRole, NodeStatus, Refusal, ResponseBody};
 use crate::raft::Role;
@@ -69,6 +69,9 @@ impl<M: StateMachine> Driver<M> {
             Some(error) if error.is_no_space() => return "room on the disk".to_owned(),
             Some(error) => return format!("a segment of the log that can be made: {error}"),
             None => {}
+        }
+        if matches!(self.applying, Applying::Missing { .. }) {
+            return format!("entry {}, which is to be applied and is not in the log", self.applied.index.next());
         }
         if self.replica.status().leader.is_none() {
             return "a leader".to_owned();

@@ -72,6 +72,8 @@ impl<M: StateMachine> Driver<M> {
     pub(super) fn on_tail_read(&mut self, key: TailKey, result: Result<Vec<Entry>, wal::Error>) {
         let Some(next) = self.tails.open.get(&key).map(|tail| tail.next) else { return };
         match result {
+            // It would be read for again at once, for ever.
+            Ok(entries) if entries.is_empty() => self.end_tail(key, self.missing(next)),
             Ok(entries) => {
                 let mut records = self.records_from(next);
                 entries.iter().for_each(|entry| take_record(&mut records, entry));

@@ -86,6 +86,7 @@ scripts! {
     restart_between_vote_and_answer,
     single_node,
     transfer,
+    transfer_lost_under_reads,
 }
 
 impl Runner for Script {

@@ -32,6 +32,26 @@ fn a_client_whose_certificate_is_foreign_or_expired_is_refused() {
 }
 
 #[test]
+fn a_client_with_a_revocation_list_does_not_talk_to_a_node_on_it() {
+    let trial = Trial::start(1, None);
+    let client = trial.cluster.client_file();
+    append(&client, b"one\n");
+    let home = trial.home.path();
+    let certificate = std::fs::read_to_string(home.join("cluster/node-1.pem")).expect("it is there");
+    let lists: [&[&str]; 2] = [&[], &[&certificate]];
+    let text = std::fs::read_to_string(&client).expect("it is there");
+    for (number, revoked) in (1..).zip(lists) {
+        let list = own(&trial).revoke(revoked, number, Validity::days(1)).expect("a list can be made");
+        std::fs::write(home.join("cluster/revoked.pem"), list).expect("it can be written");
+        std::fs::write(&client, format!("crl = \"revoked.pem\"\n{text}")).expect("it can be written");
+        match revoked.is_empty() {
+            true => append(&client, b"two\n"),
+            false => refused(&give(&client, b"three\n"), 15, &["trust"]),
+        }
+    }
+}
+
+#[test]
 fn a_node_under_another_nodes_certificate_is_refused() {
     let trial = Trial::prepare(2, None);
     issue(&own(&trial), &trial, &Role::Node(NodeId(2)), "node-1", Validity::days(1));

@@ -1,0 +1,143 @@
+//! What is applied, and when; and what becomes of an entry that is wanted and not there.
+
+use bytes::Bytes;
+
+use super::rig::{self, CLIENT, OTHER, OWN, Rig, from_the_start};
+use crate::checksum::Checksum;
+use crate::machine::{Map, StateMachine};
+use crate::net::{Refusal, RequestBody, ResponseBody, TailKey};
+use crate::node::driver::{Driver, Input, StartError, WantedBy};
+use crate::raft::{Append, Body, Message, Round};
+use crate::types::{Entry, Index, LogId, Payload, Term};
+
+/// A machine whose state would outlive the process, and what it had applied before.
+#[derive(Debug)]
+struct Durable(LogId);
+
+impl StateMachine for Durable {
+    fn apply(&mut self, _: LogId, _: &[u8]) -> Bytes {
+        Bytes::new()
+    }
+
+    fn query(&self, _: &[u8]) -> Bytes {
+        Bytes::new()
+    }
+
+    fn applied(&self) -> LogId {
+        self.0
+    }
+
+    fn is_durable(&self) -> bool {
+        true
+    }
+
+    fn digest(&self) -> Checksum {
+        Checksum::default()
+    }
+}
+
+/// Three entries of another leader, committed on a majority without this node's disk.
+fn committed_elsewhere() -> Input {
+    let entry = |index| Entry { id: LogId::new(Term(1), Index(index)), payload: Payload::Noop };
+    let entries = (1..=3).map(entry).collect();
+    let append = Append { previous: LogId::ZERO, entries, commit: Index(3), round: Round(1) };
+    Input::Peer(Message { from: OTHER, to: OWN, term: Term(1), body: Body::Append(append) })
+}
+
+#[test]
+fn a_durable_machine_is_never_ahead_of_its_own_log() {
+    let mut rig = Rig::started(Durable(LogId::ZERO), &[OWN, OTHER]);
+    rig.holds_writes = true;
+    rig.driver.handle(committed_elsewhere());
+    rig.settle();
+    let status = rig.driver.replica().status();
+    assert_eq!((status.commit, status.durable.index), (Index(3), Index(0)), "committed, and not on this disk");
+    assert_eq!(rig.driver.applied().0.index, Index(0));
+    rig.holds_writes = false;
+    rig.settle();
+    assert_eq!(rig.driver.applied().0.index, Index(3), "applied as soon as it is");
+}
+
+#[test]
+fn a_machine_that_would_be_fed_twice_is_refused() {
+    let rig = Rig::started(Map::new(), &[OWN, OTHER]);
+    let applied = LogId::new(Term(1), Index(3));
+    let error = Driver::start(&rig.disk.files(), rig::options(), Durable(applied), 0).expect_err("it has applied 3@1");
+    assert!(matches!(error, StartError::MachineNotEmpty { applied: found } if found == applied), "{error}");
+}
+
+#[test]
+fn a_machine_in_memory_does_not_wait_for_the_own_disk() {
+    let mut rig = Rig::started(Map::new(), &[OWN, OTHER]);
+    rig.holds_writes = true;
+    rig.driver.handle(committed_elsewhere());
+    rig.settle();
+    assert_eq!(rig.driver.applied().0.index, Index(3));
+}
+
+#[test]
+fn an_entry_to_be_applied_that_is_missing_is_reported_and_looked_for_now_and_then() {
+    let mut rig = Rig::leading();
+    rig.append(200, 1024);
+    let last = rig.driver.applied().0.index;
+    let mut rig = rig.again(Map::new());
+    rig.holds_reads = true;
+    let mut looks = 0;
+    for _ in 0..1000 {
+        rig.tick();
+        rig.settle();
+        looks += rig.reads.len();
+        rig.find_nothing();
+        rig.settle();
+        assert!(rig.reads.is_empty(), "it does not look again at once");
+    }
+    assert!((5..=11).contains(&looks), "{looks} looks in ten seconds");
+    assert_eq!(rig.missing, vec![(Index(1), WantedBy::StateMachine); looks]);
+    let ResponseBody::Status(status) = rig.ask(RequestBody::Status) else { panic!("a status") };
+    assert!(status.waiting.contains("entry 1"), "{}", status.waiting);
+    rig.holds_reads = false;
+    for _ in 0..200 {
+        rig.tick();
+        rig.settle();
+    }
+    assert!(rig.driver.applied().0.index >= last, "it was there after all");
+    let ResponseBody::Status(status) = rig.ask(RequestBody::Status) else { panic!("a status") };
+    assert_eq!(status.waiting, "");
+}
+
+#[test]
+fn a_tail_or_a_read_of_what_is_missing_ends_with_a_reason() {
+    let mut rig = Rig::leading();
+    rig.append(400, 1024);
+    rig.holds_reads = true;
+    rig.driver.handle(Input::TailOpened { tail: TailKey(1), from: Index(1) });
+    rig.request(CLIENT, from_the_start(1024));
+    rig.settle();
+    assert_eq!(rig.reads.len(), 2);
+    rig.find_nothing();
+    rig.settle();
+    assert!(rig.reads.is_empty(), "neither is read for again by itself");
+    let is_told = |refusal: &Refusal| matches!(refusal, Refusal::Unavailable { reason } if reason.contains("entry 1"));
+    assert!(rig.ended.len() == 1 && is_told(&rig.ended[0]), "{:?}", rig.ended);
+    let answers = rig.answers_to(CLIENT);
+    assert!(matches!(answers[..], [ResponseBody::Refused(refusal)] if is_told(refusal)), "{answers:?}");
+}
+
+#[test]
+fn a_follower_that_wants_what_is_missing_is_reported_and_waits_for_a_heartbeat() {
+    let mut rig = Rig::leading();
+    rig.append(400, 1024);
+    rig.holds_reads = true;
+    super::reads::lost_all(&mut rig);
+    let mut looks = 0;
+    for _ in 0..50 {
+        rig.settle();
+        looks += rig.reads.len();
+        rig.find_nothing();
+        rig.settle();
+        assert!(rig.reads.is_empty(), "it does not look again at once");
+        rig.tick();
+    }
+    assert!((1..=10).contains(&looks), "{looks} looks in ten heartbeats");
+    assert_eq!(rig.missing, vec![(Index(1), WantedBy::Follower(OTHER)); looks]);
+}

@@ -1,0 +1,63 @@
+//! A client that goes away leaves nothing behind.
+
+use super::rig::{CLIENT, Rig, scan};
+use crate::net::{ClientKey, Consistency, Refusal, RequestBody, ResponseBody};
+use crate::node::driver::Input;
+use crate::node::driver::reads::READS_WAITING_BYTES_MAX;
+use crate::types::Index;
+
+const OTHER: ClientKey = ClientKey(8);
+/// Of entries that are not there.
+const FAR: Consistency = Consistency::AtLeast(Index(1000));
+
+#[test]
+fn what_waits_for_a_client_goes_with_it_and_nothing_of_another() {
+    let mut rig = Rig::leading();
+    for client in [CLIENT, OTHER, CLIENT] {
+        rig.request(client, scan(FAR));
+    }
+    rig.settle();
+    assert_eq!(rig.driver.reads.waiting().0, 3, "they wait for entries that are not there");
+    rig.driver.handle(Input::ClientGone { client: CLIENT });
+    rig.settle();
+    assert_eq!(rig.driver.reads.waiting().0, 1, "those of the client that is gone are free");
+    rig.append(1000, 1);
+    assert_eq!((rig.answers_to(CLIENT).len(), rig.answers_to(OTHER).len()), (0, 1));
+}
+
+#[test]
+fn a_read_that_the_protocol_still_has_is_dropped_when_it_comes_back() {
+    let mut rig = Rig::leading();
+    rig.request(CLIENT, scan(Consistency::Linearizable));
+    rig.request(OTHER, scan(Consistency::Linearizable));
+    rig.driver.handle(Input::ClientGone { client: CLIENT });
+    rig.settle();
+    assert_eq!(rig.driver.reads.waiting(), (0, 0));
+    assert_eq!((rig.answers_to(CLIENT).len(), rig.answers_to(OTHER).len()), (0, 1));
+}
+
+#[test]
+fn long_queries_that_wait_are_bounded_in_bytes() {
+    let mut rig = Rig::leading();
+    let query = vec![0; 1 << 20];
+    for client in [CLIENT, OTHER] {
+        for _ in 0..20 {
+            rig.request(client, RequestBody::Query { query: query.clone().into(), consistency: FAR });
+        }
+    }
+    rig.settle();
+    let (waiting, bytes) = rig.driver.reads.waiting();
+    assert!(waiting > 0 && bytes <= READS_WAITING_BYTES_MAX, "{waiting} reads, {bytes} bytes");
+    let busy = |client| rig.answers_to(client).iter().filter(|body| is_busy(body)).count();
+    assert_eq!(waiting + busy(CLIENT) + busy(OTHER), 40, "the others are told at once");
+    rig.driver.handle(Input::ClientGone { client: CLIENT });
+    rig.request(OTHER, RequestBody::Query { query: query.into(), consistency: FAR });
+    rig.settle();
+    assert_eq!(rig.driver.reads.waiting().0, 1, "what went with its client made room");
+    rig.driver.handle(Input::ClientGone { client: OTHER });
+    assert_eq!(rig.driver.reads.waiting(), (0, 0));
+}
+
+fn is_busy(body: &ResponseBody) -> bool {
+    *body == ResponseBody::Refused(Refusal::Busy)
+}
