@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::body::FrameView;
 use super::error::{Error, Finding, Severity};
+use super::frame::is_zero;
 use super::locator::Part;
 use super::record::RecordKind;
 use super::scan::{Found, HeadProblem, Scan};
@@ -78,7 +79,7 @@ impl Reading<'_> {
         let mut block = [0; BLOCK_BYTES];
         let is_other = |block: &[u8; BLOCK_BYTES]| match SegmentHeader::decode(block) {
             Ok(header) => header != part.header,
-            Err(_) => block.iter().all(|&byte| byte == 0),
+            Err(_) => is_zero(block),
         };
         files.read(part.file, 0, &mut block).is_ok() && is_other(&block)
     }
