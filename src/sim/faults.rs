@@ -177,7 +177,7 @@ impl Simulation {
         self.order(after, Happening::Restart { node });
     }
 
-    /// An operator asks every node that believes to lead to hand over to this one.
+    /// An operator asks every node that believes to lead to hand over to this one, or to the one behind itself.
     fn ask_transfer(&mut self, to: usize) {
         let operator = self.clients.len();
         for node in 0..self.nodes.len() {
@@ -185,6 +185,7 @@ impl Simulation {
             if !self.nodes[node].process.as_ref().is_some_and(leads) {
                 continue;
             }
+            let to = if to == node { (node + 1) % self.nodes.len() } else { to };
             let request = Request { id: 0, body: RequestBody::Change(Change::Transfer(node_id(to))) };
             let mut bytes = BytesMut::new();
             net::put_request(&mut bytes, &request);

@@ -112,9 +112,10 @@ impl Options {
     pub fn drawn_for(nodes: usize, seed: u64) -> Options {
         let random = &mut Random::seeded(seed ^ 0x0b71_0025);
         let election_start = random.between(6, 31) as u32;
+        let fault_time = random.between(4 * SECOND, 8 * SECOND);
         Options {
             nodes,
-            fault_time: random.between(4 * SECOND, 8 * SECOND),
+            fault_time: fault_time + fault_time / 2,
             calm_time_max: 60 * SECOND,
             fault_interval: random.between(50 * MILLISECOND, 800 * MILLISECOND),
             faults: if nodes == 1 { Faults::of_one(random) } else { Faults::drawn(random) }.with_others(seed),
@@ -137,6 +138,8 @@ impl Options {
     pub(super) fn as_at_first(mut self) -> Options {
         (self.faults.full_disk, self.faults.full_disks, self.faults.transfer) = (0, 0, 0);
         self.tails = false;
+        // Two thirds, to the microsecond.
+        self.fault_time = self.fault_time / 3 * 2 + self.fault_time % 3;
         self
     }
 
@@ -177,8 +180,9 @@ impl Faults {
     /// With the kinds that have a generator of their own, so that all else of a seed is the same without them.
     fn with_others(self, seed: u64) -> Faults {
         let random = &mut Random::seeded(seed ^ 0xf011_d15c);
-        let mut weight = || *random.pick(&[0, 1, 1, 4]);
-        Faults { full_disk: weight(), full_disks: weight(), transfer: weight(), ..self }
+        let mut weight = |weights: &[u64]| *random.pick(weights);
+        let (full_disk, full_disks) = (weight(&[0, 1, 1, 2]), weight(&[0, 0, 1, 1]));
+        Faults { full_disk, full_disks, transfer: weight(&[0, 2, 4, 8]), ..self }
     }
 
     fn of_one(random: &mut Random) -> Faults {
