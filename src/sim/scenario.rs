@@ -135,7 +135,7 @@ impl Options {
 
     /// The same without what was added to the simulator later: runs that showed a bug then are to stay what they were.
     #[cfg(test)]
-    pub(super) fn as_at_first(mut self) -> Options {
+    pub(super) fn without_additions(mut self) -> Options {
         (self.faults.full_disk, self.faults.full_disks, self.faults.transfer) = (0, 0, 0);
         self.tails = false;
         // Two thirds, to the microsecond.

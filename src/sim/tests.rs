@@ -116,13 +116,13 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
 /// Named after the bug: what was replaced in memory and not yet on the disk was read from there, and applied.
 #[test]
 fn entries_that_were_replaced_are_not_applied_from_the_disk() {
-    run(15, &Options::drawn_for(3, 15).as_at_first());
+    run(15, &Options::drawn_for(3, 15).without_additions());
 }
 
 /// Named after the bug: an answer that waited for an earlier persist than the answer before it ended the process.
 #[test]
 fn answers_may_wait_for_an_earlier_persist_than_those_before_them() {
-    run(46, &Options::drawn_for(3, 46).as_at_first());
+    run(46, &Options::drawn_for(3, 46).without_additions());
 }
 
 /// Named after the bug: a directory that was just made stayed locked by the process that made it.
