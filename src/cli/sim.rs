@@ -72,7 +72,7 @@ fn failure(violation: &Violation, arguments: &Arguments) -> Failure {
     Failure::new(Exit::Corrupt, violation.to_string(), next_step)
 }
 
-fn table(reports: &[Report]) -> String {
+pub(super) fn table(reports: &[Report]) -> String {
     let mut lines = Vec::new();
     if let [report] = reports {
         lines.extend(report.counts().iter().map(|(name, count)| format!("{name:<24} {count}")));

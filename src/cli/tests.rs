@@ -6,6 +6,7 @@ use super::exit::{Exit, Failure};
 use super::{Arguments, failures};
 use crate::node::driver::Stopped;
 use crate::node::run::RunError;
+use crate::sim::{Options, Simulation};
 use crate::{disk, wal};
 
 #[test]
@@ -54,4 +55,12 @@ fn a_read_refused_by_the_device_is_no_corruption() {
     let refused = disk::Error::new(disk::Operation::Read, "segment", std::io::Error::from_raw_os_error(5));
     let stopped = RunError::Stopped(Stopped::Read(wal::Error::Disk(refused)));
     assert_eq!(failures::of_node(&stopped, Path::new("data")).exit, Exit::DiskFailed);
+}
+
+/// What `trilith sim --seed 21 --nodes 3` prints, in every build: .ci/run compares the release binary with the same
+/// file. A change of what nodes do changes it; docs/testing.md says how it is renewed.
+#[test]
+fn a_seed_is_the_same_run_in_every_build() {
+    let report = Simulation::run(21, &Options::drawn_for(3, 21)).expect("no rule is broken");
+    assert_eq!(super::sim::table(&[report]).trim_end(), include_str!("../sim/golden.txt").trim_end());
 }

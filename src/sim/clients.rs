@@ -45,6 +45,7 @@ pub(super) struct Client {
     last_record: Option<(Index, RecordName)>,
     pub resent: u64,
     pub reads: u64,
+    pub refused_no_space: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +92,7 @@ impl Client {
             last_record: None,
             resent: 0,
             reads: 0,
+            refused_no_space: 0,
         }
     }
 
@@ -283,6 +285,7 @@ impl Client {
     }
 
     fn refused(&mut self, refusal: &Refusal) {
+        self.refused_no_space += u64::from(*refusal == Refusal::NoSpace);
         self.target = match refusal {
             Refusal::NotLeader { leader: Some((leader, _)) } => super::node::node_at(*leader),
             Refusal::NotLeader { leader: None } | Refusal::Unavailable { .. } => {

@@ -7,14 +7,15 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 
 use super::clients::Client;
+use super::follower::Follower;
 use super::network::Network;
-use super::node::{Node, Process, driver_options, node_at, node_id, start};
+use super::node::{Node, Process, SPACE_BYTES, driver_options, is_no_space, node_at, node_id, start};
 use super::oracles::{Broken, Oracle, Oracles, Violation};
 use super::scenario::{DiskOptions, MILLISECOND, Options};
 use super::trace::{Label, Trace};
 use super::{Report, recovery};
-use crate::disk::{Queue, Token};
-use crate::net::{self, ClientKey, Request, Response};
+use crate::disk::{self, Queue, Token};
+use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
 use crate::node::driver::{Effect, Input, ReadNumber};
 use crate::raft::{Body, Event, Message, Role};
 use crate::random::Random;
@@ -22,6 +23,9 @@ use crate::wal::{self, Prepare, ReadPlan};
 
 /// How often it is looked whether all has come to rest.
 const LOOK_INTERVAL: u64 = 20 * MILLISECOND;
+
+/// The follower draws from a generator of its own.
+const FOLLOWER_SALT: u64 = 0x7a11_7a11;
 
 /// A cluster, its disks, its network and its clients, in one thread.
 #[derive(Debug)]
@@ -35,7 +39,8 @@ pub struct Simulation {
     last_ordered: u64,
     pub(super) nodes: Vec<Node>,
     pub(super) network: Network,
-    clients: Vec<Client>,
+    pub(super) clients: Vec<Client>,
+    pub(super) follower: Follower,
     pub(super) oracles: Oracles,
     trace: Rc<RefCell<Trace>>,
     /// For the world; clients and network have their own.
@@ -51,18 +56,68 @@ pub struct Simulation {
 /// What is to happen. A `life` that is over makes it nothing.
 #[derive(Debug)]
 pub(super) enum Happening {
-    Tick { node: usize, life: u64 },
-    Run { node: usize, life: u64 },
-    Message { node: usize, bytes: Bytes },
-    Written { node: usize, life: u64, token: Token },
-    Prepare { node: usize, life: u64, order: Prepare },
-    Read { node: usize, life: u64, read: ReadNumber, plan: ReadPlan },
-    Request { node: usize, client: usize, request: Request },
-    Response { client: usize, response: Response },
-    Client { client: usize },
+    Tick {
+        node: usize,
+        life: u64,
+    },
+    Run {
+        node: usize,
+        life: u64,
+    },
+    Message {
+        node: usize,
+        bytes: Bytes,
+    },
+    Written {
+        node: usize,
+        life: u64,
+        token: Token,
+    },
+    Prepare {
+        node: usize,
+        life: u64,
+        order: Prepare,
+    },
+    Read {
+        node: usize,
+        life: u64,
+        read: ReadNumber,
+        plan: ReadPlan,
+    },
+    Request {
+        node: usize,
+        client: usize,
+        request: Request,
+    },
+    Response {
+        client: usize,
+        response: Response,
+    },
+    Client {
+        client: usize,
+    },
+    Follow,
+    Tailed {
+        tail: TailKey,
+        records: Records,
+    },
+    TailReady {
+        node: usize,
+        life: u64,
+        tail: TailKey,
+    },
+    /// The disk has room again, unless it was filled anew.
+    Room {
+        node: usize,
+    },
     Fault,
-    Crash { node: usize, life: u64 },
-    Restart { node: usize },
+    Crash {
+        node: usize,
+        life: u64,
+    },
+    Restart {
+        node: usize,
+    },
     Calm,
     Look,
 }
@@ -95,6 +150,7 @@ impl Simulation {
             nodes,
             network: Network::new(options.network, random.fork()),
             clients,
+            follower: Follower::new(Random::seeded(seed ^ FOLLOWER_SALT)),
             oracles: Oracles::default(),
             trace,
             random,
@@ -105,6 +161,9 @@ impl Simulation {
         };
         (0..options.nodes).for_each(|node| simulation.order(0, Happening::Restart { node }));
         (0..options.clients.clients).for_each(|client| simulation.order(0, Happening::Client { client }));
+        if options.tails {
+            simulation.order(0, Happening::Follow);
+        }
         simulation.order(0, Happening::Fault);
         simulation.order(options.fault_time, Happening::Calm);
         Ok(simulation)
@@ -139,6 +198,7 @@ impl Simulation {
             acknowledged_records: self.oracles.acknowledged_records(),
             committed_entries: self.oracles.invariants.committed().0,
             resent: self.clients.iter().map(|client| client.resent).sum(),
+            refused_no_space: self.clients.iter().map(|client| client.refused_no_space).sum(),
             reads_checked: self.clients.iter().map(|client| client.reads).sum(),
             messages_lost: self.network.lost,
             messages_duplicated: self.network.duplicated,
@@ -178,9 +238,16 @@ impl Simulation {
             }
             Happening::Response { client, response } => {
                 self.note(Label::Response, &[self.now, client as u64, response.id], &[]);
-                self.clients[client].answered(response, &mut self.oracles)?;
+                match self.clients.get_mut(client) {
+                    Some(client) => client.answered(response, &mut self.oracles)?,
+                    None => self.operator_answered(&response),
+                }
             }
             Happening::Client { client } => self.step_client(client),
+            Happening::Follow => self.follow(),
+            Happening::Tailed { tail, records } => self.tailed(tail, &records)?,
+            Happening::TailReady { node, life, tail } => self.tail_ready(node, life, tail),
+            Happening::Room { node } => self.make_room(node),
             Happening::Fault => self.fault(),
             Happening::Crash { node, life } if self.nodes[node].life == life => self.crash(node),
             Happening::Crash { .. } => {}
@@ -199,13 +266,14 @@ impl Simulation {
             | Happening::Run { node, .. }
             | Happening::Message { node, .. }
             | Happening::Written { node, .. }
+            | Happening::TailReady { node, .. }
             | Happening::Request { node, .. } => *node,
             _ => return None,
         };
         Some(self.nodes[node].paused_until).filter(|until| *until > self.now)
     }
 
-    fn lives(&self, node: usize, life: u64) -> bool {
+    pub(super) fn lives(&self, node: usize, life: u64) -> bool {
         self.nodes[node].life == life && self.nodes[node].process.is_some()
     }
 
@@ -245,6 +313,7 @@ impl Simulation {
         }
         let files = self.nodes[node].disk.files();
         let result = wal::prepare(&files, order);
+        self.report.preparations_refused += u64::from(result.as_ref().is_err_and(disk::Error::is_no_space));
         if !self.nodes[node].disk.is_off() {
             self.input(node, Input::Prepared { number: order.header.number, result });
         }
@@ -278,13 +347,13 @@ impl Simulation {
     }
 
     /// Hands a node an input, and sees to it that it runs soon.
-    fn input(&mut self, node: usize, input: Input) {
+    pub(super) fn input(&mut self, node: usize, input: Input) {
         let kind = match &input {
             Input::Tick { .. } => 0,
             Input::Peer(_) => 1,
             Input::Client { .. } => 2,
             Input::ClientGone { .. } => 3,
-            Input::TailOpened { .. } | Input::TailReady { .. } | Input::TailClosed { .. } => 3,
+            Input::TailOpened { tail, .. } | Input::TailReady { tail } | Input::TailClosed { tail } => 3 + tail.0,
             Input::Written(completion) => 4 + completion.token.0,
             Input::Prepared { number, .. } => 5 + number.0,
             Input::ReadDone { read, .. } => 6 + read.0,
@@ -361,7 +430,8 @@ impl Simulation {
             }
             Effect::Send(message) => self.send(node, process, &message)?,
             Effect::Reply { client, response } => self.reply(client.0 as usize, &response),
-            Effect::Tail { .. } | Effect::EndTail { .. } => {}
+            Effect::Tail { tail, records } => self.tail(tail, records),
+            Effect::EndTail { tail, .. } => self.end_tail(tail),
             Effect::Event(event) => self.on_event(node, &event),
             // The disk repairs nothing by itself: what cannot be read shows when the node starts again.
             Effect::Unreadable(_) => {}
@@ -424,7 +494,9 @@ impl Simulation {
             return Ok(());
         }
         let options = driver_options(&self.options, node, self.seed);
-        if self.calm_since.is_none() && self.random.chance(150) && !self.nodes[node].is_rotten {
+        let is_full = self.nodes[node].full_until > self.now;
+        let is_repeated = self.calm_since.is_none() && self.random.chance(150) && !self.nodes[node].is_rotten;
+        if is_repeated && !is_full {
             recovery::check_repeated(&self.nodes[node].disk, &options, &mut self.random)?;
             self.report.recoveries_repeated += 1;
         }
@@ -444,6 +516,7 @@ impl Simulation {
                 self.run_soon(node);
             }
             Err(_) if disk.is_off() => {}
+            Err(error) if is_full && is_no_space(&error) => self.start_later(node),
             Err(_) if self.nodes[node].is_rotten => self.nodes[node].is_out = true,
             Err(error) => {
                 let explanation = format!("node {} does not start: {error}", node_id(node));
@@ -463,6 +536,8 @@ impl Simulation {
             (node.paused_until, node.slow_until) = (0, 0);
             // A cut that was ordered and has not come does not come any more.
             node.disk.crash_at(u64::MAX);
+            node.full_until = 0;
+            node.disk.set_capacity(SPACE_BYTES);
         }
         (0..self.nodes.len()).for_each(|node| self.order(0, Happening::Restart { node }));
         self.order(LOOK_INTERVAL, Happening::Look);
@@ -475,7 +550,8 @@ impl Simulation {
             Some(process) => process.driver.applied().0.index == committed && process.driver.is_idle(),
             None => node.is_out,
         };
-        self.clients.iter().all(Client::is_done) && self.nodes.iter().all(at_end)
+        let has_tailed = !self.options.tails || self.oracles.last_acknowledged() < self.follower.next;
+        self.clients.iter().all(Client::is_done) && self.nodes.iter().all(at_end) && has_tailed
     }
 
     fn check_time(&self) -> Result<(), Broken> {
@@ -490,7 +566,9 @@ impl Simulation {
         let nodes: Vec<String> = self.nodes.iter().enumerate().map(node).collect();
         let clients: Vec<String> = self.clients.iter().filter(|client| !client.is_done()).map(Client::state).collect();
         let committed = self.oracles.invariants.committed();
-        let explanation = format!("no rest; committed {committed}; {}; {}", nodes.join("; "), clients.join("; "));
+        let tailed = self.follower.next;
+        let (nodes, clients) = (nodes.join("; "), clients.join("; "));
+        let explanation = format!("no rest; committed {committed}, tailed to {tailed}; {nodes}; {clients}");
         Err(Broken::new(Oracle::Progress, explanation))
     }
 

@@ -1,11 +1,16 @@
 //! What goes wrong, and when.
 
+use bytes::BytesMut;
+
 use super::cluster::{Happening, Simulation};
 use super::disk::Code;
+use super::node::{Process, SEGMENT_BYTES, SPACE_BYTES, node_id};
 use super::scenario::{MILLISECOND, SECOND};
 use super::trace::Label;
 use crate::disk::Files;
+use crate::net::{self, Change, Request, RequestBody, Response, ResponseBody};
 use crate::node::driver::LOG_DIRECTORY;
+use crate::raft::Role;
 use crate::superblock;
 use crate::wal::{Analysis, Source};
 
@@ -23,6 +28,9 @@ enum Fault {
     SlowDisk,
     WriteError,
     Rot,
+    FullDisk,
+    FullDisks,
+    Transfer,
 }
 
 impl Simulation {
@@ -48,6 +56,9 @@ impl Simulation {
             Fault::SlowDisk => self.nodes[node].slow_until = self.now + self.random.below(2 * SECOND),
             Fault::WriteError => self.fail_write(node),
             Fault::Rot => self.rot(node),
+            Fault::FullDisk => self.fill(node),
+            Fault::FullDisks => self.majority().iter().for_each(|node| self.fill(*node)),
+            Fault::Transfer => self.ask_transfer(node),
         }
     }
 
@@ -65,6 +76,9 @@ impl Simulation {
             (Fault::SlowDisk, weights.slow_disk),
             (Fault::WriteError, weights.write_error),
             (Fault::Rot, weights.rot),
+            (Fault::FullDisk, weights.full_disk),
+            (Fault::FullDisks, weights.full_disks),
+            (Fault::Transfer, weights.transfer),
         ];
         let mut draw = self.random.below(table.iter().map(|(_, weight)| weight).sum());
         for (fault, weight) in table {
@@ -127,10 +141,65 @@ impl Simulation {
     }
 
     fn blackout(&mut self) {
+        self.majority().iter().for_each(|node| self.crash(*node));
+    }
+
+    /// More than half of the nodes, any.
+    fn majority(&mut self) -> Vec<usize> {
         let mut nodes: Vec<usize> = (0..self.nodes.len()).collect();
         self.random.shuffle(&mut nodes);
         let count = self.random.between(nodes.len() as u64 / 2 + 1, nodes.len() as u64 + 1);
-        nodes.iter().take(count as usize).for_each(|node| self.crash(*node));
+        nodes.truncate(count as usize);
+        nodes
+    }
+
+    /// For a while files can hardly grow.
+    fn fill(&mut self, node: usize) {
+        let time = self.random.between(SECOND / 2, 4 * SECOND);
+        let left = self.random.below(2 * SEGMENT_BYTES);
+        self.nodes[node].full_until = self.now + time;
+        self.nodes[node].disk.set_capacity(self.nodes[node].disk.used_bytes() + left);
+        self.report.full_disks += 1;
+        self.order(time, Happening::Room { node });
+    }
+
+    pub(super) fn make_room(&mut self, node: usize) {
+        if self.now >= self.nodes[node].full_until {
+            self.nodes[node].disk.set_capacity(SPACE_BYTES);
+        }
+    }
+
+    /// A process that found no room to start in has ended; whoever keeps it tries again.
+    pub(super) fn start_later(&mut self, node: usize) {
+        self.nodes[node].disk.kill(&mut self.random);
+        self.report.starts_refused += 1;
+        let after = self.random.between(MILLISECOND, 500 * MILLISECOND);
+        self.order(after, Happening::Restart { node });
+    }
+
+    /// An operator asks every node that believes to lead to hand over to this one, or to the one behind itself.
+    fn ask_transfer(&mut self, to: usize) {
+        let operator = self.clients.len();
+        for node in 0..self.nodes.len() {
+            let leads = |process: &Process| process.driver.replica().status().role == Role::Leader;
+            if !self.nodes[node].process.as_ref().is_some_and(leads) {
+                continue;
+            }
+            let to = if to == node { (node + 1) % self.nodes.len() } else { to };
+            let request = Request { id: 0, body: RequestBody::Change(Change::Transfer(node_id(to))) };
+            let mut bytes = BytesMut::new();
+            net::put_request(&mut bytes, &request);
+            self.note(Label::Request, &[self.now, operator as u64, node as u64], &bytes);
+            for arrival in self.network.copies(self.now) {
+                let request = request.clone();
+                self.order(arrival - self.now, Happening::Request { node, client: operator, request });
+            }
+        }
+    }
+
+    /// The node has begun to hand over, or not.
+    pub(super) fn operator_answered(&mut self, response: &Response) {
+        self.report.transfers += u64::from(matches!(response.body, ResponseBody::Changed { .. }));
     }
 
     /// One direction between this node and another is silent, or both are.

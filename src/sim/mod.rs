@@ -11,6 +11,7 @@ mod clients;
 mod cluster;
 pub mod disk;
 mod faults;
+mod follower;
 pub mod fuzz;
 mod network;
 mod node;

@@ -10,9 +10,12 @@ use crate::machine::Map;
 use crate::node::driver::{self, Driver, StartError, Started};
 use crate::superblock;
 use crate::types::{ClusterId, Incarnation, Member, Membership, NodeId};
+use crate::wal;
 
 /// The segments of all runs: small, so that there are many.
-const SEGMENT_BYTES: u64 = 64 << 10;
+pub(super) const SEGMENT_BYTES: u64 = 64 << 10;
+/// What a disk holds that is not full.
+pub(super) const SPACE_BYTES: u64 = 1 << 40;
 pub(super) const CLUSTER: ClusterId = ClusterId(0x7213_1174);
 
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Node {
     pub process: Option<Process>,
     pub paused_until: u64,
     pub slow_until: u64,
+    /// Until then the disk has no room for files to grow.
+    pub full_until: u64,
     /// The driver is to be run: it is not ordered twice.
     pub run_is_due: bool,
     /// A write was failed on purpose: the process may end by itself.
@@ -71,6 +76,7 @@ impl Node {
             process: None,
             paused_until: 0,
             slow_until: 0,
+            full_until: 0,
             run_is_due: false,
             has_failing_disk: false,
             is_rotten: false,
@@ -123,6 +129,11 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
             sync_mode: "simulated".to_owned(),
         },
     }
+}
+
+/// Whether a start was refused because there is no room to go on in.
+pub(super) fn is_no_space(error: &StartError) -> bool {
+    matches!(error, StartError::Log(wal::Error::Disk(error)) if error.is_no_space())
 }
 
 fn observe(disk: &SimDisk, at: usize, trace: &Rc<RefCell<Trace>>) {

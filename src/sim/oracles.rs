@@ -133,6 +133,29 @@ impl Oracles {
         Ok(())
     }
 
+    /// Records given for `from..to` are exactly those that are committed there, in order.
+    pub fn check_committed_records(&self, from: Index, to: Index, records: &[(Index, Bytes)]) -> Result<(), Broken> {
+        let mut given = records.iter();
+        for index in (from.0..to.0).map(Index) {
+            let committed = self.invariants.committed_payload(index).and_then(record_in);
+            if committed.is_some_and(|record| given.next() != Some(&(index, record))) {
+                let explanation = format!("the record that is committed at {index} is not given ({from}..{to})");
+                return Err(Broken::new(Oracle::Acknowledged, explanation));
+            }
+        }
+        match given.next() {
+            None => Ok(()),
+            Some((index, _)) => {
+                Err(Broken::new(Oracle::Whole, format!("a record is given at {index}, where none is committed")))
+            }
+        }
+    }
+
+    /// The last index that a client was told.
+    pub fn last_acknowledged(&self) -> Index {
+        self.acknowledged.last_key_value().map_or(Index::ZERO, |(index, _)| *index)
+    }
+
     /// What a node has committed and applied, after each of its steps.
     pub fn check_node(&mut self, driver: &Driver<Map>) -> Result<(), Broken> {
         while self.placed_end < self.invariants.committed() {
@@ -215,4 +238,11 @@ fn record_name(record: &Bytes) -> Option<RecordName> {
     let (client, ordinal) = head.split_at(8);
     let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("half of sixteen bytes"));
     Some((number(client), number(ordinal)))
+}
+
+/// The record that an entry holds, if it holds one.
+fn record_in(payload: &Payload) -> Option<Bytes> {
+    let Payload::Data(data) = payload else { return None };
+    let (command, body) = codec::decode_command(&data.bytes).ok()?;
+    (command.service == Service::Append).then_some(body)
 }

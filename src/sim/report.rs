@@ -34,11 +34,25 @@ pub struct Report {
     pub messages_duplicated: u64,
     /// Starts whose recovery was also done twice, and interrupted.
     pub recoveries_repeated: u64,
+    /// Disks that had no room for a while.
+    pub full_disks: u64,
+    /// Preparations of a segment that found no room.
+    pub preparations_refused: u64,
+    /// Starts that found no room.
+    pub starts_refused: u64,
+    /// Commands that were refused for want of room.
+    pub refused_no_space: u64,
+    /// Transfers of leadership that a leader began because it was asked to.
+    pub transfers: u64,
+    /// Tails that were opened.
+    pub tails: u64,
+    /// Records that came over them.
+    pub records_tailed: u64,
 }
 
 impl Report {
     /// The counts by name, in a fixed order.
-    pub fn counts(&self) -> [(&'static str, u64); 21] {
+    pub fn counts(&self) -> [(&'static str, u64); 28] {
         [
             ("nodes", self.nodes),
             ("steps", self.steps),
@@ -60,6 +74,13 @@ impl Report {
             ("messages_lost", self.messages_lost),
             ("messages_duplicated", self.messages_duplicated),
             ("recoveries_repeated", self.recoveries_repeated),
+            ("full_disks", self.full_disks),
+            ("preparations_refused", self.preparations_refused),
+            ("starts_refused", self.starts_refused),
+            ("refused_no_space", self.refused_no_space),
+            ("transfers", self.transfers),
+            ("tails", self.tails),
+            ("records_tailed", self.records_tailed),
             ("seed", self.seed),
         ]
     }

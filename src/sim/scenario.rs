@@ -24,6 +24,8 @@ pub struct Options {
     pub network: NetworkOptions,
     pub disk: DiskOptions,
     pub clients: ClientOptions,
+    /// Whether somebody tails the log.
+    pub tails: bool,
     pub election_ticks: Range<u32>,
     pub heartbeat_ticks: u32,
     pub writes_in_flight: usize,
@@ -59,6 +61,12 @@ pub struct Faults {
     /// A process ends, and the end of its log turns to zeros, although there is proof that it had been written. Only
     /// while a majority stays whole.
     pub rot: u64,
+    /// The disk of one node has no room for files to grow, for a while.
+    pub full_disk: u64,
+    /// The disks of a majority have none.
+    pub full_disks: u64,
+    /// Leaders are asked to hand over.
+    pub transfer: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,15 +112,17 @@ impl Options {
     pub fn drawn_for(nodes: usize, seed: u64) -> Options {
         let random = &mut Random::seeded(seed ^ 0x0b71_0025);
         let election_start = random.between(6, 31) as u32;
+        let fault_time = random.between(4 * SECOND, 8 * SECOND);
         Options {
             nodes,
-            fault_time: random.between(4 * SECOND, 8 * SECOND),
+            fault_time: fault_time + fault_time / 2,
             calm_time_max: 60 * SECOND,
             fault_interval: random.between(50 * MILLISECOND, 800 * MILLISECOND),
-            faults: if nodes == 1 { Faults::of_one(random) } else { Faults::drawn(random) },
+            faults: if nodes == 1 { Faults::of_one(random) } else { Faults::drawn(random) }.with_others(seed),
             network: NetworkOptions::drawn(random),
             disk: DiskOptions::drawn(random),
             clients: ClientOptions::drawn(random),
+            tails: true,
             election_ticks: election_start..2 * election_start,
             heartbeat_ticks: (election_start / 5).max(1),
             writes_in_flight: *random.pick(&[1, 1, 2, 4, 8]),
@@ -123,9 +133,14 @@ impl Options {
         }
     }
 
-    /// The same with a third of the time for faults: for tests that run many.
-    pub fn shortened(self) -> Options {
-        Options { fault_time: self.fault_time / 3, fault_interval: self.fault_interval / 2, ..self }
+    /// The same without what was added to the simulator later: runs that showed a bug then are to stay what they were.
+    #[cfg(test)]
+    pub(super) fn without_additions(mut self) -> Options {
+        (self.faults.full_disk, self.faults.full_disks, self.faults.transfer) = (0, 0, 0);
+        self.tails = false;
+        // Two thirds, to the microsecond.
+        self.fault_time = self.fault_time / 3 * 2 + self.fault_time % 3;
+        self
     }
 
     /// One node that loses its power over and over, so often on average.
@@ -156,7 +171,18 @@ impl Faults {
             slow_disk: weight(),
             write_error: weight(),
             rot,
+            full_disk: 0,
+            full_disks: 0,
+            transfer: 0,
         }
+    }
+
+    /// With the kinds that have a generator of their own, so that all else of a seed is the same without them.
+    fn with_others(self, seed: u64) -> Faults {
+        let random = &mut Random::seeded(seed ^ 0xf011_d15c);
+        let mut weight = |weights: &[u64]| *random.pick(weights);
+        let (full_disk, full_disks) = (weight(&[0, 1, 1, 2]), weight(&[0, 0, 1, 1]));
+        Faults { full_disk, full_disks, transfer: weight(&[0, 2, 4, 8]), ..self }
     }
 
     fn of_one(random: &mut Random) -> Faults {

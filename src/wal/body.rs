@@ -1,6 +1,8 @@
 //! A frame with its body: how one is built, and how one is read and verified.
 
-use super::frame::{FRAME_HEAD_BYTES, FRAME_OVERHEAD_BYTES_MAX, FrameHead, FrameKind, Run, count_zero_sectors};
+use super::frame::{
+    FRAME_HEAD_BYTES, FRAME_OVERHEAD_BYTES_MAX, FrameHead, FrameKind, Run, count_zero_sectors, is_zero,
+};
 use super::record::{self, FrameSalt, RecordFault, RecordHead, RecordKind};
 use super::sections::{OpenSection, SealSection};
 use crate::checksum::Checksum;
@@ -297,8 +299,7 @@ impl<'a> FrameView<'a> {
         let sections_end = FRAME_HEAD_BYTES + self.head.sections_bytes();
         let before = &self.bytes[sections_end..self.head.records_start()];
         let behind = &self.bytes[records_end..];
-        let zero = before.iter().chain(behind).all(|&byte| byte == 0);
-        if zero { Ok(()) } else { Err(BodyFault::Padding) }
+        if is_zero(before) && is_zero(behind) { Ok(()) } else { Err(BodyFault::Padding) }
     }
 }
 

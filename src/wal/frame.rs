@@ -180,7 +180,7 @@ impl FrameHead {
         offset: u64,
     ) -> Result<FrameHead, HeadFault> {
         assert!(bytes.len() >= SECTOR_BYTES, "a head is read with its sector");
-        if bytes[..SECTOR_BYTES].iter().all(|&byte| byte == 0) {
+        if is_zero(&bytes[..SECTOR_BYTES]) {
             return Err(HeadFault::Zero);
         }
         let bytes = &bytes[..FRAME_HEAD_BYTES];
@@ -301,10 +301,18 @@ impl Run {
     }
 }
 
-/// How many of the 512-byte sectors are zero. A sector with content is left at its first word that says so.
+/// How many of the 512-byte sectors are zero.
 pub fn count_zero_sectors(bytes: &[u8]) -> u32 {
-    let is_zero = |sector: &&[u8]| sector.iter().all(|&byte| byte == 0);
-    bytes.chunks_exact(SECTOR_BYTES).filter(is_zero).count() as u32
+    bytes.chunks_exact(SECTOR_BYTES).filter(|sector| is_zero(sector)).count() as u32
+}
+
+/// Whether all bytes are zero: the first is, and each equals the one before it. A comparison of memory is many times
+/// faster than a loop over bytes that may end early.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    match bytes {
+        [] => true,
+        [first, rest @ ..] => *first == 0 && *rest == bytes[..rest.len()],
+    }
 }
 
 const _: () = assert!(FRAME_HEAD_BYTES <= SECTOR_BYTES && CHECKSUM_AT + 4 == FRAME_HEAD_BYTES);

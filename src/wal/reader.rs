@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::body::FrameView;
 use super::error::{Error, Finding, Severity};
+use super::frame::is_zero;
 use super::locator::Part;
 use super::record::{RecordFault, RecordHead, RecordKind};
 use super::scan::{Found, HeadProblem, Scan};
@@ -79,7 +80,7 @@ fn is_stale<F: Files>(files: &F, part: &Part, error: &Error) -> bool {
     match files.read(part.file, 0, &mut block) {
         Ok(()) => match SegmentHeader::decode(&block) {
             Ok(header) => header != part.header,
-            Err(_) => block.iter().all(|&byte| byte == 0),
+            Err(_) => is_zero(block),
         },
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }

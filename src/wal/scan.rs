@@ -1,7 +1,7 @@
 //! Walks a segment's frames on disk, in bounded memory, and says of each what it is.
 
 use super::body::FrameView;
-use super::frame::{FrameHead, HeadFault};
+use super::frame::{FrameHead, HeadFault, is_zero};
 use super::segment::SegmentHeader;
 use crate::disk::{self, Buffer, FileId, Files};
 use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, SECTOR_BYTES};
@@ -95,7 +95,7 @@ impl<'a, F: Files> Scan<'a, F> {
             let length = (end - at).min(self.window.len() as u64 - at % BLOCK) as usize;
             let Ok(bytes) = self.bytes(at, length) else { return Some(at) };
             let mut sectors = bytes.chunks(SECTOR_BYTES);
-            if let Some(found) = sectors.position(|sector| sector.iter().any(|&byte| byte != 0)) {
+            if let Some(found) = sectors.position(|sector| !is_zero(sector)) {
                 return Some(at + (found * SECTOR_BYTES) as u64);
             }
             at += length as u64;

@@ -8,6 +8,7 @@
 use bytes::BufMut;
 
 use super::error::Error;
+use super::frame::is_zero;
 use crate::checksum::Checksum;
 use crate::codec::Reader;
 use crate::disk::{self, FileId, Files};
@@ -97,7 +98,7 @@ impl SegmentHeader {
         }
         let mut reader = Reader::new(&block[8..CHECKSUM_AT]);
         let header = SegmentHeader::decode_fields(&mut reader)?;
-        if block[HEADER_BYTES..].iter().any(|&byte| byte != 0) {
+        if !is_zero(&block[HEADER_BYTES..]) {
             return Err(HeaderFault::Padding);
         }
         Ok(header)

@@ -14,7 +14,7 @@ fn an_order_that_is_a_hash_maps_shows_in_the_trace() {
         u64::from(Checksum::of(&order).0) + 1
     };
     let trace = |salt| {
-        let options = Options { order_salt: salt, ..Options::drawn_for(3, 9).shortened() };
+        let options = Options { order_salt: salt, fault_time: 2_000_000, ..Options::drawn_for(3, 9) };
         Simulation::run(9, &options).expect("any order of arrivals is tolerated").trace_hash
     };
     let salts: Vec<u64> = (0..4).map(|_| salt_of_a_map()).collect();

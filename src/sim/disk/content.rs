@@ -134,6 +134,11 @@ impl Content {
         }
     }
 
+    /// Whether a cut of power has anything to decide here.
+    pub fn is_loose(&self) -> bool {
+        !self.loose.is_empty() || !self.loose_length.since.is_empty()
+    }
+
     /// How many versions the length has had since it was durable.
     pub fn loose_lengths(&self) -> usize {
         self.loose_length.since.len()

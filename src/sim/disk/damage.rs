@@ -4,6 +4,7 @@
 //! there is no such file or range: a test that damages nothing tests nothing.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::SimDisk;
 use super::content::Content;
@@ -31,7 +32,7 @@ impl SimDisk {
         state.tree.sync(name.split_once('/').map_or("", |(parent, _)| parent)).expect("it was just found");
         let mut content = Content::default();
         content.settle(0, bytes);
-        state.contents.insert(node, content);
+        state.contents.insert(node, Rc::new(content));
     }
 
     /// Flips one bit of a byte.
@@ -111,6 +112,6 @@ impl SimDisk {
     fn with<T>(&self, name: &str, call: impl FnOnce(&mut Content) -> T) -> T {
         let mut state = self.state.borrow_mut();
         let node = state.tree.file(name).unwrap_or_else(|error| panic!("no file {name}: {error}"));
-        call(state.content(node))
+        call(state.content_mut(node))
     }
 }

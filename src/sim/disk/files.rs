@@ -101,7 +101,7 @@ impl SimFiles {
                 Verdict::Fails(failure) => return Err(failure.error()),
             };
             state.check_room(open.node, offset + length)?;
-            put(state.content(open.node), landing);
+            put(state.content_mut(open.node), landing);
             said
         });
         said.map_err(|error| error.at(offset))
@@ -128,7 +128,7 @@ impl Files for SimFiles {
     fn create(&self, name: &str) -> Result<FileId, Error> {
         self.named(Act::Create, Operation::Create, name, |state| {
             let node = state.tree.create_file(name)?;
-            state.contents.insert(node, Content::default());
+            state.contents.insert(node, Rc::default());
             Ok(insert(state, Open { node, writable: true }))
         })
     }
@@ -180,12 +180,12 @@ impl Files for SimFiles {
     fn sync(&self, file: FileId) -> Result<(), Error> {
         self.on(Operation::Flush, file, |state, open, name| match state.begin(Act::Flush, name, 0, 0, &[])? {
             Verdict::Proceeds => {
-                state.content(open.node).flush();
+                state.content_mut(open.node).flush();
                 Ok(())
             }
             Verdict::Cut => Err(power_is_off()),
             Verdict::Fails(failure) => {
-                state.content(open.node).abandon();
+                state.content_mut(open.node).abandon();
                 Err(failure.error())
             }
         })

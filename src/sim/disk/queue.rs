@@ -78,8 +78,8 @@ fn doom(state: &mut State, write: &Pending, writable: bool) -> Option<io::Error>
         Verdict::Proceeds | Verdict::Cut => None,
         Verdict::Fails(failure) => {
             let landed = failure.landing().min(write.buffer.len() as u64) as usize;
-            state.content(write.node).write(write.offset, &write.buffer[..landed]);
-            state.content(write.node).abandon();
+            state.content_mut(write.node).write(write.offset, &write.buffer[..landed]);
+            state.content_mut(write.node).abandon();
             Some(failure.error())
         }
     }

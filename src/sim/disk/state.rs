@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::rc::Rc;
 
 use super::content::Content;
 use super::tree::{NodeId, Tree};
@@ -16,7 +17,8 @@ pub(super) type Observer = Box<dyn FnMut(&Event<'_>)>;
 
 pub(super) struct State {
     pub tree: Tree,
-    pub contents: BTreeMap<NodeId, Content>,
+    /// Shared with forks until they change.
+    pub contents: BTreeMap<NodeId, Rc<Content>>,
     /// What the process has open.
     pub open: BTreeMap<FileId, Open>,
     pub next_file: u64,
@@ -136,17 +138,21 @@ impl State {
         *self.open.get(&file).unwrap_or_else(|| panic!("{file:?} was closed, or never opened"))
     }
 
-    pub fn content(&mut self, node: NodeId) -> &mut Content {
-        self.contents.get_mut(&node).expect("files that are open or have a name have content")
+    pub fn content(&self, node: NodeId) -> &Content {
+        self.contents.get(&node).expect("files that are open or have a name have content")
+    }
+
+    pub fn content_mut(&mut self, node: NodeId) -> &mut Content {
+        Rc::make_mut(self.contents.get_mut(&node).expect("files that are open or have a name have content"))
     }
 
     pub fn used_bytes(&self) -> u64 {
-        self.contents.values().map(Content::length).sum()
+        self.contents.values().map(|content| content.length()).sum()
     }
 
     /// Refuses to let a file grow beyond what the disk holds.
     pub fn check_room(&self, node: NodeId, end: u64) -> io::Result<()> {
-        let growth = end.saturating_sub(self.contents[&node].length());
+        let growth = end.saturating_sub(self.content(node).length());
         match growth > 0 && self.used_bytes() + growth > self.capacity_bytes {
             true => Err(Code::NoSpace.into()),
             false => Ok(()),
@@ -170,7 +176,7 @@ impl State {
         let error = match write.error.take() {
             Some(error) => Some(error),
             None => {
-                self.content(write.node).settle(write.offset, &write.buffer);
+                self.content_mut(write.node).settle(write.offset, &write.buffer);
                 // It was in flight when another failed: it has happened, but it does not count.
                 self.queues[write.queue].poisoned.then(|| self.write_error(&write, crate::disk::poisoned()))
             }
@@ -185,7 +191,7 @@ impl State {
             for (index, sector) in write.buffer.chunks(crate::limits::SECTOR_BYTES).enumerate() {
                 if landed() {
                     let offset = write.offset + (index * crate::limits::SECTOR_BYTES) as u64;
-                    self.content(write.node).settle(offset, sector);
+                    self.content_mut(write.node).settle(offset, sector);
                 }
             }
         }
@@ -223,14 +229,15 @@ impl State {
             assert!(choice < outcomes, "there are {outcomes} outcomes, not {choice}");
             choice
         };
-        for (node, content) in &mut self.contents {
+        for (node, content) in self.contents.iter_mut().filter(|(_, content)| content.is_loose()) {
+            let (name, content) = (self.tree.name_of(*node), Rc::make_mut(content));
             if content.loose_lengths() > 0 {
-                let choice = choose(What::Length { file: self.tree.name_of(*node) }, content.loose_lengths() + 1);
+                let choice = choose(What::Length { file: name.clone() }, content.loose_lengths() + 1);
                 content.keep_length(choice);
             }
             let sectors: Vec<(u64, usize)> = content.loose_sectors().collect();
             for (sector, versions) in sectors {
-                let choice = choose(What::Sector { file: self.tree.name_of(*node), sector }, versions + 1);
+                let choice = choose(What::Sector { file: name.clone(), sector }, versions + 1);
                 content.keep_sector(sector, choice);
             }
             content.trim();
@@ -242,7 +249,9 @@ impl State {
     /// What a failed flush left in the page cache as if it were clean: the disk holds it or not, and a new process
     /// that reads past the cache sees which.
     pub fn settle_abandoned(&mut self, mut landed: impl FnMut() -> bool) {
-        self.contents.values_mut().for_each(|content| content.settle_abandoned(&mut landed));
+        for content in self.contents.values_mut().filter(|content| content.is_loose()) {
+            Rc::make_mut(content).settle_abandoned(&mut landed);
+        }
     }
 
     /// The process is gone, and with it all that it had open.
@@ -260,7 +269,7 @@ impl State {
     fn land_pending(&mut self) {
         for write in std::mem::take(&mut self.pending) {
             if write.error.is_none() {
-                self.content(write.node).write(write.offset, &write.buffer);
+                self.content_mut(write.node).write(write.offset, &write.buffer);
             }
         }
     }
