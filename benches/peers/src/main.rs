@@ -16,6 +16,8 @@ mod engines;
 mod load;
 mod run;
 mod table;
+#[cfg(test)]
+mod tests;
 mod wal;
 
 use std::process::ExitCode;

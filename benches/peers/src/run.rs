@@ -77,7 +77,7 @@ fn measured(about: String, seen: &Seen) -> Measured {
 
 /// An entry that was acknowledged as durable saw a whole flush of the device between its append and its
 /// acknowledgement. So one flush is worth no more acknowledgements than entries can be on their way at once.
-fn check_flushes(kind: Kind, load: &Load, seen: &Seen) -> Result<(), Failure> {
+pub fn check_flushes(kind: Kind, load: &Load, seen: &Seen) -> Result<(), Failure> {
     let Some(flushes) = seen.flushes else { return Ok(()) };
     let (entries, at_once) = (seen.latency.len(), (load.threads * load.in_flight) as u64);
     if entries <= (flushes + 1) * at_once {

@@ -119,8 +119,8 @@ fn json_row(row: &Row) -> JsonRow {
         threads: row.case.threads,
         bytes: row.case.bytes,
         in_flight: row.case.in_flight,
-        entries_per_s: row.entries_per_s(),
-        bytes_per_s: row.bytes_per_s(),
+        entries_per_s: row.entries_per_s().round(),
+        bytes_per_s: row.bytes_per_s().round(),
         p50_us: row.round.measured.p50_us,
         p99_us: row.round.measured.p99_us,
     }

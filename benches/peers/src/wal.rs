@@ -14,8 +14,9 @@ use crate::engines::{Counted, Kind, Settings};
 use crate::run::Measured;
 use crate::table::{self, Header, Round, Row};
 
-/// What the engines leave on the disk at once, at most, on the disks that we know.
-const ROOM_BYTES: u64 = 4 << 30;
+/// What an engine has on the disk: what it prepares, and what the one that lets nothing go writes in a second.
+const PREPARED_BYTES: u64 = 1 << 30;
+const KEPT_BYTES_PER_SECOND: u64 = 512 << 20;
 /// How long opening, closing and counting may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(10);
@@ -80,10 +81,10 @@ enum Format {
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let below = arguments.dir.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"));
-    let place = Place::make(&below)?;
-    disk::check_room(&place.path, ROOM_BYTES)?;
+    let place = Place::make(arguments.dir.as_deref())?;
     let conductor = Conductor::new(arguments, &place.path)?;
+    let most = (conductor.warm_up + conductor.time).as_secs() + 1;
+    disk::check_room(&place.path, PREPARED_BYTES + most * KEPT_BYTES_PER_SECOND)?;
     let measured = conductor.conduct();
     if measured.is_err() && arguments.keep {
         eprintln!("the logs stay in {}", place.path.display());
@@ -226,9 +227,17 @@ struct Place {
 }
 
 impl Place {
-    fn make(below: &Path) -> Result<Place, Failure> {
-        let path = below.join(format!("peers-{}", std::process::id()));
-        fs::create_dir(&path).map_err(|error| cannot_make(&path, &error))?;
+    /// Below a directory that exists, or where this workspace keeps what it builds.
+    fn make(below: Option<&Path>) -> Result<Place, Failure> {
+        let name = format!("peers-{}", std::process::id());
+        let (path, made) = match below {
+            Some(below) => (below.join(name), Ok(())),
+            None => {
+                let below = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+                (below.join(name), fs::create_dir_all(below))
+            }
+        };
+        made.and_then(|()| fs::create_dir(&path)).map_err(|error| cannot_make(&path, &error))?;
         Ok(Place { path })
     }
 }
