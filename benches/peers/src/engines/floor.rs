@@ -1,8 +1,8 @@
 //! The floor: what any log must do at least. A queue, one thread that writes everything that waits in one `pwrite` and
 //! one `fdatasync`, into a file whose blocks were all written before. No checksum, no index, no recovery.
 //!
-//! A batch is a header (magic, number of its first entry, number of entries, length in bytes) and the payloads, padded to
-//! whole blocks. Where the file ends the writer begins again at its front, over what is oldest.
+//! A batch is a header (magic, number of its first entry, number of entries, length in bytes) and the payloads,
+//! padded to whole blocks. Where the file ends the writer begins again at its front, over what is oldest.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};

@@ -1,8 +1,8 @@
 //! The engines, one file each, behind one trait.
 //!
 //! - [`Engine::producer`] is called once by each thread that appends, with the thread's number.
-//! - What [`Producer::reap`] counts is flushed. Whether an engine keeps that promise is not its own to say: the device's
-//!   flushes are counted while it runs ([`crate::disk::Flushes`]).
+//! - What [`Producer::reap`] counts is flushed. Whether an engine keeps that promise is not its own to say: the
+//!   device's flushes are counted while it runs ([`crate::disk::Flushes`]).
 //! - [`count`] opens the log in a process that did not write it. An engine that lets go of old entries tells them from
 //!   lost ones by the numbers of those that it kept, which must have no gap.
 
