@@ -80,7 +80,7 @@ fn is_stale<F: Files>(files: &F, part: &Part, error: &Error) -> bool {
     match files.read(part.file, 0, &mut block) {
         Ok(()) => match SegmentHeader::decode(&block) {
             Ok(header) => header != part.header,
-            Err(_) => is_zero(block),
+            Err(_) => is_zero(&block),
         },
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
