@@ -52,7 +52,9 @@ async fn read(mut log: LogStorage<Lines>) -> Result<(), Box<dyn Error>> {
     println!("vote {}, committed {}", vote.ok_or("no vote")?, committed.ok_or("nothing is committed")?);
     println!("purged {}", state.last_purged_log_id.ok_or("nothing is purged")?);
     for entry in log.try_get_log_entries(..).await? {
-        println!("{entry}");
+        if let EntryPayload::Normal(text) = entry.payload {
+            println!("{}: {text}", entry.log_id);
+        }
     }
     Ok(())
 }

@@ -206,6 +206,9 @@ impl<C: RaftTypeConfig> Mapping<C> {
 
     pub fn save_vote(&mut self, log: &impl Beneath, vote: Vote<C::NodeId>) -> Result<Vec<Operation>, Error> {
         self.saved.vote = Some(vote);
+        #[cfg(mutant = "openraft_vote_not_saved")]
+        return Ok(Vec::new());
+        #[cfg(not(mutant = "openraft_vote_not_saved"))]
         self.save(log)
     }
 

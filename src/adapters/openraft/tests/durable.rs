@@ -73,6 +73,42 @@ async fn indexes(log: &mut impl RaftLogReader<Types>) -> Vec<u64> {
     log.try_get_log_entries(..).await.unwrap().iter().map(|entry| entry.log_id.index).collect()
 }
 
+/// Everything that the log has taken is on the disk, or was when this was asked.
+fn all_is_durable(log: &LogStorage<Types>) -> bool {
+    log.wal().durable() >= log.wal().flush().ticket()
+}
+
+#[test]
+fn entries_are_durable_when_openraft_hears_so() {
+    let home = tempfile::tempdir().unwrap();
+    block_on(async {
+        let mut log = LogStorage::<Types>::open(Arc::new(open_slow(&home)), 0).unwrap();
+        for index in 0..20 {
+            log.blocking_append([entry(id(1, 1, index), "a")]).await.unwrap();
+            assert!(all_is_durable(&log), "entry {index} is not");
+        }
+    });
+}
+
+#[test]
+fn vote_committed_truncate_and_purge_are_durable_when_they_return() {
+    let home = tempfile::tempdir().unwrap();
+    block_on(async {
+        let mut log = LogStorage::<Types>::open(Arc::new(open_slow(&home)), 0).unwrap();
+        log.blocking_append((0..9).map(|index| entry(id(1, 1, index), "a"))).await.unwrap();
+        for round in 0..5 {
+            RaftLogStorage::save_vote(&mut log, &Vote::new(round, 1)).await.unwrap();
+            assert!(all_is_durable(&log), "vote {round} is not");
+            RaftLogStorage::save_committed(&mut log, Some(id(1, 1, round))).await.unwrap();
+            assert!(all_is_durable(&log), "committed {round} is not");
+            RaftLogStorage::truncate(&mut log, id(1, 1, 9 - round)).await.unwrap();
+            assert!(all_is_durable(&log), "truncate {round} is not");
+            RaftLogStorage::purge(&mut log, id(1, 1, round)).await.unwrap();
+            assert!(all_is_durable(&log), "purge {round} is not");
+        }
+    });
+}
+
 /// Entries can be read when `append` returns, long before they are durable.
 #[test]
 fn entries_are_read_before_they_are_durable() {

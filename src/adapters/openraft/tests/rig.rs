@@ -11,7 +11,7 @@ use crate::disk::Queue;
 use crate::limits::SEGMENT_BYTES_MIN;
 use crate::random::Random;
 use crate::sim::disk::{SimDisk, SimQueue};
-use crate::types::{ClusterId, GroupId, Incarnation, NodeId, Place};
+use crate::types::{ClusterId, GroupId, Incarnation, Index, NodeId, Place};
 use crate::wal::{Effect, GroupLog, Identity, Log, Options, Prepare, Ticket, prepare};
 
 /// All that openraft can ask a log storage for.
@@ -120,26 +120,30 @@ pub fn options() -> Options {
 
 /// What is on a disk after a start: as openraft would find it, or why it finds nothing.
 pub fn open(disk: SimDisk) -> Result<Rig, String> {
-    let files = disk.files();
-    let (log, _) = Log::open(&files, options(), Place::START, 1).map_err(|error| error.to_string())?;
-    let groups = Groups::of(0).unwrap();
-    let newest = groups.newest_state(&log).map(|at| log.plan_read(groups.state, at, at.next(), 1).run(&files).unwrap());
-    let recovered = Mapping::recover(groups, &log, newest.as_ref().and_then(|records| records.first()));
-    let (mapping, unfinished) = recovered.map_err(|error| error.to_string())?;
-    let queue = disk.queue();
-    let mut rig = Rig { disk, queue, log, mapping, prepares: VecDeque::new(), model: Model::new(State::default()) };
-    rig.submit(unfinished);
-    rig.settle();
-    rig.model = Model::new(rig.found()?);
-    Ok(rig)
+    let (log, _) = Log::open(&disk.files(), options(), Place::START, 1).map_err(|error| error.to_string())?;
+    Rig::with(disk, log)
 }
 
 impl Rig {
     /// An empty log at rest.
     pub fn new() -> Rig {
         let disk = SimDisk::new();
-        drop(Log::create(&disk.files(), options(), 1).unwrap());
-        open(disk).unwrap()
+        let log = Log::create(&disk.files(), options(), 1).unwrap();
+        Rig::with(disk, log).unwrap()
+    }
+
+    fn with(disk: SimDisk, log: Log) -> Result<Rig, String> {
+        let groups = Groups::of(0).unwrap();
+        let read = |at: Index| log.plan_read(groups.state, at, at.next(), 1).run(&disk.files());
+        let newest = groups.newest_state(&log).map(read).transpose().map_err(|error| error.to_string())?;
+        let recovered = Mapping::recover(groups, &log, newest.as_ref().and_then(|records| records.first()));
+        let (mapping, unfinished) = recovered.map_err(|error| error.to_string())?;
+        let (queue, model) = (disk.queue(), Model::new(State::default()));
+        let mut rig = Rig { disk, queue, log, mapping, prepares: VecDeque::new(), model };
+        rig.submit(unfinished);
+        rig.settle();
+        rig.model = Model::new(rig.found()?);
+        Ok(rig)
     }
 
     /// What openraft finds.
