@@ -50,8 +50,8 @@ fn check(disk: SimDisk, model: &Model, what: &dyn Fn() -> String) {
     let found = rig.model.last().clone();
     let possible = &model.states[model.told..];
     assert!(possible.contains(&found), "{}: {found:?}\nis none of {possible:#?}", what());
-    let last = found.last();
-    let (term, index) = last.map_or((1, 0), |last| (last.leader_id.term + 1, last.index + 1));
+    let term = found.last().map_or(1, |last| last.leader_id.term + 1);
+    let index = rig.next_index();
     rig.call(&Call::SaveVote(Vote::new(term, 9)));
     rig.call(&Call::Append(vec![entry(id(term, 9, index), "after the cut")]));
     rig.settle();
@@ -135,7 +135,7 @@ fn calls(seed: u64, count: usize) -> Vec<Call> {
             }
             _ => {
                 let count = 1 + random.below(4);
-                let text = "-".repeat(random.below(9_000) as usize);
+                let text = "-".repeat(random.below(4_000) as usize);
                 let batch = (next..next + count).map(|index| entry(id(term, 1, index), text.clone()));
                 let batch: Vec<_> = batch.collect();
                 names.extend(batch.iter().map(|entry| entry.log_id));

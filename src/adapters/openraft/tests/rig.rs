@@ -162,6 +162,12 @@ impl Rig {
         Ok(State { vote: saved.vote, committed: saved.committed, purged: saved.purged, entries: rows.collect() })
     }
 
+    /// Where the next entry goes.
+    pub fn next_index(&self) -> u64 {
+        let names = Beneath::group(&self.log, Groups::of(0).unwrap().entries);
+        names.map_or(0, |names| names.last.index.0).max(self.mapping.purged_next())
+    }
+
     /// What the adapter does with a call, up to where it waits.
     pub fn call(&mut self, call: &Call) {
         let operations = match call {
@@ -206,6 +212,9 @@ impl Rig {
     /// Some write completes, or a segment is made.
     pub fn step(&mut self, random: &mut Random) {
         self.pump();
+        if self.disk.is_off() {
+            return;
+        }
         match self.prepares.pop_front() {
             Some(order) if random.below(2) == 0 => self.prepare(&order),
             order => {
@@ -220,12 +229,16 @@ impl Rig {
     pub fn settle(&mut self) {
         for _ in 0..1000 {
             self.pump();
-            while let Some(order) = self.prepares.pop_front() {
+            while let Some(order) = self.prepares.pop_front_if(|_| !self.disk.is_off()) {
                 self.prepare(&order);
+            }
+            if self.disk.is_off() {
+                // What is in flight stays there: the cut decides what became of it.
+                return;
             }
             self.disk.complete_all();
             self.take();
-            if self.disk.is_off() || (self.log.durable_ticket() == self.log.last_ticket() && self.log.is_idle()) {
+            if self.log.durable_ticket() == self.log.last_ticket() && self.log.is_idle() {
                 return;
             }
         }
