@@ -49,7 +49,7 @@ fn check(disk: SimDisk, model: &Model, what: &dyn Fn() -> String) {
     let mut rig = open(disk).unwrap_or_else(|error| panic!("{}: {error}", what()));
     let found = rig.model.last().clone();
     let possible = &model.states[model.told..];
-    assert!(possible.contains(&found), "{}: {found:?}\nis none of {possible:#?}", what());
+    assert!(possible.contains(&found), "{}: {found:?}\nis none of {possible:?}", what());
     let term = found.last().map_or(1, |last| last.leader_id.term + 1);
     let index = rig.next_index();
     rig.call(&Call::SaveVote(Vote::new(term, 9)));

@@ -26,6 +26,10 @@ pub struct State {
 /// An entry, which cannot be compared but as text.
 type Row = (LogId<u64>, String);
 
+fn text(entry: &Entry<Types>) -> String {
+    serde_json::to_string(entry).unwrap()
+}
+
 /// One after the other; what a power cut leaves is one of them, from the last one told on.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -60,7 +64,7 @@ impl State {
         let purged_next = self.purged.map_or(0, |purged| purged.index + 1);
         for entry in entries.iter().filter(|entry| entry.log_id.index >= purged_next) {
             self.entries.split_off(&entry.log_id.index);
-            self.entries.insert(entry.log_id.index, (entry.log_id, format!("{:?}", entry.payload)));
+            self.entries.insert(entry.log_id.index, (entry.log_id, text(entry)));
         }
     }
 
@@ -158,7 +162,7 @@ impl Rig {
         let entries = entries.map(|entry| entry.map(|entry| (entry.log_id.index, entry)));
         let entries: BTreeMap<u64, Entry<Types>> =
             entries.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
-        let rows = entries.into_iter().map(|(index, entry)| (index, (entry.log_id, format!("{:?}", entry.payload))));
+        let rows = entries.into_iter().map(|(index, entry)| (index, (entry.log_id, text(&entry))));
         Ok(State { vote: saved.vote, committed: saved.committed, purged: saved.purged, entries: rows.collect() })
     }
 
