@@ -190,14 +190,6 @@ impl<C: RaftTypeConfig> LogReader<C> {
         let entries: Vec<Entry> = self.shared.read(wanted, bytes_max)?;
         entries.iter().map(|entry| decode_entry::<C>(self.shared.groups.entries, entry)).collect()
     }
-
-    fn read_logs(
-        &self,
-        wanted: impl RangeBounds<u64> + Clone,
-        bytes_max: usize,
-    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.read(wanted, bytes_max).map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))
-    }
 }
 
 impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
@@ -205,7 +197,7 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         &mut self,
         range: R,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.read_logs(range, usize::MAX)
+        self.read(range, usize::MAX).map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))
     }
 
     async fn limited_get_log_entries(
@@ -213,7 +205,7 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         start: u64,
         end: u64,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.read_logs(start..end, READ_BYTES_MAX)
+        self.read(start..end, READ_BYTES_MAX).map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))
     }
 }
 

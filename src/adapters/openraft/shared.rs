@@ -58,7 +58,9 @@ impl Shared {
     async fn submit(&self, operation: Operation) -> Result<Pending, Error> {
         loop {
             match self.submit_now(operation.clone()) {
-                Err(Error::Refused(Refused::Busy { .. })) => drop(self.wal.flush().await?),
+                Err(Error::Refused(Refused::Busy { .. })) => {
+                    self.wal.flush().await?;
+                }
                 said => return said,
             }
         }
