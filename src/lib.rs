@@ -27,6 +27,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_debug_implementations)]
 
+pub mod adapters;
 pub mod checksum;
 pub mod cli;
 pub mod client;

@@ -10,13 +10,18 @@ fn example(name: &str) -> PathBuf {
     profile.join("examples").join(name)
 }
 
-#[test]
-fn embed_log_appends_and_comes_back() {
+/// What an example prints when it has a new directory for its log.
+fn printed(name: &str) -> String {
     let home = tempfile::tempdir().expect("a directory can be made");
-    let output = Command::new(example("embed_log")).arg(home.path().join("log")).output().expect(
+    let output = Command::new(example(name)).arg(home.path().join("log")).output().expect(
         "the example is built: `cargo test` builds it, and `cargo test --test it` needs `cargo build --examples` before",
     );
     assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn embed_log_appends_and_comes_back() {
     let expected = "a new log\n\
                     durable at index 1\n\
                     durable up to index 1001\n\
@@ -24,5 +29,15 @@ fn embed_log_appends_and_comes_back() {
                     opened again: entries 1 to 1003\n\
                     1002: debit\n\
                     1003: credit\n";
-    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert_eq!(printed("embed_log"), expected);
+}
+
+#[cfg(feature = "openraft")]
+#[test]
+fn openraft_log_votes_and_comes_back() {
+    let expected = "vote T2-N1:uncommitted, committed T2-N1-2\n\
+                    purged T1-N1-0\n\
+                    T1-N1-1: two\n\
+                    T2-N1-2: three\n";
+    assert_eq!(printed("openraft_log"), expected);
 }

@@ -98,6 +98,7 @@ const IMPORTS: &[Row] = &[
         &["rustix::io::Errno"],
     ),
     row("adapters", &["types", "limits", "codec", "wal", "raft"], ANY),
+    row("adapters::openraft::tests", &["disk"], &[]),
     row("cli", ANY, ANY),
     row("main", ANY, ANY),
     row("lib", ANY, ANY),
@@ -124,8 +125,17 @@ const MODULES_IN_TESTS: &[&str] = &["sim", "random"];
 const CRATES_OF_ONE_FILE: &[&str] = &["tokio_uring"];
 
 /// Where the same seed must give the same trace. A `*` at the end stands for any rest of a name.
-const DETERMINISTIC: &[&str] =
-    &["raft", "wal", "superblock", "snapshot", "machine", "node::driver*", "node::sessions", "sim"];
+const DETERMINISTIC: &[&str] = &[
+    "raft",
+    "wal",
+    "superblock",
+    "snapshot",
+    "machine",
+    "node::driver*",
+    "node::sessions",
+    "sim",
+    "adapters::openraft::mapping",
+];
 /// The threads around deterministic cores.
 const NOT_DETERMINISTIC: &[&str] = &["wal::handle", "snapshot::run"];
 

@@ -228,6 +228,10 @@ impl Inbox {
         self.room.notify_all();
     }
 
+    pub fn batch_bytes_max(&self) -> usize {
+        self.batch_bytes_max
+    }
+
     pub fn last_ticket(&self) -> Ticket {
         self.lock().last_ticket
     }

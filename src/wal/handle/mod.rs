@@ -104,7 +104,8 @@ impl Wal {
         Wal::open_with(&options, |queue| queue)
     }
 
-    fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Opened), Error> {
+    /// As [`Wal::open`], with something between the log and the disk's queue: for tests.
+    pub(crate) fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Opened), Error> {
         let Parts { directory, log, superblock, opened } = open::open(options)?;
         let inbox = Inbox::new(&log, options.queue_bytes_max, options.when_full);
         let shared = Arc::new(Shared { inbox, progress: Arc::default(), log: Mutex::new(log), directory });
@@ -164,6 +165,11 @@ impl Wal {
         Ok(self.pending(ticket, last.index.next()..last.index.next()))
     }
 
+    /// Durable when everything is that was taken before.
+    pub fn flush(&self) -> Pending {
+        self.pending(self.shared.inbox.last_ticket(), Index::ZERO..Index::ZERO)
+    }
+
     /// The durable entries of a range, in order from its start: all, or as many as `bytes_max` allows and at least
     /// one, or those before the first that cannot be read; none if none is durable. Reads the disk, on this thread.
     ///
@@ -196,6 +202,11 @@ impl Wal {
     /// The names of a group's entries, durable or on their way.
     pub fn group(&self, group: GroupId) -> Option<GroupLog> {
         self.shared.inbox.group(group)
+    }
+
+    /// The most record bytes that one append may hold: 40 per entry, and its data rounded up to a multiple of 8.
+    pub fn batch_bytes_max(&self) -> usize {
+        self.shared.inbox.batch_bytes_max()
     }
 
     /// What was written since the log was opened.
