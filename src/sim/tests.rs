@@ -86,7 +86,6 @@ fn three_nodes_lose_nothing_acknowledged_in_two_hundred_seeds() {
         ("rotten", 0),
         ("full_disks", 0),
         ("preparations_refused", 0),
-        ("starts_refused", 0),
         ("refused_no_space", 0),
         ("transfers", 0),
         ("records_tailed", 0),

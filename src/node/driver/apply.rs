@@ -50,11 +50,7 @@ impl<M: StateMachine> Driver<M> {
     pub(super) fn on_read_to_apply(&mut self, result: Result<Vec<Entry>, wal::Error>) {
         self.applying = Applying::FromMemory;
         match result {
-            Ok(entries) if entries.is_empty() => {
-                let index = self.applied.index.next();
-                self.applying = Applying::Missing { again_ticks: MISSING_AGAIN_TICKS };
-                self.effects.push(Effect::Missing { index, wanted_by: WantedBy::StateMachine });
-            }
+            Ok(entries) if entries.is_empty() => self.miss(),
             Ok(entries) => {
                 self.stale_reads = 0;
                 let entries: Vec<Entry> =
@@ -63,8 +59,17 @@ impl<M: StateMachine> Driver<M> {
             }
             // It is planned again, a few times.
             Err(error) if log_moved_on(&error) && self.stale_reads < STALE_READS_MAX => self.stale_reads += 1,
+            Err(error) if log_moved_on(&error) => self.miss(),
             Err(error) => self.stop_on(Err(Stopped::Read(error))),
         }
+    }
+
+    /// The next entry is not there. It is looked for again after a while.
+    fn miss(&mut self) {
+        let index = self.applied.index.next();
+        self.stale_reads = 0;
+        self.applying = Applying::Missing { again_ticks: MISSING_AGAIN_TICKS };
+        self.effects.push(Effect::Missing { index, wanted_by: WantedBy::StateMachine });
     }
 
     /// A tick has passed.

@@ -398,13 +398,6 @@ impl<M: StateMachine> Driver<M> {
     fn on_read_done(&mut self, read: ReadNumber, result: Result<Vec<Entry>, wal::Error>) {
         let at = self.log_reads.iter().position(|(number, _)| *number == read).expect("a read was ordered");
         let (_, purpose) = self.log_reads.remove(at).expect("the position was found");
-        // Only what is durable is ordered, so there is an entry or a reason: nothing would be asked for again for ever.
-        let result = match result {
-            Ok(entries) if entries.is_empty() => {
-                Err(wal::Error::Stale { group: GroupId::CLUSTER, wanted: Index::ZERO })
-            }
-            result => result,
-        };
         match purpose {
             ReadFor::Apply => self.on_read_to_apply(result),
             ReadFor::Follower(fetch) => {
