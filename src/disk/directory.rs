@@ -36,6 +36,10 @@ struct Inner {
     root: PathBuf,
     descriptor: OwnedFd,
     direct: bool,
+    /// Held while a name is given, changed or followed, so that a rename cannot come between a name and its file. It may
+    /// be held as long as the disk takes; [`Directory::target`] goes without, and the hot path with it. Before `table`.
+    names: Mutex<()>,
+    /// Held for a look or a change in memory alone.
     table: Mutex<Table>,
 }
 
@@ -95,7 +99,8 @@ impl Directory {
         let open = |error: Errno| Error::new(Operation::Open, path.display().to_string(), error);
         let descriptor = open_directory(rustix::fs::CWD, path, OFlags::empty()).map_err(open)?;
         let direct = direct && supports_direct(descriptor.as_fd()).map_err(open)?;
-        let inner = Inner { root: path.to_owned(), descriptor, direct, table: Mutex::new(Table::new(FILES_OPEN_MAX)) };
+        let table = Mutex::new(Table::new(FILES_OPEN_MAX));
+        let inner = Inner { root: path.to_owned(), descriptor, direct, names: Mutex::default(), table };
         Ok(Directory { inner: Arc::new(inner) })
     }
 
@@ -112,12 +117,12 @@ impl Directory {
 
     /// Where the hot path writes to a file. Panics if it is not open.
     pub(super) fn target(&self, file: FileId, mode: SyncMode) -> Result<Target, Error> {
-        let mut table = self.table();
-        let open = self.descriptions(&mut table, Operation::Write, file, true)?;
-        let name = &table.entry(file).name;
+        let open = self.file(Operation::Write, file, true)?;
+        // A file that is written is not renamed: the name is what it was when its segment was given out.
+        let name = self.table().entry(file).name.clone();
         let descriptor = open
-            .hot(mode, |flags| self.open_at(name, flags))
-            .map_err(|failure| self.failure(Operation::Write, name, failure))?;
+            .hot(mode, |flags| self.open_at(&name, flags))
+            .map_err(|failure| self.failure(Operation::Write, &name, failure))?;
         Ok(Target { descriptor, granule: if open.is_direct() { BLOCK_BYTES } else { 1 } })
     }
 
@@ -133,31 +138,43 @@ impl Directory {
         self.inner.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An open file's descriptions, for reading or for writing. Panics if it was closed.
-    fn file(&self, operation: Operation, file: FileId, to_write: bool) -> Result<Arc<OpenFile>, Error> {
-        self.descriptions(&mut self.table(), operation, file, to_write)
+    fn names(&self) -> MutexGuard<'_, ()> {
+        self.inner.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As they are, or opened again. Under the table's lock, so that a rename cannot come between the name and its file.
-    fn descriptions(
+    /// An open file's descriptions, for reading or for writing. Panics if it was closed.
+    fn file(&self, operation: Operation, file: FileId, to_write: bool) -> Result<Arc<OpenFile>, Error> {
+        let open = self.file_unless_closed(operation, file, to_write)?;
+        Ok(open.unwrap_or_else(|| panic!("{file:?} was closed, or never opened")))
+    }
+
+    /// Its descriptions as they are, or opened again.
+    fn file_unless_closed(
         &self,
-        table: &mut Table,
         operation: Operation,
         file: FileId,
         to_write: bool,
-    ) -> Result<Arc<OpenFile>, Error> {
-        if let Some(open) = table.descriptions(file, to_write) {
-            return Ok(open);
+    ) -> Result<Option<Arc<OpenFile>>, Error> {
+        if let Some(open) = self.table().descriptions(file, to_write) {
+            return Ok(Some(open));
         }
-        let entry = table.entry(file);
+        let _names = self.names();
+        let (name, identity, is_writable) = {
+            let mut table = self.table();
+            if let Some(open) = table.descriptions(file, to_write) {
+                return Ok(Some(open));
+            }
+            let Some(entry) = table.find(file) else { return Ok(None) };
+            (entry.name.clone(), entry.identity, entry.is_writable)
+        };
         // A reader takes no lock: it may come while another process has it.
-        let flags = if to_write && entry.is_writable { OFlags::RDWR } else { OFlags::RDONLY };
-        let open = OpenFile::open(|extra| self.open_at(&entry.name, extra), flags, self.inner.direct)
-            .map_err(|failure| self.failure(operation, &entry.name, failure))?;
-        if open.identity() != entry.identity {
-            return Err(self.error(operation, &entry.name, io::Error::from(io::ErrorKind::NotFound)));
+        let flags = if to_write && is_writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let open = OpenFile::open(|extra| self.open_at(&name, extra), flags, self.inner.direct)
+            .map_err(|failure| self.failure(operation, &name, failure))?;
+        if open.identity() != identity {
+            return Err(self.error(operation, &name, io::Error::from(io::ErrorKind::NotFound)));
         }
-        Ok(table.reopened(file, open))
+        Ok(self.table().reopened(file, open))
     }
 
     /// The path as the operator knows it.
@@ -206,12 +223,11 @@ impl Directory {
 
     fn add(&self, operation: Operation, name: &str, flags: OFlags) -> Result<FileId, Error> {
         self.checked(operation, name)?;
-        // Under the table's lock, so that a rename cannot come between the name and its file.
-        let mut table = self.table();
+        let _names = self.names();
         let open_at = |extra: OFlags| self.open_at(name, extra);
         let file = OpenFile::open(open_at, flags, self.inner.direct)
             .map_err(|failure| self.failure(operation, name, failure))?;
-        Ok(table.insert(name, file))
+        Ok(self.table().insert(name, file))
     }
 }
 
@@ -268,13 +284,10 @@ impl Files for Directory {
     }
 
     fn read(&self, file: FileId, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        let mut table = self.table();
-        if table.find(file).is_none() {
-            drop(table);
+        let open = self.file_unless_closed(Operation::Read, file, false).map_err(|error| error.at(offset))?;
+        let Some(open) = open else {
             return Err(self.error_at(Operation::Read, file, io::ErrorKind::NotFound.into()).at(offset));
-        }
-        let open = self.descriptions(&mut table, Operation::Read, file, false).map_err(|error| error.at(offset))?;
-        drop(table);
+        };
         let read = open.read(offset, buffer);
         read.map_err(|error| self.error_at(Operation::Read, file, error).at(offset))
     }
@@ -302,26 +315,26 @@ impl Files for Directory {
     fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
         self.checked(Operation::Rename, from)?;
         self.checked(Operation::Rename, to)?;
-        let mut table = self.table();
+        let _names = self.names();
         self.within(from, |from_directory, from_last| {
             self.within(to, |to_directory, to_last| {
                 rustix::fs::renameat(from_directory, from_last, to_directory, to_last)
             })
         })
         .map_err(|error| self.error(Operation::Rename, from, error))?;
-        table.rename(from, to);
+        self.table().rename(from, to);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> Result<(), Error> {
         self.checked(Operation::Remove, name)?;
-        let mut table = self.table();
+        let _names = self.names();
         self.within(name, |directory, last| match rustix::fs::unlinkat(directory, last, AtFlags::empty()) {
             Err(Errno::ISDIR) => rustix::fs::unlinkat(directory, last, AtFlags::REMOVEDIR),
             other => other,
         })
         .map_err(|error| self.error(Operation::Remove, name, error))?;
-        table.remove(name);
+        self.table().remove(name);
         Ok(())
     }
 

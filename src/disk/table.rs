@@ -57,9 +57,9 @@ impl Table {
         self.find(file).unwrap_or_else(|| panic!("{file:?} was closed, or never opened"))
     }
 
-    /// A file's descriptions, unless it is parked, or was opened again for reading and is to be written.
+    /// A file's descriptions, unless it is closed or parked, or was opened again for reading and is to be written.
     pub fn descriptions(&mut self, file: FileId, to_write: bool) -> Option<Arc<OpenFile>> {
-        let entry = self.entry(file);
+        let entry = self.find(file)?;
         let open = entry.file.clone().filter(|open| !to_write || open.is_writable() == entry.is_writable)?;
         self.touch(file);
         Some(open)
@@ -75,13 +75,13 @@ impl Table {
         file
     }
 
-    /// Takes a parked file's new descriptions.
-    pub fn reopened(&mut self, file: FileId, open: OpenFile) -> Arc<OpenFile> {
+    /// Takes a parked file's new descriptions; nothing if it was closed meanwhile.
+    pub fn reopened(&mut self, file: FileId, open: OpenFile) -> Option<Arc<OpenFile>> {
         let open = Arc::new(open);
-        self.files.get_mut(&file).expect("the caller found it").file = Some(Arc::clone(&open));
+        self.files.get_mut(&file)?.file = Some(Arc::clone(&open));
         self.touch(file);
         self.park();
-        open
+        Some(open)
     }
 
     /// Panics if it was closed, or never opened: that is our bug.

@@ -179,13 +179,12 @@ pub fn prepare<F: Files>(files: &F, order: &Prepare) -> Result<FileId, disk::Err
             }
         }
     });
-    made.inspect_err(|_| {
+    made.or_else(|error| {
         let old = order.recycled.map(|(old, _)| segment_name(&order.directory, old));
-        for name in old.iter().chain([&temporary, &name]) {
-            // The error that counts is the one before. A name that stays is removed, or zeroed again, at the next start.
-            files.remove(name).ok();
-        }
-        files.sync_directory(&order.directory).ok();
+        // A name that stays, or that a crash brings back, is removed or zeroed again at the next start.
+        let removed = old.iter().chain([&temporary, &name]).filter(|name| files.remove(name).is_ok()).count();
+        let flushed = if removed > 0 { files.sync_directory(&order.directory) } else { Ok(()) };
+        flushed.and(Err(error))
     })
 }
 

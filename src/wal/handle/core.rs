@@ -32,6 +32,9 @@ use crate::superblock;
 use crate::types::SegmentNumber;
 use crate::wal::{Effect, Log};
 
+/// To wake so many takes about as long as to push a write out of the ring.
+const WOKEN_MANY: usize = 4;
+
 /// What the thread is made from.
 pub(super) struct Start {
     pub shared: Arc<Shared>,
@@ -156,7 +159,12 @@ impl Core {
             self.take_in(&mut log);
             let is_tick = self.tick(&mut log, context);
             self.take_effects(&mut log);
-            self.shared.progress.advance(log.durable_ticket());
+            let woken = self.shared.progress.advance(log.durable_ticket());
+            if woken.count() >= WOKEN_MANY {
+                // To wake them takes a while, which the disk need not wait for.
+                self.queue.hand_over();
+            }
+            woken.wake();
             if self.taken.closing && self.is_closed(&mut log)? {
                 return Poll::Ready(Ok(()));
             }

@@ -1,4 +1,5 @@
-//! Appends on their way to the disk, and how one waits for them: all that a flush made durable are woken together.
+//! Appends on their way to the disk, and how one waits for them: all that a flush made durable are woken together, and
+//! nobody else. Threads wait as tasks do, with a waker that unparks.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -6,7 +7,8 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::error::OutcomeUnknown;
@@ -32,16 +34,18 @@ pub(super) struct Progress {
     /// The last durable ticket; only grows. A copy outside of the lock for those who need not wait.
     durable: AtomicU64,
     state: Mutex<State>,
-    moved: Condvar,
+    finished: Condvar,
 }
+
+/// Those that a flush has made durable, not yet woken.
+#[must_use = "they sleep until they are woken"]
+pub(super) struct Woken(BTreeMap<(Ticket, u64), Waker>);
 
 #[derive(Debug, Default)]
 struct State {
     /// By ticket, so that those of one flush are a range; the second number tells apart those of one ticket.
     wakers: BTreeMap<(Ticket, u64), Waker>,
     next_waiter: u64,
-    /// Threads in [`Progress::wait`].
-    threads: usize,
     failure: Option<OutcomeUnknown>,
     /// The log's thread does nothing any more.
     is_finished: bool,
@@ -57,8 +61,20 @@ impl Pending {
     /// # Errors
     /// If the disk fails before that is known.
     pub fn wait(self) -> Result<Range<Index>, OutcomeUnknown> {
-        self.progress.wait(self.ticket)?;
-        Ok(self.indexes.clone())
+        if self.is_durable() {
+            return Ok(self.indexes.clone());
+        }
+        OWN_WAKER.with(|waker| {
+            let mut pending = self;
+            let mut context = Context::from_waker(waker);
+            loop {
+                if let Poll::Ready(said) = Pin::new(&mut pending).poll(&mut context) {
+                    return said;
+                }
+                // Returns at once if it was woken meanwhile, and at times for no reason.
+                thread::park();
+            }
+        })
     }
 
     /// Whether it is on disk, and everything before it.
@@ -74,6 +90,23 @@ impl Pending {
     /// The indexes of its entries; empty for a cut.
     pub fn indexes(&self) -> Range<Index> {
         self.indexes.clone()
+    }
+}
+
+thread_local! {
+    static OWN_WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
+}
+
+/// Wakes a thread that waits.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
     }
 }
 
@@ -102,27 +135,15 @@ impl Progress {
         Ticket(self.durable.load(Ordering::Acquire))
     }
 
-    pub fn wait(&self, ticket: Ticket) -> Result<(), OutcomeUnknown> {
-        if self.durable() >= ticket {
-            return Ok(());
-        }
-        let mut state = self.lock();
-        loop {
-            if let Some(said) = self.outcome(&state, ticket) {
-                return said;
-            }
-            state.threads += 1;
-            state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.threads -= 1;
-        }
-    }
-
     fn poll(&self, ticket: Ticket, waiter: &mut Option<u64>, waker: &Waker) -> Poll<Result<(), OutcomeUnknown>> {
+        // Whoever moves on takes the wakers away: an outcome means that there is none left to remove.
         if self.durable() >= ticket {
+            *waiter = None;
             return Poll::Ready(Ok(()));
         }
         let mut state = self.lock();
         if let Some(said) = self.outcome(&state, ticket) {
+            *waiter = None;
             return Poll::Ready(said);
         }
         let waiter = *waiter.get_or_insert_with(|| {
@@ -140,21 +161,15 @@ impl Progress {
         state.failure.clone().map(Err)
     }
 
-    /// Everything up to `ticket` is on disk: wakes those who wait for it, once.
-    pub fn advance(&self, ticket: Ticket) {
+    /// Everything up to `ticket` is on disk: takes out those who wait for it, to be woken.
+    pub fn advance(&self, ticket: Ticket) -> Woken {
         if self.durable() >= ticket {
-            return;
+            return Woken(BTreeMap::new());
         }
         let mut state = self.lock();
         self.durable.store(ticket.0, Ordering::Release);
         let later = state.wakers.split_off(&(Ticket(ticket.0 + 1), 0));
-        let woken = std::mem::replace(&mut state.wakers, later);
-        let has_threads = state.threads > 0;
-        drop(state);
-        if has_threads {
-            self.moved.notify_all();
-        }
-        woken.into_values().for_each(Waker::wake);
+        Woken(std::mem::replace(&mut state.wakers, later))
     }
 
     /// Nothing becomes durable any more.
@@ -163,21 +178,21 @@ impl Progress {
         state.failure.get_or_insert(failure);
         let woken = std::mem::take(&mut state.wakers);
         drop(state);
-        self.moved.notify_all();
-        woken.into_values().for_each(Waker::wake);
+        self.finished.notify_all();
+        Woken(woken).wake();
     }
 
     pub fn finish(&self) {
         self.lock().is_finished = true;
-        self.moved.notify_all();
+        self.finished.notify_all();
     }
 
     /// Waits until the log's thread does nothing any more, and no longer than `time` after it has failed; tells whether
     /// it does nothing.
     pub fn wait_finished(&self, time: Duration) -> bool {
         let works = |state: &mut State| !state.is_finished && state.failure.is_none();
-        let state = self.moved.wait_while(self.lock(), works).unwrap_or_else(PoisonError::into_inner);
-        let waited = self.moved.wait_timeout_while(state, time, |state| !state.is_finished);
+        let state = self.finished.wait_while(self.lock(), works).unwrap_or_else(PoisonError::into_inner);
+        let waited = self.finished.wait_timeout_while(state, time, |state| !state.is_finished);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_finished
     }
 
@@ -188,5 +203,15 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is one assignment: whole at any instant, whoever panicked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Woken {
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn wake(self) {
+        self.0.into_values().for_each(Waker::wake);
     }
 }

@@ -190,10 +190,10 @@ fn one_flush_wakes_each_waiter_once() {
         assert!(pending.as_mut().poll(&mut context).is_pending());
         assert!(pending.as_mut().poll(&mut context).is_pending(), "to be polled twice changes nothing");
     }
-    progress.advance(Ticket(6));
+    progress.advance(Ticket(6)).wake();
     assert_eq!(woken.0.load(Ordering::SeqCst), 6);
     drop(pending.split_off(8));
-    progress.advance(Ticket(10));
+    progress.advance(Ticket(10)).wake();
     assert_eq!(woken.0.load(Ordering::SeqCst), 8, "who is gone is not woken");
 }
 

@@ -252,7 +252,7 @@ impl Rig {
     fn prepare(&mut self, order: &Prepare) {
         let result = prepare(&self.disk.files(), order);
         if !self.disk.is_off() {
-            self.log.prepared(order.header.number, result).unwrap();
+            self.log.prepared(order.header.number, result);
         }
     }
 
