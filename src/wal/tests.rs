@@ -11,6 +11,7 @@ mod random;
 mod reads;
 mod recovery_table;
 mod regressions;
+mod repair;
 mod rig;
 mod rot;
 mod rotation;
