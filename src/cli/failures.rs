@@ -66,6 +66,12 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
             "this directory was put back from an older copy, or its superblock was: it must not vote. Put back the newest \
              copy; never make the directory anew under the same id while the cluster lives",
         ),
+        StartError::NoVoice => Failure::new(
+            Exit::WrongIdentity,
+            message,
+            "keep the directory: the file `no-voice` in it was made by `trilith wal repair`. It can come back only as a \
+             learner, under a new incarnation, by a change of the membership, which this version cannot make",
+        ),
         StartError::NoMembership => Failure::new(
             Exit::WrongIdentity,
             message,

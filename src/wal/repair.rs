@@ -249,7 +249,8 @@ fn kept<F: Files>(files: &F, source: &Source, gathered: &mut Gathered) -> Option
             return (!analysis.chain.is_empty()).then_some(analysis);
         };
         let next = before(files, &analysis, damage)?;
-        let order = |(number, until): (SegmentNumber, Option<Place>)| (number, until.map_or(u64::MAX, |end| end.offset));
+        let order =
+            |(number, until): (SegmentNumber, Option<Place>)| (number, until.map_or(u64::MAX, |end| end.offset));
         if order(next) >= order(bound) {
             return None;
         }

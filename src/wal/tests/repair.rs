@@ -100,17 +100,62 @@ fn damages(disk: &SimDisk) -> Vec<(&'static str, SimDisk)> {
     let (first, second) = (frames(disk, 1), frames(disk, 2));
     let length = SEGMENT_BYTES_MIN;
     let made: Vec<(&'static str, Box<dyn Fn(&SimDisk)>)> = vec![
-        ("a flipped bit in a payload", Box::new({ let at = first[2]; move |disk| disk.flip_bit(&segment(1), at + 3000, 1) })),
-        ("a head that is gone", Box::new({ let at = first[2]; move |disk| disk.zero(&segment(1), at..at + 4096) })),
-        ("two frames in a row", Box::new({ let (from, to) = (first[2], first[4]); move |disk| disk.fill(&segment(1), from..to, 7) })),
-        ("a frame that cannot be read", Box::new({ let at = first[3]; move |disk| disk.make_unreadable(&segment(1), at..at + 512) })),
-        ("a seal", Box::new({ let at = first[first.len() - 1]; move |disk| disk.flip_bit(&segment(1), at + 130, 1) })),
-        ("an open frame", Box::new({ let at = second[0]; move |disk| disk.flip_bit(&segment(2), at + 130, 1) })),
-        ("the last frame with entries", Box::new({ let at = second[1]; move |disk| disk.flip_bit(&segment(2), at + 500, 1) })),
-        ("both headers", Box::new(move |disk| {
-            disk.flip_bit(&segment(2), 20, 1);
-            disk.flip_bit(&segment(2), length - 4096 + 20, 1);
-        })),
+        (
+            "a flipped bit in a payload",
+            Box::new({
+                let at = first[2];
+                move |disk| disk.flip_bit(&segment(1), at + 3000, 1)
+            }),
+        ),
+        (
+            "a head that is gone",
+            Box::new({
+                let at = first[2];
+                move |disk| disk.zero(&segment(1), at..at + 4096)
+            }),
+        ),
+        (
+            "two frames in a row",
+            Box::new({
+                let (from, to) = (first[2], first[4]);
+                move |disk| disk.fill(&segment(1), from..to, 7)
+            }),
+        ),
+        (
+            "a frame that cannot be read",
+            Box::new({
+                let at = first[3];
+                move |disk| disk.make_unreadable(&segment(1), at..at + 512)
+            }),
+        ),
+        (
+            "a seal",
+            Box::new({
+                let at = first[first.len() - 1];
+                move |disk| disk.flip_bit(&segment(1), at + 130, 1)
+            }),
+        ),
+        (
+            "an open frame",
+            Box::new({
+                let at = second[0];
+                move |disk| disk.flip_bit(&segment(2), at + 130, 1)
+            }),
+        ),
+        (
+            "the last frame with entries",
+            Box::new({
+                let at = second[1];
+                move |disk| disk.flip_bit(&segment(2), at + 500, 1)
+            }),
+        ),
+        (
+            "both headers",
+            Box::new(move |disk| {
+                disk.flip_bit(&segment(2), 20, 1);
+                disk.flip_bit(&segment(2), length - 4096 + 20, 1);
+            }),
+        ),
         ("a segment that is missing", Box::new(move |disk| disk.lose(&segment(2)))),
         ("a segment of zeros", Box::new(move |disk| disk.zero(&segment(2), 0..length))),
     ];
@@ -146,9 +191,9 @@ fn a_cut_says_before_what_is_lost_and_keeps_the_rest() {
             assert!(entries.entries.starts_with(&own), "{what}");
             let lost = loss.entries.iter().find(|lost| lost.group == *group);
             let missing = entries.entries.get(own.len()..).unwrap_or_default();
-            let named = missing.iter().all(|entry| {
-                lost.is_some_and(|lost| (lost.first.index..lost.end()).contains(&entry.id.index))
-            });
+            let named = missing
+                .iter()
+                .all(|entry| lost.is_some_and(|lost| (lost.first.index..lost.end()).contains(&entry.id.index)));
             assert!(named || loss.has_unnamed, "{what}: {missing:?} and {loss:?}");
         }
     }
@@ -226,7 +271,10 @@ fn a_damaged_segment_that_is_no_part_of_the_log_is_set_aside() {
     assert_eq!(plan(&disk, end).steps, steps);
     assert_eq!(repair::apply(&disk.files(), &source(end, true), &no_loss()).expect("well"), steps);
     assert_eq!(plan(&disk, end), Plan::default());
-    assert!(open(&disk, &options()).is_ok() && disk.files().list(repair::SET_ASIDE_DIRECTORY).expect("it is there").len() == 1);
+    assert!(
+        open(&disk, &options()).is_ok()
+            && disk.files().list(repair::SET_ASIDE_DIRECTORY).expect("it is there").len() == 1
+    );
 }
 
 /// The power goes at each operation: what is there then is the old log or the new one, and to go on gives the new one.
@@ -260,7 +308,8 @@ fn a_repair_that_is_cut_off_leaves_the_old_log_or_the_new_one() {
             let is_new = found.damage.is_none() && planned.damage.is_some();
             assert!(is_new || found.damage == planned.damage, "{what} cut at {at}: {found:?}");
             let again = self::orders(&found);
-            repair::apply(&fork.files(), &source(end, true), &again).unwrap_or_else(|error| panic!("{what} {at}: {error}"));
+            repair::apply(&fork.files(), &source(end, true), &again)
+                .unwrap_or_else(|error| panic!("{what} {at}: {error}"));
             assert_eq!(plan(&fork, end), Plan::default(), "{what} cut at {at}");
             if let Some((_, Some(loss))) = &planned.damage {
                 let manifest = fork.contents(&format!("{}/{MANIFEST_NAME}", loss.directory()));
