@@ -95,11 +95,13 @@ fn a_torn_end_is_cut_as_a_start_would_cut_it() {
     assert!(disk.files().list("log").expect("well").iter().any(|name| name.ends_with(".cut")));
 }
 
+type Damage = Box<dyn Fn(&SimDisk)>;
+
 /// Each class of damage to what had been acknowledged: what it is, and how it is made.
 fn damages(disk: &SimDisk) -> Vec<(&'static str, SimDisk)> {
     let (first, second) = (frames(disk, 1), frames(disk, 2));
     let length = SEGMENT_BYTES_MIN;
-    let made: Vec<(&'static str, Box<dyn Fn(&SimDisk)>)> = vec![
+    let made: Vec<(&'static str, Damage)> = vec![
         (
             "a flipped bit in a payload",
             Box::new({
@@ -159,7 +161,7 @@ fn damages(disk: &SimDisk) -> Vec<(&'static str, SimDisk)> {
         ("a segment that is missing", Box::new(move |disk| disk.lose(&segment(2)))),
         ("a segment of zeros", Box::new(move |disk| disk.zero(&segment(2), 0..length))),
     ];
-    let apply = |(what, damage): (&'static str, Box<dyn Fn(&SimDisk)>)| {
+    let apply = |(what, damage): (&'static str, Damage)| {
         let fork = disk.fork();
         damage(&fork);
         (what, fork)
