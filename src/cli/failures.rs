@@ -69,6 +69,12 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
         StartError::MachineNotEmpty { .. } => {
             Failure::new(Exit::Other, message, "give the node a state machine that begins empty: the log fills it")
         }
+        StartError::NoVoice => Failure::new(
+            Exit::WrongIdentity,
+            message,
+            "keep the directory: the file `no-voice` in it was made by `trilith wal repair`. It can come back only as a \
+             learner, under a new incarnation, by a change of the membership, which this version cannot make",
+        ),
         StartError::NoMembership => Failure::new(
             Exit::WrongIdentity,
             message,

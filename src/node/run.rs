@@ -111,6 +111,9 @@ pub fn run(
     // Before anything is written: another node's directory stays as it is.
     let found = superblock::inspect(&directory).map_err(StartError::from)?;
     found.state.check(Some(options.identity.name().cluster), options.id).map_err(StartError::from)?;
+    if disk::Files::list(&directory, "")?.iter().any(|name| name == superblock::NO_VOICE_NAME) {
+        return Err(StartError::NoVoice.into());
+    }
     let probed = disk::probe(&directory, options.io)?;
     let sync_mode = sync_mode(found.state.sync_mode);
     let runtime = Runtime::new(probed.backend)?;

@@ -133,6 +133,13 @@ impl Situation {
     }
 }
 
+impl Conditions {
+    /// Whether each block passes every check.
+    pub fn are_intact(&self) -> bool {
+        self.0.iter().all(|condition| matches!(condition, Condition::Intact { .. }))
+    }
+}
+
 impl Row {
     pub fn fits(&self, situation: &Situation) -> bool {
         self.agreement == situation.agreement

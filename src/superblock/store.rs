@@ -81,20 +81,43 @@ pub fn load(files: &impl Files, token_base: u64) -> Result<Loaded, Error> {
     }
 }
 
+/// Writes damaged blocks again from the intact ones, as a start does, and counts as none. Tells whether there were any.
+pub fn mend(files: &impl Files) -> Result<bool, Error> {
+    let file = files.open(FILE_NAME).map_err(not_formatted)?;
+    let mended = mend_open(files, file);
+    files.close(file);
+    mended
+}
+
+fn mend_open(files: &impl Files, file: FileId) -> Result<bool, Error> {
+    files.sync(file)?;
+    let (mut copy, first, found) = examine(files, file)?;
+    if found.are_intact() {
+        return Ok(false);
+    }
+    settle(files, file, &mut copy, first)?;
+    Ok(true)
+}
+
 fn start(files: &impl Files, file: FileId) -> Result<(Copy, Conditions), Error> {
     // What a dead process has written and not flushed would be read now and be gone after a cut of power.
     files.sync(file)?;
     let (mut copy, first, found) = examine(files, file)?;
-    copy.number = copy.number.plus(START_STEP);
     copy.state.boot += 1;
+    settle(files, file, &mut copy, first)?;
+    Ok((copy, found))
+}
+
+/// Brings all four blocks to one state, under a number that was never used.
+fn settle(files: &impl Files, file: FileId, copy: &mut Copy, first: Pair) -> Result<(), Error> {
+    copy.number = copy.number.plus(START_STEP);
     if first == Pair::B {
         // Under a number of its own, so that the next start can tell this write from the second of a save.
-        write_pair(files, file, Pair::B, &copy)?;
+        write_pair(files, file, Pair::B, copy)?;
         copy.number = copy.number.plus(1);
     }
-    write_pair(files, file, Pair::A, &copy)?;
-    write_pair(files, file, Pair::B, &copy)?;
-    Ok((copy, found))
+    write_pair(files, file, Pair::A, copy)?;
+    write_pair(files, file, Pair::B, copy)
 }
 
 /// The highest intact copy and the pair that is to be written first, if the table says that they can be used.

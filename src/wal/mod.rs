@@ -26,20 +26,24 @@
 //! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `segment`. Writing:
 //! `log`, `rotation`. Reading: `locator`, `reader`, `scan`. Recovery: `recovery` is the table by which faults are
 //! judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may
-//! tell what is in memory alone. Around the core: `handle`, the threads that make it the public [`Wal`].
+//! tell what is in memory alone. For tools: `contents` gives every record in order, `repair` mends what recovery refuses,
+//! `loss` says what that costs. Around the core: `handle`, the threads that make it the public [`Wal`].
 
 mod analysis;
 mod body;
 mod chain;
+mod contents;
 mod error;
 mod frame;
 mod group;
 pub mod handle;
 mod locator;
 mod log;
+mod loss;
 mod reader;
 mod record;
 mod recovery;
+pub mod repair;
 mod resume;
 mod rewrite;
 mod rotation;
@@ -51,12 +55,15 @@ mod tests;
 mod walk;
 
 pub use analysis::{Analysis, ChainSegment, Source};
+pub use contents::{Piece, contents};
 pub use error::{Error, Finding, Refused, Severity};
 pub use frame::batch_bytes_max;
 pub use group::GroupLog;
 pub use handle::Wal;
 pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};
+pub use loss::{Loss, Lost};
 pub use reader::ReadPlan;
+pub use record::{RecordHead, RecordKind};
 pub use recovery::{Evidence, Fault, Site, Verdict, judge};
 pub use resume::Recovery;
 pub use segment::{FORMAT_VERSION, Fill, Identity, Prepare, SegmentHeader, prepare, segment_name};

@@ -231,14 +231,14 @@ pub(super) fn intact(analysis: Analysis) -> Result<Analysis, Error> {
 }
 
 /// A segment in use, and its open frame.
-struct Opened {
-    header: SegmentHeader,
-    file: FileId,
-    head: FrameHead,
+pub(super) struct Opened {
+    pub header: SegmentHeader,
+    pub file: FileId,
+    pub head: FrameHead,
 }
 
 /// Makes a segment and writes its open frame, durably.
-fn open_segment<F: Files>(
+pub(super) fn open_segment<F: Files>(
     files: &F,
     options: &Options,
     random: &mut Random,
@@ -287,7 +287,11 @@ pub(super) fn prepare_or_recycle<F: Files>(
     prepare(files, &order).map_err(Error::Disk)
 }
 
-fn remove_leftovers<F: Files>(files: &F, directory: &str, names: impl Iterator<Item = String>) -> Result<(), Error> {
+pub(super) fn remove_leftovers<F: Files>(
+    files: &F,
+    directory: &str,
+    names: impl Iterator<Item = String>,
+) -> Result<(), Error> {
     let mut removed = false;
     for name in names.filter(|name| name.ends_with(".preparing")) {
         files.remove(&name)?;

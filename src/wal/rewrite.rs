@@ -101,7 +101,8 @@ fn write_in_place<F: Files>(files: &F, old: &ChainSegment, start: u64) -> Result
     Ok(())
 }
 
-fn section_at(analysis: &Analysis) -> OpenSection {
+/// What an open frame behind all of this says.
+pub(super) fn section_at(analysis: &Analysis) -> OpenSection {
     OpenSection {
         predecessor_end: analysis.end,
         wall_clock_milliseconds: 0,

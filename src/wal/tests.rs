@@ -12,6 +12,7 @@ mod random;
 mod reads;
 mod recovery_table;
 mod regressions;
+mod repair;
 mod rig;
 mod rot;
 mod rotation;

@@ -2,14 +2,18 @@
 //!
 //! ```text
 //!   directory ──▶ reading (superblock, every frame) ──▶ inspect: what there is
-//!                                                  └──▶ verify: what is wrong, and the exit code
+//!                                                  ├──▶ verify: what is wrong, and the exit code
+//!                                                  ├──▶ dump: every record, the damaged among them
+//!                                                  └──▶ repair: what can be done, and with --apply it is done
 //! ```
 //!
-//! Both only read, take no lock, and work on a log that is in use: what is wrong only while a write is under way is
-//! looked at twice. They read a node's directory and that of a log by itself alike.
+//! All but `repair --apply` only read, take no lock, and work on a log that is in use: what is wrong only while a write
+//! is under way is looked at twice. They read a node's directory and that of a log by itself alike.
 
+mod dump;
 mod inspect;
 mod reading;
+mod repair;
 mod verify;
 
 use std::path::PathBuf;
@@ -29,6 +33,10 @@ enum Command {
     Inspect(Target),
     /// Read every frame of a log and say what is wrong with it
     Verify(Target),
+    /// Print every record that stands in a log's files
+    Dump(dump::Arguments),
+    /// Say what can be repaired; with --apply, repair it
+    Repair(repair::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,6 +54,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Inspect(target) => inspect::run(&target.directory, target.output),
         Command::Verify(target) => verify::run(&target.directory, target.output),
+        Command::Dump(arguments) => dump::run(arguments),
+        Command::Repair(arguments) => repair::run(arguments),
     }
 }
 

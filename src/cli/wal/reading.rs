@@ -38,18 +38,24 @@ pub struct Reading {
 
 impl Reading {
     pub fn take(path: &Path) -> Result<Reading, Failure> {
+        Reading::take_with_files(path).map(|(reading, _)| reading)
+    }
+
+    /// With the files that the analysis names.
+    pub fn take_with_files(path: &Path) -> Result<(Reading, Directory), Failure> {
         let shown = path.display().to_string();
-        let (mut reading, directory) = attempt(path, &shown)?;
+        let (mut reading, mut directory) = attempt(path, &shown)?;
         let is_wrong = |finding: &Finding| finding.severity > Severity::Note;
         if reading.findings.iter().any(is_wrong) {
             // A frame that is being written looks torn; what is still there after a while is.
             thread::sleep(PAUSE);
-            drop(directory);
-            let first = std::mem::replace(&mut reading, attempt(path, &shown)?.0).findings;
+            let again = attempt(path, &shown)?;
+            directory = again.1;
+            let first = std::mem::replace(&mut reading, again.0).findings;
             let same = |old: &Finding, new: &Finding| old.file == new.file && old.bytes.start == new.bytes.start;
             reading.findings.retain(|new| !is_wrong(new) || first.iter().any(|old| same(old, new)));
         }
-        Ok(reading)
+        Ok((reading, directory))
     }
 
     /// The worst that was found.
@@ -94,26 +100,27 @@ impl From<Failure> for Stop {
 fn read(directory: &Directory, shown: &str) -> Result<Reading, Stop> {
     let mut findings = Vec::new();
     let superblock = match superblock::inspect(directory) {
-        Ok(inspection) => Some(inspection),
+        Ok(inspection) => {
+            if !inspection.found.are_intact() {
+                let what = format!("blocks of the superblock are damaged ({})", inspection.found);
+                findings.push(superblock_finding(Severity::Note, what));
+            }
+            Some(inspection)
+        }
         Err(superblock::Error::NotFormatted) => return Err(not_formatted(directory, shown).into()),
         Err(error @ superblock::Error::NewerFormat { .. }) => return Err(newer(error.to_string()).into()),
         Err(superblock::Error::Disk(error)) => return Err(Stop::Disk(error)),
         Err(error) => {
-            findings.push(superblock_finding(&error));
+            let what = match error {
+                superblock::Error::Damaged { blocks, .. } => format!("the superblock is damaged ({blocks})"),
+                other => other.to_string(),
+            };
+            findings.push(superblock_finding(Severity::Corrupt, what));
             None
         }
     };
     let state = superblock.as_ref().map(|inspection| &inspection.state);
-    let source = Source {
-        directory: LOG_DIRECTORY.to_owned(),
-        identity: state.map(|state| Identity {
-            cluster: state.cluster,
-            node: state.node,
-            incarnation: state.incarnation,
-        }),
-        evidence: state.map_or(Place::START, |state| state.durable_end),
-        exclusive: false,
-    };
+    let source = source(superblock.as_ref(), false);
     let analysis = Analysis::read(directory, &source).map_err(|error| log_error(error, directory, shown))?;
     if analysis.chain.is_empty() && analysis.damage().is_none() {
         findings.push(segments_gone());
@@ -124,15 +131,28 @@ fn read(directory: &Directory, shown: &str) -> Result<Reading, Stop> {
     Ok(Reading { directory: shown.to_owned(), kind, superblock, analysis, findings })
 }
 
-fn superblock_finding(error: &superblock::Error) -> Finding {
+/// Where the log lies, and what the superblock says of it.
+pub fn source(superblock: Option<&Inspection>, exclusive: bool) -> Source {
+    let state = superblock.map(|inspection| &inspection.state);
+    let identity = |state: &superblock::State| Identity {
+        cluster: state.cluster,
+        node: state.node,
+        incarnation: state.incarnation,
+    };
+    Source {
+        directory: LOG_DIRECTORY.to_owned(),
+        identity: state.map(identity),
+        evidence: state.map_or(Place::START, |state| state.durable_end),
+        exclusive,
+    }
+}
+
+fn superblock_finding(severity: Severity, what: String) -> Finding {
     Finding {
-        severity: Severity::Corrupt,
+        severity,
         file: superblock::FILE_NAME.to_owned(),
         bytes: 0..4 * crate::limits::BLOCK_BYTES as u64,
-        what: match error {
-            superblock::Error::Damaged { blocks, .. } => format!("the superblock is damaged ({blocks})"),
-            other => other.to_string(),
-        },
+        what,
         entries: Vec::new(),
     }
 }

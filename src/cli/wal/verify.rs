@@ -36,7 +36,9 @@ pub struct Shown {
     end: u64,
     what: String,
     entries: Vec<Entries>,
-    next_step: &'static str,
+    /// `yes`, `no` or `unknown`; none where nothing is missing.
+    acknowledged: Option<&'static str>,
+    next_step: String,
 }
 
 /// Entries that are concerned, half-open.
@@ -72,28 +74,40 @@ pub fn judge(reading: &Reading) -> Result<(), Failure> {
     }
 }
 
-fn next_step(reading: &Reading, finding: &Finding) -> &'static str {
+fn next_step(reading: &Reading, finding: &Finding) -> String {
+    let directory = &reading.directory;
+    let is_node = matches!(reading.kind, Some(Kind::Node(_)));
     match finding.severity {
-        Severity::Note => "nothing: it is mended in passing or does no harm",
-        Severity::Torn => "nothing: these bytes were never acknowledged, and the next start cuts them off",
-        Severity::Unclear | Severity::Corrupt if finding.file == superblock::FILE_NAME => match reading.kind {
-            Some(Kind::Node(_)) => {
-                "keep the directory: the others serve while they are a majority. Do not make it anew under the same id: \
-                 it would vote twice"
-            }
-            Some(Kind::Alone) | None => {
-                "delete nothing: the entries stand in the segments; keep a copy of the directory"
-            }
+        Severity::Note => {
+            format!("nothing: it is mended in passing or does no harm; `trilith wal repair {directory}` says what it can mend")
+        }
+        Severity::Torn => "nothing: these bytes were never acknowledged, and the next start cuts them off".to_owned(),
+        Severity::Unclear | Severity::Corrupt if finding.file == superblock::FILE_NAME => match is_node {
+            true => "keep the directory: the others serve while they are a majority. Do not make it anew under the same id: \
+                     it would vote twice"
+                .to_owned(),
+            false => "delete nothing: the entries stand in the segments, and `trilith wal dump` shows them; keep a copy of \
+                      the directory"
+                .to_owned(),
         },
-        Severity::Unclear | Severity::Corrupt => match reading.kind {
-            Some(Kind::Node(_)) => {
-                "delete nothing and keep the directory: the node does not start on it, and the others serve while they \
-                 are a majority; they hold these entries if they were committed"
-            }
-            Some(Kind::Alone) | None => {
-                "delete nothing and keep a copy of the directory; what is not named here can still be read from it"
-            }
-        },
+        Severity::Unclear | Severity::Corrupt => {
+            let rest = match is_node {
+                true => "the node does not start on it, and the others serve while they are a majority; they hold these \
+                         entries if they were committed",
+                false => "keep a copy of the directory; `trilith wal dump` shows what can still be read",
+            };
+            format!("delete nothing: {rest}. `trilith wal repair {directory}` says what a cut would lose, and changes nothing")
+        }
+    }
+}
+
+/// Whether somebody had been told that it is on the disk, as far as can be known.
+fn acknowledged(severity: Severity) -> Option<&'static str> {
+    match severity {
+        Severity::Note => None,
+        Severity::Torn => Some("no"),
+        Severity::Unclear => Some("unknown"),
+        Severity::Corrupt => Some("yes"),
     }
 }
 
@@ -143,6 +157,7 @@ impl Shown {
             end: finding.bytes.end,
             what: finding.what.clone(),
             entries: entries.collect(),
+            acknowledged: acknowledged(finding.severity),
             next_step: next_step(reading, finding),
         }
     }
@@ -150,10 +165,13 @@ impl Shown {
 
 impl fmt::Display for Shown {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shown { severity, file, start, end, what, entries, next_step } = self;
+        let Shown { severity, file, start, end, what, entries, acknowledged, next_step } = self;
         write!(formatter, "{severity}: {file} bytes {start}..{end}: {what}")?;
         for Entries { group, first, end } in entries {
             write!(formatter, "; group {group} entries {first}..{end}")?;
+        }
+        if let Some(acknowledged) = acknowledged {
+            write!(formatter, "\n  acknowledged: {acknowledged}")?;
         }
         write!(formatter, "\n  next: {next_step}")
     }

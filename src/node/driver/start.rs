@@ -37,6 +37,8 @@ pub enum StartError {
     Log(#[from] wal::Error),
     #[error("the superblock is at term {superblock}, the log at {log}: the superblock is older than the log")]
     StaleSuperblock { superblock: Term, log: Term },
+    #[error("this node has lost what it had acknowledged: it has no voice")]
+    NoVoice,
     #[error("the log holds no membership, and the directory was made without one")]
     NoMembership,
     /// It would be fed again what it has applied, and the sessions that go with it are not known.

@@ -70,7 +70,7 @@ use crate::limits::DISK_OPERATION_AGE_MAX;
 use crate::types::{Entry, GroupId, Index, LogId, Place, Term};
 
 pub use self::error::{Error, OutcomeUnknown, Refused};
-pub use self::open::{LOG_DIRECTORY, NODE_ALONE};
+pub use self::open::{LOCK_NAME, LOG_DIRECTORY, NODE_ALONE};
 pub use self::options::{Opened, Options, WhenFull};
 pub use self::pending::Pending;
 

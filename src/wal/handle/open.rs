@@ -19,7 +19,7 @@ pub const NODE_ALONE: NodeId = NodeId(u64::MAX);
 /// The log's directory below that of the superblock, as in a node's.
 pub const LOG_DIRECTORY: &str = "log";
 /// Locked by whoever has the log open, before anything is looked at.
-const LOCK_NAME: &str = "lock";
+pub const LOCK_NAME: &str = "lock";
 /// What may be in a directory in which a log is made: traces of a making that did not come to its end.
 const HALF_MADE: &[&str] = &[LOCK_NAME, LOG_DIRECTORY, "superblock.new", "lost+found"];
 

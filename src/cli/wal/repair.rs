@@ -1,0 +1,298 @@
+//! `trilith wal repair`: says what it would do, and does it if it is told to.
+
+use std::fmt::Write;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::reading::{Kind, Reading, source};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::failures;
+use crate::cli::output::{self, Format};
+use crate::disk::{Directory, Files};
+use crate::random::entropy;
+use crate::superblock::{self, NO_VOICE_NAME};
+use crate::wal::handle::LOCK_NAME;
+use crate::wal::repair::{self, Orders, Plan, Step};
+use crate::wal::{Loss, Lost};
+
+/// What `--lost` says of entries that nothing readable names.
+const UNNAMED: &str = "unnamed";
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The directory of a node, or of a log by itself
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Do what would be done; without it nothing is changed
+    #[arg(long)]
+    pub apply: bool,
+    /// Cut the log off at its first damage, though what is lost may have been acknowledged to somebody
+    #[arg(long)]
+    pub unsafe_cut_acknowledged: bool,
+    /// What you agree to lose, as this command prints it: entries of a group, or `unnamed`
+    #[arg(long, value_name = "GROUP:FROM..TO", requires = "unsafe_cut_acknowledged")]
+    pub lost: Vec<String>,
+    /// Let a node vote though it forgets what it had acknowledged: only for the one voter of its cluster
+    #[arg(long, requires = "unsafe_cut_acknowledged")]
+    pub unsafe_keep_voice: bool,
+    /// How to print the answer
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// The answer, as it goes into the JSON document.
+#[derive(Debug, Serialize)]
+struct Answer {
+    directory: String,
+    /// Whether the steps were taken, or would be.
+    applied: bool,
+    steps: Vec<String>,
+    /// What is damaged still.
+    damage: Option<String>,
+    /// What a cut there loses, as `--lost` takes it; empty if there is nothing to cut, or nothing would be left.
+    lost: Vec<String>,
+    /// The same for people.
+    loses: Vec<String>,
+    /// Where what was cut is kept.
+    kept_in: Option<String>,
+    next_step: String,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let (text, outcome) = perform(arguments)?;
+    output::print(&text)?;
+    outcome
+}
+
+/// What is printed, and how the command ends.
+pub fn perform(arguments: &Arguments) -> Result<(String, Result<(), Failure>), Failure> {
+    let reading = Reading::take(&arguments.directory)?;
+    let files = Directory::open(&arguments.directory).map_err(|error| failures::of_disk(&error, error.to_string()))?;
+    if arguments.apply {
+        take_locks(&files, &arguments.directory)?;
+    }
+    let plan = planned(&reading, &files, arguments.apply)?;
+    let answer = match arguments.apply {
+        false => Answer::of(&reading, arguments, (steps(&reading, &plan), &plan)),
+        true => {
+            let orders = orders(&reading, arguments, &plan)?;
+            let (done, left) = apply(&reading, &files, &orders)?;
+            let mut answer = Answer::of(&reading, arguments, (done, &left));
+            if let (Some(loss), None) = (&orders.loss, &left.damage) {
+                answer.kept_in = Some(loss.directory());
+                answer.next_step = after_cut(&reading, arguments);
+            }
+            answer
+        }
+    };
+    let text = match arguments.output {
+        Format::Table => answer.table(),
+        Format::Json => serde_json::to_string_pretty(&answer).expect("numbers and strings are JSON"),
+    };
+    Ok((text, answer.judge()))
+}
+
+/// Whoever else has the log is told by these, and what is in use is refused: held until the directory is dropped.
+fn take_locks(files: &Directory, directory: &std::path::Path) -> Result<(), Failure> {
+    let names = files.list("").map_err(|error| failures::of_disk(&error, error.to_string()))?;
+    for name in [LOCK_NAME, superblock::FILE_NAME].into_iter().filter(|name| names.iter().any(|own| own == name)) {
+        let opened =
+            files.open(name).map_err(|error| failures::of_disk(&error, format!("{}: {error}", directory.display())))?;
+        if name == superblock::FILE_NAME {
+            files.close(opened);
+        }
+    }
+    Ok(())
+}
+
+fn planned(reading: &Reading, files: &Directory, exclusive: bool) -> Result<Plan, Failure> {
+    let source = source(reading.superblock.as_ref(), exclusive);
+    repair::plan(files, &source)
+        .map_err(|error| failures::of_log(&error, reading.directory.as_ref(), error.to_string()))
+}
+
+fn has_damaged_blocks(reading: &Reading) -> bool {
+    reading.superblock.as_ref().is_some_and(|found| !found.found.are_intact())
+}
+
+fn steps(reading: &Reading, plan: &Plan) -> Vec<String> {
+    let superblock = has_damaged_blocks(reading).then(mend_step);
+    superblock.into_iter().chain(plan.steps.iter().map(described)).collect()
+}
+
+fn mend_step() -> String {
+    "write the superblock's damaged blocks again from its intact ones".to_owned()
+}
+
+fn described(step: &Step) -> String {
+    match step {
+        Step::RestoreHeader { file, offset } => format!("write the header of {file} at {offset} again, from its twin"),
+        Step::SetAside { file } => {
+            format!("move {file} to {}: it is damaged, and no part of the log", repair::SET_ASIDE_DIRECTORY)
+        }
+        Step::CutTorn { file, bytes } => format!(
+            "cut {file} off at {}, what was never acknowledged; up to 1 MiB of it is kept in a .cut file beside it",
+            bytes.start
+        ),
+        Step::CutAcknowledged(loss) => {
+            format!("cut the log off behind {}; all of it is kept in {}", loss.end, loss.directory())
+        }
+    }
+}
+
+/// The superblock first, then the log; what was done, and what there is then.
+fn apply(reading: &Reading, files: &Directory, orders: &Orders) -> Result<(Vec<String>, Plan), Failure> {
+    let path = reading.directory.as_ref();
+    let mut done = Vec::new();
+    if reading.superblock.is_some() {
+        let mended = superblock::mend(files);
+        if mended.map_err(|error| failures::of_superblock(&error, path, error.to_string()))? {
+            done.push(mend_step());
+        }
+    }
+    let source = source(reading.superblock.as_ref(), true);
+    let taken = repair::apply(files, &source, orders);
+    let taken = taken.map_err(|error| failures::of_log(&error, path, error.to_string()))?;
+    done.extend(taken.iter().map(described));
+    Ok((done, planned(reading, files, true)?))
+}
+
+/// What may be done: to lose anything takes the flag and the very loss.
+fn orders(reading: &Reading, arguments: &Arguments, plan: &Plan) -> Result<Orders, Failure> {
+    let loss = plan.damage.as_ref().and_then(|(_, loss)| loss.as_ref());
+    let mark = match reading.kind {
+        Some(Kind::Node(node)) if !arguments.unsafe_keep_voice => Some((
+            NO_VOICE_NAME.to_owned(),
+            format!("node {node} has lost what it had acknowledged (`trilith wal repair`): it must not vote\n"),
+        )),
+        _ => None,
+    };
+    let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let mut orders =
+        Orders { loss: None, mark, seed: entropy(), wall_clock_milliseconds: u64::try_from(wall_clock).unwrap_or(0) };
+    if let (true, Some(loss)) = (arguments.unsafe_cut_acknowledged, loss) {
+        if reading.superblock.is_none() {
+            let next = "nothing was cut: without a superblock nobody can say what had been durable";
+            return Err(Failure::new(Exit::Corrupt, "the superblock is damaged", next));
+        }
+        agree(loss, &arguments.lost)?;
+        orders.loss = Some(loss.clone());
+    }
+    Ok(orders)
+}
+
+fn agree(loss: &Loss, given: &[String]) -> Result<(), Failure> {
+    let wanted = agreement(loss);
+    let mut given = given.to_vec();
+    if given.is_empty() && io::stdin().is_terminal() {
+        eprintln!("This loses what may have been acknowledged: {}", loss.lines().collect::<Vec<_>>().join("; "));
+        eprint!("To agree, type {}: ", wanted.join(" "));
+        let mut line = String::new();
+        // An answer that cannot be read is none.
+        io::stdin().read_line(&mut line).unwrap_or_default();
+        given = line.split_whitespace().map(str::to_owned).collect();
+    }
+    let whole = |text: &String| match text.contains("..") && !text.contains(':') {
+        true => format!("0:{text}"),
+        false => text.clone(),
+    };
+    let mut given: Vec<String> = given.iter().map(whole).collect();
+    let mut sorted = wanted.clone();
+    given.sort();
+    sorted.sort();
+    if given == sorted {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Usage,
+        "what is lost was not agreed to, and nothing was changed",
+        format!("if you agree, add {}", flags(&wanted)),
+    ))
+}
+
+fn agreement(loss: &Loss) -> Vec<String> {
+    let range = |lost: &Lost| format!("{}:{}..{}", lost.group, lost.first.index, lost.end());
+    loss.entries.iter().map(range).chain(loss.has_unnamed.then(|| UNNAMED.to_owned())).collect()
+}
+
+fn flags(lost: &[String]) -> String {
+    lost.iter().map(|lost| format!("--lost {lost}")).collect::<Vec<_>>().join(" ")
+}
+
+fn after_cut(reading: &Reading, arguments: &Arguments) -> String {
+    match reading.kind {
+        Some(Kind::Node(node)) if !arguments.unsafe_keep_voice => format!(
+            "node {node} has no voice any more, and does not start: `{NO_VOICE_NAME}` in its directory says so. It can come \
+             back only as a learner, under a new incarnation, by a change of the membership, which this version cannot \
+             make. Keep the directory; the others serve while they are a majority"
+        ),
+        Some(Kind::Node(node)) => format!(
+            "node {node} starts, and votes as if it had never acknowledged what it lost: that is right only if no other \
+             voter is left that heard of it"
+        ),
+        Some(Kind::Alone) | None => {
+            "the log opens again; tell whoever relied on the entries that were cut, and keep the copy".to_owned()
+        }
+    }
+}
+
+impl Answer {
+    fn of(reading: &Reading, arguments: &Arguments, (steps, plan): (Vec<String>, &Plan)) -> Answer {
+        let loss = plan.damage.as_ref().and_then(|(_, loss)| loss.as_ref());
+        let of_superblock =
+            reading.findings.iter().find(|own| reading.superblock.is_none() && own.file == superblock::FILE_NAME);
+        let damage = of_superblock.or(plan.damage.as_ref().map(|(finding, _)| finding));
+        let directory = reading.directory.clone();
+        let lost = loss.map(agreement).unwrap_or_default();
+        let next_step = match (&plan.damage, reading.superblock.is_some()) {
+            (_, false) => "keep a copy of the directory: its superblock cannot be repaired".to_owned(),
+            (None, _) if steps.is_empty() => "nothing: there is nothing to repair".to_owned(),
+            (None, _) if arguments.apply => "nothing: the log is sound".to_owned(),
+            (None, _) => format!("trilith wal repair {directory} --apply"),
+            (Some((_, None)), _) => "keep a copy of the directory: a cut would leave nothing of the log".to_owned(),
+            (Some((_, Some(_))), _) => format!(
+                "keep a copy of the directory. Only if these entries are nowhere else, or not needed: trilith wal repair \
+                 {directory} --apply --unsafe-cut-acknowledged {}",
+                flags(&lost)
+            ),
+        };
+        Answer {
+            directory,
+            applied: arguments.apply,
+            steps,
+            damage: damage.map(ToString::to_string),
+            loses: loss.map(|loss| loss.lines().collect()).unwrap_or_default(),
+            lost,
+            kept_in: None,
+            next_step,
+        }
+    }
+
+    fn judge(&self) -> Result<(), Failure> {
+        match &self.damage {
+            None => Ok(()),
+            Some(damage) => {
+                Err(Failure::new(Exit::Corrupt, format!("{}: {damage}", self.directory), self.next_step.clone()))
+            }
+        }
+    }
+
+    fn table(&self) -> String {
+        let mut out = format!("{}\n", self.directory);
+        let mut line = |text: String| writeln!(out, "{text}").expect("a string takes what it is given");
+        let verb = if self.applied { "done" } else { "would do" };
+        self.steps.iter().for_each(|step| line(format!("{verb}: {step}")));
+        if let Some(damage) = &self.damage {
+            line(format!("not repaired: {damage}"));
+        }
+        self.loses.iter().for_each(|lost| line(format!("  a cut there loses {lost}")));
+        if let Some(home) = &self.kept_in {
+            line(format!("what was cut is kept in {}/{home}", self.directory));
+        }
+        line(format!("next: {}", self.next_step));
+        out
+    }
+}

@@ -1,0 +1,224 @@
+//! What the commands print, to the letter: a log whose bytes are always the same, and each class of damage to it.
+
+use std::fs;
+use std::path::Path;
+
+use clap::Parser;
+
+use super::super::reading::Reading;
+use super::super::{Command, dump, inspect, repair, verify};
+use crate::cli::exit::Exit;
+use crate::cli::output::Format;
+use crate::disk::{Files, Queue};
+use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN};
+use crate::sim::disk::SimDisk;
+use crate::superblock::{self, State};
+use crate::types::{
+    ClusterId, Data, Entry, GroupId, Incarnation, Index, LogId, Membership, NodeId, Payload, Place, Term,
+};
+use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE};
+use crate::wal::{self, Effect, Identity, Log};
+
+const SEGMENT: &str = "log/0000000000000001.segment";
+const CLOCK_MILLISECONDS: u64 = 1_700_000_000_000;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn settle(disk: &SimDisk, log: &mut Log) {
+    let mut queue = disk.queue();
+    for _ in 0..20 {
+        while let Some(effect) = log.take_effect() {
+            match effect {
+                Effect::Write(write) => queue.submit(write),
+                Effect::Prepare(order) => log.prepared(order.header.number, wal::prepare(&disk.files(), &order)),
+            }
+        }
+        disk.complete_all();
+        while let Some(completion) = queue.take() {
+            log.completed(completion).expect("the disk is well");
+        }
+        log.tick(CLOCK_MILLISECONDS);
+    }
+}
+
+fn entry(term: u64, index: u64, text: &str) -> Entry {
+    let payload = match text {
+        "" => Payload::Noop,
+        _ => Payload::Data(Data::new(text.as_bytes().to_vec().into())),
+    };
+    Entry { id: LogId::new(Term(term), Index(index)), payload }
+}
+
+/// A frame with a no-op and a record, one that is covered by the next, a cut and what replaced it, another group, and a
+/// purge. `is_covered`: a covering frame stands behind them, and the superblock knows of it.
+fn log(node: NodeId, is_covered: bool) -> SimDisk {
+    let disk = SimDisk::new();
+    let files = disk.files();
+    let identity = Identity { cluster: ClusterId(0xc1), node, incarnation: Incarnation(3) };
+    let options = wal::Options {
+        directory: LOG_DIRECTORY.to_owned(),
+        identity,
+        segment_bytes: SEGMENT_BYTES_MIN,
+        writes_in_flight: 1,
+        quiet_ticks: if is_covered { 5 } else { 1_000_000 },
+        seed: 7,
+    };
+    let mut log = Log::create(&files, options, CLOCK_MILLISECONDS).expect("the disk is empty and well");
+    settle(&disk, &mut log);
+    let zero = GroupId(0);
+    log.append(zero, &[entry(1, 1, ""), entry(1, 2, "debit 7\n")]).expect("it fits");
+    settle(&disk, &mut log);
+    log.append(zero, &[entry(1, 3, "overwritten"), entry(1, 4, "as well")]).expect("it fits");
+    settle(&disk, &mut log);
+    log.append(zero, &[entry(2, 3, "\u{1}\"credit\" \\ \u{fc}")]).expect("it fits");
+    log.append(GroupId(9), &[entry(4, 1, "another log")]).expect("it fits");
+    settle(&disk, &mut log);
+    log.purge_prefix(zero, LogId::new(Term(1), Index(1))).expect("it is there");
+    settle(&disk, &mut log);
+    let mut state = State::new(identity.cluster, node, identity.incarnation, Membership::default());
+    state.durable_end = if is_covered { log.durable_end() } else { Place::START };
+    superblock::format(&files, &state).expect("the disk is well");
+    log.close(&files);
+    disk
+}
+
+fn lay_out(disk: &SimDisk, home: &Path) {
+    fs::create_dir(home.join(LOG_DIRECTORY)).expect("it is new");
+    fs::write(home.join(superblock::FILE_NAME), disk.contents(superblock::FILE_NAME)).expect("there is room");
+    for name in disk.files().list(LOG_DIRECTORY).expect("it was made") {
+        let name = format!("{LOG_DIRECTORY}/{name}");
+        fs::write(home.join(&name), disk.contents(&name)).expect("there is room");
+    }
+}
+
+/// What a command line prints, and how it ends.
+fn said(home: &Path, line: &str) -> String {
+    let shown = home.display().to_string();
+    let words = ["wal"].into_iter().chain(line.split(' ')).map(|word| word.replace("DIR", &shown));
+    let Line { command } = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let read = |directory: &Path| Reading::take_with_files(directory);
+    let (text, outcome) = match &command {
+        Command::Inspect(target) => {
+            let (reading, _) = read(&target.directory).expect("it can be read");
+            (inspect::text(&reading, target.output), Ok(()))
+        }
+        Command::Verify(target) => {
+            let (reading, _) = read(&target.directory).expect("it can be read");
+            (verify::text(&reading, target.output), verify::judge(&reading))
+        }
+        Command::Dump(arguments) => {
+            let (reading, files) = read(home).expect("it can be read");
+            let mut out = Vec::new();
+            dump::write(&reading, &files, arguments, &mut out).expect("memory takes it");
+            (String::from_utf8(out).expect("what is no text is escaped"), verify::judge(&reading))
+        }
+        Command::Repair(arguments) => match repair::perform(arguments) {
+            Ok((text, outcome)) => (text, outcome),
+            Err(failure) => (failure.to_string(), Err(failure)),
+        },
+    };
+    let exit = outcome.err().map_or(Exit::Done, |failure| failure.exit) as u8;
+    format!("$ trilith wal {line}\n{}\n(exit code {exit})\n\n", text.trim_end().replace(&shown, "DIR"))
+}
+
+/// Compares with the file of that name; TRILITH_GOLDEN_WAL_OUT names a directory to write it to instead.
+fn compare(name: &str, golden: &str, text: &str) {
+    if let Ok(directory) = std::env::var("TRILITH_GOLDEN_WAL_OUT") {
+        fs::write(Path::new(&directory).join(name), text).expect("the directory can be written");
+    }
+    assert!(golden == text, "{name}: expected\n{golden}\nfound\n{text}");
+}
+
+fn story(disk: &SimDisk, lines: &[&str]) -> String {
+    let home = tempfile::tempdir().expect("there is room");
+    lay_out(disk, home.path());
+    lines.iter().map(|line| said(home.path(), line)).collect()
+}
+
+#[test]
+fn a_sound_log() {
+    let lines = [
+        "inspect DIR",
+        "verify DIR",
+        "dump DIR",
+        "dump DIR --group 9 --hex",
+        "dump DIR --group 0 --from 3 --to 4 -o json",
+        "repair DIR",
+        "repair DIR --apply",
+    ];
+    compare("sound.txt", include_str!("sound.txt"), &story(&log(NODE_ALONE, true), &lines));
+}
+
+/// Each class of damage, with what each command says of it before and after a repair.
+#[test]
+fn each_class_of_damage() {
+    let block = BLOCK_BYTES as u64;
+    let [first, second] = [2 * block, 4 * block];
+    let all = ["verify DIR", "dump DIR", "repair DIR"];
+    let cut = "repair DIR --apply --unsafe-cut-acknowledged";
+    let mut text = String::new();
+    let mut class = |what: &str, is_covered: bool, damage: &dyn Fn(&SimDisk), more: &[String]| {
+        let disk = log(NODE_ALONE, is_covered);
+        damage(&disk);
+        let lines: Vec<&str> = all.into_iter().chain(more.iter().map(String::as_str)).collect();
+        text += &format!("==== {what}\n\n{}", story(&disk, &lines));
+    };
+    let verify = || "verify DIR".to_owned();
+    let mended = ["repair DIR --apply".to_owned(), verify()];
+    let end = 6 * block;
+    class("a header of a segment", true, &|disk| disk.flip_bit(SEGMENT, 20, 1), &mended);
+    class("two blocks of the superblock", true, &|disk| disk.zero(superblock::FILE_NAME, 0..2 * block), &mended);
+    class("an end that was being written", false, &|disk| disk.fill(SEGMENT, end + 4096..end + 5000, 9), &mended);
+    let agreed = format!("{cut} --lost 3..5 --lost 9:1..2");
+    let lost = [cut.to_owned(), agreed.clone(), verify(), "dump DIR".to_owned()];
+    class("a record", true, &|disk| disk.flip_bit(SEGMENT, second + 185, 1), &lost);
+    class("a frame that is gone", true, &|disk| disk.zero(SEGMENT, first..first + block), &[]);
+    class("a last frame without proof", false, &|disk| disk.flip_bit(SEGMENT, end - block + 4, 1), &[]);
+    class("the superblock", true, &|disk| disk.zero(superblock::FILE_NAME, 0..4 * block), &[agreed]);
+    class("a segment", true, &|disk| disk.zero(SEGMENT, 0..SEGMENT_BYTES_MIN), &[]);
+    compare("damage.txt", include_str!("damage.txt"), &text);
+}
+
+#[test]
+fn a_node_that_lost_what_it_acknowledged_has_no_voice() {
+    let disk = log(NodeId(2), true);
+    disk.flip_bit(SEGMENT, 4 * BLOCK_BYTES as u64 + 185, 1);
+    let lines = ["verify DIR", "repair DIR"];
+    compare("node.txt", include_str!("node.txt"), &story(&disk, &lines));
+    for (keep, is_marked) in [("", true), (" --unsafe-keep-voice", false)] {
+        let home = tempfile::tempdir().expect("there is room");
+        lay_out(&disk, home.path());
+        let planned = said(home.path(), "repair DIR");
+        let flags = planned.split("--unsafe-cut-acknowledged ").nth(1).and_then(|rest| rest.lines().next());
+        let line = format!("repair DIR --apply --unsafe-cut-acknowledged {}{keep}", flags.expect("it is said"));
+        let text = said(home.path(), &line);
+        assert!(text.contains("(exit code 0)"), "{text}");
+        assert_eq!(home.path().join(superblock::NO_VOICE_NAME).exists(), is_marked, "{text}");
+        assert_eq!(text.contains("no voice any more"), is_marked, "{text}");
+    }
+}
+
+#[test]
+fn a_log_in_use_is_not_repaired() {
+    let home = tempfile::tempdir().expect("there is room");
+    let directory = super::log(&home);
+    let (wal, _) = wal::Wal::open(wal::handle::Options::new(&directory)).expect("it is closed");
+    let line = |apply: bool| repair::Arguments {
+        directory: directory.clone(),
+        apply,
+        unsafe_cut_acknowledged: false,
+        lost: Vec::new(),
+        unsafe_keep_voice: false,
+        output: Format::Json,
+    };
+    let failure = repair::perform(&line(true)).expect_err("it is in use");
+    assert_eq!(failure.exit, Exit::InUse, "{failure}");
+    let (text, _) = repair::perform(&line(false)).expect("to look is allowed");
+    let document: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    assert_eq!(document["applied"], false);
+    wal.close().expect("the disk is well");
+}
