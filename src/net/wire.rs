@@ -22,7 +22,7 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 const PINNED_MAX: usize = 4;
 
 /// One frame. Its body shares the memory of the receive buffer, if it is a good part of it: what is kept of a frame, in
-/// the log's cache or while it waits, holds in memory at most [`PINNED_MAX`] times what it counts.
+/// the log's cache or while it waits, holds in memory at most four times what it counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
     pub kind: u8,

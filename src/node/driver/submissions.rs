@@ -189,7 +189,12 @@ impl<M: StateMachine> Driver<M> {
         let mut busy = None;
         let admission = self.admission.as_mut().expect("a leader without one refuses the whole request");
         let Some(mut lane) = admission.lane(&self.sessions, session) else {
-            verdicts.extend(run.iter().map(|_| refused(Refusal::SessionGone)));
+            // A session is named after its first entry: one that lies ahead was opened at another leader since.
+            let refusal = match session.0 > self.applied.index.0 {
+                true => Refusal::NotLeader { leader: None },
+                false => Refusal::SessionGone,
+            };
+            verdicts.extend(run.iter().map(|_| refused(refusal.clone())));
             return;
         };
         for (command, data) in run {
@@ -214,6 +219,7 @@ impl<M: StateMachine> Driver<M> {
                 Admit::TooManyUnanswered => refused(Refusal::Busy),
                 Admit::Stale => refused(Refusal::OutcomeUnknown),
                 Admit::Invalid => refused(Refusal::Malformed),
+                Admit::Behind => refused(Refusal::NotLeader { leader: None }),
             });
         }
     }

@@ -22,8 +22,10 @@ pub enum Admit {
     TooManyUnanswered,
     /// It is done, and the client said that it has the answer.
     Stale,
-    /// Refused for good: its numbers contradict each other, or what the client was told.
+    /// Refused for good: its numbers contradict each other.
     Invalid,
+    /// The client has answers that this table knows nothing of: another leader gave them, and this one leads no more.
+    Behind,
 }
 
 /// What one leader has put into its log, on top of the table. Made when the leader's no-op is applied, not before:
@@ -79,8 +81,11 @@ impl Lane<'_> {
     pub fn admit(&self, command: &Command) -> Admit {
         assert!(command.session == self.session.id, "session {} in lane {}", command.session, self.session.id);
         let (number, lowest) = (command.number, command.lowest_unanswered);
-        if lowest.0 == 0 || lowest > number || lowest > self.session.next() {
+        if lowest.0 == 0 || lowest > number {
             return Admit::Invalid;
+        }
+        if lowest > self.session.next() {
+            return Admit::Behind;
         }
         if number < self.session.first {
             return Admit::Stale;

@@ -1,10 +1,10 @@
-//! A client that goes away leaves nothing behind.
+//! Clients that go away leave nothing behind, and one that knows more than this leader is sent on.
 
-use super::rig::{CLIENT, Rig, scan};
-use crate::net::{ClientKey, Consistency, Refusal, RequestBody, ResponseBody};
+use super::rig::{CLIENT, Rig, data, scan};
+use crate::net::{ClientKey, Consistency, Refusal, RequestBody, ResponseBody, SubmitResult};
 use crate::node::driver::Input;
 use crate::node::driver::reads::READS_WAITING_BYTES_MAX;
-use crate::types::Index;
+use crate::types::{Index, Service, SessionId};
 
 const OTHER: ClientKey = ClientKey(8);
 /// Of entries that are not there.
@@ -60,4 +60,27 @@ fn long_queries_that_wait_are_bounded_in_bytes() {
 
 fn is_busy(body: &ResponseBody) -> bool {
     *body == ResponseBody::Refused(Refusal::Busy)
+}
+
+/// A leader that was cut off, and does not know it yet, meets a client that another leader has answered meanwhile. It
+/// used to refuse the client's numbers as malformed, and its session as gone: for good, though all was well.
+#[test]
+fn a_leader_that_knows_less_than_its_client_does_not_judge() {
+    let mut rig = Rig::leading();
+    rig.append(3, 1);
+    let applied = rig.driver.applied().0.index;
+    let own = rig.session;
+    let later = SessionId(applied.0 + 7);
+    let ahead = data(Service::Append, own, (40, 40), b"x");
+    let opened_elsewhere = data(Service::Append, later, (1, 1), b"x");
+    for command in [ahead, opened_elsewhere] {
+        let answer = rig.ask(RequestBody::Submit { commands: vec![command] });
+        let ResponseBody::Submitted { results } = answer else { panic!("{answer:?}") };
+        assert_eq!(results, [SubmitResult::Refused(Refusal::NotLeader { leader: None })]);
+    }
+    let gone = data(Service::Append, SessionId(1), (1, 1), b"x");
+    let answer = rig.ask(RequestBody::Submit { commands: vec![gone] });
+    assert!(
+        matches!(answer, ResponseBody::Submitted { results } if results == [SubmitResult::Refused(Refusal::SessionGone)])
+    );
 }

@@ -269,7 +269,7 @@ pub fn scan(consistency: Consistency) -> RequestBody {
     RequestBody::Query { query, consistency }
 }
 
-fn data(service: Service, session: SessionId, (number, lowest): (u64, u64), body: &[u8]) -> Data {
+pub fn data(service: Service, session: SessionId, (number, lowest): (u64, u64), body: &[u8]) -> Data {
     let (number, lowest_unanswered) = (RequestNumber(number), RequestNumber(lowest));
     let command = Command { service, session, number, lowest_unanswered };
     codec::encode_command(&command, &Bytes::copy_from_slice(body))

@@ -253,7 +253,7 @@ impl Cluster {
             Admit::Pending { index } => assert_eq!(self.log[index.0 as usize - 1].unwrap().number.0, number),
             Admit::Gap { expected } => assert!(expected.0 < number),
             Admit::TooManyUnanswered => {}
-            Admit::Stale | Admit::Invalid => panic!("an honest client is never told so: {command:?}"),
+            Admit::Stale | Admit::Invalid | Admit::Behind => panic!("an honest client is never told so: {command:?}"),
         }
     }
 
