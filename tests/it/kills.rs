@@ -19,25 +19,17 @@ fn three_nodes_lose_nothing_when_the_leader_is_killed_20_times() {
 }
 
 #[test]
-fn three_nodes_with_blocking_io_lose_nothing_when_the_leader_is_killed() {
-    kill_the_leader("3 nodes, blocking", 3, Some("blocking"), 8);
-}
-
-#[test]
-fn one_node_loses_nothing_when_it_is_killed() {
-    kill_the_leader("1 node", 1, None, 8);
-}
-
-#[test]
-fn one_node_with_blocking_io_loses_nothing_when_it_is_killed() {
-    kill_the_leader("1 node, blocking", 1, Some("blocking"), 8);
-}
-
-#[test]
-#[ignore = "long: cargo test --test it kills -- --ignored --nocapture"]
-fn each_variant_with_20_kills() {
+fn three_nodes_with_blocking_io_lose_nothing_when_the_leader_is_killed_20_times() {
     kill_the_leader("3 nodes, blocking", 3, Some("blocking"), 20);
+}
+
+#[test]
+fn one_node_loses_nothing_when_it_is_killed_20_times() {
     kill_the_leader("1 node", 1, None, 20);
+}
+
+#[test]
+fn one_node_with_blocking_io_loses_nothing_when_it_is_killed_20_times() {
     kill_the_leader("1 node, blocking", 1, Some("blocking"), 20);
 }
 
