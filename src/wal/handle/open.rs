@@ -45,6 +45,8 @@ pub(super) fn open(options: &Options) -> Result<Parts, Error> {
     match is_made(&directory, options, &shown) {
         // Whoever has the lock may be writing the superblock just now.
         Ok(_) | Err(Error::Superblock(_) | Error::Disk(_)) => {}
+        // It came between the look for it and the list of names.
+        Err(Error::NotEmpty { name, .. }) if name == superblock::FILE_NAME => {}
         Err(error) => return Err(error),
     }
     lock(&directory, &shown)?;
