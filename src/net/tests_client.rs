@@ -93,15 +93,20 @@ async fn only_an_administrator_changes_the_cluster() {
     assert_eq!(arrivals.iter().filter(|arrival| is_change(arrival)).count(), 1, "the others did not reach the core");
 }
 
+/// How the node names a client, once it has asked something.
+async fn key_of(connection: &ClientConnection, node: &Endpoint) -> ClientKey {
+    connection.send(&Request { id: 1, body: RequestBody::Status }).await.unwrap();
+    let arrivals = arrivals_until(&node.inbox(), |arrivals| !arrivals.is_empty()).await;
+    let Arrival::Client { client, .. } = arrivals[0] else { panic!("{arrivals:?}") };
+    client
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_read_is_closed_and_counted() {
     let cluster = Cluster::new();
     let node = cluster.node(1);
     let (connection, mut responses) = ClientConnection::connect(&cluster.client(), node.local_address()).await.unwrap();
-    connection.send(&Request { id: 1, body: RequestBody::Status }).await.unwrap();
-    let asked = |arrivals: &[Arrival]| !arrivals.is_empty();
-    let arrivals = arrivals_until(&node.inbox(), asked).await;
-    let Arrival::Client { client, .. } = arrivals[0] else { panic!("{arrivals:?}") };
+    let client = key_of(&connection, &node).await;
     let answer = ResponseBody::Answer(Bytes::from(vec![0; 1 << 20]));
     let mut given = 0;
     while node.counters().clients_not_reading == 0 {
@@ -128,9 +133,7 @@ async fn many_long_answers_at_once_do_not_cut_a_client_off() {
     let cluster = Cluster::new();
     let node = cluster.node(1);
     let (connection, mut responses) = ClientConnection::connect(&cluster.client(), node.local_address()).await.unwrap();
-    connection.send(&Request { id: 1, body: RequestBody::Status }).await.unwrap();
-    let arrivals = arrivals_until(&node.inbox(), |arrivals| !arrivals.is_empty()).await;
-    let Arrival::Client { client, .. } = arrivals[0] else { panic!("{arrivals:?}") };
+    let client = key_of(&connection, &node).await;
     // All in one turn of the core: nothing can be written in between.
     for id in 0..40 {
         let body = ResponseBody::Answer(Bytes::from(vec![0; 1 << 20]));

@@ -161,6 +161,18 @@ async fn settings_that_must_agree_keep_nodes_apart() {
     assert!(one.inbox().is_empty() && two.inbox().is_empty());
 }
 
+/// What node 1 says of itself.
+fn honest(boot: u64) -> Hello {
+    Hello {
+        cluster: CLUSTER,
+        node: NodeId(1),
+        incarnation: Incarnation(101),
+        boot,
+        protocol_version: PEER_PROTOCOL_VERSION,
+        fingerprint: 7,
+    }
+}
+
 /// Greets node 2 with any claim; the reason for which it closed, or `None` if it answered.
 async fn claim(cluster: &Cluster, node: &Endpoint, id: u64, hello: Hello) -> Option<CloseReason> {
     let issued = cluster.authority.issue(&Role::Node(NodeId(id)), Validity::days(1)).unwrap();
@@ -182,14 +194,7 @@ async fn claim(cluster: &Cluster, node: &Endpoint, id: u64, hello: Hello) -> Opt
 async fn each_claim_is_compared_with_the_certificate_and_the_cluster() {
     let cluster = Cluster::new();
     let two = cluster.node(2);
-    let good = Hello {
-        cluster: CLUSTER,
-        node: NodeId(1),
-        incarnation: Incarnation(101),
-        boot: 1,
-        protocol_version: PEER_PROTOCOL_VERSION,
-        fingerprint: 7,
-    };
+    let good = honest(1);
     let cases = [
         (1, good, None),
         (1, Hello { cluster: ClusterId(9), ..good }, Some(CloseReason::WrongCluster)),
@@ -214,14 +219,7 @@ async fn each_claim_is_compared_with_the_certificate_and_the_cluster() {
 async fn another_life_of_a_node_and_an_earlier_moment_of_it_are_refused() {
     let cluster = Cluster::new();
     let two = cluster.node(2);
-    let good = Hello {
-        cluster: CLUSTER,
-        node: NodeId(1),
-        incarnation: Incarnation(101),
-        boot: 5,
-        protocol_version: PEER_PROTOCOL_VERSION,
-        fingerprint: 7,
-    };
+    let good = honest(5);
     let cases = [
         (good, None),
         (Hello { incarnation: Incarnation(102), ..good }, Some(CloseReason::WrongIncarnation)),

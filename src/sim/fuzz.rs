@@ -98,7 +98,8 @@ fn append(disk: &SimDisk, mut log: Log) -> Option<LogId> {
     panic!("the append does not become durable");
 }
 
-fn options(identity: Identity) -> Options {
+/// Small segments, one write at a time.
+pub(crate) fn options(identity: Identity) -> Options {
     Options {
         directory: "log".to_owned(),
         identity,

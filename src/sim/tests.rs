@@ -69,7 +69,13 @@ fn one_node_loses_its_power_a_thousand_times_and_nothing_acknowledged() {
     let reports = run_all(0..66, |seed| Options::one_node_crashes(seed, 6 * SECOND, 60 * MILLISECOND));
     assert_more(
         &reports,
-        &[("crashes", 999), ("acknowledged_records", 1000), ("full_disks", 0), ("records_tailed", 0)],
+        &[
+            ("crashes", 999),
+            ("acknowledged_records", 1000),
+            ("full_disks", 0),
+            ("starts_refused", 0),
+            ("records_tailed", 0),
+        ],
     );
 }
 

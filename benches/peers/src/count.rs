@@ -1,25 +1,11 @@
 //! Opens a log that another process wrote, and prints what is in it as one line of JSON.
 
-use std::path::PathBuf;
-
 use trilith::cli::Failure;
 
-use crate::engines::{Kind, Settings};
+use crate::engines::Subject;
 
-#[derive(Clone, Debug, clap::Args)]
-pub struct Arguments {
-    #[arg(long)]
-    engine: Kind,
-    #[arg(long)]
-    directory: PathBuf,
-    #[arg(long)]
-    threads: usize,
-    #[command(flatten)]
-    settings: Settings,
-}
-
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let counted = arguments.engine.count(&arguments.directory, arguments.threads, &arguments.settings)?;
+pub fn run(subject: &Subject) -> Result<(), Failure> {
+    let counted = subject.engine.count(&subject.directory, subject.threads, &subject.settings)?;
     println!("{}", serde_json::to_string(&counted).expect("numbers are JSON"));
     Ok(())
 }

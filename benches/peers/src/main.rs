@@ -39,14 +39,14 @@ enum Command {
     #[command(hide = true)]
     Run(run::Arguments),
     #[command(hide = true)]
-    Count(count::Arguments),
+    Count(engines::Subject),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Wal(arguments) => wal::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
-        Command::Count(arguments) => count::run(&arguments),
+        Command::Count(subject) => count::run(&subject),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

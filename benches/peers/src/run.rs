@@ -1,23 +1,18 @@
 //! One run of one engine, in a process of its own: what it prints is one line of JSON.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trilith::cli::{Exit, Failure};
 
 use crate::disk::{self, Flushes};
-use crate::engines::{Kind, Settings};
+use crate::engines::{Kind, Subject};
 use crate::load::{Load, Seen};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    #[arg(long)]
-    engine: Kind,
-    #[arg(long)]
-    directory: PathBuf,
-    #[arg(long)]
-    threads: usize,
+    #[command(flatten)]
+    subject: Subject,
     #[arg(long)]
     bytes: usize,
     #[arg(long)]
@@ -26,8 +21,6 @@ pub struct Arguments {
     warm_up_milliseconds: u64,
     #[arg(long)]
     milliseconds: u64,
-    #[command(flatten)]
-    settings: Settings,
 }
 
 /// What came of it.
@@ -43,7 +36,7 @@ pub struct Measured {
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Arguments { engine: kind, directory, threads, bytes, in_flight, .. } = arguments;
+    let Arguments { subject: Subject { engine: kind, directory, threads, settings }, bytes, in_flight, .. } = arguments;
     let load = Load {
         threads: *threads,
         bytes: *bytes,
@@ -51,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         warm_up: Duration::from_millis(arguments.warm_up_milliseconds),
         time: Duration::from_millis(arguments.milliseconds),
     };
-    let engine = kind.open(directory, *threads, &arguments.settings)?;
+    let engine = kind.open(directory, *threads, settings)?;
     let about = engine.about();
     disk::settle(directory)?;
     let seen = load.run(&*engine, Flushes::of(directory).as_ref())?;

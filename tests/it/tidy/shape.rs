@@ -49,13 +49,11 @@ fn check_fact(source: &Source, fact: &Fact, report: &mut impl FnMut(Rule, usize,
     let is_test = source.is_test || fact.in_test;
     let line = fact.line;
     match &fact.what {
-        What::Function { lines, name } if *lines > FUNCTION_LINES_MAX => {
+        What::Function { lines, name, .. } if *lines > FUNCTION_LINES_MAX => {
             report(Rule::FunctionLength, line, format!("{name} has {lines} lines, at most {FUNCTION_LINES_MAX}"));
         }
-        // An adapter has the names that the other side gives it.
-        What::Function { name, .. }
-            if name.starts_with("get_") && source.module.first().is_none_or(|top| top != "adapters") =>
-        {
+        // What implements a trait is found where the trait is, if the trait is ours.
+        What::Function { name, is_of_trait: false, .. } if name.starts_with("get_") => {
             report(Rule::Getter, line, format!("`{name}`: a getter is named after what it gives"));
         }
         What::Item { name, is_type: true } | What::Module { name, .. } => {

@@ -292,6 +292,7 @@ fn names_say_something() {
     finds_one("src/wal/writer.rs", "fn get_end() {}", Rule::Getter, 1);
     finds_one("src/wal/writer.rs", "trait T { fn get_end(&self); }", Rule::Getter, 1);
     passes(&[("src/machine/map.rs", "fn get() {}\nfn gets_through() {}\n")]);
+    finds_one("src/adapters/other.rs", "impl Ours { fn get_end(&self) {} }", Rule::Getter, 1);
     passes(&[("src/adapters/other.rs", "impl Theirs for Ours { fn get_end(&self) {} }")]);
 }
 

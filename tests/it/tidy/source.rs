@@ -37,6 +37,8 @@ pub enum What {
     Function {
         name: String,
         lines: usize,
+        /// It implements a trait, which gave it its name.
+        is_of_trait: bool,
     },
     Async,
     Unsafe,
@@ -49,7 +51,7 @@ pub enum What {
 /// The facts of a file, or where it does not parse.
 pub fn facts(text: &str) -> Result<Vec<Fact>, (usize, String)> {
     let file = syn::parse_file(text).map_err(|error| (error.span().start().line, error.to_string()))?;
-    let mut collector = Collector { facts: Vec::new(), inline: Vec::new(), tests_around: 0 };
+    let mut collector = Collector { facts: Vec::new(), inline: Vec::new(), tests_around: 0, in_trait_impl: false };
     collector.visit_file(&file);
     Ok(collector.facts)
 }
@@ -58,6 +60,7 @@ struct Collector {
     facts: Vec<Fact>,
     inline: Vec<String>,
     tests_around: usize,
+    in_trait_impl: bool,
 }
 
 impl Collector {
@@ -70,11 +73,11 @@ impl Collector {
         self.add(name.span(), What::Item { name: name.to_string(), is_type });
     }
 
-    fn add_function(&mut self, signature: &syn::Signature, body: Option<&syn::Block>) {
+    fn add_function(&mut self, signature: &syn::Signature, body: Option<&syn::Block>, is_of_trait: bool) {
         let first = signature.span().start().line;
         let last = body.map_or(first, |block| block.brace_token.span.close().end().line);
         let name = signature.ident.to_string();
-        self.add(signature.span(), What::Function { name, lines: last - first + 1 });
+        self.add(signature.span(), What::Function { name, lines: last - first + 1, is_of_trait });
         if let Some(token) = signature.asyncness {
             self.add(token.span(), What::Async);
         }
@@ -222,20 +225,20 @@ impl<'ast> Visit<'ast> for Collector {
     }
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.add_function(&item.sig, Some(&item.block));
+        self.add_function(&item.sig, Some(&item.block), false);
         visit::visit_item_fn(self, item);
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
         let test = usize::from(is_test(&item.attrs));
         self.tests_around += test;
-        self.add_function(&item.sig, Some(&item.block));
+        self.add_function(&item.sig, Some(&item.block), self.in_trait_impl);
         visit::visit_impl_item_fn(self, item);
         self.tests_around -= test;
     }
 
     fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
-        self.add_function(&item.sig, item.default.as_ref());
+        self.add_function(&item.sig, item.default.as_ref(), false);
         visit::visit_trait_item_fn(self, item);
     }
 
@@ -243,7 +246,9 @@ impl<'ast> Visit<'ast> for Collector {
         if let Some(token) = item.unsafety {
             self.add(token.span(), What::Unsafe);
         }
+        let around = std::mem::replace(&mut self.in_trait_impl, item.trait_.is_some());
         visit::visit_item_impl(self, item);
+        self.in_trait_impl = around;
     }
 
     fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {

@@ -14,7 +14,7 @@ mod walrus;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::trilith::cli::{Exit, Failure};
 use ::trilith::disk::IoChoice;
@@ -43,6 +43,19 @@ pub struct Settings {
     /// Trilith's writes on their way to the disk at once
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..=8))]
     pub depth: u8,
+}
+
+/// Which log a process is to open.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Subject {
+    #[arg(long)]
+    pub engine: Kind,
+    #[arg(long)]
+    pub directory: PathBuf,
+    #[arg(long)]
+    pub threads: usize,
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 /// A log that several threads append to.

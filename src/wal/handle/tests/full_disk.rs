@@ -3,7 +3,6 @@
 use std::sync::mpsc::channel;
 
 use super::*;
-use crate::limits::SEGMENT_BYTES_MIN;
 use crate::sim::disk::SimDisk;
 use crate::wal::Identity;
 
@@ -13,15 +12,7 @@ const NO_SPACE: Refused = Refused::Log(LogRefused::NoSpace);
 fn log() -> Log {
     let identity =
         Identity { cluster: crate::types::ClusterId(1), node: NODE_ALONE, incarnation: crate::types::Incarnation(1) };
-    let options = crate::wal::Options {
-        directory: "log".to_owned(),
-        identity,
-        segment_bytes: SEGMENT_BYTES_MIN,
-        writes_in_flight: 1,
-        quiet_ticks: 5,
-        seed: 1,
-    };
-    Log::create(&SimDisk::new().files(), options, 1).unwrap()
+    Log::create(&SimDisk::new().files(), crate::sim::fuzz::options(identity), 1).unwrap()
 }
 
 fn append(inbox: &Inbox, bytes: usize) -> Result<Ticket, Refused> {
