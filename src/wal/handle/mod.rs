@@ -71,7 +71,7 @@ use crate::types::{Entry, GroupId, Index, LogId, Place, Term};
 
 pub use self::error::{Error, OutcomeUnknown, Refused};
 pub use self::open::{LOCK_NAME, LOG_DIRECTORY, NODE_ALONE};
-pub use self::options::{Opened, Options, WhenFull};
+pub use self::options::{Options, Recovery, WhenFull};
 pub use self::pending::Pending;
 
 /// How often a read whose segments went away under it is planned again.
@@ -100,12 +100,12 @@ impl Wal {
     ///
     /// # Errors
     /// A log that is damaged, or might be, is not opened: `trilith wal verify` says what is wrong with it.
-    pub fn open(options: Options) -> Result<(Wal, Opened), Error> {
+    pub fn open(options: Options) -> Result<(Wal, Recovery), Error> {
         Wal::open_with(&options, |queue| queue)
     }
 
     /// As [`Wal::open`], with something between the log and the disk's queue: for tests.
-    pub(crate) fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Opened), Error> {
+    pub(crate) fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Recovery), Error> {
         let Parts { directory, log, superblock, opened } = open::open(options)?;
         let inbox = Inbox::new(&log, options.queue_bytes_max, options.when_full);
         let shared = Arc::new(Shared { inbox, progress: Arc::default(), log: Mutex::new(log), directory });

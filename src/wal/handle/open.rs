@@ -6,13 +6,13 @@ use std::path::Path;
 
 use super::core::wall_clock_milliseconds;
 use super::error::Error;
-use super::options::{Opened, Options};
+use super::options::{Options, Recovery};
 use crate::disk::{Directory, Files, Operation, Probed, SyncMode, measure_flush, probe};
 use crate::limits::TICK;
 use crate::random::entropy;
 use crate::superblock::{self, Loaded, State};
 use crate::types::{ClusterId, FrameNumber, Incarnation, Membership, NodeId, Place};
-use crate::wal::{self, Analysis, Identity, Log, Recovery, Source};
+use crate::wal::{self, Analysis, Identity, Log, Source};
 
 /// The node id of a log that belongs to no cluster: none that a node can be given.
 pub const NODE_ALONE: NodeId = NodeId(u64::MAX);
@@ -33,7 +33,7 @@ pub(super) struct Parts {
     pub directory: Directory,
     pub log: Log,
     pub superblock: superblock::Writer,
-    pub opened: Opened,
+    pub opened: Recovery,
 }
 
 pub(super) fn open(options: &Options) -> Result<Parts, Error> {
@@ -80,7 +80,7 @@ fn open_log(
     let evidence = state.durable_end;
     let lost = || Error::LogLost { directory: shown.to_owned(), evidence };
     let opened = Log::open(&directory, log_options(options, identity), evidence, wall_clock_milliseconds());
-    let (log, Recovery { findings, segments, .. }) = opened.map_err(|error| match error {
+    let (log, wal::Recovery { findings, segments, .. }) = opened.map_err(|error| match error {
         wal::Error::Missing { .. } => lost(),
         wal::Error::Disk(error) if error.operation == Operation::List && error.kind() == io::ErrorKind::NotFound => {
             lost()
@@ -90,7 +90,7 @@ fn open_log(
     superblock.save(|state| state.durable_end = log.durable_end());
     let sync_mode = sync_mode(state.sync_mode);
     let groups = log.groups().cloned().collect();
-    let opened = Opened { created, identity, boot: state.boot, io, sync_mode, segments, groups, findings };
+    let opened = Recovery { created, identity, boot: state.boot, io, sync_mode, segments, groups, findings };
     Ok(Parts { directory, log, superblock, opened })
 }
 

@@ -39,7 +39,7 @@ pub enum WhenFull {
 
 /// What opening a log found.
 #[derive(Clone, Debug)]
-pub struct Opened {
+pub struct Recovery {
     /// The log was made just now.
     pub created: bool,
     pub identity: Identity,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use trilith::cli::{Exit, Failure};
 use trilith::types::{GroupId, Index, LogId};
 use trilith::wal::Wal;
-use trilith::wal::handle::{Error, Opened, Options, Pending};
+use trilith::wal::handle::{Error, Recovery, Options, Pending};
 
 use super::{Counted, Engine, Kind, Producer, Settings};
 
@@ -17,7 +17,7 @@ const READ_BYTES: usize = 8 << 20;
 
 struct Own {
     wal: Wal,
-    opened: Opened,
+    opened: Recovery,
     depth: u8,
     /// The last record at the beat before, which nobody needs any more.
     released: Mutex<LogId>,
@@ -61,7 +61,7 @@ impl Engine for Own {
     }
 
     fn about(&self) -> String {
-        let Opened { io, sync_mode, .. } = &self.opened;
+        let Recovery { io, sync_mode, .. } = &self.opened;
         format!("{io}, {sync_mode}, {} in flight, one group", self.depth)
     }
 

@@ -15,7 +15,7 @@ use crate::cli::output::{self, Format};
 use crate::disk::{self, Directory, FlushTimes, IoChoice, ProbeError, measure_flush};
 use crate::limits::{RECORD_BYTES_MAX, WRITES_IN_FLIGHT_MAX};
 use crate::wal::Wal;
-use crate::wal::handle::{self, Opened, Options};
+use crate::wal::handle::{self, Options, Recovery};
 use load::Load;
 use report::Report;
 
@@ -77,7 +77,7 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     Ok(report)
 }
 
-fn load(arguments: &Arguments, wal: &Wal, opened: &Opened, flush: &FlushTimes) -> Result<Report, Failure> {
+fn load(arguments: &Arguments, wal: &Wal, opened: &Recovery, flush: &FlushTimes) -> Result<Report, Failure> {
     let time = Duration::from_secs(u64::from(arguments.seconds));
     let load = Load {
         bytes: arguments.bytes as usize,

@@ -9,7 +9,7 @@ use super::Arguments;
 use super::load::Measured;
 use crate::cli::doctor;
 use crate::disk::FlushTimes;
-use crate::wal::handle::Opened;
+use crate::wal::handle::Recovery;
 
 /// One JSON document.
 #[derive(Debug, Serialize)]
@@ -55,7 +55,7 @@ struct Latency {
 }
 
 impl Report {
-    pub fn new(arguments: &Arguments, opened: &Opened, flush: &FlushTimes, measured: &Measured) -> Report {
+    pub fn new(arguments: &Arguments, opened: &Recovery, flush: &FlushTimes, measured: &Measured) -> Report {
         let (seconds, counters) = (measured.time.as_secs_f64(), measured.counters);
         let payload_bytes = counters.records * u64::from(arguments.bytes);
         let quantile = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1000.0;
