@@ -28,6 +28,13 @@ impl Checksum {
         }
         Checksum(hasher.finalize())
     }
+
+    /// The checksum of what this one is of, with `bytes` behind it.
+    pub fn continued(self, bytes: &[u8]) -> Checksum {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(bytes);
+        Checksum(hasher.finalize())
+    }
 }
 
 impl fmt::Debug for Checksum {

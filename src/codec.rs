@@ -151,6 +151,9 @@ pub fn log_id(reader: &mut Reader<'_>) -> Result<LogId, Error> {
     Ok(LogId { term, index })
 }
 
+/// The kind of [`Payload::Data`].
+pub const DATA_KIND: u8 = 4;
+
 /// Which kind of payload, as it stands in records and messages.
 pub fn payload_kind(payload: &Payload) -> u8 {
     match payload {
@@ -158,7 +161,7 @@ pub fn payload_kind(payload: &Payload) -> u8 {
         Payload::Membership(_) => 1,
         Payload::Trim { .. } => 2,
         Payload::SnapshotPoint => 3,
-        Payload::Data(_) => 4,
+        Payload::Data(_) => DATA_KIND,
     }
 }
 
@@ -188,7 +191,7 @@ pub fn decode_payload(kind: u8, data: Data) -> Result<Payload, Error> {
         1 => Payload::Membership(membership(&mut reader)?),
         2 => Payload::Trim { first: Index(reader.u64("trim index")?) },
         3 => Payload::SnapshotPoint,
-        4 => return Ok(Payload::Data(data)),
+        DATA_KIND => return Ok(Payload::Data(data)),
         found => return Err(Error::Invalid { what: "kind of payload", found: u64::from(found) }),
     };
     reader.finish("payload")?;

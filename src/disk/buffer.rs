@@ -7,8 +7,8 @@ use std::ptr::NonNull;
 
 use crate::limits::BLOCK_BYTES;
 
-/// Zeroed bytes on a block boundary, with a length that grows up to the capacity. What lies between length and
-/// capacity is always zero, so that padding costs nothing.
+/// Bytes on a block boundary, with a length that grows up to the capacity. What lies between length and capacity is
+/// initialised, and may be what an earlier use left there: padding writes its zeros.
 pub struct Buffer {
     start: NonNull<u8>,
     /// Bytes in use.
@@ -56,19 +56,23 @@ impl Buffer {
     /// Appends zeros until the length is a multiple of `alignment`. Panics if they do not fit.
     pub fn pad_to(&mut self, alignment: usize) {
         let end = self.length.next_multiple_of(alignment);
-        assert!(end <= self.capacity, "{end} bytes do not fit a buffer of {}", self.capacity);
-        self.length = end;
+        self.extend_zeros(end);
     }
 
     /// Appends zeros until the buffer is full.
     pub fn pad_to_capacity(&mut self) {
-        self.length = self.capacity;
+        self.extend_zeros(self.capacity);
     }
 
-    /// Back to empty, for use again: what was used is zeroed.
+    /// Back to empty, for use again.
     pub fn clear(&mut self) {
-        self.fill(0);
         self.length = 0;
+    }
+
+    fn extend_zeros(&mut self, end: usize) {
+        assert!(end <= self.capacity, "{end} bytes do not fit a buffer of {}", self.capacity);
+        let start = std::mem::replace(&mut self.length, end);
+        self[start..].fill(0);
     }
 }
 
@@ -76,7 +80,7 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `length` bytes from `start` on are allocated and initialised.
+        // SAFETY: `length` bytes from `start` on are allocated, and initialised since the allocation.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }

@@ -1,5 +1,6 @@
 //! A frame with its body: how one is built, and how one is read and verified.
 
+use super::encoded::Encoded;
 use super::frame::{
     FRAME_HEAD_BYTES, FRAME_OVERHEAD_BYTES_MAX, FrameHead, FrameKind, Run, count_zero_sectors, is_zero,
 };
@@ -16,6 +17,8 @@ use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Place, SegmentNumb
 pub enum Item {
     /// Consecutive entries, at least one.
     Entries { group: GroupId, entries: Vec<Entry> },
+    /// As above, encoded already.
+    Encoded(Encoded),
     /// A truncate or a purge.
     Cut { group: GroupId, kind: RecordKind, id: LogId },
 }
@@ -68,6 +71,7 @@ impl Item {
     pub fn group(&self) -> GroupId {
         match self {
             Item::Entries { group, .. } | Item::Cut { group, .. } => *group,
+            Item::Encoded(encoded) => encoded.group(),
         }
     }
 
@@ -75,6 +79,7 @@ impl Item {
     pub fn record_bytes(&self) -> usize {
         match self {
             Item::Entries { entries, .. } => entries.iter().map(record::entry_record_bytes).sum(),
+            Item::Encoded(encoded) => encoded.record_bytes(),
             Item::Cut { .. } => record::record_bytes(0),
         }
     }
@@ -83,6 +88,7 @@ impl Item {
     pub fn last_index(&self) -> Index {
         match self {
             Item::Entries { entries, .. } => entries.last().map_or(Index::ZERO, |entry| entry.id.index),
+            Item::Encoded(encoded) => encoded.last_index(),
             Item::Cut { id, .. } => id.index,
         }
     }
@@ -90,6 +96,7 @@ impl Item {
     pub fn records(&self) -> usize {
         match self {
             Item::Entries { entries, .. } => entries.len(),
+            Item::Encoded(encoded) => encoded.count() as usize,
             Item::Cut { .. } => 1,
         }
     }
@@ -149,6 +156,7 @@ fn put_item(buffer: &mut Buffer, salt: FrameSalt, item: &Item) {
                 record::put_entry(buffer, salt, *group, entry);
             }
         }
+        Item::Encoded(encoded) => encoded.put(buffer, salt),
         Item::Cut { group, kind, id } => record::put_cut(buffer, salt, *group, *kind, *id),
     }
 }

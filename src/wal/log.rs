@@ -405,6 +405,17 @@ impl Log {
                     previous = entry.id;
                 }
             }
+            Item::Encoded(encoded) => {
+                let (group, first) = (encoded.group(), encoded.first());
+                let new = || GroupLog::new(group, LogId::new(Term::ZERO, first.index.previous()), place);
+                let log = self.groups.entry(group).or_insert_with(new);
+                let before = log.id_at(first.index.previous()).expect("the join was checked");
+                assert!(before.term <= first.term, "terms never fall");
+                let count = encoded.count();
+                assert!(count > 0, "a batch holds an entry");
+                let (kind, previous_term) = (RecordKind::Entry, before.term);
+                runs.push(Run { group, kind, first: first.index, count, term: first.term, previous_term });
+            }
             Item::Cut { group, kind, id } => {
                 let log = self.groups.entry(*group).or_insert_with(|| GroupLog::new(*group, LogId::ZERO, place));
                 let before = id.index.0.checked_sub(1).and_then(|before| log.id_at(Index(before)));

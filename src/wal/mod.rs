@@ -33,6 +33,7 @@ mod analysis;
 mod body;
 mod chain;
 mod contents;
+mod encoded;
 mod error;
 mod frame;
 mod group;

@@ -20,16 +20,26 @@ pub const RECORD_ALIGNMENT_BYTES: usize = 8;
 
 /// The salt of one frame's records: no two frames of a log share one, in space or in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FrameSalt(u64);
+pub struct FrameSalt {
+    salt: u64,
+    /// The checksum of the salt alone: where those of all records go on from.
+    start: Checksum,
+}
 
 impl FrameSalt {
     pub fn new(segment_salt: u64, frame: FrameNumber) -> FrameSalt {
         // The multiplier is odd, so distinct frame numbers give distinct salts.
-        FrameSalt(segment_salt ^ frame.0.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        let salt = segment_salt ^ frame.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        FrameSalt { salt, start: Checksum::salted(salt, &[]) }
     }
 
     pub fn checksum(self, pieces: &[&[u8]]) -> Checksum {
-        Checksum::salted(self.0, pieces)
+        Checksum::salted(self.salt, pieces)
+    }
+
+    /// Of all that a head holds behind its checksum.
+    fn checksum_of_head(self, head: &[u8; RECORD_HEAD_BYTES]) -> Checksum {
+        self.start.continued(&head[4..])
     }
 }
 
@@ -125,6 +135,43 @@ fn put(
     payload_kind: u8,
     payload: &Data,
 ) {
+    let mut head = head_without_checksum(group, kind, id, payload_kind, payload);
+    let checksum = salt.checksum_of_head(&head);
+    head[..4].copy_from_slice(&checksum.0.to_le_bytes());
+    out.extend(&head);
+    out.extend(&payload.bytes);
+    out.pad_to(RECORD_ALIGNMENT_BYTES);
+}
+
+/// Appends the record of a data entry, with zeros for the checksum of its head: see [`finish_heads`].
+pub fn encode_data(out: &mut Vec<u8>, group: GroupId, id: LogId, data: &Data) {
+    let head = head_without_checksum(group, RecordKind::Entry, id, codec::DATA_KIND, data);
+    let padding = data.bytes.len().next_multiple_of(RECORD_ALIGNMENT_BYTES) - data.bytes.len();
+    out.reserve(record_bytes(data.bytes.len()));
+    out.extend_from_slice(&head);
+    out.extend_from_slice(&data.bytes);
+    out.extend_from_slice(&[0; RECORD_ALIGNMENT_BYTES][..padding]);
+}
+
+/// Gives records that [`encode_data`] has made, one behind the other, the checksums of their heads.
+pub fn finish_heads(records: &mut [u8], salt: FrameSalt) {
+    let mut rest = records;
+    while !rest.is_empty() {
+        let head = rest.first_chunk_mut::<RECORD_HEAD_BYTES>().expect("a record ends where the next begins");
+        let checksum = salt.checksum_of_head(head);
+        head[..4].copy_from_slice(&checksum.0.to_le_bytes());
+        let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+        rest = &mut rest[record_bytes(length as usize)..];
+    }
+}
+
+fn head_without_checksum(
+    group: GroupId,
+    kind: RecordKind,
+    id: LogId,
+    payload_kind: u8,
+    payload: &Data,
+) -> [u8; RECORD_HEAD_BYTES] {
     let length = u32::try_from(payload.bytes.len()).expect("payloads are bounded by limits.rs");
     let mut head = [0u8; RECORD_HEAD_BYTES];
     head[4..8].copy_from_slice(&payload.checksum.0.to_le_bytes());
@@ -134,11 +181,7 @@ fn put(
     head[24..32].copy_from_slice(&id.term.0.to_le_bytes());
     head[32] = kind.byte();
     head[33] = payload_kind;
-    let checksum = salt.checksum(&[&head[4..]]);
-    head[..4].copy_from_slice(&checksum.0.to_le_bytes());
-    out.extend(&head);
-    out.extend(&payload.bytes);
-    out.pad_to(RECORD_ALIGNMENT_BYTES);
+    head
 }
 
 /// Reads the head at the start of `bytes`, which reach to the end of the frame's records.
@@ -146,7 +189,7 @@ pub fn parse_head(bytes: &[u8], salt: FrameSalt) -> Result<RecordHead, RecordFau
     let head: &[u8; RECORD_HEAD_BYTES] = bytes.first_chunk().ok_or(RecordFault::HeadOutside)?;
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-    if salt.checksum(&[&head[4..]]) != Checksum(word(0)) {
+    if salt.checksum_of_head(head) != Checksum(word(0)) {
         return Err(RecordFault::Head);
     }
     if head[34..].iter().any(|&byte| byte != 0) {

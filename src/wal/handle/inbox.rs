@@ -16,11 +16,14 @@ use crate::disk::{self, FileId};
 use crate::limits::{FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX};
 use crate::types::{Data, Entry, GroupId, Index, LogId, Payload, Place, SegmentNumber, Term};
 use crate::wal::body::{Item, frame_room_bytes};
-use crate::wal::record::RecordKind;
+use crate::wal::encoded::Encoded;
+use crate::wal::record::{RecordKind, record_bytes};
 use crate::wal::{self, GroupLog, Log, Ticket};
 
 /// Appends that go on from each other are joined up to this: what is done per item is then done once for many of them.
 const JOINED_BYTES_MAX: usize = 64 << 10;
+/// Appends of records up to this are copied into the queue as they will stand in a frame; larger ones wait as they are.
+const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// What became of a preparation.
 pub(super) type Prepared = (SegmentNumber, Result<FileId, disk::Error>);
@@ -115,23 +118,53 @@ impl Inbox {
         group: GroupId,
         records: impl Iterator<Item = Bytes>,
     ) -> Result<(Ticket, Range<Index>), Refused> {
-        let entry = |bytes| Entry { id: LogId::ZERO, payload: Payload::Data(Data::new(bytes)) };
-        let mut item = Item::Entries { group, entries: records.map(entry).collect() };
-        let bytes = self.check_size(&item)?;
+        let mut records = records.fuse();
+        // Checksums are made before the lock is taken, and one record needs no list.
+        match (records.next(), records.next()) {
+            (Some(record), None) => self.append_data(group, &[Data::new(record)]),
+            (first, second) => {
+                let all = first.into_iter().chain(second).chain(records).map(Data::new);
+                self.append_data(group, &all.collect::<Vec<_>>())
+            }
+        }
+    }
+
+    fn append_data(&self, group: GroupId, records: &[Data]) -> Result<(Ticket, Range<Index>), Refused> {
+        let bytes = records.iter().map(|data| record_bytes(data.bytes.len())).sum();
+        self.check_bytes(bytes, records.len())?;
+        if bytes > COPIED_BYTES_MAX {
+            let entry = |data: &Data| Entry { id: LogId::ZERO, payload: Payload::Data(data.clone()) };
+            return self.append_unnamed(group, records.iter().map(entry).collect(), bytes);
+        }
+        let mut state = self.wait_for_room(bytes)?;
+        let first = state.next_name(group);
+        let indexes = first.index..first.index.plus(records.len() as u64);
+        if records.is_empty() {
+            return Ok((state.last_ticket, indexes));
+        }
+        check_index(indexes.end.previous())?;
+        state.check_group(group)?;
+        state.take_run(group, first, records.len() as u64);
+        state.copy_in((group, first), records, bytes, self.joined_bytes_max());
+        Ok((self.taken_in(state), indexes))
+    }
+
+    /// Takes entries of which only the names are missing.
+    fn append_unnamed(
+        &self,
+        group: GroupId,
+        mut entries: Vec<Entry>,
+        bytes: usize,
+    ) -> Result<(Ticket, Range<Index>), Refused> {
         let state = self.wait_for_room(bytes)?;
-        let last = state.names.get(&group).map_or(LogId::new(Term(1), Index::ZERO), |log| log.last);
-        // Term 0 is before the first entry.
-        let (term, first) = (last.term.max(Term(1)), last.index.next());
-        let Item::Entries { entries, .. } = &mut item else { unreachable!("made above") };
+        let LogId { term, index: first } = state.next_name(group);
+        let indexes = first..first.plus(entries.len() as u64);
+        check_index(indexes.end.previous())?;
+        state.check_group(group)?;
         for (ahead, entry) in (0..).zip(entries.iter_mut()) {
             entry.id = LogId::new(term, first.plus(ahead));
         }
-        let indexes = first..first.plus(entries.len() as u64);
-        if entries.is_empty() {
-            return Ok((state.last_ticket, indexes));
-        }
-        state.check_group(group)?;
-        Ok((self.take_in(state, item, bytes), indexes))
+        Ok((self.take_in(state, Item::Entries { group, entries }, bytes), indexes))
     }
 
     /// Takes a truncate or a purge.
@@ -149,14 +182,20 @@ impl Inbox {
     }
 
     fn check_size(&self, item: &Item) -> Result<usize, Refused> {
-        if item.last_index().0 > INDEX_MAX {
-            return Err(wal::Refused::IndexTooLarge { found: item.last_index(), max: INDEX_MAX }.into());
-        }
-        let (bytes, max) = (item.record_bytes(), self.batch_bytes_max);
-        if bytes > max || item.records() > FRAME_RECORDS_MAX {
-            return Err(wal::Refused::TooLarge { bytes, max }.into());
-        }
+        check_index(item.last_index())?;
+        let bytes = item.record_bytes();
+        self.check_bytes(bytes, item.records())?;
         Ok(bytes)
+    }
+
+    fn check_bytes(&self, bytes: usize, records: usize) -> Result<(), Refused> {
+        let max = self.batch_bytes_max;
+        let is_too_large = bytes > max || records > FRAME_RECORDS_MAX;
+        if is_too_large { Err(wal::Refused::TooLarge { bytes, max }.into()) } else { Ok(()) }
+    }
+
+    fn joined_bytes_max(&self) -> usize {
+        JOINED_BYTES_MAX.min(self.batch_bytes_max)
     }
 
     fn wait_for_room(&self, bytes: usize) -> Result<MutexGuard<'_, State>, Refused> {
@@ -164,8 +203,8 @@ impl Inbox {
         loop {
             state.check_open()?;
             let waiting = state.item_bytes + state.core_bytes;
-            let frame_bytes = state.item_frame_bytes + state.core_frame_bytes + frame_room_bytes(bytes);
-            if state.room_bytes.is_some_and(|room| frame_bytes > room) {
+            let frame_bytes = || state.item_frame_bytes + state.core_frame_bytes + frame_room_bytes(bytes);
+            if state.room_bytes.is_some_and(|room| frame_bytes() > room) {
                 return Err(wal::Refused::NoSpace.into());
             }
             if waiting == 0 || waiting + bytes <= self.queue_bytes_max {
@@ -182,17 +221,14 @@ impl Inbox {
 
     fn take_in(&self, mut state: MutexGuard<'_, State>, item: Item, bytes: usize) -> Ticket {
         state.take_names(&item);
-        state.item_bytes += bytes;
-        let bytes_max = JOINED_BYTES_MAX.min(self.batch_bytes_max);
-        let joined_bytes = state.last_item_bytes;
-        if let Some(item) = state.join(item, bytes, bytes_max) {
-            state.items.push(item);
-            state.item_frame_bytes += frame_room_bytes(bytes);
-            state.last_item_bytes = bytes;
-            state.last_ticket = Ticket(state.last_ticket.0 + 1);
-        } else {
-            state.item_frame_bytes += frame_room_bytes(joined_bytes + bytes) - frame_room_bytes(joined_bytes);
+        if let Some(item) = state.join(item, bytes, self.joined_bytes_max()) {
+            state.add(item, bytes);
         }
+        self.taken_in(state)
+    }
+
+    /// Something was taken: sees to it that it is written.
+    fn taken_in(&self, mut state: MutexGuard<'_, State>) -> Ticket {
         let ticket = state.last_ticket;
         let waker = if state.wake_on_append { state.waker.take() } else { None };
         drop(state);
@@ -331,6 +367,28 @@ impl State {
         if changes >= FRAME_RUNS_MAX { Err(Refused::TooManyTerms { max: FRAME_RUNS_MAX }) } else { Ok(()) }
     }
 
+    /// What the next record of a group is called.
+    fn next_name(&self, group: GroupId) -> LogId {
+        // Term 0 is before the first entry.
+        let last = self.names.get(&group).map_or(LogId::ZERO, |log| log.last);
+        LogId::new(last.term.max(Term(1)), last.index.next())
+    }
+
+    /// Copies records behind those of the last item if they go on where it ends, or else into a new one.
+    fn copy_in(&mut self, (group, first): (GroupId, LogId), records: &[Data], bytes: usize, bytes_max: usize) {
+        let fits = self.last_item_bytes + bytes <= bytes_max;
+        if let Some(Item::Encoded(last)) = self.items.last_mut()
+            && fits
+            && (last.group(), last.next()) == (group, first)
+        {
+            records.iter().for_each(|data| last.push(data));
+            return self.joined(bytes);
+        }
+        let mut encoded = Encoded::with_capacity(group, first, bytes);
+        records.iter().for_each(|data| encoded.push(data));
+        self.add(Item::Encoded(encoded), bytes);
+    }
+
     /// Adds entries to the last item if they go on where it ends, in its term: one item has one ticket, and is
     /// durable as a whole. Gives back what does not.
     fn join(&mut self, item: Item, bytes: usize, bytes_max: usize) -> Option<Item> {
@@ -340,11 +398,33 @@ impl State {
                 if fits && *last_group == group && goes_on(last, &entries) =>
             {
                 last.append(&mut entries);
-                self.last_item_bytes += bytes;
+                self.joined(bytes);
                 None
             }
             (_, item) => Some(item),
         }
+    }
+
+    fn joined(&mut self, bytes: usize) {
+        let before = self.last_item_bytes;
+        self.item_bytes += bytes;
+        self.item_frame_bytes += frame_room_bytes(before + bytes) - frame_room_bytes(before);
+        self.last_item_bytes += bytes;
+    }
+
+    fn add(&mut self, item: Item, bytes: usize) {
+        self.items.push(item);
+        self.item_bytes += bytes;
+        self.item_frame_bytes += frame_room_bytes(bytes);
+        self.last_item_bytes = bytes;
+        self.last_ticket = Ticket(self.last_ticket.0 + 1);
+    }
+
+    /// Entries of one term that come behind the group's last.
+    fn take_run(&mut self, group: GroupId, first: LogId, count: u64) {
+        let before = LogId::new(Term::ZERO, first.index.previous());
+        let log = self.names.entry(group).or_insert_with(|| GroupLog::new(group, before, Place::START));
+        log.append(first.index, count, first.term);
     }
 
     /// As the core will.
@@ -358,6 +438,7 @@ impl State {
                     log.append(run[0].id.index, run.len() as u64, run[0].id.term);
                 }
             }
+            Item::Encoded(encoded) => self.take_run(group, encoded.first(), u64::from(encoded.count())),
             Item::Cut { kind, id, .. } => {
                 let new = || GroupLog::new(group, LogId::ZERO, Place::START);
                 let log = self.names.entry(group).or_insert_with(new);
@@ -368,6 +449,11 @@ impl State {
             }
         }
     }
+}
+
+fn check_index(last: Index) -> Result<(), Refused> {
+    let is_too_large = last.0 > INDEX_MAX;
+    if is_too_large { Err(wal::Refused::IndexTooLarge { found: last, max: INDEX_MAX }.into()) } else { Ok(()) }
 }
 
 fn goes_on(before: &[Entry], next: &[Entry]) -> bool {

@@ -62,7 +62,7 @@ use bytes::Bytes;
 use self::core::{Start, WrapQueue};
 use self::inbox::Inbox;
 use self::open::Parts;
-use self::pending::Progress;
+use self::pending::{Links, Progress};
 use super::record::RecordKind;
 use super::{Counters, GroupLog, Log, Ticket};
 use crate::disk::{self, Directory, Operation};
@@ -81,6 +81,7 @@ const READ_ATTEMPTS: usize = 3;
 #[derive(Debug)]
 pub struct Wal {
     shared: Arc<Shared>,
+    links: Links,
     /// None once it is closed.
     thread: Option<JoinHandle<()>>,
 }
@@ -120,7 +121,8 @@ impl Wal {
             })
             .map_err(|error| Error::Disk(disk::Error::new(Operation::SetUp, "the log's thread", error)))?;
         is_ready.recv().expect("the thread says whether it is ready").map_err(Error::Disk)?;
-        Ok((Wal { shared, thread: Some(thread) }, opened))
+        let links = Links::new(&shared.progress);
+        Ok((Wal { shared, links, thread: Some(thread) }, opened))
     }
 
     /// Appends entries that the caller has named: consecutive indexes, terms that do not fall. They become durable
@@ -241,7 +243,7 @@ impl Wal {
     }
 
     fn pending(&self, ticket: Ticket, indexes: Range<Index>) -> Pending {
-        Pending::new(Arc::clone(&self.shared.progress), ticket, indexes)
+        Pending::new(self.links.link(), ticket, indexes)
     }
 }
 

@@ -1,19 +1,26 @@
-//! Appends on their way to the disk, and how one waits for them: all that a flush made durable are woken together, and
-//! nobody else. Threads wait as tasks do, with a waker that unparks.
+//! Appends on their way to the disk, and how one waits for them: all that a flush made durable are woken together.
+//!
+//! Tasks leave a waker. Threads sleep in the slot of their ticket, all of one ticket in the same: appends that were
+//! joined have one ticket, so that a flush wakes dozens of threads by one call to the kernel. Tickets far apart share a
+//! slot; who wakes too early sleeps again.
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::error::OutcomeUnknown;
 use crate::types::Index;
 use crate::wal::Ticket;
+
+/// Places to sleep in: as many as there are bits in the set of those to be woken.
+const SLOTS: u64 = 64;
+/// Ways to the one [`Progress`]: see [`Links`].
+const LINKS: usize = 8;
 
 /// An append that was taken. It becomes durable whether or not somebody waits.
 ///
@@ -21,25 +28,53 @@ use crate::wal::Ticket;
 #[derive(Debug)]
 #[must_use = "it is not known to be durable before it was waited for"]
 pub struct Pending {
-    progress: Arc<Progress>,
+    link: Arc<Link>,
     ticket: Ticket,
     indexes: Range<Index>,
     /// The place of its waker, once it was polled.
     waiter: Option<u64>,
 }
 
+/// The ways by which appends know of the progress. Each counts its own references, and threads take them in turn: a count
+/// that all appending threads change at each append would go from core to core.
+#[derive(Debug)]
+pub(super) struct Links([Arc<Link>; LINKS]);
+
+/// One way, in a cache line of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Link {
+    progress: Arc<Progress>,
+}
+
 /// How far the log has come: one for all who wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Progress {
     /// The last durable ticket; only grows. A copy outside of the lock for those who need not wait.
     durable: AtomicU64,
+    /// There is a failure: a copy as well.
+    has_failed: AtomicBool,
+    slots: [Slot; SLOTS as usize],
     state: Mutex<State>,
     finished: Condvar,
 }
 
+/// Where threads sleep that wait for tickets of one remainder.
+#[derive(Debug, Default)]
+struct Slot {
+    sleepers: Mutex<usize>,
+    moved: Condvar,
+}
+
 /// Those that a flush has made durable, not yet woken.
 #[must_use = "they sleep until they are woken"]
-pub(super) struct Woken(BTreeMap<(Ticket, u64), Waker>);
+pub(super) struct Woken<'a> {
+    progress: &'a Progress,
+    wakers: BTreeMap<(Ticket, u64), Waker>,
+    /// A bit for each slot in which somebody sleeps.
+    slots: u64,
+    count: usize,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -52,8 +87,8 @@ struct State {
 }
 
 impl Pending {
-    pub(super) fn new(progress: Arc<Progress>, ticket: Ticket, indexes: Range<Index>) -> Pending {
-        Pending { progress, ticket, indexes, waiter: None }
+    pub(super) fn new(link: Arc<Link>, ticket: Ticket, indexes: Range<Index>) -> Pending {
+        Pending { link, ticket, indexes, waiter: None }
     }
 
     /// Blocks until it is durable.
@@ -61,25 +96,12 @@ impl Pending {
     /// # Errors
     /// If the disk fails before that is known.
     pub fn wait(self) -> Result<Range<Index>, OutcomeUnknown> {
-        if self.is_durable() {
-            return Ok(self.indexes.clone());
-        }
-        OWN_WAKER.with(|waker| {
-            let mut pending = self;
-            let mut context = Context::from_waker(waker);
-            loop {
-                if let Poll::Ready(said) = Pin::new(&mut pending).poll(&mut context) {
-                    return said;
-                }
-                // Returns at once if it was woken meanwhile, and at times for no reason.
-                thread::park();
-            }
-        })
+        self.link.progress.wait(self.ticket).map(|()| self.indexes.clone())
     }
 
     /// Whether it is on disk, and everything before it.
     pub fn is_durable(&self) -> bool {
-        self.progress.durable() >= self.ticket
+        self.link.progress.durable() >= self.ticket
     }
 
     /// Its place in the order of all appends. Appends that were joined into one write share it.
@@ -93,29 +115,12 @@ impl Pending {
     }
 }
 
-thread_local! {
-    static OWN_WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
-}
-
-/// Wakes a thread that waits.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
 impl Future for Pending {
     type Output = Result<Range<Index>, OutcomeUnknown>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let pending = &mut *self;
-        match pending.progress.poll(pending.ticket, &mut pending.waiter, context.waker()) {
+        match pending.link.progress.poll(pending.ticket, &mut pending.waiter, context.waker()) {
             Poll::Ready(said) => Poll::Ready(said.map(|()| pending.indexes.clone())),
             Poll::Pending => Poll::Pending,
         }
@@ -125,12 +130,59 @@ impl Future for Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(waiter) = self.waiter {
-            self.progress.lock().wakers.remove(&(self.ticket, waiter));
+            self.link.progress.lock().wakers.remove(&(self.ticket, waiter));
+        }
+    }
+}
+
+impl Links {
+    pub fn new(progress: &Arc<Progress>) -> Links {
+        Links(std::array::from_fn(|_| Arc::new(Link { progress: Arc::clone(progress) })))
+    }
+
+    /// That of the calling thread.
+    pub fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.0[OWN_LINK.with(|link| *link)])
+    }
+}
+
+thread_local! {
+    static OWN_LINK: usize = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        THREADS.fetch_add(1, Ordering::Relaxed) % LINKS
+    };
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress {
+            durable: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
+            slots: std::array::from_fn(|_| Slot::default()),
+            state: Mutex::default(),
+            finished: Condvar::new(),
         }
     }
 }
 
 impl Progress {
+    /// Blocks the calling thread until `ticket` is durable.
+    pub fn wait(&self, ticket: Ticket) -> Result<(), OutcomeUnknown> {
+        if self.durable() >= ticket {
+            return Ok(());
+        }
+        let slot = &self.slots[slot_of(ticket)];
+        let mut sleepers = slot.lock();
+        // Whoever moves on does so before it looks into the slot, so nobody goes to sleep who is not seen there.
+        *sleepers += 1;
+        while self.durable() < ticket && !self.has_failed.load(Ordering::Acquire) {
+            sleepers = slot.moved.wait(sleepers).unwrap_or_else(PoisonError::into_inner);
+        }
+        *sleepers -= 1;
+        drop(sleepers);
+        if self.durable() >= ticket { Ok(()) } else { Err(self.failure().expect("it is set before the flag")) }
+    }
+
     pub fn durable(&self) -> Ticket {
         Ticket(self.durable.load(Ordering::Acquire))
     }
@@ -162,24 +214,45 @@ impl Progress {
     }
 
     /// Everything up to `ticket` is on disk: takes out those who wait for it, to be woken.
-    pub fn advance(&self, ticket: Ticket) -> Woken {
-        if self.durable() >= ticket {
-            return Woken(BTreeMap::new());
+    pub fn advance(&self, ticket: Ticket) -> Woken<'_> {
+        let before = self.durable();
+        if before >= ticket {
+            return self.woken(BTreeMap::new(), Ticket(1)..=Ticket(0));
         }
         let mut state = self.lock();
         self.durable.store(ticket.0, Ordering::Release);
-        let later = state.wakers.split_off(&(Ticket(ticket.0 + 1), 0));
-        Woken(std::mem::replace(&mut state.wakers, later))
+        let wakers = if state.wakers.is_empty() {
+            BTreeMap::new()
+        } else {
+            let later = state.wakers.split_off(&(Ticket(ticket.0 + 1), 0));
+            std::mem::replace(&mut state.wakers, later)
+        };
+        drop(state);
+        self.woken(wakers, Ticket(before.0 + 1)..=ticket)
+    }
+
+    /// The tasks, and the threads that sleep for these tickets.
+    fn woken(&self, wakers: BTreeMap<(Ticket, u64), Waker>, tickets: RangeInclusive<Ticket>) -> Woken<'_> {
+        let (first, last) = tickets.into_inner();
+        let (mut slots, mut count) = (0, wakers.len());
+        for ticket in (first.0..=last.0).take(SLOTS as usize) {
+            let slot = slot_of(Ticket(ticket));
+            let sleepers = *self.slots[slot].lock();
+            slots |= u64::from(sleepers > 0) << slot;
+            count += sleepers;
+        }
+        Woken { progress: self, wakers, slots, count }
     }
 
     /// Nothing becomes durable any more.
     pub fn fail(&self, failure: OutcomeUnknown) {
         let mut state = self.lock();
         state.failure.get_or_insert(failure);
-        let woken = std::mem::take(&mut state.wakers);
+        let wakers = std::mem::take(&mut state.wakers);
         drop(state);
+        self.has_failed.store(true, Ordering::Release);
         self.finished.notify_all();
-        Woken(woken).wake();
+        self.woken(wakers, Ticket(1)..=Ticket(SLOTS)).wake();
     }
 
     pub fn finish(&self) {
@@ -206,12 +279,27 @@ impl Progress {
     }
 }
 
-impl Woken {
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Woken<'_> {
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.count
     }
 
     pub fn wake(self) {
-        self.0.into_values().for_each(Waker::wake);
+        for (at, slot) in self.progress.slots.iter().enumerate() {
+            if self.slots >> at & 1 == 1 {
+                slot.moved.notify_all();
+            }
+        }
+        self.wakers.into_values().for_each(Waker::wake);
     }
+}
+
+fn slot_of(ticket: Ticket) -> usize {
+    (ticket.0 % SLOTS) as usize
 }

@@ -180,12 +180,12 @@ fn a_pending_append_is_a_future_of_no_runtime() {
 #[test]
 fn one_flush_wakes_each_waiter_once() {
     let progress = Arc::new(Progress::default());
+    let links = Links::new(&progress);
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let mut context = Context::from_waker(&waker);
-    let mut pending: Vec<_> = (1..=10)
-        .map(|ticket| Box::pin(Pending::new(Arc::clone(&progress), Ticket(ticket), Index(1)..Index(2))))
-        .collect();
+    let mut pending: Vec<_> =
+        (1..=10).map(|ticket| Box::pin(Pending::new(links.link(), Ticket(ticket), Index(1)..Index(2)))).collect();
     for pending in &mut pending {
         assert!(pending.as_mut().poll(&mut context).is_pending());
         assert!(pending.as_mut().poll(&mut context).is_pending(), "to be polled twice changes nothing");

@@ -5,8 +5,9 @@ use super::rig::identity;
 use crate::disk::Buffer;
 use crate::limits::{BLOCK_BYTES, SECTOR_BYTES};
 use crate::random::Random;
-use crate::types::{FrameNumber, GroupId, Index, LogId, Place, SegmentNumber, Term};
+use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Payload, Place, SegmentNumber, Term};
 use crate::wal::body::{self, FramePlan, FrameView, Item, extend_runs};
+use crate::wal::encoded::Encoded;
 use crate::wal::frame::{FrameHead, FrameKind, HeadFault, Run};
 use crate::wal::record::{FrameSalt, RecordKind, parse};
 use crate::wal::sections::{GroupStart, OpenSection, SealSection, SparseEntry};
@@ -54,6 +55,7 @@ fn runs(items: &[Item]) -> Vec<Run> {
                     extend_runs(&mut runs, *group, RecordKind::Entry, entry.id, previous);
                 }
             }
+            Item::Encoded(encoded) => panic!("{encoded:?} stands in no golden frame"),
             Item::Cut { group, kind, id } => extend_runs(&mut runs, *group, *kind, *id, LogId::new(Term(3), Index(7))),
         }
     }
@@ -209,4 +211,38 @@ fn noise_is_no_frame() {
         let at = (0x2000 + block * BLOCK_BYTES) as u64;
         assert!(FrameHead::decode(&buffer[block * BLOCK_BYTES..], SALT, SegmentNumber(5), at).is_err());
     }
+}
+
+/// Whether records were encoded before they came into a frame leaves no trace in it.
+#[test]
+fn records_encoded_ahead_are_the_same_bytes() {
+    let entries: Vec<Entry> = (0..40).map(|ahead| entry(Term(4), Index(7 + ahead), ahead as usize)).collect();
+    let mut encoded = Encoded::with_capacity(GroupId(1), entries[0].id, 0);
+    for entry in &entries {
+        let Payload::Data(data) = &entry.payload else { panic!("{entry:?}") };
+        encoded.push(data);
+    }
+    assert_eq!((encoded.count(), encoded.last_index()), (40, Index(46)));
+    let plain = Item::Entries { group: GroupId(1), entries };
+    let encoded = Item::Encoded(encoded);
+    assert_eq!(encoded.record_bytes(), plain.record_bytes());
+    let own = runs(std::slice::from_ref(&plain));
+    let build = |item: &Item| {
+        let plan = FramePlan {
+            kind: FrameKind::Data,
+            segment: SegmentNumber(5),
+            salt: SALT,
+            offset: 0x2000,
+            number: FrameNumber(12),
+            durable: place(),
+            own: &own,
+            previous: &[],
+            open: None,
+            seal: None,
+        };
+        let mut buffer = Buffer::with_capacity(1 << 16);
+        body::build(&mut buffer, &plan, std::iter::once(item));
+        buffer
+    };
+    assert_eq!(build(&encoded)[..], build(&plain)[..]);
 }
