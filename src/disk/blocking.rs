@@ -5,6 +5,8 @@
 //! ```
 //!
 //! What queued up while the last flush ran is the next batch. Completions come in the order of submission.
+//!
+//! A thread that would wait for its write in any case needs no other: [`ThreadWriter`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -73,18 +75,12 @@ impl BlockingQueue {
     ) -> Result<BlockingQueue, Error> {
         let (jobs, incoming) = channel();
         let (done, begun) = (Arc::default(), Arc::default());
-        let writer = Writer {
-            directory: directory.clone(),
-            sync_mode,
-            done: Arc::clone(&done),
-            begun: Arc::clone(&begun),
-            wake,
-            seam,
-            poisoned: false,
-        };
+        let writer =
+            Writer { directory: directory.clone(), sync_mode, begun: Arc::clone(&begun), seam, poisoned: false };
+        let told = Arc::clone(&done);
         let thread = std::thread::Builder::new()
             .name("disk".to_owned())
-            .spawn(move || writer.run(&incoming))
+            .spawn(move || writer.run(&incoming, &told, &*wake))
             .map_err(|error| Error::new(Operation::SetUp, "the disk's thread", error))?;
         Ok(BlockingQueue {
             directory,
@@ -150,13 +146,62 @@ impl fmt::Debug for BlockingQueue {
     }
 }
 
+/// Writes and flushes on the thread that calls: for one that would wait in any case.
+///
+/// After the first error nothing is written any more: each later write completes with an error.
+pub struct ThreadWriter {
+    writer: Writer,
+}
+
+/// Since when a [`ThreadWriter`] is in the kernel.
+#[derive(Clone, Debug)]
+pub struct Begun(Arc<Mutex<Option<Instant>>>);
+
+impl ThreadWriter {
+    pub fn new(directory: Directory, sync_mode: SyncMode) -> ThreadWriter {
+        ThreadWriter::with_seam(directory, sync_mode, Seam::default())
+    }
+
+    pub(crate) fn with_seam(directory: Directory, sync_mode: SyncMode, seam: Seam) -> ThreadWriter {
+        ThreadWriter { writer: Writer { directory, sync_mode, begun: Arc::default(), seam, poisoned: false } }
+    }
+
+    /// Done when it returns, which may be as late as the disk likes: see [`ThreadWriter::begun`].
+    pub fn write(&mut self, write: Write) -> Completion {
+        write.check();
+        let target = self.writer.directory.target(write.file, self.writer.sync_mode);
+        let mut written = [self.writer.write(Job { write, target })];
+        if self.writer.sync_mode == SyncMode::Fdatasync {
+            self.writer.flush(&mut written);
+        }
+        let [Written { token, buffer, outcome, .. }] = written;
+        Completion { token, result: outcome.map(drop), buffer }
+    }
+
+    /// For another thread, which looks whether the disk hangs.
+    pub fn begun(&self) -> Begun {
+        Begun(Arc::clone(&self.writer.begun))
+    }
+}
+
+impl fmt::Debug for ThreadWriter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ThreadWriter").field("sync_mode", &self.writer.sync_mode).finish_non_exhaustive()
+    }
+}
+
+impl Begun {
+    /// Whether a request is with the kernel for longer than [`DISK_OPERATION_AGE_MAX`].
+    pub fn is_lost(&self) -> bool {
+        lock(&self.0).is_some_and(|since| since.elapsed() >= DISK_OPERATION_AGE_MAX)
+    }
+}
+
 /// The thread's half.
 struct Writer {
     directory: Directory,
     sync_mode: SyncMode,
-    done: Arc<Mutex<VecDeque<Completion>>>,
     begun: Arc<Mutex<Option<Instant>>>,
-    wake: Box<dyn Fn() + Send>,
     seam: Seam,
     /// A write or a flush failed.
     poisoned: bool,
@@ -173,7 +218,7 @@ struct Written {
 }
 
 impl Writer {
-    fn run(mut self, incoming: &Receiver<Job>) {
+    fn run(mut self, incoming: &Receiver<Job>, done: &Mutex<VecDeque<Completion>>, wake: &dyn Fn()) {
         while let Ok(first) = incoming.recv() {
             // The submitter's bound is this loop's.
             let batch: Vec<Job> = std::iter::once(first).chain(incoming.try_iter().take(WRITES_QUEUED_MAX)).collect();
@@ -181,12 +226,12 @@ impl Writer {
             if self.sync_mode == SyncMode::Fdatasync {
                 self.flush(&mut written);
             }
-            lock(&self.done).extend(written.into_iter().map(|write| Completion {
+            lock(done).extend(written.into_iter().map(|write| Completion {
                 token: write.token,
                 result: write.outcome.map(drop),
                 buffer: write.buffer,
             }));
-            (self.wake)();
+            wake();
         }
     }
 

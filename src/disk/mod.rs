@@ -50,13 +50,15 @@ mod tests;
 mod transfer;
 mod uring;
 
-pub use blocking::BlockingQueue;
+pub use blocking::{Begun, BlockingQueue, ThreadWriter};
 pub use buffer::{Buffer, BufferPool};
 pub use choice::{Backend, IoChoice, SyncMode, UnknownChoice};
 pub use directory::Directory;
 pub use error::{Error, Operation};
 pub use probe::{FlushTimes, ProbeError, Probed, measure_flush, probe};
 pub use queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
+#[cfg(test)]
+pub(crate) use seam::{Fault, Seam};
 pub use uring::{Runtime, UringQueue, sleep};
 
 /// What start, recovery and preparation need of files. Every call is done when it returns, and blocks until then.

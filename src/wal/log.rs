@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::body::{self, FramePlan, Item, extend_runs};
+use super::body::{self, FramePlan, Item};
 use super::error::Refused;
 use super::frame::{FrameHead, FrameKind, Run, SEAL_FRAME_BYTES_MAX};
 use super::group::GroupLog;
@@ -265,6 +265,29 @@ impl Log {
         self.queue.is_empty() && self.in_flight.is_empty() && !self.cover_wanted
     }
 
+    /// Whether a write is on its way to the disk.
+    pub fn is_writing(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// Whether another write may leave now.
+    pub fn can_write(&self) -> bool {
+        self.in_flight.len() < self.options.writes_in_flight
+    }
+
+    /// Whether nothing waits, nothing is in flight, and the next effect is the write of a batch of so many record bytes
+    /// if that is pushed now.
+    pub(super) fn would_write_at_once(&self, bytes: usize) -> bool {
+        let end = self.offset + (body::frame_bytes_max(bytes, OPEN_SECTION_BYTES_MAX, 0) + SEAL_FRAME_BYTES_MAX) as u64;
+        let is_running = self.phase == Phase::Running && !self.is_poisoned && self.effects.is_empty();
+        is_running && self.is_idle() && self.has_enough_ready() && end <= self.active.frames_end()
+    }
+
+    /// Whether nothing is to be done before the next append or tick.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Running && self.effects.is_empty() && self.is_idle()
+    }
+
     /// Whether a durable frame shows that all records before it are durable.
     pub fn is_covered(&self) -> bool {
         self.proven_frame >= self.last_data_frame
@@ -385,48 +408,6 @@ impl Log {
         self.quiet_ticks = 0;
         self.queue.push_back(Queued { ticket: self.last_ticket, item, bytes, runs });
         Ok(self.last_ticket)
-    }
-
-    /// Takes the item's names into its group, and gives the runs that will name it.
-    fn take_names(&mut self, item: &Item) -> Vec<Run> {
-        let mut runs = Vec::new();
-        let place = self.durable;
-        match item {
-            Item::Entries { group, entries } => {
-                let first = entries[0].id.index;
-                let new = || GroupLog::new(*group, LogId::new(Term::ZERO, first.previous()), place);
-                let log = self.groups.entry(*group).or_insert_with(new);
-                let before = log.id_at(first.previous()).expect("the join was checked");
-                assert!(before.term <= entries[0].id.term, "terms never fall");
-                let mut previous = before;
-                for entry in entries {
-                    assert!(previous.term <= entry.id.term, "terms never fall");
-                    extend_runs(&mut runs, *group, RecordKind::Entry, entry.id, previous);
-                    previous = entry.id;
-                }
-            }
-            Item::Encoded(encoded) => {
-                let (group, first) = (encoded.group(), encoded.first());
-                let new = || GroupLog::new(group, LogId::new(Term::ZERO, first.index.previous()), place);
-                let log = self.groups.entry(group).or_insert_with(new);
-                let before = log.id_at(first.index.previous()).expect("the join was checked");
-                assert!(before.term <= first.term, "terms never fall");
-                let count = encoded.count();
-                assert!(count > 0, "a batch holds an entry");
-                let (kind, previous_term) = (RecordKind::Entry, before.term);
-                runs.push(Run { group, kind, first: first.index, count, term: first.term, previous_term });
-            }
-            Item::Cut { group, kind, id } => {
-                let log = self.groups.entry(*group).or_insert_with(|| GroupLog::new(*group, LogId::ZERO, place));
-                let before = id.index.0.checked_sub(1).and_then(|before| log.id_at(Index(before)));
-                extend_runs(&mut runs, *group, *kind, *id, before.unwrap_or_default());
-            }
-        }
-        let log = self.groups.get_mut(&item.group()).expect("inserted above");
-        for run in &runs {
-            log.apply(run, place);
-        }
-        runs
     }
 
     fn complete(&mut self, token: Token) -> Result<(), Poisoned> {

@@ -23,8 +23,8 @@
 //!
 //! # Where to read what
 //!
-//! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `segment`. Writing:
-//! `log`, `rotation`. Reading: `locator`, `reader`, `scan`. Recovery: `recovery` is the table by which faults are
+//! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `encoded`, `segment`.
+//! Writing: `log`, `naming`, `rotation`. Reading: `locator`, `reader`, `scan`. Recovery: `recovery` is the table by which faults are
 //! judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may
 //! tell what is in memory alone. For tools: `contents` gives every record in order, `repair` mends what recovery refuses,
 //! `loss` says what that costs. Around the core: `handle`, the threads that make it the public [`Wal`].
@@ -41,6 +41,7 @@ pub mod handle;
 mod locator;
 mod log;
 mod loss;
+mod naming;
 mod reader;
 mod record;
 mod recovery;

@@ -40,7 +40,7 @@ impl Log {
     /// Orders segments until enough stand ready or are on their way.
     pub(super) fn keep_ready(&mut self) {
         let waits = self.no_space.is_some() && self.retry_ticks > 0;
-        while !waits && self.ready.len() + self.preparing.len() < SEGMENTS_READY + SEGMENTS_SPARE {
+        while !waits && !self.has_enough_ready() {
             self.order(Fill::Zeros);
             if self.no_space.is_some() {
                 // One at a time shows whether there is room again.
@@ -48,6 +48,11 @@ impl Log {
                 return;
             }
         }
+    }
+
+    /// Whether enough segments stand ready or are on their way.
+    pub(super) fn has_enough_ready(&self) -> bool {
+        self.ready.len() + self.preparing.len() >= SEGMENTS_READY + SEGMENTS_SPARE
     }
 
     fn order(&mut self, fill: Fill) {

@@ -15,7 +15,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -97,16 +97,14 @@ fn set_up(start: Start) -> Result<(Runtime, Core), disk::Error> {
     let runtime = Runtime::new(backend)?;
     let queue = wrap(open_queue(&shared, &shared.directory, backend, sync_mode)?);
     let preparer = Preparer::start(&shared)?;
-    let writes_in_flight_max = shared.log().options().writes_in_flight;
     let core = Core {
         shared,
         queue,
         superblock,
         preparer,
-        writes_in_flight: 0,
-        writes_in_flight_max,
         taken: Taken::default(),
         clock: None,
+        was_ticking: false,
         segment: SegmentNumber(0),
         is_covering: false,
     };
@@ -132,13 +130,12 @@ struct Core {
     queue: Box<dyn Queue>,
     superblock: superblock::Writer,
     preparer: Preparer,
-    /// Writes of the log, the superblock's not counted.
-    writes_in_flight: usize,
-    writes_in_flight_max: usize,
     /// Kept for its memory.
     taken: Taken,
     /// Runs while something depends on time passing.
     clock: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// What appenders were told of the clock.
+    was_ticking: bool,
     /// Where the durable end was when the superblock learned of it last: it learns of each new segment, so that one
     /// that is missing is missed.
     segment: SegmentNumber,
@@ -154,10 +151,11 @@ impl Core {
             self.queue.hand_over();
             let mut log = shared.log();
             self.take_completions(&mut log)?;
-            let can_write = self.writes_in_flight < self.writes_in_flight_max;
-            self.shared.inbox.take(context.waker(), &mut self.taken, can_write);
+            self.shared.inbox.take(context.waker(), &mut self.taken, log.can_write());
+            self.check_direct()?;
             self.take_in(&mut log);
             let is_tick = self.tick(&mut log, context);
+            self.tell_ticking();
             self.take_effects(&mut log);
             let woken = self.shared.progress.advance(log.durable_ticket());
             if woken.count() >= WOKEN_MANY {
@@ -170,14 +168,13 @@ impl Core {
             }
             self.take_effects(&mut log);
             let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
-            let can_write = self.writes_in_flight < self.writes_in_flight_max;
-            if !self.shared.inbox.settle(&log, room_bytes, can_write) && !is_tick {
+            if !self.shared.inbox.settle(&log, room_bytes, log.can_write()) && !is_tick {
                 return Poll::Pending;
             }
         }
     }
 
-    fn take_completions(&mut self, log: &mut MutexGuard<'_, Log>) -> Result<(), disk::Error> {
+    fn take_completions(&mut self, log: &mut Log) -> Result<(), disk::Error> {
         // The queue's bound is this loop's.
         while let Some(completion) = self.queue.take() {
             self.complete(log, completion)?;
@@ -189,8 +186,18 @@ impl Core {
         if completion.token.0 >= SUPERBLOCK_TOKENS {
             return self.superblock.handle(completion);
         }
-        self.writes_in_flight -= 1;
         log.completed(completion).map_err(|poisoned| poisoned.0)
+    }
+
+    /// A write that an appender carries out by itself may have failed, or be with the kernel for too long.
+    fn check_direct(&self) -> Result<(), disk::Error> {
+        let error = match () {
+            // Those who wait were told of the failure itself.
+            () if self.taken.poisoned => io::Error::other("an append failed that its own thread wrote"),
+            () if self.shared.direct.is_lost() => io::ErrorKind::TimedOut.into(),
+            () => return Ok(()),
+        };
+        Err(disk::Error::new(Operation::Write, self.shared.directory.root().display().to_string(), error))
     }
 
     fn take_in(&mut self, log: &mut Log) {
@@ -223,13 +230,18 @@ impl Core {
         waits
     }
 
+    /// While the log is locked: an append by its own thread relies on it.
+    fn tell_ticking(&mut self) {
+        let is_ticking = self.clock.is_some();
+        if std::mem::replace(&mut self.was_ticking, is_ticking) != is_ticking {
+            self.shared.inbox.set_ticking(is_ticking);
+        }
+    }
+
     fn take_effects(&mut self, log: &mut Log) {
         while let Some(effect) = log.take_effect() {
             match effect {
-                Effect::Write(write) => {
-                    self.writes_in_flight += 1;
-                    self.queue.submit(write);
-                }
+                Effect::Write(write) => self.queue.submit(write),
                 Effect::Prepare(order) => self.preparer.prepare(order),
             }
         }
@@ -251,7 +263,7 @@ impl Core {
     /// One step towards the end: everything durable, then covered, then known to the superblock.
     fn is_closed(&mut self, log: &mut Log) -> Result<bool, disk::Error> {
         if !log.is_idle() {
-            if log.is_out_of_space() && self.writes_in_flight == 0 {
+            if log.is_out_of_space() && !log.is_writing() {
                 let root = self.shared.directory.root().display().to_string();
                 return Err(disk::Error::new(Operation::Write, root, io::Error::from(io::ErrorKind::StorageFull)));
             }
@@ -272,7 +284,7 @@ impl Core {
 
 impl fmt::Debug for Core {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Core").field("writes_in_flight", &self.writes_in_flight).finish_non_exhaustive()
+        formatter.debug_struct("Core").field("segment", &self.segment).finish_non_exhaustive()
     }
 }
 

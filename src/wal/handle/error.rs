@@ -58,6 +58,17 @@ pub enum Refused {
 #[error("the outcome is unknown, the log is poisoned: {0}")]
 pub struct OutcomeUnknown(pub Arc<disk::Error>);
 
+/// Why an append that was to be durable is not known to be.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Unsaved {
+    /// It has not happened.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It may have happened.
+    #[error(transparent)]
+    OutcomeUnknown(#[from] OutcomeUnknown),
+}
+
 impl From<wal::Refused> for Refused {
     fn from(refused: wal::Refused) -> Refused {
         Refused::Log(refused)

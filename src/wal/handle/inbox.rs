@@ -8,8 +8,6 @@ use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use bytes::Bytes;
-
 use super::error::Refused;
 use super::options::WhenFull;
 use crate::disk::{self, FileId};
@@ -63,6 +61,8 @@ struct State {
     waker: Option<Waker>,
     /// The core could write at once: an append wakes it. Otherwise the write in flight will.
     wake_on_append: bool,
+    /// The core comes round at each tick: it sees a write that hangs.
+    is_ticking: bool,
     closing: bool,
     poisoned: bool,
 }
@@ -73,6 +73,7 @@ pub(super) struct Taken {
     pub items: Vec<Item>,
     pub prepared: Vec<Prepared>,
     pub closing: bool,
+    pub poisoned: bool,
 }
 
 impl Inbox {
@@ -91,6 +92,7 @@ impl Inbox {
             room_bytes: None,
             waker: None,
             wake_on_append: true,
+            is_ticking: false,
             closing: false,
             poisoned: false,
         };
@@ -113,40 +115,37 @@ impl Inbox {
     }
 
     /// Takes records and names them: the group's next indexes, its last term.
-    pub fn append_records(
-        &self,
-        group: GroupId,
-        records: impl Iterator<Item = Bytes>,
-    ) -> Result<(Ticket, Range<Index>), Refused> {
-        let mut records = records.fuse();
-        // Checksums are made before the lock is taken, and one record needs no list.
-        match (records.next(), records.next()) {
-            (Some(record), None) => self.append_data(group, &[Data::new(record)]),
-            (first, second) => {
-                let all = first.into_iter().chain(second).chain(records).map(Data::new);
-                self.append_data(group, &all.collect::<Vec<_>>())
-            }
-        }
-    }
-
-    fn append_data(&self, group: GroupId, records: &[Data]) -> Result<(Ticket, Range<Index>), Refused> {
-        let bytes = records.iter().map(|data| record_bytes(data.bytes.len())).sum();
-        self.check_bytes(bytes, records.len())?;
+    pub fn append_data(&self, group: GroupId, records: &[Data]) -> Result<(Ticket, Range<Index>), Refused> {
+        let bytes = self.check_data(records)?;
         if bytes > COPIED_BYTES_MAX {
             let entry = |data: &Data| Entry { id: LogId::ZERO, payload: Payload::Data(data.clone()) };
             return self.append_unnamed(group, records.iter().map(entry).collect(), bytes);
         }
         let mut state = self.wait_for_room(bytes)?;
-        let first = state.next_name(group);
-        let indexes = first.index..first.index.plus(records.len() as u64);
-        if records.is_empty() {
-            return Ok((state.last_ticket, indexes));
-        }
-        check_index(indexes.end.previous())?;
-        state.check_group(group)?;
-        state.take_run(group, first, records.len() as u64);
-        state.copy_in((group, first), records, bytes, self.joined_bytes_max());
+        let indexes = state.take_data(group, records, bytes, self.joined_bytes_max())?;
         Ok((self.taken_in(state), indexes))
+    }
+
+    /// As [`Inbox::append_data`] if nothing waits and the core comes round at each tick: then the item is given to the
+    /// caller, who writes it. Nobody else is told, and appends wake nobody until the write has settled.
+    pub fn append_direct(&self, group: GroupId, records: &[Data]) -> Result<Option<(Item, Range<Index>)>, Refused> {
+        let bytes = self.check_data(records)?;
+        let mut state = self.lock();
+        state.check_open()?;
+        if records.is_empty()
+            || bytes > JOINED_BYTES_MAX
+            || !state.items.is_empty()
+            || !state.is_ticking
+            || state.room_bytes.is_some()
+        {
+            return Ok(None);
+        }
+        let indexes = state.take_data(group, records, bytes, self.joined_bytes_max())?;
+        let item = state.items.pop().expect("it was added to none");
+        state.core_bytes += std::mem::take(&mut state.item_bytes);
+        state.core_frame_bytes += std::mem::take(&mut state.item_frame_bytes);
+        state.wake_on_append = false;
+        Ok(Some((item, indexes)))
     }
 
     /// Takes entries of which only the names are missing.
@@ -192,6 +191,12 @@ impl Inbox {
         let max = self.batch_bytes_max;
         let is_too_large = bytes > max || records > FRAME_RECORDS_MAX;
         if is_too_large { Err(wal::Refused::TooLarge { bytes, max }.into()) } else { Ok(()) }
+    }
+
+    fn check_data(&self, records: &[Data]) -> Result<usize, Refused> {
+        let bytes = records.iter().map(|data| record_bytes(data.bytes.len())).sum();
+        self.check_bytes(bytes, records.len())?;
+        Ok(bytes)
     }
 
     fn joined_bytes_max(&self) -> usize {
@@ -282,7 +287,7 @@ impl Inbox {
         if state.waker.as_ref().is_none_or(|old| !old.will_wake(waker)) {
             state.waker = Some(waker.clone());
         }
-        taken.closing = state.closing;
+        (taken.closing, taken.poisoned) = (state.closing, state.poisoned);
         std::mem::swap(&mut taken.prepared, &mut state.prepared);
         if with_items {
             std::mem::swap(&mut taken.items, &mut state.items);
@@ -291,7 +296,7 @@ impl Inbox {
         }
     }
 
-    /// The core ends a turn: tells whether it must take another at once.
+    /// The core ends a turn, or an appender a write of its own: tells whether the core must take a turn at once.
     pub fn settle(&self, log: &Log, room_bytes: Option<u64>, can_write: bool) -> bool {
         let mut state = self.lock();
         let core_bytes = log.queued_bytes();
@@ -308,6 +313,11 @@ impl Inbox {
             self.room.notify_all();
         }
         again
+    }
+
+    /// Whether the core comes round at each tick from now on.
+    pub fn set_ticking(&self, is_ticking: bool) {
+        self.lock().is_ticking = is_ticking;
     }
 
     /// Threads that wait for room.
@@ -365,6 +375,26 @@ impl State {
             before = next;
         }
         if changes >= FRAME_RUNS_MAX { Err(Refused::TooManyTerms { max: FRAME_RUNS_MAX }) } else { Ok(()) }
+    }
+
+    /// Names records and copies them in; gives their indexes.
+    fn take_data(
+        &mut self,
+        group: GroupId,
+        records: &[Data],
+        bytes: usize,
+        joined_bytes_max: usize,
+    ) -> Result<Range<Index>, Refused> {
+        let first = self.next_name(group);
+        let indexes = first.index..first.index.plus(records.len() as u64);
+        if records.is_empty() {
+            return Ok(indexes);
+        }
+        check_index(indexes.end.previous())?;
+        self.check_group(group)?;
+        self.take_run(group, first, records.len() as u64);
+        self.copy_in((group, first), records, bytes, joined_bytes_max);
+        Ok(indexes)
     }
 
     /// What the next record of a group is called.

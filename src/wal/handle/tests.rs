@@ -1,3 +1,4 @@
+mod direct;
 mod full_disk;
 
 use std::future::Future;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::disk::{IoChoice, ProbeError};
-use crate::types::{Data, Payload, SegmentNumber};
+use crate::types::{Payload, SegmentNumber};
 use crate::wal::Refused as LogRefused;
 
 const GROUP: GroupId = GroupId(0);

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::types::{GroupId, LogId};
-use crate::wal::handle::{OutcomeUnknown, Pending, Refused};
+use crate::wal::handle::{OutcomeUnknown, Pending, Refused, Unsaved};
 use crate::wal::{Counters, Wal};
 
 const GROUP: GroupId = GroupId(0);
@@ -47,6 +47,8 @@ pub enum Stopped {
     Refused(#[from] Refused),
     #[error(transparent)]
     OutcomeUnknown(#[from] OutcomeUnknown),
+    #[error(transparent)]
+    Unsaved(#[from] Unsaved),
 }
 
 /// What the threads are told.
@@ -116,6 +118,24 @@ impl Load {
     }
 
     fn produce(&self, wal: &Wal, phase: &Phase) -> Result<Histogram<u64>, Stopped> {
+        if self.in_flight == 1 { self.produce_one_by_one(wal, phase) } else { self.produce_pipelined(wal, phase) }
+    }
+
+    fn produce_one_by_one(&self, wal: &Wal, phase: &Phase) -> Result<Histogram<u64>, Stopped> {
+        let payload = vec![0x5a; self.bytes];
+        let mut latency = empty_histogram();
+        // Bounded by the time that the conductor gives.
+        while !phase.is_over.load(Ordering::Relaxed) {
+            let since = Instant::now();
+            wal.append_records_durably(GROUP, (0..self.batch).map(|_| Bytes::copy_from_slice(&payload)))?;
+            if phase.is_measuring.load(Ordering::Relaxed) {
+                latency.saturating_record(nanoseconds(since.elapsed()));
+            }
+        }
+        Ok(latency)
+    }
+
+    fn produce_pipelined(&self, wal: &Wal, phase: &Phase) -> Result<Histogram<u64>, Stopped> {
         let payload = vec![0x5a; self.bytes];
         let mut latency = empty_histogram();
         let mut waiting: VecDeque<(Instant, Pending)> = VecDeque::with_capacity(self.in_flight);

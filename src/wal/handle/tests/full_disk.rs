@@ -16,7 +16,7 @@ fn log() -> Log {
 }
 
 fn append(inbox: &Inbox, bytes: usize) -> Result<Ticket, Refused> {
-    inbox.append_records(GROUP, [Bytes::from(vec![7; bytes])].into_iter()).map(|(ticket, _)| ticket)
+    inbox.append_data(GROUP, &[Data::new(Bytes::from(vec![7; bytes]))]).map(|(ticket, _)| ticket)
 }
 
 #[test]
