@@ -106,6 +106,9 @@ impl Load {
     }
 
     fn produce(&self, producer: &mut dyn Producer, phase: &Phase) -> Result<Produced, Failure> {
+        if self.in_flight == 1 {
+            return self.produce_one_by_one(producer, phase);
+        }
         let payload = vec![0x5a; self.bytes];
         let (mut acknowledged, mut latency) = (0, empty_histogram());
         let mut waiting: VecDeque<Instant> = VecDeque::with_capacity(self.in_flight);
@@ -133,6 +136,21 @@ impl Load {
             }
             acknowledged += reaped as u64;
         }
+    }
+
+    fn produce_one_by_one(&self, producer: &mut dyn Producer, phase: &Phase) -> Result<Produced, Failure> {
+        let payload = vec![0x5a; self.bytes];
+        let mut produced = Produced { acknowledged: 0, latency: empty_histogram() };
+        // Bounded by the time that the conductor gives.
+        while !phase.is_over.load(Ordering::Relaxed) {
+            let since = Instant::now();
+            producer.append(&payload)?;
+            if phase.is_measuring.load(Ordering::Relaxed) {
+                produced.latency.saturating_record(nanoseconds(since.elapsed()));
+            }
+            produced.acknowledged += 1;
+        }
+        Ok(produced)
     }
 }
 

@@ -1,6 +1,6 @@
 use clap::Parser;
 
-use super::{Arguments, run};
+use super::{Arguments, Command, run, wal};
 
 #[derive(Debug, clap::Parser)]
 struct Line {
@@ -16,6 +16,18 @@ fn a_run_leaves_nothing_behind() {
         let line = [&["bench", "wal", "--seconds", "1", "--io", "blocking", "--directory", directory], load].concat();
         run(&Line::try_parse_from(line).unwrap().arguments).unwrap();
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_run_of_a_fixed_number_of_records_ends_with_them() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().to_str().unwrap();
+    for load in [&["--threads", "3"][..], &["--threads", "2", "--in-flight", "64"]] {
+        let line = [&["bench", "wal", "--records", "1000", "--directory", directory], load].concat();
+        let Command::Wal(arguments) = Line::try_parse_from(line).unwrap().arguments.command else { panic!() };
+        let report: serde_json::Value = serde_json::from_str(&wal::measure(&arguments).unwrap().json()).unwrap();
+        assert_eq!(report["records"], 1000);
     }
 }
 

@@ -57,6 +57,9 @@ struct State {
     blocked: usize,
     /// The disk is full, and frames of so many bytes still fit what is ready.
     room_bytes: Option<u64>,
+    /// Appends since the core took the items last, and how many it took then: with one the log has a lone appender.
+    appends: usize,
+    taken_appends: usize,
     /// Set while the core sleeps. Whoever takes it wakes the core.
     waker: Option<Waker>,
     /// The core could write at once: an append wakes it. Otherwise the write in flight will.
@@ -90,6 +93,8 @@ impl Inbox {
             prepared: Vec::new(),
             blocked: 0,
             room_bytes: None,
+            appends: 0,
+            taken_appends: 0,
             waker: None,
             wake_on_append: true,
             is_ticking: false,
@@ -123,21 +128,22 @@ impl Inbox {
         }
         let mut state = self.wait_for_room(bytes)?;
         let indexes = state.take_data(group, records, bytes, self.joined_bytes_max())?;
-        Ok((self.taken_in(state), indexes))
+        let ticket = if records.is_empty() { state.last_ticket } else { self.taken_in(state) };
+        Ok((ticket, indexes))
     }
 
     /// As [`Inbox::append_data`] if nothing waits and the core comes round at each tick: then the item is given to the
-    /// caller, who writes it. Nobody else is told, and appends wake nobody until the write has settled.
+    /// caller, who writes it. Nobody else is told, and appends wake nobody until the write has settled. Where more than
+    /// one append was in the last batch others will be along, and the core writes them all.
     pub fn append_direct(&self, group: GroupId, records: &[Data]) -> Result<Option<(Item, Range<Index>)>, Refused> {
         let bytes = self.check_data(records)?;
         let mut state = self.lock();
         state.check_open()?;
-        if records.is_empty()
-            || bytes > JOINED_BYTES_MAX
-            || !state.items.is_empty()
-            || !state.is_ticking
-            || state.room_bytes.is_some()
-        {
+        let is_alone = state.items.is_empty() && state.taken_appends <= 1;
+        if !is_alone || !state.is_ticking || state.room_bytes.is_some() {
+            return Ok(None);
+        }
+        if records.is_empty() || bytes > JOINED_BYTES_MAX {
             return Ok(None);
         }
         let indexes = state.take_data(group, records, bytes, self.joined_bytes_max())?;
@@ -234,6 +240,7 @@ impl Inbox {
 
     /// Something was taken: sees to it that it is written.
     fn taken_in(&self, mut state: MutexGuard<'_, State>) -> Ticket {
+        state.appends += 1;
         let ticket = state.last_ticket;
         let waker = if state.wake_on_append { state.waker.take() } else { None };
         drop(state);
@@ -293,6 +300,9 @@ impl Inbox {
             std::mem::swap(&mut taken.items, &mut state.items);
             state.core_bytes += std::mem::take(&mut state.item_bytes);
             state.core_frame_bytes += std::mem::take(&mut state.item_frame_bytes);
+            if state.appends > 0 {
+                state.taken_appends = std::mem::take(&mut state.appends);
+            }
         }
     }
 

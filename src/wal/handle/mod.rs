@@ -7,6 +7,9 @@
 //!   read ──▶ plan (locks the core) ──┴ runs on your thread
 //! ```
 //!
+//! A thread that waits for its append in any case calls [`Wal::append_records_durably`]: if it finds the log idle it
+//! writes by itself, and no other thread is woken.
+//!
 //! # The contract
 //!
 //! - An append that [`Pending`] says is durable is on disk, and so is every append taken before it. It is whole: one

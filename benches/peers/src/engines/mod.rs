@@ -80,6 +80,12 @@ pub trait Producer {
 
     /// Waits until the oldest entry that was submitted and not yet reaped is durable; tells how many are.
     fn reap(&mut self) -> Result<usize, Failure>;
+
+    /// Appends one entry and returns when it is durable: for a thread that has no other on its way.
+    fn append(&mut self, payload: &[u8]) -> Result<(), Failure> {
+        self.submit(payload)?;
+        self.reap().map(drop)
+    }
 }
 
 /// What is in a log.

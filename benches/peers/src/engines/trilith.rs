@@ -93,6 +93,12 @@ impl Producer for OwnProducer<'_> {
         }
         Ok(reaped)
     }
+
+    fn append(&mut self, payload: &[u8]) -> Result<(), Failure> {
+        let record = Bytes::copy_from_slice(payload);
+        let said = self.wal.append_records_durably(GROUP, [record]);
+        said.map(drop).map_err(|error| Kind::Trilith.failure(error))
+    }
 }
 
 pub fn count(directory: &Path, settings: &Settings) -> Result<Counted, Failure> {

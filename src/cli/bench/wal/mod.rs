@@ -40,6 +40,10 @@ pub struct Arguments {
     /// How long is measured
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=3600))]
     seconds: u16,
+    /// Records that are appended in all, without a warm-up, however long it takes: for profilers, which count instead of
+    /// measuring time
+    #[arg(long, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
+    records: Option<u64>,
     /// The way to the disk: auto, uring, blocking
     #[arg(long, default_value = "auto")]
     io: IoChoice,
@@ -61,7 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     })
 }
 
-fn measure(arguments: &Arguments) -> Result<Report, Failure> {
+pub(super) fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     let place = Place::make(&arguments.directory)?;
     let directory = Directory::open(&place.path).map_err(|error| disk_failure(&error))?;
     let flush = measure_flush(&directory).map_err(|error| disk_failure(&error))?;
@@ -85,8 +89,9 @@ fn load(arguments: &Arguments, wal: &Wal, opened: &Recovery, flush: &FlushTimes)
         in_flight: arguments.in_flight as usize,
         batch: usize::from(arguments.batch),
         // The segments that a log makes at its birth are ready then.
-        warm_up: (time / 4).min(Duration::from_secs(1)),
-        time,
+        warm_up: arguments.records.map_or((time / 4).min(Duration::from_secs(1)), |_| Duration::ZERO),
+        time: arguments.records.map_or(time, |_| Duration::MAX),
+        records: arguments.records,
     };
     let measured = load.run(wal).map_err(|error| {
         Failure::new(Exit::DiskFailed, error.to_string(), "see the kernel's log; nothing but the bench's own is lost")
