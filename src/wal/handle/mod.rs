@@ -41,12 +41,18 @@
 //! ```
 
 mod core;
+mod cursor;
 mod error;
+mod followers;
 mod inbox;
+mod iter;
 mod open;
 mod options;
 mod pending;
 mod preparer;
+mod tail;
+mod waiting;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -60,6 +66,7 @@ use std::thread::{Builder, JoinHandle};
 use bytes::Bytes;
 
 use self::core::{Start, WrapQueue};
+use self::followers::Followers;
 use self::inbox::Inbox;
 use self::open::Parts;
 use self::pending::Progress;
@@ -69,10 +76,13 @@ use crate::disk::{self, Directory, Operation};
 use crate::limits::DISK_OPERATION_AGE_MAX;
 use crate::types::{Entry, GroupId, Index, LogId, Place, Term};
 
-pub use self::error::{Error, OutcomeUnknown, Refused};
+pub use self::error::{Ended, Error, OutcomeUnknown, Refused};
+pub use self::iter::Iter;
 pub use self::open::{LOCK_NAME, LOG_DIRECTORY, NODE_ALONE};
 pub use self::options::{Options, Recovery, WhenFull};
 pub use self::pending::Pending;
+pub use self::tail::{Event, NextEvent, Tail};
+pub use self::watch::{DurableWatch, Reached};
 
 /// How often a read whose segments went away under it is planned again.
 const READ_ATTEMPTS: usize = 3;
@@ -90,6 +100,8 @@ pub struct Wal {
 struct Shared {
     inbox: Inbox,
     progress: Arc<Progress>,
+    /// Marked under the log's lock.
+    followers: Arc<Followers>,
     /// Locked by the log's thread for each turn, by readers while they plan.
     log: Mutex<Log>,
     directory: Directory,
@@ -106,9 +118,10 @@ impl Wal {
 
     /// As [`Wal::open`], with something between the log and the disk's queue: for tests.
     pub(crate) fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Recovery), Error> {
-        let Parts { directory, log, superblock, opened } = open::open(options)?;
+        let Parts { directory, mut log, superblock, opened } = open::open(options)?;
         let inbox = Inbox::new(&log, options.queue_bytes_max, options.when_full);
-        let shared = Arc::new(Shared { inbox, progress: Arc::default(), log: Mutex::new(log), directory });
+        let followers = Arc::new(Followers::new(&mut log));
+        let shared = Arc::new(Shared { inbox, progress: Arc::default(), followers, log: Mutex::new(log), directory });
         let (backend, sync_mode) = (opened.io.backend, opened.sync_mode);
         let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap };
         let (ready, is_ready) = channel();
@@ -189,6 +202,36 @@ impl Wal {
         plan.run(&self.shared.directory).map_err(Error::Log)
     }
 
+    /// The durable entries of a group from an index on, one after the other; from the first, if the index is 0.
+    pub fn iter(&self, group: GroupId, from: Index) -> Iter<'_> {
+        Iter::new(&self.shared, group, from)
+    }
+
+    /// Follows a group from an index on, or from its first if the index is 0: its durable entries, then those to come.
+    /// It may wait on another thread, and outlive this handle.
+    ///
+    /// Whoever goes on where he was before a start compares his last entry with [`Wal::group`]: what was truncated while
+    /// nobody followed is not told.
+    pub fn tail(&self, group: GroupId, from: Index) -> Tail {
+        Tail::new(&self.shared, group, from)
+    }
+
+    /// The index of the group's last durable entry; that of the one before its first, if it has none.
+    pub fn durable_index(&self, group: GroupId) -> Index {
+        self.shared.followers.durable(group)
+    }
+
+    /// As [`Wal::durable_index`], to wait for.
+    pub fn watch(&self, group: GroupId) -> DurableWatch {
+        DurableWatch::new(&self.shared.followers, group)
+    }
+
+    /// The appends up to this ticket, to wait for: [`Wal::flush`] for those who know how far they need it. A ticket that
+    /// was not given out yet counts as the last one that was.
+    pub fn pending_up_to(&self, ticket: Ticket) -> Pending {
+        self.pending(ticket.min(self.shared.inbox.last_ticket()), Index::ZERO..Index::ZERO)
+    }
+
     /// Every append up to this one is on disk.
     pub fn durable(&self) -> Ticket {
         self.shared.progress.durable()
@@ -219,7 +262,8 @@ impl Wal {
         self.shared.progress.failure()
     }
 
-    /// Makes everything durable that was taken, covers it, tells the superblock, and gives the directory free.
+    /// Makes everything durable that was taken, covers it, tells the superblock, and gives the directory free: at once,
+    /// or when the last [`Tail`] has ended or is dropped.
     ///
     /// # Errors
     /// If the disk fails, now or before. The directory is free all the same, unless the disk hangs.

@@ -94,7 +94,8 @@ impl Pending {
 }
 
 thread_local! {
-    static OWN_WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
+    /// Unparks this thread.
+    pub(super) static OWN_WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
 }
 
 /// Wakes a thread that waits.

@@ -1,4 +1,10 @@
 mod full_disk;
+mod groups;
+mod iter;
+mod limits;
+mod tail;
+mod tail_waits;
+mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
