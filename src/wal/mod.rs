@@ -24,10 +24,11 @@
 //! # Where to read what
 //!
 //! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `segment`. Writing:
-//! `log`, `rotation`. Reading: `locator`, `reader`, `scan`, `followed`. Recovery: `recovery` is the table by which faults are
-//! judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may
-//! tell what is in memory alone. For tools: `contents` gives every record in order, `repair` mends what recovery refuses,
-//! `loss` says what that costs. Around the core: `handle`, the threads that make it the public [`Wal`].
+//! `log`, `rotation`. Reading: `locator`, `reader`, `scan`; `followed` is told to those who follow. Recovery: `recovery`
+//! is the table by which faults are judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts
+//! on it, `rewrite` where reads may tell what is in memory alone. For tools: `contents` gives every record in order,
+//! `repair` mends what recovery refuses, `loss` says what that costs. Around the core: `handle`, the threads that make it
+//! the public [`Wal`].
 
 mod analysis;
 mod body;

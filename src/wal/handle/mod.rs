@@ -5,6 +5,8 @@
 //!   append ──▶ inbox (bounded) ───▶ core ──▶ disk
 //!   Pending ◀── one wake per flush ──┤ ├──── segments wanted ──▶ zero-fill
 //!   read ──▶ plan (locks the core) ──┴ runs on your thread
+//!   iter, tail: read, piece by piece │
+//!   tail, watch ◀── one wake per flush, of those whose group moved
 //! ```
 //!
 //! # The contract
@@ -12,7 +14,11 @@
 //! - An append that [`Pending`] says is durable is on disk, and so is every append taken before it. It is whole: one
 //!   batch is there with all its entries, or not at all.
 //! - Appends are durable in the order in which they were taken, from all threads.
-//! - A refused append has not happened.
+//! - A refused append has not happened. A full queue makes it wait, or refuses it, as [`WhenFull`] says; who waits when
+//!   the log is closed or fails is refused as well.
+//! - Groups share a log's flushes, and nothing else: each has indexes of its own.
+//! - Readers are given what is durable, and nothing else. [`Wal::read`] and [`Iter`] give one history; a [`Tail`] says
+//!   when what it gave has been replaced. None of them keeps a prefix from being purged.
 //! - After an error of a write or a flush every waiter gets [`OutcomeUnknown`], and nothing is taken any more. To go on
 //!   is to open the log again, which shows what is there; a process whose disk hangs leaves by `exit`.
 //! - A directory that holds a superblock is never made anew: what is missing from it then is damage.
@@ -20,7 +26,10 @@
 //! # Caveats
 //!
 //! One process, one handle: the directory is locked. [`Wal::close`] covers the last frames, so that damage to them is
-//! known for what it is at the next start; dropping the handle tries the same and can only log what went wrong.
+//! known for what it is at the next start; dropping the handle tries the same and can only log what went wrong. A
+//! [`Tail`] may outlive the handle: then the directory stays locked until it has given what is durable, or is dropped.
+//!
+//! To wait is a matter of wakers: there is no runtime in any public type, threads wait with a waker that unparks.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -181,7 +181,7 @@ impl History {
         self.first + self.names.len() as u64 - 1
     }
 
-    /// One step. What is purged has been given: `passed` says how far that is.
+    /// One step. What is purged has been given: `passed` is the name of the last entry that the follower holds.
     fn step(&mut self, wal: &Wal, term: u64, passed: &AtomicUsize) {
         let from = self.first + self.random.below(self.names.len() as u64 + 1);
         match self.random.below(10) {
@@ -192,7 +192,7 @@ impl History {
             1 if self.names.len() > 20 => {
                 wal.flush().wait().unwrap();
                 let start = Instant::now();
-                while passed.load(Ordering::SeqCst) as u64 != self.last() {
+                while self.names.last() != Some(&(passed.load(Ordering::SeqCst) as u64)) {
                     assert!(start.elapsed() < Duration::from_secs(20), "the follower does not come to {}", self.last());
                     std::thread::yield_now();
                 }
@@ -234,13 +234,14 @@ fn follow(mut tail: Tail, passed: &AtomicUsize, is_over: &AtomicBool) -> (std::c
                     assert!(word(8) == *name || word(8) == 0, "{} was not appended behind what is held", entry.id);
                 }
                 held.insert(index, word(0));
-                passed.store(index as usize, Ordering::SeqCst);
+                passed.store(word(0) as usize, Ordering::SeqCst);
             }
             Poll::Ready(Some(Ok(Event::Truncated { from }))) => {
                 truncated += 1;
                 assert!(tail.index() == Some(from) && from.0 <= held.last_key_value().map_or(1, |(last, _)| *last));
                 held.split_off(&from.0);
-                passed.store(from.0 as usize - 1, Ordering::SeqCst);
+                let last = held.last_key_value().map_or(0, |(_, name)| *name);
+                passed.store(last as usize, Ordering::SeqCst);
             }
             Poll::Pending if is_over.load(Ordering::SeqCst) => return (held, truncated),
             Poll::Pending => {}
