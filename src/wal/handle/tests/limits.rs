@@ -49,15 +49,17 @@ fn who_waits_for_room_with_more_than_the_queue_holds_gets_it() {
 
 #[test]
 fn who_waits_for_room_is_told_that_the_log_closes_or_has_failed() {
-    let end: [(fn(&Inbox), Refused); 2] =
-        [(Inbox::close, Refused::Closed), (Inbox::poison, Refused::Log(LogRefused::Poisoned))];
-    for (end, expected) in end {
+    for expected in [Refused::Closed, Refused::Log(LogRefused::Poisoned)] {
         let (_, inbox) = inbox(WhenFull::Block);
         append(&inbox, MAX).unwrap();
         std::thread::scope(|scope| {
             let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| append(&inbox, 1000))).collect();
             wait_for_blocked(&inbox, 3);
-            end(&inbox);
+            if expected == Refused::Closed {
+                inbox.close()
+            } else {
+                inbox.poison()
+            }
             for waiting in waiting {
                 assert_eq!(waiting.join().unwrap(), Err(expected));
             }

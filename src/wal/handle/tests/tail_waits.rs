@@ -77,7 +77,9 @@ fn it_wakes_once_for_a_flush_and_for_its_own_group() {
         }
         given == 1000
     });
-    pending.into_iter().for_each(|pending| drop(pending.wait().unwrap()));
+    for pending in pending {
+        pending.wait().unwrap();
+    }
     wakes += woken.0.swap(0, Ordering::SeqCst);
     let flushes = wal.counters().flushes - before;
     assert!((1..=flushes as usize).contains(&wakes) && wakes < 10, "{wakes} wakes, {flushes} flushes");
