@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use super::followed::Followed;
 use super::frame::{FRAME_HEAD_BYTES, FrameHead, Run};
 use super::record::RecordKind;
 use super::sections::{SPARSE_ENTRIES_MAX, SealSection, SparseEntry};
@@ -23,6 +24,8 @@ const SPARSE_STRIDE_BYTES: u64 = 16 << 10;
 pub struct Locator {
     segments: BTreeMap<SegmentNumber, SegmentIndex>,
     groups: BTreeMap<GroupId, GroupSpans>,
+    /// Kept for those who follow the log, once somebody may.
+    pub followed: Option<Followed>,
 }
 
 /// One segment of the chain.
@@ -113,6 +116,9 @@ impl Locator {
         assert!(segment.end <= head.offset, "frames are noted in order");
         segment.end = head.offset + head.length as u64;
         for run in own {
+            if let Some(followed) = &mut self.followed {
+                followed.note(run);
+            }
             let group = self.groups.entry(run.group).or_default();
             match run.kind {
                 RecordKind::Entry => {

@@ -32,6 +32,19 @@ fn embed_log_appends_and_comes_back() {
     assert_eq!(printed("embed_log"), expected);
 }
 
+#[test]
+fn follow_log_follows_from_another_thread() {
+    assert_eq!(printed("follow_log"), "the follower holds 9999 records, the last is \"the end\"\n");
+}
+
+#[test]
+fn redo_log_comes_back_after_a_crash() {
+    let expected = "0 rows: a checkpoint at 0, and the log behind it\n\
+                    120 rows: a checkpoint at 100, and the log behind it\n\
+                    key 49 is old, key 50 is new\n";
+    assert_eq!(printed("redo_log"), expected);
+}
+
 #[cfg(feature = "openraft")]
 #[test]
 fn openraft_log_votes_and_comes_back() {

@@ -49,8 +49,9 @@ pub(super) type WrapQueue = fn(Box<dyn Queue>) -> Box<dyn Queue>;
 
 /// The thread, from its set-up (which `ready` is told of) to its end (which [`super::pending::Progress`] is).
 pub(super) fn run(start: Start, ready: impl FnOnce(Result<(), disk::Error>)) {
-    let progress = Arc::clone(&start.shared.progress);
-    let _finished = Finished(Arc::clone(&start.shared));
+    let shared = Arc::clone(&start.shared);
+    let progress = &shared.progress;
+    let _finished = Finished(Arc::clone(&shared));
     let (runtime, mut core) = match set_up(start) {
         Ok(both) => both,
         Err(error) => return ready(Err(error)),
@@ -63,11 +64,12 @@ pub(super) fn run(start: Start, ready: impl FnOnce(Result<(), disk::Error>)) {
             drop(runtime);
         }
         Err(error) => {
-            core.shared.inbox.poison();
+            shared.inbox.poison();
             let hangs = error.kind() == io::ErrorKind::TimedOut;
             progress.fail(OutcomeUnknown(Arc::new(error)));
             if hangs {
                 // Before the runtime goes: it waits for the kernel, which may never answer.
+                shared.followers.end(progress.failure());
                 progress.finish();
             }
         }
@@ -88,6 +90,7 @@ impl Drop for Finished {
                 error,
             ))));
         }
+        self.0.followers.end(self.0.progress.failure());
         self.0.progress.finish();
     }
 }
@@ -150,7 +153,10 @@ impl Core {
         loop {
             self.queue.hand_over();
             let mut log = shared.log();
-            self.take_completions(&mut log)?;
+            let completed = self.take_completions(&mut log);
+            // What became durable before an error is durable all the same.
+            shared.followers.publish(&mut log);
+            completed?;
             self.shared.inbox.take(context.waker(), &mut self.taken, log.can_write());
             self.check_direct()?;
             self.take_in(&mut log);
@@ -168,7 +174,11 @@ impl Core {
             }
             self.take_effects(&mut log);
             let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
-            if !self.shared.inbox.settle(&log, room_bytes, log.can_write()) && !is_tick {
+            let again = self.shared.inbox.settle(&log, room_bytes, log.can_write());
+            drop(log);
+            // They read the log, which is free now. If this turn is the last, those who are left are woken at the end.
+            shared.followers.wake();
+            if !again && !is_tick {
                 return Poll::Pending;
             }
         }

@@ -85,6 +85,7 @@ impl Shared {
         if let Err(poisoned) = log.completed(completion) {
             return Err(self.fail_direct(poisoned.0));
         }
+        self.followers.publish(&mut log);
         let woken = self.progress.advance(log.durable_ticket());
         let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
         let is_waited_for = self.inbox.settle(&log, room_bytes, log.can_write()) || !log.is_at_rest();
@@ -93,6 +94,7 @@ impl Shared {
             self.inbox.wake();
         }
         woken.wake();
+        self.followers.wake();
         Ok(())
     }
 

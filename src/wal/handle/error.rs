@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::disk::{self, ProbeError};
 use crate::superblock;
-use crate::types::{LogId, NodeId, Place};
+use crate::types::{GroupId, Index, LogId, NodeId, Place};
 use crate::wal;
 
 /// Why a log cannot be opened, read or closed.
@@ -33,6 +33,9 @@ pub enum Error {
     Log(wal::Error),
     #[error(transparent)]
     Disk(disk::Error),
+    /// Entries that an iterator had given have ended: it would go on with those of another history.
+    #[error("group {group} was truncated at {from} behind its reader")]
+    Truncated { group: GroupId, from: Index },
     /// The log failed while it was open.
     #[error(transparent)]
     Failed(#[from] OutcomeUnknown),
@@ -67,6 +70,15 @@ pub enum Unsaved {
     /// It may have happened.
     #[error(transparent)]
     OutcomeUnknown(#[from] OutcomeUnknown),
+}
+
+/// Why nothing becomes durable any more.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("the log is closed")]
+    Closed,
+    #[error(transparent)]
+    Failed(#[from] OutcomeUnknown),
 }
 
 impl From<wal::Refused> for Refused {

@@ -5,6 +5,8 @@
 //!   append ──▶ inbox (bounded) ───▶ core ──▶ disk
 //!   Pending ◀── one wake per flush ──┤ ├──── segments wanted ──▶ zero-fill
 //!   read ──▶ plan (locks the core) ──┴ runs on your thread
+//!   iter, tail: read, piece by piece │
+//!   tail, watch ◀── one wake per flush, of those whose group moved
 //! ```
 //!
 //! A thread that waits for its append in any case calls [`Wal::append_records_durably`]: if it finds the log idle it
@@ -15,7 +17,11 @@
 //! - An append that [`Pending`] says is durable is on disk, and so is every append taken before it. It is whole: one
 //!   batch is there with all its entries, or not at all.
 //! - Appends are durable in the order in which they were taken, from all threads.
-//! - A refused append has not happened.
+//! - A refused append has not happened. A full queue makes it wait, or refuses it, as [`WhenFull`] says; who waits when
+//!   the log is closed or fails is refused as well.
+//! - Groups share a log's flushes, and nothing else: each has indexes of its own.
+//! - Readers are given what is durable, and nothing else. [`Wal::read`] and [`Iter`] give one history; a [`Tail`] says
+//!   when what it gave has been replaced. None of them keeps a prefix from being purged.
 //! - After an error of a write or a flush every waiter gets [`OutcomeUnknown`], and nothing is taken any more. To go on
 //!   is to open the log again, which shows what is there; a process whose disk hangs leaves by `exit`.
 //! - A directory that holds a superblock is never made anew: what is missing from it then is damage.
@@ -23,7 +29,10 @@
 //! # Caveats
 //!
 //! One process, one handle: the directory is locked. [`Wal::close`] covers the last frames, so that damage to them is
-//! known for what it is at the next start; dropping the handle tries the same and can only log what went wrong.
+//! known for what it is at the next start; dropping the handle tries the same and can only log what went wrong. A
+//! [`Tail`] may outlive the handle: then the directory stays locked until it has given what is durable, or is dropped.
+//!
+//! To wait is a matter of wakers: there is no runtime in any public type, threads wait with a waker that unparks.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,13 +53,19 @@
 //! ```
 
 mod core;
+mod cursor;
 mod direct;
 mod error;
+mod followers;
 mod inbox;
+mod iter;
 mod open;
 mod options;
 mod pending;
 mod preparer;
+mod tail;
+mod waiting;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -65,6 +80,7 @@ use bytes::Bytes;
 
 use self::core::{Start, WrapQueue};
 use self::direct::{Direct, Done};
+use self::followers::Followers;
 use self::inbox::Inbox;
 use self::open::Parts;
 use self::pending::{Links, Progress};
@@ -74,10 +90,13 @@ use crate::disk::{self, Directory, Operation};
 use crate::limits::DISK_OPERATION_AGE_MAX;
 use crate::types::{Data, Entry, GroupId, Index, LogId, Place, Term};
 
-pub use self::error::{Error, OutcomeUnknown, Refused, Unsaved};
+pub use self::error::{Ended, Error, OutcomeUnknown, Refused, Unsaved};
+pub use self::iter::Iter;
 pub use self::open::{LOCK_NAME, LOG_DIRECTORY, NODE_ALONE};
 pub use self::options::{Options, Recovery, WhenFull};
 pub use self::pending::Pending;
+pub use self::tail::{Event, NextEvent, Tail};
+pub use self::watch::{DurableWatch, Reached};
 
 /// How often a read whose segments went away under it is planned again.
 const READ_ATTEMPTS: usize = 3;
@@ -96,6 +115,8 @@ pub struct Wal {
 struct Shared {
     inbox: Inbox,
     progress: Arc<Progress>,
+    /// Marked under the log's lock.
+    followers: Arc<Followers>,
     /// Locked by the log's thread for each turn, by readers while they plan.
     log: Mutex<Log>,
     directory: Directory,
@@ -114,11 +135,13 @@ impl Wal {
 
     /// As [`Wal::open`], with something between the log and the disk's queue: for tests.
     pub(crate) fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Recovery), Error> {
-        let Parts { directory, log, superblock, opened } = open::open(options)?;
+        let Parts { directory, mut log, superblock, opened } = open::open(options)?;
         let inbox = Inbox::new(&log, options.queue_bytes_max, options.when_full);
+        let followers = Arc::new(Followers::new(&mut log));
         let (backend, sync_mode) = (opened.io.backend, opened.sync_mode);
         let direct = Direct::new(&directory, sync_mode);
-        let shared = Arc::new(Shared { inbox, progress: Arc::default(), log: Mutex::new(log), directory, direct });
+        let log = Mutex::new(log);
+        let shared = Arc::new(Shared { inbox, progress: Arc::default(), followers, log, directory, direct });
         let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap };
         let (ready, is_ready) = channel();
         let thread = Builder::new()
@@ -222,6 +245,36 @@ impl Wal {
         plan.run(&self.shared.directory).map_err(Error::Log)
     }
 
+    /// The durable entries of a group from an index on, one after the other; from the first, if the index is 0.
+    pub fn iter(&self, group: GroupId, from: Index) -> Iter<'_> {
+        Iter::new(&self.shared, group, from)
+    }
+
+    /// Follows a group from an index on, or from its first if the index is 0: its durable entries, then those to come.
+    /// It may wait on another thread, and outlive this handle.
+    ///
+    /// Whoever goes on where he was before a start compares his last entry with [`Wal::group`]: what was truncated while
+    /// nobody followed is not told.
+    pub fn tail(&self, group: GroupId, from: Index) -> Tail {
+        Tail::new(&self.shared, group, from)
+    }
+
+    /// The index of the group's last durable entry; that of the one before its first, if it has none.
+    pub fn durable_index(&self, group: GroupId) -> Index {
+        self.shared.followers.durable(group)
+    }
+
+    /// As [`Wal::durable_index`], to wait for.
+    pub fn watch(&self, group: GroupId) -> DurableWatch {
+        DurableWatch::new(&self.shared.followers, group)
+    }
+
+    /// The appends up to this ticket, to wait for: [`Wal::flush`] for those who know how far they need it. A ticket that
+    /// was not given out yet counts as the last one that was.
+    pub fn pending_up_to(&self, ticket: Ticket) -> Pending {
+        self.pending(ticket.min(self.shared.inbox.last_ticket()), Index::ZERO..Index::ZERO)
+    }
+
     /// Every append up to this one is on disk.
     pub fn durable(&self) -> Ticket {
         self.shared.progress.durable()
@@ -252,7 +305,8 @@ impl Wal {
         self.shared.progress.failure()
     }
 
-    /// Makes everything durable that was taken, covers it, tells the superblock, and gives the directory free.
+    /// Makes everything durable that was taken, covers it, tells the superblock, and gives the directory free: at once,
+    /// or when the last [`Tail`] has ended or is dropped.
     ///
     /// # Errors
     /// If the disk fails, now or before. The directory is free all the same, unless the disk hangs.

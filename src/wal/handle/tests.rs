@@ -1,5 +1,11 @@
 mod direct;
 mod full_disk;
+mod groups;
+mod iter;
+mod limits;
+mod tail;
+mod tail_waits;
+mod watch;
 
 use std::future::Future;
 use std::sync::Arc;

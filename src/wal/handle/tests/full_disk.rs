@@ -9,13 +9,13 @@ use crate::wal::Identity;
 const NO_SPACE: Refused = Refused::Log(LogRefused::NoSpace);
 
 /// An empty log, with nothing in its queue.
-fn log() -> Log {
+pub(super) fn log() -> Log {
     let identity =
         Identity { cluster: crate::types::ClusterId(1), node: NODE_ALONE, incarnation: crate::types::Incarnation(1) };
     Log::create(&SimDisk::new().files(), crate::sim::fuzz::options(identity), 1).unwrap()
 }
 
-fn append(inbox: &Inbox, bytes: usize) -> Result<Ticket, Refused> {
+pub(super) fn append(inbox: &Inbox, bytes: usize) -> Result<Ticket, Refused> {
     inbox.append_data(GROUP, &[Data::new(Bytes::from(vec![7; bytes]))]).map(|(ticket, _)| ticket)
 }
 

@@ -1,0 +1,105 @@
+//! A place in one group's entries from which they are read in pieces: what [`super::Iter`] and [`super::Tail`] share.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::vec;
+
+use super::error::{Ended, Error};
+use super::followers::{Follower, Seen};
+use super::{READ_ATTEMPTS, Shared};
+use crate::types::{Entry, GroupId, Index};
+use crate::wal;
+
+/// What one read of the disk gives at most, but for an entry or a frame that is larger.
+const PIECE_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(super) struct Cursor {
+    shared: Arc<Shared>,
+    follower: Follower,
+    /// The index behind the last entry of the piece.
+    next: Index,
+    /// Read, and not yet given.
+    piece: vec::IntoIter<Entry>,
+}
+
+/// One step of a cursor.
+#[derive(Debug)]
+pub(super) enum Step {
+    Entry(Entry),
+    /// Entries that the cursor has passed ended, from here on; it goes on here.
+    Cut(Index),
+    /// There is nothing more now. If there was a waker, it is kept.
+    Nothing,
+    /// There is nothing more, and never will be.
+    Ended(Ended),
+}
+
+impl Cursor {
+    /// At `from`, or at the first index if that is 0.
+    pub fn new(shared: &Arc<Shared>, group: GroupId, from: Index) -> Cursor {
+        let follower = shared.followers.follow(group);
+        let next = from.max(Index::FIRST);
+        Cursor { shared: Arc::clone(shared), follower, next, piece: Vec::new().into_iter() }
+    }
+
+    pub fn group(&self) -> GroupId {
+        self.follower.group()
+    }
+
+    /// The index of the entry that it gives next, unless that is cut off before.
+    pub fn index(&self) -> Index {
+        Index(self.next.0 - self.piece.len() as u64)
+    }
+
+    /// Goes on at `index`, which lies before what it has given.
+    pub fn rewind(&mut self, index: Index) {
+        self.next = index;
+        self.piece = Vec::new().into_iter();
+    }
+
+    /// Reads the disk if what it has read before is used up.
+    pub fn step(&mut self, waker: Option<&Waker>) -> Result<Step, Error> {
+        let mut attempts = READ_ATTEMPTS;
+        loop {
+            if let Some(entry) = self.piece.next() {
+                return Ok(Step::Entry(entry));
+            }
+            attempts -= 1;
+            match self.read_piece(waker) {
+                // Its segments are in use for something else by now: another plan says what became of them.
+                Err(wal::Error::Stale { .. }) if attempts > 0 => {}
+                Err(error) => return Err(Error::Log(error)),
+                Ok(Some(step)) => return Ok(step),
+                Ok(None) => {}
+            }
+        }
+    }
+
+    /// Reads on; what there is instead of entries is the answer.
+    fn read_piece(&mut self, waker: Option<&Waker>) -> Result<Option<Step>, wal::Error> {
+        let (group, wanted) = (self.group(), self.next);
+        // What is seen holds for the plan: nothing becomes durable, and nothing is cut, between the two.
+        let log = self.shared.log();
+        let last = match self.follower.look(wanted, waker) {
+            Seen::UpTo(last) => last,
+            Seen::Cut(from) => {
+                self.next = from;
+                return Ok(Some(Step::Cut(from)));
+            }
+            Seen::Nothing => return Ok(Some(Step::Nothing)),
+            Seen::Ended(ended) => return Ok(Some(Step::Ended(ended))),
+        };
+        let plan = log.plan_read(group, wanted, last.next(), PIECE_BYTES_MAX);
+        drop(log);
+        let entries = plan.run(&self.shared.directory)?;
+        let Some(read_last) = entries.last() else { return Err(wal::Error::Stale { group, wanted }) };
+        self.next = read_last.id.index.next();
+        self.piece = entries.into_iter();
+        Ok(None)
+    }
+
+    pub fn stop_waiting(&self) {
+        self.follower.stop_waiting();
+    }
+}

@@ -1,0 +1,99 @@
+//! The queue's bound, in both ways of meeting it, and what becomes of those who wait for room.
+
+use super::full_disk::{append, log};
+use super::*;
+
+const MAX: usize = 10_000;
+
+fn inbox(when_full: WhenFull) -> (Log, Inbox) {
+    let log = log();
+    let inbox = Inbox::new(&log, MAX, when_full);
+    (log, inbox)
+}
+
+fn wait_for_blocked(inbox: &Inbox, count: usize) {
+    let start = Instant::now();
+    while inbox.blocked() != count {
+        assert!(start.elapsed() < Duration::from_secs(20), "{} of {count} wait for room", inbox.blocked());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_append_larger_than_the_queue_goes_when_nothing_else_waits() {
+    let (_, busy) = inbox(WhenFull::Busy);
+    append(&busy, 10).unwrap();
+    let refused = append(&busy, 2 * MAX).unwrap_err();
+    assert!(matches!(refused, Refused::Busy { bytes: 56, max: MAX }), "{refused:?}");
+    append(&busy, 10).expect("a refusal takes no room");
+
+    let (_, empty) = inbox(WhenFull::Busy);
+    append(&empty, 2 * MAX).unwrap();
+    assert!(matches!(append(&empty, 1), Err(Refused::Busy { bytes, .. }) if bytes > 2 * MAX));
+}
+
+#[test]
+fn who_waits_for_room_with_more_than_the_queue_holds_gets_it() {
+    let home = home();
+    let small = Options { queue_bytes_max: MAX, ..options(&home, IoChoice::Blocking) };
+    let (wal, _) = Wal::open(small).unwrap();
+    let held = wal.shared.log();
+    wal.append_records(GROUP, [vec![1; 100]]).map(drop).unwrap();
+    std::thread::scope(|scope| {
+        let large = scope.spawn(|| wal.append_records(GROUP, [vec![2; 5 * MAX]]).unwrap().wait().unwrap());
+        wait_for_blocked(&wal.shared.inbox, 1);
+        drop(held);
+        assert_eq!(large.join().unwrap(), Index(2)..Index(3));
+    });
+}
+
+#[test]
+fn who_waits_for_room_is_told_that_the_log_closes_or_has_failed() {
+    for expected in [Refused::Closed, Refused::Log(LogRefused::Poisoned)] {
+        let (_, inbox) = inbox(WhenFull::Block);
+        append(&inbox, MAX).unwrap();
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| append(&inbox, 1000))).collect();
+            wait_for_blocked(&inbox, 3);
+            if expected == Refused::Closed {
+                inbox.close()
+            } else {
+                inbox.poison()
+            }
+            for waiting in waiting {
+                assert_eq!(waiting.join().unwrap(), Err(expected));
+            }
+        });
+        assert_eq!(append(&inbox, 1), Err(expected), "and so is who comes later");
+        assert_eq!(inbox.cut(GROUP, RecordKind::Purge, LogId::new(Term(1), Index(1))), Err(expected));
+    }
+}
+
+/// Threads that append as fast as they can into a small queue, when the disk fails: all of them end.
+#[test]
+fn nobody_is_left_waiting_when_the_disk_fails() {
+    for when_full in [WhenFull::Block, WhenFull::Busy] {
+        let home = home();
+        let wrap = |queue| -> Box<dyn disk::Queue> { Box::new(Failing { queue, left: 20 }) };
+        let small = Options { queue_bytes_max: MAX, when_full, ..options(&home, IoChoice::Blocking) };
+        let (wal, _) = Wal::open_with(&small, wrap).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut pending = Vec::new();
+                    let refused = loop {
+                        match wal.append_records(GROUP, [vec![3; 4000]]) {
+                            Ok(taken) => pending.push(taken),
+                            Err(Refused::Busy { .. }) => std::thread::yield_now(),
+                            Err(refused) => break refused,
+                        }
+                    };
+                    assert_eq!(refused, Refused::Log(LogRefused::Poisoned));
+                    let said: Vec<bool> = pending.into_iter().map(|pending| pending.wait().is_ok()).collect();
+                    assert!(said.is_sorted_by(|before, after| before >= after), "durable ones, then unknown ones");
+                });
+            }
+        });
+        assert!(matches!(wal.close(), Err(Error::Failed(_))));
+    }
+}
