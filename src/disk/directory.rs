@@ -143,7 +143,7 @@ impl Directory {
     }
 
     /// An open file's descriptions, for reading or for writing. Panics if it was closed.
-    fn file(&self, operation: Operation, file: FileId, to_write: bool) -> Result<Arc<OpenFile>, Error> {
+    pub(super) fn file(&self, operation: Operation, file: FileId, to_write: bool) -> Result<Arc<OpenFile>, Error> {
         let open = self.file_unless_closed(operation, file, to_write)?;
         Ok(open.unwrap_or_else(|| panic!("{file:?} was closed, or never opened")))
     }

@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::buffer::Buffer;
@@ -180,13 +180,18 @@ impl OpenFile {
 
     /// Reserved room that reads as zero; written zeros where the file system cannot reserve.
     pub fn allocate(&self, bytes: u64) -> io::Result<()> {
-        self.unflushed.store(true, Ordering::Release);
-        match rustix::fs::fallocate(&self.plain, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.zero(0, bytes),
-            Err(rustix::io::Errno::INTR) => self.allocate(bytes),
-            Err(error) => Err(error.into()),
+        match self.fallocate(FallocateFlags::empty(), bytes) {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::OPNOTSUPP | Errno::NOSYS)) => {
+                self.zero(0, bytes)
+            }
+            other => other,
         }
+    }
+
+    /// What `fallocate` makes of the file's first `bytes`, or that the kernel or the file system does not do that.
+    pub fn fallocate(&self, flags: FallocateFlags, bytes: u64) -> io::Result<()> {
+        self.unflushed.store(true, Ordering::Release);
+        Ok(rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.plain, flags, 0, bytes))?)
     }
 
     pub fn flush(&self) -> io::Result<()> {

@@ -267,7 +267,7 @@ impl Shared {
     }
 
     async fn flush_one(&self, descriptor: &OwnedFd) -> io::Result<()> {
-        let answer = tokio::time::timeout(self.age_max, flush(descriptor, self.seam.draw())).await;
+        let answer = tokio::time::timeout(self.age_max, flush(descriptor, self.seam.draw_flush())).await;
         answer.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -428,6 +428,9 @@ fn refused() -> io::Error {
 async fn delay(drawn: Drawn) {
     for _ in 0..drawn.turns_late() {
         tokio::task::yield_now().await;
+    }
+    if let Some(time) = drawn.slow() {
+        sleep(time).await;
     }
     if drawn.hangs().is_some() {
         std::future::pending::<()>().await;

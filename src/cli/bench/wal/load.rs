@@ -1,7 +1,7 @@
 //! The threads that append, and what they saw.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,11 @@ use crate::wal::handle::{OutcomeUnknown, Pending, Refused};
 use crate::wal::{Counters, Wal};
 
 const GROUP: GroupId = GroupId(0);
-/// How often progress is shown, and what is not needed any more is purged.
+/// How often what is not needed any more is purged, and the same where a run ends with bytes.
 const BEAT: Duration = Duration::from_millis(100);
+const BEAT_SHORT: Duration = Duration::from_millis(2);
+/// How often progress is shown.
+const SHOWN_EVERY: Duration = Duration::from_secs(1);
 /// Appends that share a reading of the clock.
 const APPENDS_PER_READING: usize = 32;
 
@@ -28,6 +31,8 @@ pub struct Load {
     pub batch: usize,
     pub warm_up: Duration,
     pub time: Duration,
+    /// It ends when so much is on the disk, if that comes before its time.
+    pub written_bytes_max: Option<u64>,
 }
 
 /// What was seen.
@@ -38,6 +43,8 @@ pub struct Measured {
     pub counters: Counters,
     /// Nanoseconds from append to durable, once per append.
     pub latency: Histogram<u64>,
+    /// The longest time in which no thread saw an append become durable.
+    pub longest_gap: Duration,
 }
 
 /// What stops a load.
@@ -50,15 +57,20 @@ pub enum Stopped {
 }
 
 /// What the threads are told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Phase {
     is_measuring: AtomicBool,
     is_over: AtomicBool,
+    /// What the two below count from.
+    start: Instant,
+    /// In nanoseconds: when an append was last seen durable, and the longest time between two such moments.
+    seen_nanoseconds: AtomicU64,
+    longest_gap_nanoseconds: AtomicU64,
 }
 
 impl Load {
     pub fn run(&self, wal: &Wal) -> Result<Measured, Stopped> {
-        let phase = Phase::default();
+        let phase = Phase::new();
         thread::scope(|scope| {
             let start = |_| scope.spawn(|| self.produce(wal, &phase));
             let threads: Vec<_> = (0..self.threads).map(start).collect();
@@ -69,18 +81,21 @@ impl Load {
                 latency += thread.join().expect("a producer returns its errors")?;
             }
             let (time, counters) = conducted?;
-            Ok(Measured { time, counters, latency })
+            let longest_gap = Duration::from_nanos(phase.longest_gap_nanoseconds.load(Ordering::Relaxed));
+            Ok(Measured { time, counters, latency, longest_gap })
         })
     }
 
     /// Warms up, measures, shows how far it is; gives the time and what the log wrote in it.
     fn conduct(&self, wal: &Wal, phase: &Phase) -> Result<(Duration, Counters), Stopped> {
         let mut purged = LogId::ZERO;
+        let length = if self.written_bytes_max.is_some() { BEAT_SHORT } else { BEAT };
         let beat = |purged: &mut LogId| -> Result<(), Stopped> {
-            thread::sleep(BEAT);
-            // So that the disk does not fill: segments that are read by nobody are used again.
+            thread::sleep(length);
+            // So that the disk does not fill: segments that are read by nobody are used again. Where a run ends within
+            // a segment there is none to use again.
             let last = wal.group(GROUP).map_or(LogId::ZERO, |group| group.last);
-            if *purged > LogId::ZERO {
+            if *purged > LogId::ZERO && self.written_bytes_max.is_none() {
                 drop(wal.purge_prefix(GROUP, *purged)?);
             }
             *purged = last;
@@ -93,18 +108,17 @@ impl Load {
         let before = wal.counters();
         let start = Instant::now();
         phase.is_measuring.store(true, Ordering::Relaxed);
-        // Draws on a terminal only, to standard error.
-        let bar = ProgressBar::new(self.time.as_millis() as u64);
-        bar.set_style(ProgressStyle::with_template("{bar:30} {msg}").expect("the template is a constant"));
-        while start.elapsed() < self.time {
+        let mut shown = Shown::new(self.time, before.records);
+        let is_full = |counters: Counters| {
+            self.written_bytes_max.is_some_and(|most| counters.written_bytes - before.written_bytes >= most)
+        };
+        while start.elapsed() < self.time && !is_full(wal.counters()) {
             beat(&mut purged)?;
-            let records = wal.counters().records - before.records;
-            bar.set_position(start.elapsed().as_millis() as u64);
-            bar.set_message(format!("{:.0} records/s", records as f64 / start.elapsed().as_secs_f64()));
+            shown.refresh(start.elapsed(), wal.counters().records);
         }
         let (time, after) = (start.elapsed(), wal.counters());
         phase.is_measuring.store(false, Ordering::Relaxed);
-        bar.finish_and_clear();
+        shown.bar.finish_and_clear();
         let counters = Counters {
             flushes: after.flushes - before.flushes,
             records: after.records - before.records,
@@ -139,6 +153,7 @@ impl Load {
                     latency.saturating_record(nanoseconds(seen - since));
                 }
             };
+            phase.saw(seen, is_measuring);
             record(since);
             while let Some((since, _)) = waiting.pop_front_if(|(_, pending)| pending.is_durable()) {
                 record(since);
@@ -148,6 +163,53 @@ impl Load {
             pending.wait()?;
         }
         Ok(latency)
+    }
+}
+
+impl Phase {
+    fn new() -> Phase {
+        Phase {
+            is_measuring: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            start: Instant::now(),
+            seen_nanoseconds: AtomicU64::new(0),
+            longest_gap_nanoseconds: AtomicU64::new(0),
+        }
+    }
+
+    /// An append was seen durable. The moments of several threads may come here out of order.
+    fn saw(&self, moment: Instant, is_measuring: bool) {
+        let moment = nanoseconds(moment - self.start);
+        let before = self.seen_nanoseconds.fetch_max(moment, Ordering::Relaxed);
+        if is_measuring && before > 0 {
+            self.longest_gap_nanoseconds.fetch_max(moment.saturating_sub(before), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Progress, a line that is drawn on a terminal only, to standard error.
+struct Shown {
+    bar: ProgressBar,
+    at: Duration,
+    records: u64,
+}
+
+impl Shown {
+    fn new(time: Duration, records: u64) -> Shown {
+        let bar = ProgressBar::new(time.as_millis() as u64);
+        bar.set_style(ProgressStyle::with_template("{bar:30} {msg}").expect("the template is a constant"));
+        Shown { bar, at: Duration::ZERO, records }
+    }
+
+    fn refresh(&mut self, at: Duration, records: u64) {
+        let past = at - self.at;
+        if past < SHOWN_EVERY {
+            return;
+        }
+        let per_second = (records - self.records) as f64 / past.as_secs_f64();
+        self.bar.set_position(at.as_millis() as u64);
+        self.bar.set_message(format!("{:.0} s: {per_second:.0} records/s", at.as_secs_f64()));
+        (self.at, self.records) = (at, records);
     }
 }
 
