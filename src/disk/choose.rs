@@ -6,6 +6,8 @@
 //!   fdatasync, one in flight  ┘
 //!   the chosen one, several in flight      does the disk work on them at once? then so does the log
 //! ```
+//!
+//! What disturbs a measurement makes it slower: of the turns of each candidate the best one counts.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,9 +26,9 @@ pub struct Chosen {
     pub sync_mode: SyncMode,
     /// Writes of the log in flight at once.
     pub writes_in_flight: usize,
-    /// Median time of one block through `O_DSYNC`, one in flight.
+    /// Median time of one block through `O_DSYNC`, one in flight, in the best turn.
     pub dsync: Duration,
-    /// Median time of one block and its `fdatasync`, one in flight.
+    /// Median time of one block and its `fdatasync`, one in flight, in the best turn.
     pub fdatasync: Duration,
     /// Flushed blocks per second in the chosen mode with one in flight, and with [`DEPTH_TRIED`].
     pub alone_per_second: f64,
@@ -61,8 +63,8 @@ pub(super) fn choose_with(
         dsync.alone.turn(&mut dsync.lane, &mut surface, 1)?;
         fdatasync.alone.turn(&mut fdatasync.lane, &mut surface, 1)?;
     }
-    let medians = [dsync.alone.median(), fdatasync.alone.median()];
-    let sync_mode = better(medians[0], medians[1]);
+    let (dsync_time, fdatasync_time) = (dsync.alone.median, fdatasync.alone.median);
+    let sync_mode = better(dsync_time, fdatasync_time);
     let mut chosen = match sync_mode {
         SyncMode::Dsync => dsync,
         SyncMode::Fdatasync => fdatasync,
@@ -71,12 +73,12 @@ pub(super) fn choose_with(
     for _ in 0..TURNS {
         together.turn(&mut chosen.lane, &mut surface, DEPTH_TRIED)?;
     }
-    let (alone_per_second, together_per_second) = (chosen.alone.per_second(), together.per_second());
+    let (alone_per_second, together_per_second) = (chosen.alone.per_second, together.per_second);
     Ok(Chosen {
         sync_mode,
         writes_in_flight: depth(alone_per_second, together_per_second),
-        dsync: medians[0],
-        fdatasync: medians[1],
+        dsync: dsync_time,
+        fdatasync: fdatasync_time,
         alone_per_second,
         together_per_second,
     })
@@ -85,7 +87,7 @@ pub(super) fn choose_with(
 /// `O_DSYNC` unless the other is clearly faster: it is one request where the other is two, of which io_uring hands the
 /// second to a worker thread, and on a busy machine the two medians are noise.
 pub(super) fn better(dsync: Duration, fdatasync: Duration) -> SyncMode {
-    let is_clearly_slower = dsync > fdatasync + fdatasync / 4;
+    let is_clearly_slower = dsync > fdatasync.saturating_add(fdatasync / 4);
     if is_clearly_slower { SyncMode::Fdatasync } else { SyncMode::Dsync }
 }
 
@@ -106,29 +108,26 @@ impl Candidate {
     }
 }
 
-/// What each turn came to.
-#[derive(Default)]
+/// What the best turn came to.
 struct Turns {
-    medians: Vec<Duration>,
-    per_second: Vec<f64>,
+    median: Duration,
+    per_second: f64,
+}
+
+impl Default for Turns {
+    fn default() -> Turns {
+        Turns { median: Duration::MAX, per_second: 0.0 }
+    }
 }
 
 impl Turns {
     fn turn(&mut self, lane: &mut Lane, surface: &mut Surface, depth: usize) -> Result<(), Error> {
         let pace = lane.run(surface, depth, BLOCK_BYTES, TURN_TIME)?;
-        self.medians.push(pace.median);
-        self.per_second.push(pace.writes_per_second());
+        if pace.writes > 0 {
+            self.median = self.median.min(pace.median);
+        }
+        self.per_second = self.per_second.max(pace.writes_per_second());
         Ok(())
-    }
-
-    fn median(&mut self) -> Duration {
-        self.medians.sort_unstable();
-        self.medians[self.medians.len() / 2]
-    }
-
-    fn per_second(&mut self) -> f64 {
-        self.per_second.sort_unstable_by(f64::total_cmp);
-        self.per_second[self.per_second.len() / 2]
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     Fails(rustix::io::Errno),
     /// The ring does not take the request (io_uring).
     Refused,
+    /// The kernel does not take what is in the ring at the hand-over (io_uring). Is met by hand-overs alone.
+    NotHandedOver,
     /// The request takes so much longer.
     Slow(std::time::Duration),
     /// The answer comes after so many turns of the other tasks (io_uring), or at once (blocking).
@@ -57,6 +59,19 @@ impl Seam {
     #[cfg(test)]
     pub fn left(&self) -> usize {
         self.faults.lock().expect("no test panics with it").len()
+    }
+
+    /// Called once before each hand-over.
+    #[cfg(not(test))]
+    pub fn hand_over(&self) {}
+
+    /// As tokio-uring says it: by a panic.
+    #[cfg(test)]
+    pub fn hand_over(&self) {
+        let mut faults = self.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let refused = faults.pop_front_if(|fault| *fault == Fault::NotHandedOver);
+        drop(faults);
+        assert!(refused.is_none(), "a test refuses the hand-over");
     }
 
     /// Called once before each write.

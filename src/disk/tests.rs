@@ -2,6 +2,7 @@
 
 mod choices;
 mod contract;
+mod hot_path;
 mod open_files;
 mod requests;
 

@@ -205,8 +205,14 @@ impl Queue for UringQueue {
     }
 
     fn hand_over(&mut self) {
-        if self.in_ring.take().is_some_and(|then| then == parks()) && catch_unwind(push_out).is_err() {
+        let Some(then) = self.in_ring.take().filter(|then| *then == parks()) else { return };
+        let handed = catch_unwind(AssertUnwindSafe(|| {
+            self.shared.seam.hand_over();
+            push_out();
+        }));
+        if handed.is_err() {
             tracing::warn!("io_uring refused to take a request; it is tried again");
+            self.in_ring = Some(then);
         }
     }
 

@@ -34,6 +34,7 @@ mod body;
 mod chain;
 mod contents;
 mod error;
+mod flight;
 mod frame;
 mod group;
 pub mod handle;

@@ -97,14 +97,12 @@ fn set_up(start: Start) -> Result<(Runtime, Core), disk::Error> {
     let runtime = Runtime::new(backend)?;
     let queue = wrap(open_queue(&shared, &shared.directory, backend, sync_mode)?);
     let preparer = Preparer::start(&shared)?;
-    let writes_in_flight_max = shared.log().options().writes_in_flight;
     let core = Core {
         shared,
         queue,
         superblock,
         preparer,
         writes_in_flight: 0,
-        writes_in_flight_max,
         taken: Taken::default(),
         clock: None,
         segment: SegmentNumber(0),
@@ -134,7 +132,6 @@ struct Core {
     preparer: Preparer,
     /// Writes of the log, the superblock's not counted.
     writes_in_flight: usize,
-    writes_in_flight_max: usize,
     /// Kept for its memory.
     taken: Taken,
     /// Runs while something depends on time passing.
@@ -154,7 +151,7 @@ impl Core {
             self.queue.hand_over();
             let mut log = shared.log();
             self.take_completions(&mut log)?;
-            let can_write = self.writes_in_flight < self.writes_in_flight_max;
+            let can_write = log.may_write();
             self.shared.inbox.take(context.waker(), &mut self.taken, can_write);
             self.take_in(&mut log);
             let is_tick = self.tick(&mut log, context);
@@ -170,7 +167,7 @@ impl Core {
             }
             self.take_effects(&mut log);
             let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
-            let can_write = self.writes_in_flight < self.writes_in_flight_max;
+            let can_write = log.may_write();
             if !self.shared.inbox.settle(&log, room_bytes, can_write) && !is_tick {
                 return Poll::Pending;
             }
