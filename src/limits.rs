@@ -29,8 +29,8 @@ pub const FRAME_RUNS_MAX: usize = 64;
 pub const FRAME_RECORDS_MAX: usize = 65_536;
 /// Groups that may share one log.
 pub const GROUPS_MAX: usize = 64;
-/// Writes of the log in flight at once, unless measured otherwise.
-pub const WRITES_IN_FLIGHT_DEFAULT: usize = 1;
+/// Writes of the log in flight at once on a disk that works on several at once, and where nothing was measured.
+pub const WRITES_IN_FLIGHT_DEFAULT: usize = 2;
 /// The most that may be configured.
 pub const WRITES_IN_FLIGHT_MAX: usize = 8;
 
@@ -85,6 +85,7 @@ const _: () = assert!(APPEND_BYTES_MAX + RECORD_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_MAX + APPEND_ENTRIES_MAX * ENTRY_OVERHEAD_BYTES < WIRE_FRAME_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX < WIRE_FRAME_BYTES_MAX);
 const _: () = assert!(APPEND_ENTRIES_MAX <= FRAME_RECORDS_MAX);
+const _: () = assert!(1 <= WRITES_IN_FLIGHT_DEFAULT && WRITES_IN_FLIGHT_DEFAULT <= WRITES_IN_FLIGHT_MAX);
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(BLOCK_BYTES as u64));
 const _: () = assert!(ELECTION_MIN_DEFAULT.as_millis() >= 2 * HEARTBEAT_DEFAULT.as_millis());
 const _: () = assert!(ELECTION_MAX_DEFAULT.as_millis() > ELECTION_MIN_DEFAULT.as_millis());

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::configuration::NodeConfiguration;
+use super::configuration::{IoChoice, NodeConfiguration};
 use super::{Exit, Failure, failures, node, output};
+use crate::disk;
 use crate::net::Identity;
 use crate::node::run;
 use crate::random::entropy;
@@ -47,10 +48,15 @@ pub fn format(configuration: &NodeConfiguration) -> Result<String, Failure> {
     let membership = first_membership(configuration);
     let state = State::new(cluster, configuration.node_id, incarnation, membership);
     let directory = &configuration.data_directory;
-    let sync_mode = run::format(directory, state, configuration.segment_bytes)
+    // A ring that is insisted on is insisted on where the node runs.
+    let io = match configuration.io {
+        IoChoice::Blocking => disk::IoChoice::Blocking,
+        IoChoice::Auto | IoChoice::Uring => disk::IoChoice::Auto,
+    };
+    let chosen = run::format(directory, state, configuration.segment_bytes, io)
         .map_err(|error| failures::of_node(&error, directory))?;
     Ok(format!(
-        "node {} of cluster {cluster}, incarnation {incarnation}, in {} (writes flush by {sync_mode})",
+        "node {} of cluster {cluster}, incarnation {incarnation}, in {} (chosen for its disk: {chosen})",
         configuration.node_id,
         directory.display()
     ))

@@ -23,7 +23,7 @@ use super::directory::{Directory, Target};
 use super::error::{Error, Operation};
 use super::open_file;
 use super::queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
-use super::seam::Seam;
+use super::seam::{Drawn, Seam};
 use super::transfer::Transfer;
 use crate::limits::DISK_OPERATION_AGE_MAX;
 
@@ -256,9 +256,7 @@ impl Writer {
             let fault = self.seam.draw();
             let end = start + fault.limit(bytes.len() - start);
             let said = self.timed(|| {
-                if let Some(time) = fault.hangs() {
-                    std::thread::sleep(time);
-                }
+                put_off(fault);
                 rustix::io::pwrite(&target.descriptor, &bytes[start..end], offset + start as u64)
             });
             transfer.record(fault.answer(said.map_err(io::Error::from)))?;
@@ -282,7 +280,12 @@ impl Writer {
             let said = match failed {
                 true => Err(super::poisoned()),
                 false => {
-                    open_file::answer_of_flush(self.seam.draw().answer(self.timed(|| open_file::flush(descriptor))))
+                    let fault = self.seam.draw_flush();
+                    let said = self.timed(|| {
+                        put_off(fault);
+                        open_file::flush(descriptor)
+                    });
+                    open_file::answer_of_flush(fault.answer(said))
                 }
             };
             flushed.push(write.file);
@@ -303,6 +306,13 @@ impl Writer {
 
     fn error(&self, operation: Operation, file: FileId, offset: u64, source: io::Error) -> Error {
         self.directory.error_at(operation, file, source).at(offset)
+    }
+}
+
+/// Where tests put off a request.
+fn put_off(fault: Drawn) {
+    if let Some(time) = fault.hangs().or(fault.slow()) {
+        std::thread::sleep(time);
     }
 }
 

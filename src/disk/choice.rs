@@ -12,6 +12,21 @@ pub enum SyncMode {
     Fdatasync,
 }
 
+impl SyncMode {
+    /// As the superblock numbers the ways to flush; 0 is "not measured".
+    pub fn number(self) -> u8 {
+        match self {
+            SyncMode::Dsync => 1,
+            SyncMode::Fdatasync => 2,
+        }
+    }
+
+    /// What the superblock remembers. What was never measured is flushed in the way that every disk knows.
+    pub fn of_number(number: u8) -> SyncMode {
+        if number == SyncMode::Dsync.number() { SyncMode::Dsync } else { SyncMode::Fdatasync }
+    }
+}
+
 /// Who carries writes to the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Backend {

@@ -95,6 +95,12 @@ impl Directory {
         self.table().open_count()
     }
 
+    /// As a rename does that hangs, until what is returned is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold_names(&self) -> impl Drop {
+        self.names()
+    }
+
     fn open_with(path: &Path, direct: bool) -> Result<Directory, Error> {
         let open = |error: Errno| Error::new(Operation::Open, path.display().to_string(), error);
         let descriptor = open_directory(rustix::fs::CWD, path, OFlags::empty()).map_err(open)?;
@@ -119,7 +125,11 @@ impl Directory {
     pub(super) fn target(&self, file: FileId, mode: SyncMode) -> Result<Target, Error> {
         let open = self.file(Operation::Write, file, true)?;
         // A file that is written is not renamed: the name is what it was when its segment was given out.
-        let name = self.table().entry(file).name.clone();
+        let name = {
+            let mut table = self.table();
+            table.heat(file);
+            table.entry(file).name.clone()
+        };
         let descriptor = open
             .hot(mode, |flags| self.open_at(&name, flags))
             .map_err(|failure| self.failure(Operation::Write, &name, failure))?;
@@ -143,7 +153,7 @@ impl Directory {
     }
 
     /// An open file's descriptions, for reading or for writing. Panics if it was closed.
-    fn file(&self, operation: Operation, file: FileId, to_write: bool) -> Result<Arc<OpenFile>, Error> {
+    pub(super) fn file(&self, operation: Operation, file: FileId, to_write: bool) -> Result<Arc<OpenFile>, Error> {
         let open = self.file_unless_closed(operation, file, to_write)?;
         Ok(open.unwrap_or_else(|| panic!("{file:?} was closed, or never opened")))
     }

@@ -37,8 +37,10 @@
 mod blocking;
 mod buffer;
 mod choice;
+mod choose;
 mod directory;
 mod error;
+mod measure;
 pub(crate) mod name;
 mod open_file;
 mod probe;
@@ -53,9 +55,11 @@ mod uring;
 pub use blocking::{Begun, BlockingQueue, ThreadWriter};
 pub use buffer::{Buffer, BufferPool};
 pub use choice::{Backend, IoChoice, SyncMode, UnknownChoice};
+pub use choose::{Chosen, DEPTH_TRIED, choose};
 pub use directory::Directory;
 pub use error::{Error, Operation};
-pub use probe::{FlushTimes, ProbeError, Probed, measure_flush, probe};
+pub use measure::{FlushTimes, Ground, Pace, Surface, Way, measure_flush};
+pub use probe::{ProbeError, Probed, probe};
 pub use queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
 #[cfg(test)]
 pub(crate) use seam::{Fault, Seam};

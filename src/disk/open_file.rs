@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::buffer::Buffer;
@@ -58,6 +58,8 @@ pub(super) struct OpenFile {
     identity: Identity,
     /// Something was written and not flushed since.
     unflushed: AtomicBool,
+    /// The hot path will come for it: it was prepared for that, or is written just now.
+    awaited: AtomicBool,
 }
 
 /// Device and inode.
@@ -93,6 +95,7 @@ impl OpenFile {
             writable,
             identity: (stat.st_dev, stat.st_ino),
             unflushed: AtomicBool::new(false),
+            awaited: AtomicBool::new(false),
         })
     }
 
@@ -104,11 +107,16 @@ impl OpenFile {
         self.writable
     }
 
-    /// Whether closing it now would be missed by nobody: no request has one of its descriptors, and everything written is
-    /// flushed.
+    pub fn set_awaited(&self, awaited: bool) {
+        self.awaited.store(awaited, Ordering::Release);
+    }
+
+    /// Whether closing it now would be missed by nobody: no request has one of its descriptors, everything written is
+    /// flushed, and the hot path will not come for it.
     pub fn is_idle(&self) -> bool {
         let descriptors = [Some(&self.plain), self.direct.as_ref(), self.durable.get()];
         !self.unflushed.load(Ordering::Acquire)
+            && !self.awaited.load(Ordering::Acquire)
             && descriptors.into_iter().flatten().all(|own| Arc::strong_count(own) == 1)
     }
 
@@ -166,6 +174,7 @@ impl OpenFile {
             _ => (&self.plain, 1),
         };
         self.unflushed.store(true, Ordering::Release);
+        self.set_awaited(true);
         let mut zeros = Buffer::with_capacity(bytes.min(CHUNK_BYTES as u64) as usize);
         zeros.pad_to_capacity();
         let (mut offset, mut left) = (offset, bytes);
@@ -180,13 +189,19 @@ impl OpenFile {
 
     /// Reserved room that reads as zero; written zeros where the file system cannot reserve.
     pub fn allocate(&self, bytes: u64) -> io::Result<()> {
-        self.unflushed.store(true, Ordering::Release);
-        match rustix::fs::fallocate(&self.plain, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.zero(0, bytes),
-            Err(rustix::io::Errno::INTR) => self.allocate(bytes),
-            Err(error) => Err(error.into()),
+        match self.fallocate(FallocateFlags::empty(), bytes) {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::OPNOTSUPP | Errno::NOSYS)) => {
+                self.zero(0, bytes)
+            }
+            other => other,
         }
+    }
+
+    /// What `fallocate` makes of the file's first `bytes`, or that the kernel or the file system does not do that.
+    pub fn fallocate(&self, flags: FallocateFlags, bytes: u64) -> io::Result<()> {
+        self.unflushed.store(true, Ordering::Release);
+        self.set_awaited(true);
+        Ok(rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.plain, flags, 0, bytes))?)
     }
 
     pub fn flush(&self) -> io::Result<()> {

@@ -1,19 +1,14 @@
-//! Which back end to use, why, and how fast the disk flushes.
+//! Which back end to use, and why.
 
 use std::fmt;
 use std::io;
-use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::buffer::Buffer;
-use super::choice::{Backend, IoChoice, SyncMode};
+use super::choice::{Backend, IoChoice};
 use super::directory::Directory;
-use super::error::{Error, Operation};
-use super::queue::FileId;
+use super::error::Error;
 use super::uring::Runtime;
-use super::{Files, open_file};
-use crate::limits::BLOCK_BYTES;
 
 /// What a probe found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -92,87 +87,4 @@ fn refusal(error: &io::Error) -> Option<(String, &'static str)> {
         _ => return None,
     };
     Some((format!("{meaning} ({error})"), remedy))
-}
-
-/// Medians of one block's write and flush, on blocks that were written before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FlushTimes {
-    /// `pwrite` and `fdatasync`.
-    pub fdatasync: Duration,
-    /// A write through `O_DSYNC`, past the page cache where that can be.
-    pub dsync: Duration,
-    /// Flushes measured of the kind that was measured least.
-    pub samples: u32,
-}
-
-impl FlushTimes {
-    /// The one to use. `O_DSYNC` unless the other is clearly faster: it is one request where the other is two, of which
-    /// io_uring hands the second to a worker thread, and on a busy machine the two medians are noise.
-    pub fn better(&self) -> SyncMode {
-        let is_clearly_slower = self.dsync > self.fdatasync + self.fdatasync / 4;
-        if is_clearly_slower { SyncMode::Fdatasync } else { SyncMode::Dsync }
-    }
-}
-
-const MEASURED_BLOCKS: u64 = 64;
-const MEASURED_TIME: Duration = Duration::from_millis(150);
-const SAMPLES_MAX: usize = 1000;
-
-/// Measures, for less than 200 ms unless a single flush takes longer, in a file that is removed again.
-///
-/// # Errors
-/// What the disk says.
-pub fn measure_flush(directory: &Directory) -> Result<FlushTimes, Error> {
-    // A name of its own, since another process may measure here at the same time. One that a process of the same
-    // number left behind is in the way.
-    let name = format!("flush-time-{}.tmp", std::process::id());
-    match directory.remove(&name) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = directory.create(&name)?;
-    let measured = measure_file(directory, file);
-    directory.close(file);
-    directory.remove(&name)?;
-    measured
-}
-
-fn measure_file(directory: &Directory, file: FileId) -> Result<FlushTimes, Error> {
-    directory.zero(file, 0, MEASURED_BLOCKS * BLOCK_BYTES as u64)?;
-    directory.sync(file)?;
-    let mut block = Buffer::with_capacity(BLOCK_BYTES);
-    block.pad_to_capacity();
-    let mut samples = [Vec::new(), Vec::new()];
-    let start = Instant::now();
-    // Turn by turn, so that a disk that changes its pace changes both.
-    while start.elapsed() < MEASURED_TIME && samples[0].len() < SAMPLES_MAX {
-        for (mode, samples) in [SyncMode::Fdatasync, SyncMode::Dsync].into_iter().zip(&mut samples) {
-            let offset = (samples.len() as u64 % MEASURED_BLOCKS) * BLOCK_BYTES as u64;
-            samples.push(time_flush(directory, file, mode, offset, &block)?);
-        }
-    }
-    let count = samples[0].len() as u32;
-    let [fdatasync, dsync] = samples.map(|mut times| {
-        times.sort_unstable();
-        times[times.len() / 2]
-    });
-    Ok(FlushTimes { fdatasync, dsync, samples: count })
-}
-
-fn time_flush(
-    directory: &Directory,
-    file: FileId,
-    mode: SyncMode,
-    offset: u64,
-    block: &[u8],
-) -> Result<Duration, Error> {
-    let target = directory.target(file, mode)?;
-    let failed = |operation, error| directory.error_at(operation, file, error).at(offset);
-    let start = Instant::now();
-    open_file::write_all(&target.descriptor, offset, block, target.granule)
-        .map_err(|error| failed(Operation::Write, error))?;
-    if mode == SyncMode::Fdatasync {
-        open_file::flush(&target.descriptor).map_err(|error| failed(Operation::Flush, error))?;
-    }
-    Ok(start.elapsed())
 }

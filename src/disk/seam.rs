@@ -19,6 +19,10 @@ pub(crate) enum Fault {
     Fails(rustix::io::Errno),
     /// The ring does not take the request (io_uring).
     Refused,
+    /// The kernel does not take what is in the ring at the hand-over (io_uring). Is met by hand-overs alone.
+    NotHandedOver,
+    /// The request takes so much longer.
+    Slow(std::time::Duration),
     /// The answer comes after so many turns of the other tasks (io_uring), or at once (blocking).
     Late(u32),
     /// The answer never comes (io_uring), or after so long (blocking).
@@ -30,6 +34,9 @@ pub(crate) enum Fault {
 pub(crate) struct Seam {
     #[cfg(test)]
     faults: Arc<Mutex<VecDeque<Fault>>>,
+    /// A slow disk: what each write, and each flush of its own, takes longer.
+    #[cfg(test)]
+    slow: Option<[std::time::Duration; 2]>,
 }
 
 /// The fault of one request.
@@ -39,7 +46,13 @@ pub(crate) struct Drawn(#[cfg(test)] Fault);
 impl Seam {
     #[cfg(test)]
     pub fn with(faults: impl IntoIterator<Item = Fault>) -> Seam {
-        Seam { faults: Arc::new(Mutex::new(faults.into_iter().collect())) }
+        Seam { faults: Arc::new(Mutex::new(faults.into_iter().collect())), slow: None }
+    }
+
+    /// Each write, and each flush of its own, takes so much longer.
+    #[cfg(test)]
+    pub fn slow(write: std::time::Duration, flush: std::time::Duration) -> Seam {
+        Seam { faults: Arc::default(), slow: Some([write, flush]) }
     }
 
     /// Faults that no request has met yet.
@@ -48,15 +61,45 @@ impl Seam {
         self.faults.lock().expect("no test panics with it").len()
     }
 
-    /// Called once before each request.
+    /// Called once before each hand-over.
+    #[cfg(not(test))]
+    pub fn hand_over(&self) {}
+
+    /// As tokio-uring says it: by a panic.
+    #[cfg(test)]
+    pub fn hand_over(&self) {
+        let mut faults = self.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let refused = faults.pop_front_if(|fault| *fault == Fault::NotHandedOver);
+        drop(faults);
+        assert!(refused.is_none(), "a test refuses the hand-over");
+    }
+
+    /// Called once before each write.
     #[cfg(not(test))]
     pub fn draw(&self) -> Drawn {
         Drawn()
     }
 
+    /// Called once before each flush of its own.
+    #[cfg(not(test))]
+    pub fn draw_flush(&self) -> Drawn {
+        Drawn()
+    }
+
     #[cfg(test)]
     pub fn draw(&self) -> Drawn {
-        Drawn(self.faults.lock().expect("no test panics with it").pop_front().unwrap_or(Fault::None))
+        self.next(self.slow.map(|[write, _]| write))
+    }
+
+    #[cfg(test)]
+    pub fn draw_flush(&self) -> Drawn {
+        self.next(self.slow.map(|[_, flush]| flush))
+    }
+
+    #[cfg(test)]
+    fn next(&self, slow: Option<std::time::Duration>) -> Drawn {
+        let fault = self.faults.lock().expect("no test panics with it").pop_front();
+        Drawn(fault.unwrap_or(slow.map_or(Fault::None, Fault::Slow)))
     }
 }
 
@@ -77,6 +120,10 @@ impl Drawn {
     }
 
     pub fn hangs(self) -> Option<std::time::Duration> {
+        None
+    }
+
+    pub fn slow(self) -> Option<std::time::Duration> {
         None
     }
 }
@@ -102,5 +149,9 @@ impl Drawn {
 
     pub fn hangs(self) -> Option<std::time::Duration> {
         if let Fault::Hangs(time) = self.0 { Some(time) } else { None }
+    }
+
+    pub fn slow(self) -> Option<std::time::Duration> {
+        if let Fault::Slow(time) = self.0 { Some(time) } else { None }
     }
 }

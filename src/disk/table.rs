@@ -4,9 +4,13 @@
 //! their descriptions are closed, and opened again by name when somebody wants them.
 //!
 //! Only a file that nobody misses is parked: no request of it is with the kernel, nothing written to it waits for a
-//! flush (the kernel tells a failed one to those who had the file open), it still has its name, and it lies in a
-//! sub-directory. Files in the root are held, because their locks, that of the superblock first of all, are what keeps
-//! another process out.
+//! flush (the kernel tells a failed one to those who had the file open), the hot path will not come for it, it still has
+//! its name, and it lies in a sub-directory. Files in the root are held, because their locks, that of the superblock first
+//! of all, are what keeps another process out.
+//!
+//! The hot path comes for what was zeroed or allocated ahead, and for the file that it wrote last, however long ago that
+//! is: it must not wait for an opening, which waits for whoever holds names. What it leaves behind for another file is
+//! parked like any other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +30,8 @@ pub(super) struct Table {
     uses: u64,
     /// More are open only while all of them are in use.
     open_max: usize,
+    /// The file of a sub-directory that the hot path wrote last.
+    hot: Option<FileId>,
 }
 
 #[derive(Debug)]
@@ -45,7 +51,7 @@ pub(super) struct Entry {
 
 impl Table {
     pub fn new(open_max: usize) -> Table {
-        Table { next: 0, files: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0, open_max }
+        Table { next: 0, files: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0, open_max, hot: None }
     }
 
     pub fn find(&self, file: FileId) -> Option<&Entry> {
@@ -63,6 +69,20 @@ impl Table {
         let open = entry.file.clone().filter(|open| !to_write || open.is_writable() == entry.is_writable)?;
         self.touch(file);
         Some(open)
+    }
+
+    /// The hot path writes to a file; panics if it is not open. If it comes from another, that one is left behind.
+    pub fn heat(&mut self, file: FileId) {
+        if self.hot == Some(file) || !self.entry(file).name.contains('/') {
+            return;
+        }
+        let before = self.hot.replace(file).and_then(|before| self.find(before));
+        if let Some(open) = before.and_then(|before| before.file.as_ref()) {
+            open.set_awaited(false);
+        }
+        if let Some(open) = &self.entry(file).file {
+            open.set_awaited(true);
+        }
     }
 
     pub fn insert(&mut self, name: &str, open: OpenFile) -> FileId {
@@ -88,6 +108,7 @@ impl Table {
     pub fn close(&mut self, file: FileId) {
         let entry = self.files.remove(&file).unwrap_or_else(|| panic!("{file:?} was closed, or never opened"));
         self.by_use.remove(&entry.used);
+        self.hot = self.hot.filter(|hot| *hot != file);
     }
 
     /// Files in a directory that was renamed move with it; what stood in the new place has no name any more.

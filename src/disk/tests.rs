@@ -1,6 +1,8 @@
 //! The contract of files and queue, kept by the real ones and by the simulated one.
 
+mod choices;
 mod contract;
+mod hot_path;
 mod open_files;
 mod requests;
 
@@ -507,18 +509,9 @@ fn probing_and_measuring_leave_nothing_behind() {
     let probed = probe::probe(&directory, IoChoice::Auto).expect("one of them works");
     eprintln!("{probed}");
     let times = measure_flush(&directory).expect("the disk works");
-    eprintln!("{times:?}, better: {}", times.better());
+    eprintln!("{times:?}");
     assert!(times.samples > 0 && times.dsync > Duration::ZERO && times.fdatasync > Duration::ZERO);
     assert_eq!(directory.list("").expect("it exists"), Vec::<String>::new());
-}
-
-#[test]
-fn a_write_through_is_chosen_unless_a_flush_is_clearly_faster() {
-    let micros = Duration::from_micros;
-    let better =
-        |fdatasync, dsync| FlushTimes { fdatasync: micros(fdatasync), dsync: micros(dsync), samples: 1 }.better();
-    assert_eq!(better(80, 100), SyncMode::Dsync);
-    assert_eq!(better(80, 101), SyncMode::Fdatasync);
 }
 
 /// The simulated disk, whose writes complete in an order of its own.

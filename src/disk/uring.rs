@@ -205,8 +205,14 @@ impl Queue for UringQueue {
     }
 
     fn hand_over(&mut self) {
-        if self.in_ring.take().is_some_and(|then| then == parks()) && catch_unwind(push_out).is_err() {
+        let Some(then) = self.in_ring.take().filter(|then| *then == parks()) else { return };
+        let handed = catch_unwind(AssertUnwindSafe(|| {
+            self.shared.seam.hand_over();
+            push_out();
+        }));
+        if handed.is_err() {
             tracing::warn!("io_uring refused to take a request; it is tried again");
+            self.in_ring = Some(then);
         }
     }
 
@@ -267,7 +273,7 @@ impl Shared {
     }
 
     async fn flush_one(&self, descriptor: &OwnedFd) -> io::Result<()> {
-        let answer = tokio::time::timeout(self.age_max, flush(descriptor, self.seam.draw())).await;
+        let answer = tokio::time::timeout(self.age_max, flush(descriptor, self.seam.draw_flush())).await;
         answer.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -428,6 +434,9 @@ fn refused() -> io::Error {
 async fn delay(drawn: Drawn) {
     for _ in 0..drawn.turns_late() {
         tokio::task::yield_now().await;
+    }
+    if let Some(time) = drawn.slow() {
+        sleep(time).await;
     }
     if drawn.hangs().is_some() {
         std::future::pending::<()>().await;

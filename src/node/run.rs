@@ -29,12 +29,12 @@ use tokio::sync::Notify;
 
 use super::driver::{About, Driver, Effect, Input, Options, ReadNumber, StartError, Started, Stopped};
 use crate::disk::{
-    self, Backend, BlockingQueue, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime, SyncMode,
-    UringQueue, Write,
+    self, Backend, BlockingQueue, Chosen, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime,
+    SyncMode, UringQueue, Write,
 };
 use crate::limits::{
     APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, TAIL_CACHE_BYTES_MAX, TICK,
-    UNCOMMITTED_BYTES_MAX, WRITES_IN_FLIGHT_DEFAULT,
+    UNCOMMITTED_BYTES_MAX,
 };
 use crate::machine::{Map, StateMachine};
 use crate::net::{self, Arrival, Endpoint, Facts, Identity, Inbox, Peers, Replies, Settings, TailState};
@@ -115,27 +115,17 @@ pub fn run(
         return Err(StartError::NoVoice.into());
     }
     let probed = disk::probe(&directory, options.io)?;
-    let sync_mode = sync_mode(found.state.sync_mode);
+    let sync_mode = found.state.sync_mode();
+    let writes_in_flight = found.state.writes_in_flight();
     let runtime = Runtime::new(probed.backend)?;
-    runtime.block_on(serve(options, directory, (probed, sync_mode), shutdown, ready, failed))
-}
-
-/// How the superblock numbers the ways to flush; 0 is "not measured".
-pub fn sync_mode_number(mode: SyncMode) -> u8 {
-    match mode {
-        SyncMode::Dsync => 1,
-        SyncMode::Fdatasync => 2,
-    }
-}
-
-fn sync_mode(number: u8) -> SyncMode {
-    if number == sync_mode_number(SyncMode::Fdatasync) { SyncMode::Fdatasync } else { SyncMode::Dsync }
+    let way = (probed, sync_mode, writes_in_flight);
+    runtime.block_on(serve(options, directory, way, shutdown, ready, failed))
 }
 
 async fn serve(
     options: NodeOptions,
     directory: Directory,
-    (probed, sync_mode): (Probed, SyncMode),
+    (probed, sync_mode, writes_in_flight): (Probed, SyncMode, usize),
     shutdown: impl Future<Output = ()>,
     ready: impl FnOnce(&Serving),
     failed: impl FnOnce(&RunError),
@@ -148,8 +138,8 @@ async fn serve(
         io: probed.backend.to_string(),
         sync_mode: sync_mode.to_string(),
     };
-    let started: Started<Map> =
-        Driver::start(&directory, driver_options(&options, about), Map::new(), wall_clock_milliseconds())?;
+    let driver_options = driver_options(&options, writes_in_flight, about);
+    let started: Started<Map> = Driver::start(&directory, driver_options, Map::new(), wall_clock_milliseconds())?;
     let facts = Facts {
         incarnation: started.identity.incarnation,
         boot: started.boot,
@@ -179,13 +169,13 @@ async fn serve(
     outcome
 }
 
-fn driver_options(options: &NodeOptions, about: About) -> Options {
+fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) -> Options {
     let ticks = |duration: Duration| u32::try_from(duration.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX).max(1);
     Options {
         cluster: Some(options.identity.name().cluster),
         node: options.id,
         segment_bytes: options.segment_bytes,
-        writes_in_flight: WRITES_IN_FLIGHT_DEFAULT,
+        writes_in_flight,
         quiet_ticks: QUIET_TICKS,
         heartbeat_ticks: ticks(options.heartbeat),
         election_ticks: ticks(options.election.start)..ticks(options.election.end),
@@ -530,7 +520,7 @@ impl<T> Drop for Worker<T> {
 }
 
 /// Makes a node's directory for a first member: measures the disk, formats log and superblock.
-pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64) -> Result<SyncMode, RunError> {
+pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64, io: IoChoice) -> Result<Chosen, RunError> {
     let directory = match Directory::open(path) {
         // A mount point, or what a first try left behind: its superblock says whether it is a node's already.
         Ok(directory) => directory,
@@ -540,10 +530,10 @@ pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64) -> 
     if !matches!(superblock::inspect(&directory), Err(superblock::Error::NotFormatted)) {
         return Err(StartError::from(superblock::Error::AlreadyFormatted).into());
     }
-    let sync_mode = disk::measure_flush(&directory)?.better();
-    state.sync_mode = sync_mode_number(sync_mode);
+    let chosen = disk::choose(&directory, disk::probe(&directory, io)?.backend)?;
+    state.remember(&chosen);
     super::driver::format(&directory, &state, segment_bytes, entropy(), wall_clock_milliseconds())?;
-    Ok(sync_mode)
+    Ok(chosen)
 }
 
 #[cfg(test)]

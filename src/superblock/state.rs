@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::block::FORMAT_VERSION;
 use super::recovery::{Condition, Conditions};
-use crate::disk;
-use crate::limits::GROUPS_MAX;
+use crate::disk::{self, Chosen, SyncMode};
+use crate::limits::{GROUPS_MAX, WRITES_IN_FLIGHT_DEFAULT, WRITES_IN_FLIGHT_MAX};
 use crate::types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, Membership, NodeId, Place};
 
 /// All that the superblock holds.
@@ -17,7 +17,7 @@ pub struct State {
     /// How often the node was started: 0 in a fresh directory, raised by [`super::load`]. Peers refuse a lower one
     /// than the highest they met.
     pub boot: u64,
-    /// How a write is flushed here, as the disk's probe numbers the ways: measured when the directory was made.
+    /// How a write is flushed here, by [`SyncMode::number`]: measured when the directory was made.
     /// 0 = not measured.
     pub sync_mode: u8,
     /// Writes of the log in flight at once, as measured. 0 = not measured.
@@ -85,6 +85,24 @@ impl State {
             groups: BTreeMap::new(),
             durable_end: Place::START,
         }
+    }
+
+    /// Takes over what was measured.
+    pub fn remember(&mut self, chosen: &Chosen) {
+        self.sync_mode = chosen.sync_mode.number();
+        assert!((1..=WRITES_IN_FLIGHT_MAX).contains(&chosen.writes_in_flight), "it is chosen within its bounds");
+        self.writes_in_flight = chosen.writes_in_flight as u8;
+    }
+
+    /// What is remembered; what was never measured is flushed in the way that every disk knows.
+    pub fn sync_mode(&self) -> SyncMode {
+        SyncMode::of_number(self.sync_mode)
+    }
+
+    /// What is remembered, or the default.
+    pub fn writes_in_flight(&self) -> usize {
+        let remembered = usize::from(self.writes_in_flight);
+        if (1..=WRITES_IN_FLIGHT_MAX).contains(&remembered) { remembered } else { WRITES_IN_FLIGHT_DEFAULT }
     }
 
     /// Is this the directory that the configuration means? A cluster that is not known yet is not compared.

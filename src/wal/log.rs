@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::body::{self, FramePlan, Item};
 use super::error::Refused;
-use super::frame::{FrameHead, FrameKind, Run, SEAL_FRAME_BYTES_MAX};
+use super::flight::InFlight;
+use super::frame::{FrameKind, Run, SEAL_FRAME_BYTES_MAX};
 use super::group::GroupLog;
 use super::locator::Locator;
 use super::reader::ReadPlan;
@@ -112,6 +113,8 @@ pub struct Log {
     pub(super) preparing: BTreeMap<SegmentNumber, Prepare>,
     /// Segments of no chain, to be zeroed again.
     pub(super) recyclable: BTreeMap<SegmentNumber, FileId>,
+    /// Segments of no chain that were zeroed, and were not ready when they were needed.
+    pub(super) late: BTreeMap<SegmentNumber, FileId>,
     pub(super) next_segment: SegmentNumber,
     /// Why no segment could be made, until one can.
     pub(super) no_space: Option<disk::Error>,
@@ -127,15 +130,6 @@ pub(super) struct Queued {
     pub bytes: usize,
     /// The directory entries that this item alone would have, with the terms before them.
     pub runs: Vec<Run>,
-}
-
-#[derive(Debug)]
-pub(super) struct InFlight {
-    pub head: FrameHead,
-    pub own: Vec<Run>,
-    /// The last append that it holds.
-    pub ticket: Ticket,
-    pub is_done: bool,
 }
 
 /// Where rotation stands. Two barriers: all of the old segment durable, then the new open frame alone.
@@ -268,11 +262,6 @@ impl Log {
     /// Whether a write is on its way to the disk.
     pub fn is_writing(&self) -> bool {
         !self.in_flight.is_empty()
-    }
-
-    /// Whether another write may leave now.
-    pub fn can_write(&self) -> bool {
-        self.in_flight.len() < self.options.writes_in_flight
     }
 
     /// Whether nothing waits, nothing is in flight, and the next effect is the write of a batch of so many record bytes
@@ -466,7 +455,7 @@ impl Log {
     }
 
     fn pump_running(&mut self) -> bool {
-        if self.in_flight.len() >= self.options.writes_in_flight {
+        if !self.may_write() {
             return false;
         }
         if self.queue.is_empty() {

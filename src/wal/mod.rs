@@ -24,7 +24,7 @@
 //! # Where to read what
 //!
 //! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `encoded`, `segment`.
-//! Writing: `log`, `naming`, `rotation`. Reading: `locator`, `reader`, `scan`; `followed` is told to those who follow.
+//! Writing: `log`, `naming`, `flight`, `rotation`. Reading: `locator`, `reader`, `scan`; `followed` is told to those who follow.
 //! Recovery: `recovery` is the table by which faults are judged, `chain` and `walk` gather the facts, `analysis` is their
 //! sum, `resume` acts on it, `rewrite` where reads may tell what is in memory alone. For tools: `contents` gives every
 //! record in order, `repair` mends what recovery refuses, `loss` says what that costs. Around the core: `handle`, the
@@ -36,6 +36,7 @@ mod chain;
 mod contents;
 mod encoded;
 mod error;
+mod flight;
 mod followed;
 mod frame;
 mod group;

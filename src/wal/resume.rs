@@ -117,7 +117,10 @@ impl Log {
         assert!(self.in_flight.is_empty() && self.preparing.is_empty(), "what is in flight needs its file");
         let chain = self.locator.segments().map(|segment| segment.file);
         let ready = self.ready.values().map(|(_, file)| *file);
-        chain.chain(ready).chain(self.recyclable.values().copied()).for_each(|file| files.close(file));
+        chain
+            .chain(ready)
+            .chain(self.recyclable.values().chain(self.late.values()).copied())
+            .for_each(|file| files.close(file));
     }
 
     /// Goes on where the analysis ended, in the same segment.
@@ -213,6 +216,7 @@ impl Log {
             ready: BTreeMap::new(),
             preparing: BTreeMap::new(),
             recyclable: BTreeMap::new(),
+            late: BTreeMap::new(),
             next_segment: active.number.next(),
             no_space: None,
             retry_ticks: 0,

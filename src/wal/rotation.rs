@@ -24,7 +24,8 @@ impl Log {
             }
             Ok(file) => {
                 // A later one was needed first. Numbers rise along the chain, so this one gets another.
-                self.recyclable.insert(number, file);
+                let unused = if order.fill == Fill::Allocated { &mut self.recyclable } else { &mut self.late };
+                unused.insert(number, file);
             }
             Err(error) => {
                 self.no_space = Some(error);
@@ -55,7 +56,10 @@ impl Log {
         self.ready.len() + self.preparing.len() >= SEGMENTS_READY + SEGMENTS_SPARE
     }
 
+    /// A segment that came too late is the next one: to number it anew takes no longer than to allocate one.
     fn order(&mut self, fill: Fill) {
+        let late = self.late.pop_first();
+        let fill = if late.is_some() { Fill::AsItIs } else { fill };
         let header = SegmentHeader {
             identity: self.options.identity,
             number: self.next_segment,
@@ -64,6 +68,7 @@ impl Log {
         };
         self.next_segment = self.next_segment.next();
         let recycled = match fill {
+            Fill::AsItIs => late,
             Fill::Zeros => self.recyclable.pop_first(),
             Fill::Allocated => None,
         };
@@ -86,7 +91,7 @@ impl Log {
     pub(super) fn open_next(&mut self) -> bool {
         let Some((_, (order, file))) = self.ready.pop_first() else {
             // Never a stall for the sake of zeros: an allocated segment costs speed, not safety.
-            let on_its_way = self.preparing.values().any(|order| order.fill == Fill::Allocated);
+            let on_its_way = self.preparing.values().any(|order| order.fill != Fill::Zeros);
             if !on_its_way && self.no_space.is_none() {
                 self.order(Fill::Allocated);
             }

@@ -144,6 +144,8 @@ pub fn segment_number(name: &str) -> Option<SegmentNumber> {
 pub enum Fill {
     /// Zeros are written: overwriting them later needs no journal commit. The normal way, ahead of need.
     Zeros,
+    /// It is zero: what was zeroed ahead of need, and came too late for its number, gets new headers.
+    AsItIs,
     /// Space is reserved and reads as zero, but the first write of each block goes through the journal. Quick, for
     /// when the next segment is needed now.
     Allocated,
@@ -155,7 +157,8 @@ pub struct Prepare {
     pub directory: String,
     pub header: SegmentHeader,
     pub fill: Fill,
-    /// A segment that is not used any more and becomes this one: zeroed again under a temporary name first.
+    /// A segment that is not used any more and becomes this one: zeroed again under a temporary name first, unless it is
+    /// zero.
     pub recycled: Option<(SegmentNumber, FileId)>,
 }
 
@@ -208,6 +211,8 @@ fn finish<F: Files>(files: &F, order: &Prepare, file: FileId) -> Result<(), disk
     let header = order.header.encode();
     match order.fill {
         Fill::Zeros => files.zero(file, 0, order.header.bytes)?,
+        Fill::AsItIs if files.length(file)? == order.header.bytes => {}
+        Fill::AsItIs => files.zero(file, 0, order.header.bytes)?,
         Fill::Allocated => files.allocate(file, order.header.bytes)?,
     }
     files.write(file, 0, &header)?;

@@ -5,9 +5,13 @@
 //! directory of its own and removes it.
 
 mod cluster;
+mod disk;
+mod place;
+mod surroundings;
 mod wal;
 
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
+use crate::disk::ProbeError;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -19,6 +23,8 @@ pub struct Arguments {
 enum Command {
     /// Measure a cluster: clients in a closed loop, every record flushed on a majority
     Cluster(cluster::Arguments),
+    /// Measure the disk alone, in each of the ways in which a log could use it
+    Disk(disk::Arguments),
     /// Measure the log alone: appends, each flushed before it counts
     Wal(wal::Arguments),
 }
@@ -27,8 +33,14 @@ enum Command {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Cluster(arguments) => cluster::run(arguments),
+        Command::Disk(arguments) => disk::run(arguments),
         Command::Wal(arguments) => wal::run(arguments),
     }
+}
+
+/// io_uring was insisted on.
+fn refused(error: &ProbeError) -> Failure {
+    Failure::new(Exit::IoUringRefused, error.to_string(), "do what the message names, or take --io auto")
 }
 
 #[cfg(test)]

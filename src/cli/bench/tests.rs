@@ -33,7 +33,9 @@ fn a_run_of_a_fixed_number_of_records_ends_with_them() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    for wrong in [["--bytes", "0"], ["--bytes", "1048577"], ["--in-flight", "0"], ["--depth", "9"], ["--io", "magic"]] {
+    for wrong in
+        [["--bytes", "0"], ["--bytes", "1048577"], ["--in-flight", "0"], ["--writes-in-flight", "9"], ["--io", "magic"]]
+    {
         let line = [&["bench", "wal"][..], &wrong].concat();
         assert!(Line::try_parse_from(line).is_err(), "{wrong:?}");
     }

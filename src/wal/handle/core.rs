@@ -157,7 +157,7 @@ impl Core {
             // What became durable before an error is durable all the same.
             shared.followers.publish(&mut log);
             completed?;
-            self.shared.inbox.take(context.waker(), &mut self.taken, log.can_write());
+            self.shared.inbox.take(context.waker(), &mut self.taken, log.may_write());
             self.check_direct()?;
             self.take_in(&mut log);
             let is_tick = self.tick(&mut log, context);
@@ -174,7 +174,7 @@ impl Core {
             }
             self.take_effects(&mut log);
             let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
-            let again = self.shared.inbox.settle(&log, room_bytes, log.can_write());
+            let again = self.shared.inbox.settle(&log, room_bytes, log.may_write());
             drop(log);
             // They read the log, which is free now. If this turn is the last, those who are left are woken at the end.
             shared.followers.wake();

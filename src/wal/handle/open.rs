@@ -7,7 +7,7 @@ use std::path::Path;
 use super::core::wall_clock_milliseconds;
 use super::error::Error;
 use super::options::{Options, Recovery};
-use crate::disk::{Directory, Files, Operation, Probed, SyncMode, measure_flush, probe};
+use crate::disk::{Backend, Directory, Files, Operation, Probed, choose, probe};
 use crate::limits::TICK;
 use crate::random::entropy;
 use crate::superblock::{self, Loaded, State};
@@ -53,7 +53,7 @@ pub(super) fn open(options: &Options) -> Result<Parts, Error> {
     let created = !is_made(&directory, options, &shown)?;
     let io = probe(&directory, options.io).map_err(Error::Io)?;
     if created {
-        make(options, &shown)?;
+        make(options, io.backend, &shown)?;
     }
     let loaded = superblock::load(&directory, SUPERBLOCK_TOKENS).map_err(|error| Error::superblock(error, &shown))?;
     open_log(options, directory, loaded, (created, io), &shown)
@@ -79,7 +79,10 @@ fn open_log(
     let identity = Identity { cluster: state.cluster, node: state.node, incarnation: state.incarnation };
     let evidence = state.durable_end;
     let lost = || Error::LogLost { directory: shown.to_owned(), evidence };
-    let opened = Log::open(&directory, log_options(options, identity), evidence, wall_clock_milliseconds());
+    let sync_mode = options.sync_mode.unwrap_or(state.sync_mode());
+    let writes_in_flight = options.writes_in_flight.unwrap_or(state.writes_in_flight());
+    let log_options = log_options(options, identity, writes_in_flight);
+    let opened = Log::open(&directory, log_options, evidence, wall_clock_milliseconds());
     let (log, wal::Recovery { findings, segments, .. }) = opened.map_err(|error| match error {
         wal::Error::Missing { .. } => lost(),
         wal::Error::Disk(error) if error.operation == Operation::List && error.kind() == io::ErrorKind::NotFound => {
@@ -88,9 +91,9 @@ fn open_log(
         error => Error::log(error, shown),
     })?;
     superblock.save(|state| state.durable_end = log.durable_end());
-    let sync_mode = sync_mode(state.sync_mode);
     let groups = log.groups().cloned().collect();
-    let opened = Recovery { created, identity, boot: state.boot, io, sync_mode, segments, groups, findings };
+    let boot = state.boot;
+    let opened = Recovery { created, identity, boot, io, sync_mode, writes_in_flight, segments, groups, findings };
     Ok(Parts { directory, log, superblock, opened })
 }
 
@@ -142,15 +145,15 @@ fn lock(directory: &Directory, shown: &str) -> Result<(), Error> {
 
 /// Log first, superblock last: a directory with a superblock is whole. The handle that it is made through is dropped,
 /// and its locks with it.
-fn make(options: &Options, shown: &str) -> Result<(), Error> {
+fn make(options: &Options, backend: Backend, shown: &str) -> Result<(), Error> {
     remove_half_made(&options.directory, shown)?;
     let files = Directory::open(&options.directory).map_err(Error::Disk)?;
-    let times = measure_flush(&files).map_err(Error::Disk)?;
+    let chosen = choose(&files, backend).map_err(Error::Disk)?;
     let cluster = ClusterId(u128::from(entropy()) << 64 | u128::from(entropy()));
     let mut state = State::new(cluster, NODE_ALONE, Incarnation(entropy()), Membership::default());
-    state.sync_mode = sync_mode_number(times.better());
+    state.remember(&chosen);
     let identity = Identity { cluster, node: state.node, incarnation: state.incarnation };
-    let log = Log::create(&files, log_options(options, identity), wall_clock_milliseconds());
+    let log = Log::create(&files, log_options(options, identity, chosen.writes_in_flight), wall_clock_milliseconds());
     state.durable_end = log.map_err(|error| Error::log(error, shown))?.durable_end();
     superblock::format(&files, &state).map_err(|error| Error::superblock(error, shown))
 }
@@ -175,25 +178,13 @@ fn remove_half_made(path: &Path, shown: &str) -> Result<(), Error> {
     files.sync_directory(LOG_DIRECTORY).map_err(Error::Disk)
 }
 
-fn log_options(options: &Options, identity: Identity) -> wal::Options {
+fn log_options(options: &Options, identity: Identity, writes_in_flight: usize) -> wal::Options {
     wal::Options {
         directory: LOG_DIRECTORY.to_owned(),
         identity,
         segment_bytes: options.segment_bytes,
-        writes_in_flight: options.writes_in_flight,
+        writes_in_flight,
         quiet_ticks: QUIET_TICKS,
         seed: entropy(),
     }
-}
-
-fn sync_mode_number(mode: SyncMode) -> u8 {
-    match mode {
-        SyncMode::Dsync => 1,
-        SyncMode::Fdatasync => 2,
-    }
-}
-
-/// What the superblock remembers; what was never measured is flushed in the way that every disk knows.
-fn sync_mode(number: u8) -> SyncMode {
-    if number == 1 { SyncMode::Dsync } else { SyncMode::Fdatasync }
 }

@@ -6,7 +6,7 @@ use super::error::Error;
 use crate::disk::{IoChoice, Probed, SyncMode};
 use crate::limits::{
     BLOCK_BYTES, CORE_QUEUE_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-    WRITES_IN_FLIGHT_DEFAULT, WRITES_IN_FLIGHT_MAX,
+    WRITES_IN_FLIGHT_MAX,
 };
 use crate::wal::{Finding, GroupLog, Identity};
 
@@ -20,8 +20,10 @@ pub struct Options {
     pub io: IoChoice,
     /// The size of segments made from now on: a multiple of 4096 from 64 KiB to 1 GiB.
     pub segment_bytes: u64,
-    /// Writes on their way to the disk at once, 1 to 8. More than one helps disks that work in parallel.
-    pub writes_in_flight: usize,
+    /// How writes are flushed; none = as measured when the log was made.
+    pub sync_mode: Option<SyncMode>,
+    /// Writes on their way to the disk at once, 1 to 8; none = as measured when the log was made.
+    pub writes_in_flight: Option<usize>,
     /// Record bytes that may wait for a write. One append may go beyond it if nothing else waits.
     pub queue_bytes_max: usize,
     pub when_full: WhenFull,
@@ -47,6 +49,7 @@ pub struct Recovery {
     pub boot: u64,
     pub io: Probed,
     pub sync_mode: SyncMode,
+    pub writes_in_flight: usize,
     pub segments: usize,
     /// What each group holds.
     pub groups: Vec<GroupLog>,
@@ -62,7 +65,8 @@ impl Options {
             create: true,
             io: IoChoice::Auto,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
-            writes_in_flight: WRITES_IN_FLIGHT_DEFAULT,
+            sync_mode: None,
+            writes_in_flight: None,
             queue_bytes_max: CORE_QUEUE_BYTES_MAX,
             when_full: WhenFull::Block,
         }
@@ -76,8 +80,8 @@ impl Options {
             let found = self.segment_bytes;
             return refuse(format!("segment_bytes is {found}, not a multiple of {BLOCK_BYTES} from {low} to {high}"));
         }
-        if !(1..=WRITES_IN_FLIGHT_MAX).contains(&self.writes_in_flight) {
-            return refuse(format!("writes_in_flight is {}, not 1 to {WRITES_IN_FLIGHT_MAX}", self.writes_in_flight));
+        if let Some(found) = self.writes_in_flight.filter(|found| !(1..=WRITES_IN_FLIGHT_MAX).contains(found)) {
+            return refuse(format!("writes_in_flight is {found}, not 1 to {WRITES_IN_FLIGHT_MAX}"));
         }
         if self.queue_bytes_max == 0 {
             return refuse("queue_bytes_max is 0: nothing could ever be appended".to_owned());

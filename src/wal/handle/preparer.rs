@@ -33,7 +33,7 @@ impl Preparer {
 
     /// Sees to it that the inbox hears of this segment.
     pub fn prepare(&mut self, order: Prepare) {
-        if order.fill == Fill::Allocated {
+        if order.fill != Fill::Zeros {
             return self.prepare_at_once(order);
         }
         let orders = self.orders.as_ref().expect("it is taken by drop alone");

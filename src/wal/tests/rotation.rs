@@ -144,6 +144,58 @@ fn a_late_preparation_stalls_nothing() {
     rig.reopened().check();
 }
 
+/// What was zeroed and came too late is not zeroed again: it gets a new number, and is used next.
+#[test]
+fn a_segment_that_was_zeroed_too_late_is_numbered_anew() {
+    let mut rig = Rig::new(options());
+    rig.pump();
+    let late: Vec<_> = rig.prepares.drain(..).collect();
+    fill(&mut rig, 3, |rig| {
+        rig.disk.complete_all();
+        if let Some(at) = rig.prepares.iter().position(|order| order.fill == Fill::Allocated) {
+            rig.prepare(at);
+        }
+    });
+    let count = late.len();
+    for order in late {
+        rig.prepares.push_front(order);
+        rig.prepare(0);
+        rig.pump();
+    }
+    let anew = rig.prepares.iter().filter(|order| order.fill == Fill::AsItIs).count();
+    assert_eq!(anew, count, "{:?}", rig.prepares);
+    let unzeroed = rig.log.counters().unzeroed_segments;
+    rig.settle();
+    for number in rig.log.ready.keys() {
+        let bytes = rig.disk.contents(&segment(number.0));
+        assert!(bytes[4096..61_440].iter().all(|&byte| byte == 0), "{number}");
+    }
+    for _ in 0..count {
+        rig.rotate(G);
+    }
+    assert_eq!(rig.log.counters().unzeroed_segments, unzeroed, "they are used");
+    rig.check();
+    rig.disk.crash(&mut Random::seeded(3));
+    rig.reopened().check();
+}
+
+/// Beside many bytes on their way nothing else is written; beside few there is.
+#[test]
+fn large_frames_go_alone() {
+    for (bytes, in_flight) in [(9_000, 2), (150_000, 1)] {
+        let mut rig = Rig::new(Options { writes_in_flight: 2, segment_bytes: 1 << 20, ..options() });
+        rig.settle();
+        for _ in 0..3 {
+            rig.grow(G, 1, bytes);
+            rig.pump();
+        }
+        assert_eq!(rig.disk.pending().len(), in_flight, "{bytes}");
+        assert!(!rig.log.may_write());
+        rig.settle();
+        rig.check();
+    }
+}
+
 /// A purged segment is zeroed again under a new number: no byte of its last life is left in it.
 #[test]
 fn a_retired_segment_is_used_again_all_zero() {

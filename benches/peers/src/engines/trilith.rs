@@ -24,7 +24,7 @@ struct Own {
 }
 
 fn options(directory: &Path, settings: &Settings) -> Options {
-    let writes_in_flight = usize::from(settings.depth);
+    let writes_in_flight = Some(usize::from(settings.depth));
     Options { io: settings.io, writes_in_flight, ..Options::new(directory.join("wal")) }
 }
 

@@ -1,7 +1,7 @@
 //! The threads that append, and what they saw.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,8 +15,11 @@ use crate::wal::handle::{OutcomeUnknown, Pending, Refused, Unsaved};
 use crate::wal::{Counters, Wal};
 
 const GROUP: GroupId = GroupId(0);
-/// How often progress is shown, and what is not needed any more is purged.
+/// How often what is not needed any more is purged, and the same where a run ends with bytes.
 const BEAT: Duration = Duration::from_millis(100);
+const BEAT_SHORT: Duration = Duration::from_millis(2);
+/// How often progress is shown.
+const SHOWN_EVERY: Duration = Duration::from_secs(1);
 /// Appends that share a reading of the clock.
 const APPENDS_PER_READING: usize = 32;
 
@@ -31,6 +34,8 @@ pub struct Load {
     pub time: Duration,
     /// Ends when so many were appended.
     pub records: Option<u64>,
+    /// It ends when so much is on the disk, if that comes before its time.
+    pub written_bytes_max: Option<u64>,
 }
 
 /// What was seen.
@@ -41,6 +46,8 @@ pub struct Measured {
     pub counters: Counters,
     /// Nanoseconds from append to durable, once per append.
     pub latency: Histogram<u64>,
+    /// The longest time in which no thread saw an append become durable.
+    pub longest_gap: Duration,
 }
 
 /// What stops a load.
@@ -55,15 +62,20 @@ pub enum Stopped {
 }
 
 /// What the threads are told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Phase {
     is_measuring: AtomicBool,
     is_over: AtomicBool,
+    /// What the two below count from.
+    start: Instant,
+    /// In nanoseconds: when an append was last seen durable, and the longest time between two such moments.
+    seen_nanoseconds: AtomicU64,
+    longest_gap_nanoseconds: AtomicU64,
 }
 
 impl Load {
     pub fn run(&self, wal: &Wal) -> Result<Measured, Stopped> {
-        let phase = Phase::default();
+        let phase = Phase::new();
         phase.is_measuring.store(self.warm_up.is_zero(), Ordering::Relaxed);
         // Nothing is sent: who has ended has dropped its end.
         let (running, all_ended) = channel::<()>();
@@ -86,7 +98,8 @@ impl Load {
                 latency += thread.join().expect("a producer returns its errors")?;
             }
             let (time, counters) = conducted?;
-            Ok(Measured { time, counters, latency })
+            let longest_gap = Duration::from_nanos(phase.longest_gap_nanoseconds.load(Ordering::Relaxed));
+            Ok(Measured { time, counters, latency, longest_gap })
         })
     }
 
@@ -103,14 +116,16 @@ impl Load {
     /// Warms up, measures, shows how far it is; gives the time and what the log wrote in it.
     fn conduct(&self, wal: &Wal, phase: &Phase, all_ended: &Receiver<()>) -> Result<(Duration, Counters), Stopped> {
         let mut purged = LogId::ZERO;
+        let length = if self.written_bytes_max.is_some() { BEAT_SHORT } else { BEAT };
         // Tells whether all threads have ended.
         let beat = |purged: &mut LogId| -> Result<bool, Stopped> {
-            if all_ended.recv_timeout(BEAT) == Err(RecvTimeoutError::Disconnected) {
+            if all_ended.recv_timeout(length) == Err(RecvTimeoutError::Disconnected) {
                 return Ok(true);
             }
-            // So that the disk does not fill: segments that are read by nobody are used again.
+            // So that the disk does not fill: segments that are read by nobody are used again. Where a run ends within
+            // a segment there is none to use again.
             let last = wal.group(GROUP).map_or(LogId::ZERO, |group| group.last);
-            if *purged > LogId::ZERO {
+            if *purged > LogId::ZERO && self.written_bytes_max.is_none() {
                 drop(wal.purge_prefix(GROUP, *purged)?);
             }
             *purged = last;
@@ -121,17 +136,16 @@ impl Load {
         let before = if self.warm_up.is_zero() { Counters::default() } else { wal.counters() };
         let start = Instant::now();
         phase.is_measuring.store(true, Ordering::Relaxed);
-        // Draws on a terminal only, to standard error.
-        let bar = ProgressBar::new(self.time.as_millis() as u64);
-        bar.set_style(ProgressStyle::with_template("{bar:30} {msg}").expect("the template is a constant"));
-        while start.elapsed() < self.time && !beat(&mut purged)? {
-            let records = wal.counters().records - before.records;
-            bar.set_position(start.elapsed().as_millis() as u64);
-            bar.set_message(format!("{:.0} records/s", records as f64 / start.elapsed().as_secs_f64()));
+        let mut shown = Shown::new(self.time, before.records);
+        let is_full = |counters: Counters| {
+            self.written_bytes_max.is_some_and(|most| counters.written_bytes - before.written_bytes >= most)
+        };
+        while start.elapsed() < self.time && !is_full(wal.counters()) && !beat(&mut purged)? {
+            shown.refresh(start.elapsed(), wal.counters().records);
         }
         let (time, after) = (start.elapsed(), wal.counters());
         phase.is_measuring.store(false, Ordering::Relaxed);
-        bar.finish_and_clear();
+        shown.bar.finish_and_clear();
         let counters = Counters {
             flushes: after.flushes - before.flushes,
             records: after.records - before.records,
@@ -156,8 +170,10 @@ impl Load {
             }
             let since = Instant::now();
             wal.append_records_durably(GROUP, (0..self.batch).map(|_| Bytes::copy_from_slice(&payload)))?;
-            if phase.is_measuring.load(Ordering::Relaxed) {
-                latency.saturating_record(nanoseconds(since.elapsed()));
+            let (seen, is_measuring) = (Instant::now(), phase.is_measuring.load(Ordering::Relaxed));
+            phase.saw(seen, is_measuring);
+            if is_measuring {
+                latency.saturating_record(nanoseconds(seen - since));
             }
         }
         Ok(latency)
@@ -190,6 +206,7 @@ impl Load {
                     latency.saturating_record(nanoseconds(seen - since));
                 }
             };
+            phase.saw(seen, is_measuring);
             record(since);
             while let Some((since, _)) = waiting.pop_front_if(|(_, pending)| pending.is_durable()) {
                 record(since);
@@ -199,6 +216,53 @@ impl Load {
             pending.wait()?;
         }
         Ok(latency)
+    }
+}
+
+impl Phase {
+    fn new() -> Phase {
+        Phase {
+            is_measuring: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            start: Instant::now(),
+            seen_nanoseconds: AtomicU64::new(0),
+            longest_gap_nanoseconds: AtomicU64::new(0),
+        }
+    }
+
+    /// An append was seen durable. The moments of several threads may come here out of order.
+    fn saw(&self, moment: Instant, is_measuring: bool) {
+        let moment = nanoseconds(moment - self.start);
+        let before = self.seen_nanoseconds.fetch_max(moment, Ordering::Relaxed);
+        if is_measuring && before > 0 {
+            self.longest_gap_nanoseconds.fetch_max(moment.saturating_sub(before), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Progress, a line that is drawn on a terminal only, to standard error.
+struct Shown {
+    bar: ProgressBar,
+    at: Duration,
+    records: u64,
+}
+
+impl Shown {
+    fn new(time: Duration, records: u64) -> Shown {
+        let bar = ProgressBar::new(time.as_millis() as u64);
+        bar.set_style(ProgressStyle::with_template("{bar:30} {msg}").expect("the template is a constant"));
+        Shown { bar, at: Duration::ZERO, records }
+    }
+
+    fn refresh(&mut self, at: Duration, records: u64) {
+        let past = at - self.at;
+        if past < SHOWN_EVERY {
+            return;
+        }
+        let per_second = (records - self.records) as f64 / past.as_secs_f64();
+        self.bar.set_position(at.as_millis() as u64);
+        self.bar.set_message(format!("{:.0} s: {per_second:.0} records/s", at.as_secs_f64()));
+        (self.at, self.records) = (at, records);
     }
 }
 

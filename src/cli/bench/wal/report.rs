@@ -5,27 +5,28 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Arguments;
 use super::load::Measured;
-use crate::cli::doctor;
-use crate::disk::FlushTimes;
+use super::{Alone, Arguments};
+use crate::cli::bench::surroundings::Surroundings;
 use crate::wal::handle::Recovery;
 
 /// One JSON document.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    version: &'static str,
-    kernel: String,
-    cores: usize,
-    file_system: String,
+    #[serde(flatten)]
+    surroundings: Surroundings,
     /// The disk's own time for one block, median: `pwrite` and `fdatasync`, and a write through `O_DSYNC`.
     disk_fdatasync_microseconds: f64,
     disk_dsync_microseconds: f64,
+    /// The disk's own pace by writes of 1 MiB in the way in which the log writes, before the run and behind it.
+    disk_bytes_per_second_before: f64,
+    disk_bytes_per_second_behind: f64,
     io: String,
     io_reason: String,
     direct: bool,
     sync_mode: String,
-    writes_in_flight: u8,
+    writes_in_flight: usize,
+    segment_bytes: u64,
     payload_bytes_per_record: u32,
     threads: u16,
     in_flight_per_thread: u32,
@@ -35,12 +36,17 @@ pub struct Report {
     records_per_second: f64,
     payload_bytes_per_second: f64,
     latency_microseconds: Latency,
+    /// The longest time in which no append became durable.
+    longest_gap_microseconds: f64,
     flushes_per_second: f64,
     records_per_flush: f64,
     payload_bytes: u64,
     /// Frames with headers and padding.
     disk_bytes: u64,
     disk_bytes_per_payload_byte: f64,
+    disk_bytes_per_second: f64,
+    /// Of what the disk does by itself, the mean of before and behind.
+    share_of_disk: f64,
     segments: u64,
     /// Of those, how many were used before they had been filled with zeros.
     unzeroed_segments: u64,
@@ -55,7 +61,7 @@ struct Latency {
 }
 
 impl Report {
-    pub fn new(arguments: &Arguments, opened: &Recovery, flush: &FlushTimes, measured: &Measured) -> Report {
+    pub fn new(arguments: &Arguments, opened: &Recovery, alone: &Alone, measured: &Measured) -> Report {
         let (seconds, counters) = (measured.time.as_secs_f64(), measured.counters);
         let payload_bytes = counters.records * u64::from(arguments.bytes);
         let quantile = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1000.0;
@@ -65,18 +71,20 @@ impl Report {
             p99_9: quantile(0.999),
             max: measured.latency.max() as f64 / 1000.0,
         };
+        let disk_bytes_per_second = counters.written_bytes as f64 / seconds;
+        let [before, behind] = alone.bytes_per_second;
         Report {
-            version: env!("CARGO_PKG_VERSION"),
-            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
-            file_system: doctor::file_system(&arguments.directory),
-            disk_fdatasync_microseconds: microseconds(flush.fdatasync),
-            disk_dsync_microseconds: microseconds(flush.dsync),
+            surroundings: Surroundings::of(&arguments.directory),
+            disk_fdatasync_microseconds: microseconds(alone.flush.fdatasync),
+            disk_dsync_microseconds: microseconds(alone.flush.dsync),
+            disk_bytes_per_second_before: before,
+            disk_bytes_per_second_behind: behind,
             io: opened.io.backend.to_string(),
             io_reason: opened.io.reason.clone(),
             direct: opened.io.direct,
             sync_mode: opened.sync_mode.to_string(),
-            writes_in_flight: arguments.depth,
+            writes_in_flight: opened.writes_in_flight,
+            segment_bytes: arguments.segment_bytes,
             payload_bytes_per_record: arguments.bytes,
             threads: arguments.threads,
             in_flight_per_thread: arguments.in_flight,
@@ -86,11 +94,14 @@ impl Report {
             records_per_second: counters.records as f64 / seconds,
             payload_bytes_per_second: payload_bytes as f64 / seconds,
             latency_microseconds,
+            longest_gap_microseconds: microseconds(measured.longest_gap),
             flushes_per_second: counters.flushes as f64 / seconds,
             records_per_flush: counters.records as f64 / counters.flushes.max(1) as f64,
             payload_bytes,
             disk_bytes: counters.written_bytes,
             disk_bytes_per_payload_byte: counters.written_bytes as f64 / payload_bytes.max(1) as f64,
+            disk_bytes_per_second,
+            share_of_disk: disk_bytes_per_second / ((before + behind) / 2.0).max(1.0),
             segments: counters.segments,
             unzeroed_segments: counters.unzeroed_segments,
         }
@@ -106,21 +117,25 @@ impl Report {
             writeln!(out, "{name:<14}{value}").expect("a string takes what it is given");
         };
         let Latency { p50, p99, p99_9, max } = self.latency_microseconds;
-        let Report { version, kernel, cores, file_system, io, io_reason, sync_mode, .. } = self;
-        row("trilith", format!("{version}, Linux {kernel}, {cores} cores, {file_system}"));
+        let Report { io, io_reason, sync_mode, .. } = self;
+        row("trilith", self.surroundings.line());
         row(
             "disk alone",
             format!(
-                "fdatasync {:.1} us, dsync {:.1} us (one written block, median)",
+                "one written block: pwrite + fdatasync {:.1} us, O_DSYNC {:.1} us",
                 self.disk_fdatasync_microseconds, self.disk_dsync_microseconds
             ),
         );
+        let disk = [self.disk_bytes_per_second_before, self.disk_bytes_per_second_behind].map(mebibytes);
+        row("", format!("1 MiB as the log writes: {:.0} MiB/s before, {:.0} MiB/s behind", disk[0], disk[1]));
         let cache = if self.direct { "O_DIRECT" } else { "page cache" };
-        row("io", format!("{io}, {cache} ({io_reason}), {sync_mode}, {} in flight", self.writes_in_flight));
+        let writes = self.writes_in_flight;
+        row("io", format!("{io}, {cache} ({io_reason}), {sync_mode}, {writes} writes in flight"));
+        let segment = mebibytes(self.segment_bytes as f64);
         row(
             "load",
             format!(
-                "{} threads x {} in flight x {} records of {} bytes, {:.1} s",
+                "{} threads x {} in flight x {} records of {} bytes, {:.1} s, segments of {segment} MiB",
                 self.threads,
                 self.in_flight_per_thread,
                 self.records_per_append,
@@ -128,23 +143,33 @@ impl Report {
                 self.seconds
             ),
         );
-        let mebibytes = self.payload_bytes_per_second / f64::from(1 << 20);
-        row("throughput", format!("{:.0} records/s, {mebibytes:.1} MiB/s", self.records_per_second));
+        let payload = mebibytes(self.payload_bytes_per_second);
+        row("throughput", format!("{:.0} records/s, {payload:.1} MiB/s", self.records_per_second));
         row("latency", format!("p50 {p50:.1} us, p99 {p99:.1} us, p99.9 {p99_9:.1} us, max {max:.1} us"));
+        row(
+            "longest gap",
+            format!("{:.1} ms without an append that became durable", self.longest_gap_microseconds / 1000.0),
+        );
         row("flushes", format!("{:.0}/s, {:.1} records each", self.flushes_per_second, self.records_per_flush));
         row(
             "space",
             format!(
-                "{} payload bytes in {} bytes on disk: {:.2} each",
+                "{} payload bytes in {} bytes on disk: {:.2} for each",
                 self.payload_bytes, self.disk_bytes, self.disk_bytes_per_payload_byte
             ),
         );
+        let written = mebibytes(self.disk_bytes_per_second);
+        row("to the disk", format!("{written:.1} MiB/s, {:.2} of what it does alone", self.share_of_disk));
         row(
             "segments",
             format!("{} opened, {} of them before they were zeroed", self.segments, self.unzeroed_segments),
         );
         out
     }
+}
+
+fn mebibytes(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
 }
 
 fn microseconds(time: Duration) -> f64 {

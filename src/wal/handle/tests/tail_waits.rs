@@ -217,7 +217,7 @@ fn what_became_durable_beside_a_failure_is_told() {
     let home = home();
     let wrap =
         |queue| -> Box<dyn disk::Queue> { Box::new(Together { queue, held: VecDeque::new(), is_giving: false }) };
-    let options = Options { writes_in_flight: 2, ..small(&home) };
+    let options = Options { writes_in_flight: Some(2), ..small(&home) };
     let (wal, _) = Wal::open_with(&options, wrap).unwrap();
     let mut tail = wal.tail(GROUP, Index(1));
     put(&wal, GROUP, 1, 1..4);
