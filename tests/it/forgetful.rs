@@ -205,7 +205,8 @@ fn serve(device: &File, mut session: Session<'_>, disk: &SimDisk, power: &Power)
             Ok(length) => length,
             // The request was taken back, or the call was interrupted.
             Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
-            Err(Errno::NODEV) => break,
+            // It was taken off: at once, or while requests were open.
+            Err(Errno::NODEV | Errno::CONNABORTED) => break,
             Err(error) => panic!("{DEVICE}: {error}"),
         };
         if power.pull.load(Ordering::SeqCst) {
@@ -216,12 +217,12 @@ fn serve(device: &File, mut session: Session<'_>, disk: &SimDisk, power: &Power)
         if let Some(answer) = answer {
             match rustix::io::write(device, &answer) {
                 // Nobody waits for it any more, or all is over, which the next read will say.
-                Ok(_) | Err(Errno::NOENT | Errno::NODEV) => {}
+                Ok(_) | Err(Errno::NOENT | Errno::NODEV | Errno::CONNABORTED) => {}
                 Err(error) => panic!("{DEVICE}: {error}"),
             }
         }
     }
-    session.counts
+    session.end()
 }
 
 /// What stands in the way on this machine, and what it would take.

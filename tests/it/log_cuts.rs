@@ -98,7 +98,7 @@ fn on_forgetful(io: &'static str, is_direct: bool, cuts: u64) {
     if let Some((reason, needs)) = forgetful::obstacle() {
         return skip("log_cuts on a disk that forgets", &reason, &needs);
     }
-    cut_the_power(io, cuts, |seed| OnForgetful::make(seed, is_direct));
+    cut_the_power(io, cuts, |seed| OnForgetful::make(seed, is_direct, io == "blocking"));
 }
 
 fn cut_the_power<G: Ground>(io: &'static str, cuts: u64, ground: impl Fn(u64) -> G) {
@@ -129,7 +129,7 @@ fn fail(io: &'static str, fault: Fault) {
     if let Some((reason, needs)) = forgetful::obstacle() {
         return skip("log_cuts with a disk that fails", &reason, &needs);
     }
-    let mut trial = Trial::new(OnForgetful::make(seed(), true), io, seed());
+    let mut trial = Trial::new(OnForgetful::make(seed(), true, false), io, seed());
     trial.ground.on_with(Plan { fault: Some((When::DurableWrite, 2500, fault)), ..trial.ground.calm() });
     let begin = Instant::now();
     let mut life = trial.start(true);

@@ -25,7 +25,7 @@ pub struct Session<'a> {
     nodes: BTreeMap<Number, Node>,
     by_name: BTreeMap<String, Number>,
     next: Number,
-    pub counts: Counts,
+    counts: Counts,
 }
 
 #[derive(Clone)]
@@ -55,6 +55,16 @@ impl<'a> Session<'a> {
         if !self.disk.is_off() {
             self.disk.crash_at(self.disk.operations());
         }
+    }
+
+    /// The file system is taken off: what is open is closed, and nothing else happens to it.
+    pub fn end(self) -> Counts {
+        for node in self.nodes.into_values() {
+            if let Node::File(file) = node {
+                self.files.close(file);
+            }
+        }
+        self.counts
     }
 
     /// None if the kernel gets no answer: it expects none, or the disk hangs.

@@ -1,12 +1,21 @@
 //! What a log stands on while its power is cut.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use trilith::random::Random;
 
 use crate::forgetful::{Counts, Forgetful, Plan};
 use crate::power_cut::Disk;
+
+/// Operations of a disk in which a log is made, recovered, and in use.
+const MAKING_MAX: u64 = 10_000;
+const RECOVERY_MAX: u64 = 150;
+const LOAD_MAX: u64 = 2500;
+const SHORT_PER_MILLE: u64 = 30;
+/// The kernel closes the files of a process that had a ring some time after its end.
+const LET_GO: Duration = Duration::from_secs(10);
 
 /// A disk with a switch.
 pub trait Ground {
@@ -15,7 +24,7 @@ pub trait Ground {
     /// The power comes on, for as long as the test likes.
     fn on(&mut self);
     /// The power comes on, and may go by itself, now or later.
-    fn on_until_cut(&mut self, cut: u64);
+    fn on_until_cut(&mut self, cut: u64, is_made: bool);
     /// It went by itself.
     fn is_off(&self) -> bool;
     /// It goes now.
@@ -50,7 +59,7 @@ impl Ground for OnExt4 {
 
     fn on(&mut self) {}
 
-    fn on_until_cut(&mut self, _cut: u64) {}
+    fn on_until_cut(&mut self, _cut: u64, _is_made: bool) {}
 
     fn is_off(&self) -> bool {
         false
@@ -61,7 +70,12 @@ impl Ground for OnExt4 {
     }
 
     fn lose(&mut self, _cut: u64) {
-        self.disk.unmount().and_then(|()| self.disk.mount()).unwrap_or_else(|error| panic!("{error}"));
+        let deadline = Instant::now() + LET_GO;
+        while let Err(error) = self.disk.unmount() {
+            assert!(Instant::now() < deadline, "{error}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.disk.mount().unwrap_or_else(|error| panic!("{error}"));
     }
 
     fn summary(&self) -> String {
@@ -76,14 +90,16 @@ pub struct OnForgetful {
     home: TempDir,
     seed: u64,
     is_direct: bool,
+    /// Whether reads and writes move a part now and then.
+    has_short: bool,
     counts: Counts,
 }
 
 impl OnForgetful {
-    pub fn make(seed: u64, is_direct: bool) -> OnForgetful {
+    pub fn make(seed: u64, is_direct: bool, has_short: bool) -> OnForgetful {
         let home = tempfile::tempdir().expect("a directory can be made");
         let disk = Forgetful::make(home.path());
-        OnForgetful { disk, home, seed, is_direct, counts: Counts::default() }
+        OnForgetful { disk, home, seed, is_direct, has_short, counts: Counts::default() }
     }
 
     pub fn on_with(&mut self, plan: Plan) {
@@ -113,13 +129,19 @@ impl Ground for OnForgetful {
     }
 
     /// In the midst of an operation: of the first ones, which make or recover the log, or of later ones.
-    fn on_until_cut(&mut self, cut: u64) {
+    fn on_until_cut(&mut self, cut: u64, is_made: bool) {
         let mut random = Random::seeded(self.seed ^ (cut << 8));
         let cut_after = match random.below(4) {
-            0 => random.below(120),
-            _ => random.between(200, 2500),
+            // The making of a log tries how fast the disk flushes, in as many operations as the time allows.
+            _ if !is_made => random.below(MAKING_MAX),
+            0 => random.below(RECOVERY_MAX),
+            _ => random.between(RECOVERY_MAX, LOAD_MAX),
         };
-        let short_per_mille = *random.pick(&[0, 0, 30]);
+        let short_per_mille = *random.pick(&[
+            0,
+            0,
+            if self.has_short || std::env::var("DEBUG_SHORT").is_ok() { SHORT_PER_MILLE } else { 0 },
+        ]);
         self.on_with(Plan { seed: random.next_u64(), cut_after: Some(cut_after), short_per_mille, ..self.calm() });
     }
 

@@ -58,6 +58,12 @@ impl Life {
         }
     }
 
+    /// What it has said by now that it must not say while the power is on.
+    pub fn strange(&self) -> Option<String> {
+        let told = lock(&self.told);
+        told.refused.clone().or(told.failed.clone())
+    }
+
     /// The exit code of a process that ends by itself.
     pub fn end(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;

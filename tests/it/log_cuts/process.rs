@@ -85,7 +85,7 @@ fn has_the_log_open() {
             std::process::exit(1);
         }
     };
-    tell(&mut teller, &format!("opened {}", found.io));
+    tell(&mut teller, &format!("opened {}, {}", found.io, found.sync_mode));
     let process = Process { wal, seed: number(1), teller: Mutex::new(teller) };
     for group in 0..GROUPS {
         process.show(group);

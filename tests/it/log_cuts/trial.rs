@@ -63,18 +63,19 @@ impl<G: Ground> Trial<G> {
         let mut random = Random::seeded(self.seed ^ cut);
         let is_busy = random.below(IDLE) > 0;
         let load = random.between(1, LOAD_MAX);
-        self.ground.on_until_cut(cut);
+        self.ground.on_until_cut(cut, self.is_made);
         let mut life = self.start(is_busy);
         let ground = &self.ground;
         life.wait("cut, answer or end", |told| {
             let is_enough = if is_busy { told.acknowledged >= load } else { told.is_whole };
             ground.is_off() || is_enough || told.failed.is_some() || told.refused.is_some()
         });
+        // In this order: whoever complains of a cut does so after it.
+        let strange = life.strange();
         let went_by_itself = self.ground.is_off();
         self.ground.cut();
         let told = life.kill();
         self.ground.lose(cut);
-        let strange = told.refused.as_ref().or(told.failed.as_ref());
         assert!(went_by_itself || strange.is_none(), "cut {cut}, with the power on: {strange:?}");
         self.seen.cuts += 1;
         self.seen.idle += u64::from(!is_busy);
