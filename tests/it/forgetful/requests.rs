@@ -245,7 +245,7 @@ impl<'a> Session<'a> {
         match sectors > 1 && self.random.chance(self.plan.short_per_mille) {
             true => {
                 self.counts.short += 1;
-                self.random.between(1, sectors as u64 - 1) as usize * SECTOR_BYTES
+                (1 + self.random.below(sectors as u64 - 1)) as usize * SECTOR_BYTES
             }
             false => bytes,
         }
