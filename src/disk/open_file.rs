@@ -142,7 +142,8 @@ impl OpenFile {
             return Ok(durable.clone());
         }
         let direct = if self.is_direct() { OFlags::DIRECT } else { OFlags::empty() };
-        let flags = OFlags::RDWR | OFlags::DSYNC | direct;
+        let durable = if cfg!(mutant = "dsync_left_out") { OFlags::empty() } else { OFlags::DSYNC };
+        let flags = OFlags::RDWR | durable | direct;
         let descriptor = reopen(&self.plain, flags).or_else(|_| open_at(flags))?;
         check_same_file(&descriptor, &self.plain)?;
         lock(&descriptor, FlockOperation::NonBlockingLockShared)?;

@@ -3,7 +3,9 @@
 mod command_line;
 mod ends;
 mod examples;
+mod forgetful;
 mod kills;
+mod log_cuts;
 mod power_cut;
 mod processes;
 mod refusals;

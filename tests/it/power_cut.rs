@@ -205,19 +205,19 @@ impl Disk {
         Ok(disk)
     }
 
-    fn mount(&mut self) -> Result<(), String> {
+    pub fn mount(&mut self) -> Result<(), String> {
         run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.at))?;
         self.is_mounted = true;
         Ok(())
     }
 
-    fn unmount(&mut self) -> Result<(), String> {
+    pub fn unmount(&mut self) -> Result<(), String> {
         run(Command::new("umount").arg(&self.at))?;
         self.is_mounted = false;
         Ok(())
     }
 
-    fn shut_down(&self) -> Result<(), String> {
+    pub fn shut_down(&self) -> Result<(), String> {
         let root = File::open(&self.at).map_err(|error| format!("{}: {error}", self.at.display()))?;
         // SAFETY: the opcode is ext4's, and takes a pointer to a u32, which `Setter` hands it.
         let done = unsafe { ioctl(&root, Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH)) };
