@@ -10,14 +10,22 @@ use super::error::Error;
 use super::queue::FileId;
 use super::{Files, READS_AHEAD_MAX};
 
-/// A thread that reads. What it gives is what [`Files::read`] would have given between the beginning and the end of the
-/// read. Dropping it waits for what was begun.
+/// Threads that read, one for each read under way: a disk that works on two at once is faster than on one after another.
+/// What they give is what [`Files::read`] would have given between the beginning and the end of the read. Dropping it
+/// waits for what was begun.
 #[derive(Debug)]
 pub struct Ahead {
+    readers: Vec<Reader>,
+    /// Reads begun and finished since the start: they go round the readers, and so come back in order.
+    begun: usize,
+    finished: usize,
+}
+
+#[derive(Debug)]
+struct Reader {
     /// None once it is being dropped.
     jobs: Option<Sender<Job>>,
     done: Receiver<Begun>,
-    begun: usize,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -34,7 +42,31 @@ struct Job {
 
 impl Ahead {
     /// None if the kernel gives no thread: then its user reads by itself.
-    pub(super) fn start(directory: Directory) -> Option<Ahead> {
+    pub(super) fn start(directory: &Directory) -> Option<Ahead> {
+        let readers: Option<Vec<Reader>> = (0..READS_AHEAD_MAX).map(|_| Reader::start(directory.clone())).collect();
+        Some(Ahead { readers: readers?, begun: 0, finished: 0 })
+    }
+
+    /// Begins to fill `part` of `buffer`. Panics if [`READS_AHEAD_MAX`] are under way already.
+    pub fn begin(&mut self, file: FileId, offset: u64, buffer: Buffer, part: Range<usize>) {
+        assert!(self.begun - self.finished < self.readers.len(), "more than {READS_AHEAD_MAX} reads ahead");
+        let reader = &self.readers[self.begun % self.readers.len()];
+        self.begun += 1;
+        let jobs = reader.jobs.as_ref().expect("it is taken by drop alone");
+        jobs.send(Job { file, offset, buffer, part }).expect("the thread runs until the sender is dropped");
+    }
+
+    /// Waits for the oldest read that was begun. Panics if there is none.
+    pub fn finish(&mut self) -> Begun {
+        assert!(self.finished < self.begun, "a read was begun");
+        let reader = &self.readers[self.finished % self.readers.len()];
+        self.finished += 1;
+        reader.done.recv().expect("the thread runs until the sender is dropped")
+    }
+}
+
+impl Reader {
+    fn start(directory: Directory) -> Option<Reader> {
         let (jobs, incoming) = channel::<Job>();
         let (outgoing, done) = channel();
         let read = move || {
@@ -47,30 +79,16 @@ impl Ahead {
             }
         };
         let thread = std::thread::Builder::new().name("read ahead".to_owned()).spawn(read).ok()?;
-        Some(Ahead { jobs: Some(jobs), done, begun: 0, thread: Some(thread) })
-    }
-
-    /// Begins to fill `part` of `buffer`. Panics if [`READS_AHEAD_MAX`] are under way already.
-    pub fn begin(&mut self, file: FileId, offset: u64, buffer: Buffer, part: Range<usize>) {
-        assert!(self.begun < READS_AHEAD_MAX, "more than {READS_AHEAD_MAX} reads ahead");
-        self.begun += 1;
-        let jobs = self.jobs.as_ref().expect("it is taken by drop alone");
-        jobs.send(Job { file, offset, buffer, part }).expect("the thread runs until the sender is dropped");
-    }
-
-    /// Waits for the oldest read that was begun. Panics if there is none.
-    pub fn finish(&mut self) -> Begun {
-        self.begun = self.begun.checked_sub(1).expect("a read was begun");
-        self.done.recv().expect("the thread runs until the sender is dropped")
+        Some(Reader { jobs: Some(jobs), done, thread: Some(thread) })
     }
 }
 
-impl Drop for Ahead {
+impl Drop for Reader {
     fn drop(&mut self) {
         self.jobs = None;
         let thread = self.thread.take().expect("it is taken by drop alone");
         if thread.join().is_err() && !std::thread::panicking() {
-            panic!("the thread that reads ahead panicked");
+            panic!("a thread that reads ahead panicked");
         }
     }
 }

@@ -294,7 +294,7 @@ impl Files for Directory {
     }
 
     fn ahead(&self) -> Option<Ahead> {
-        Ahead::start(self.clone())
+        Ahead::start(self)
     }
 
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), Error> {

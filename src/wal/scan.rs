@@ -47,8 +47,15 @@ impl<'a, F: Files> Scan<'a, F> {
     }
 
     /// With the window of a scan before it: for whoever reads one segment after another.
-    pub fn with_window(files: &'a F, (file, header): (FileId, SegmentHeader), window: Window) -> Scan<'a, F> {
+    pub fn with_window(files: &'a F, (file, header): (FileId, SegmentHeader), mut window: Window) -> Scan<'a, F> {
+        window.leave();
         Scan { files, file, header, window }
+    }
+
+    /// Says that the segment will be read from end to end.
+    pub fn expect_all(mut self) -> Scan<'a, F> {
+        self.window.expect_all();
+        self
     }
 
     pub fn into_window(self) -> Window {

@@ -51,7 +51,7 @@ pub(super) fn walk<F: Files>(
         analysis.locator.add_segment(header, candidate.file);
         let name = segment_name(&source.directory, header.number);
         let expected = open.number;
-        let scan = Scan::with_window(files, (candidate.file, header), window);
+        let scan = Scan::with_window(files, (candidate.file, header), window).expect_all();
         window = SegmentWalk { scan, name, end, expected, at: FRAMES_START }.run(analysis);
     }
     check_beginning(&chain, source, analysis);

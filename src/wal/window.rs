@@ -18,7 +18,7 @@ use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX};
 
 /// What is read at once: at first, and in the long run.
 const PIECE_BYTES_MIN: usize = 64 << 10;
-const PIECE_BYTES_MAX: usize = 1 << 20;
+pub const PIECE_BYTES_MAX: usize = 2 << 20;
 
 /// Bytes of one file at a time. It may be used for one file after another, and keeps its memory.
 #[derive(Debug)]
@@ -83,6 +83,21 @@ impl Window {
         Ok(&self.buffer[from..from + length])
     }
 
+    /// Leaves the file: the next one is another, or has changed.
+    pub fn leave(&mut self) {
+        for _ in 0..std::mem::take(&mut self.coming) {
+            // What was read, or why it could not be, concerns nobody any more.
+            let (buffer, ..) = self.ahead.as_mut().expect("pieces come by it").finish();
+            self.free.push(buffer);
+        }
+        (self.file, self.part, self.piece_bytes) = (None, 0..0, PIECE_BYTES_MIN);
+    }
+
+    /// Says that the next file is read from where it is entered to its end.
+    pub fn expect_all(&mut self) {
+        self.piece_bytes = PIECE_BYTES_MAX;
+    }
+
     fn length(&self) -> usize {
         self.part.len()
     }
@@ -92,18 +107,12 @@ impl Window {
         self.start + self.length() as u64
     }
 
-    /// Begins at another place. Whoever goes from file to file reads each from end to end; within a file a jump tells of
-    /// somebody who looks here and there.
+    /// Begins at another place: whoever jumps looks here and there.
     fn jump(&mut self, file: FileId, offset: u64) {
-        for _ in 0..std::mem::take(&mut self.coming) {
-            // What was read, or why it could not be, concerns nobody any more.
-            let (buffer, ..) = self.ahead.as_mut().expect("pieces come by it").finish();
-            self.free.push(buffer);
+        if self.file.is_some() {
+            self.leave();
         }
-        if self.file == Some(file) {
-            self.piece_bytes = PIECE_BYTES_MIN;
-        }
-        (self.file, self.start, self.part) = (Some(file), offset, 0..0);
+        (self.file, self.start) = (Some(file), offset);
     }
 
     /// Leaves bytes behind.
