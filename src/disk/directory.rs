@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::ahead::Ahead;
 use super::choice::SyncMode;
 use super::error::{Error, Operation};
 use super::name;
@@ -300,6 +301,10 @@ impl Files for Directory {
         };
         let read = open.read(offset, buffer);
         read.map_err(|error| self.error_at(Operation::Read, file, error).at(offset))
+    }
+
+    fn ahead(&self) -> Option<Ahead> {
+        Ahead::start(self)
     }
 
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), Error> {

@@ -34,6 +34,7 @@
 //!
 //! `unsafe` lives in this folder and nowhere else.
 
+mod ahead;
 mod blocking;
 mod buffer;
 mod choice;
@@ -52,6 +53,7 @@ mod tests;
 mod transfer;
 mod uring;
 
+pub use ahead::Ahead;
 pub use blocking::{Begun, BlockingQueue, ThreadWriter};
 pub use buffer::{Buffer, BufferPool};
 pub use choice::{Backend, IoChoice, SyncMode, UnknownChoice};
@@ -64,6 +66,9 @@ pub use queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
 #[cfg(test)]
 pub(crate) use seam::{Fault, Seam};
 pub use uring::{Runtime, UringQueue, sleep};
+
+/// Reads that one [`Ahead`] has under way at most.
+pub const READS_AHEAD_MAX: usize = 2;
 
 /// What start, recovery and preparation need of files. Every call is done when it returns, and blocks until then.
 ///
@@ -94,8 +99,15 @@ pub trait Files {
 
     /// Fills `buffer` from `offset` on. Past the end of the file is an error of kind
     /// [`std::io::ErrorKind::UnexpectedEof`]; a file that was closed since is one of kind
-    /// [`std::io::ErrorKind::NotFound`], because a reader on another thread may have a plan for it. Offset and length need not be aligned; aligned is faster.
+    /// [`std::io::ErrorKind::NotFound`], because a reader on another thread may have a plan for it. Offset and length need not be aligned; aligned, with
+    /// a buffer that is, too, is faster.
     fn read(&self, file: FileId, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
+
+    /// What reads for a caller while that one works. None where whoever wants to read does it himself, as on a simulated
+    /// disk; nothing but speed depends on it.
+    fn ahead(&self) -> Option<Ahead> {
+        None
+    }
 
     /// Writes all of `bytes`. Not durable before [`Files::sync`].
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), Error>;

@@ -295,9 +295,15 @@ fn read_plain(descriptor: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> io:
     Ok(())
 }
 
-/// Whole blocks into an aligned buffer, and from there what was asked for.
+/// Straight into the buffer where all is aligned; else whole blocks into one that is, and from there what was asked for.
 fn read_direct(descriptor: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
     let block = BLOCK_BYTES as u64;
+    let is_aligned = offset.is_multiple_of(block)
+        && [buffer.len(), buffer.as_ptr().addr()].iter().all(|value| value.is_multiple_of(BLOCK_BYTES));
+    if is_aligned {
+        let needed = buffer.len();
+        return read_blocks(descriptor, offset, buffer, needed);
+    }
     let whole = buffer.len().saturating_add(2 * BLOCK_BYTES);
     let mut blocks = Buffer::with_capacity(whole.min(CHUNK_BYTES));
     blocks.pad_to_capacity();

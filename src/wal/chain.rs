@@ -10,6 +10,7 @@ use super::segment::{
     FORMAT_VERSION, FRAMES_START, HeaderFault, Identity, SegmentHeader, read_headers, segment_name, segment_number,
 };
 use super::walk;
+use super::window::Window;
 use crate::disk::{FileId, Files};
 use crate::limits::BLOCK_BYTES;
 use crate::types::{FrameNumber, Place, SegmentNumber};
@@ -157,9 +158,13 @@ fn link<F: Files>(
     source: &Source,
     findings: &mut Vec<Finding>,
 ) -> Vec<SegmentNumber> {
+    let mut window = Window::default();
     for candidate in candidates.iter_mut() {
         (candidate.open, candidate.is_spare) = (None, false);
-        read_open(files, candidate, source, findings);
+        let Some(header) = candidate.header else { continue };
+        let mut scan = Scan::with_window(files, (candidate.file, header), window);
+        read_open(&mut scan, candidate, source, findings);
+        window = scan.into_window();
     }
     let newest = candidates.iter().filter(|candidate| candidate.open.is_some()).max_by_key(|candidate| {
         let number = candidate.open.as_ref().map(|open| open.number);
@@ -183,10 +188,13 @@ fn link<F: Files>(
     chain
 }
 
-fn read_open<F: Files>(files: &F, candidate: &mut Candidate, source: &Source, findings: &mut Vec<Finding>) {
-    let Some(header) = candidate.header else { return };
-    let mut scan = Scan::new(files, candidate.file, header);
-    let (fault, what) = match open_fault(&mut scan) {
+fn read_open<F: Files>(
+    scan: &mut Scan<'_, F>,
+    candidate: &mut Candidate,
+    source: &Source,
+    findings: &mut Vec<Finding>,
+) {
+    let (fault, what) = match open_fault(scan) {
         Ok(open) => {
             candidate.open = Some(open);
             return;
@@ -198,7 +206,7 @@ fn read_open<F: Files>(files: &F, candidate: &mut Candidate, source: &Source, fi
         Fault::Nothing => None,
         _ => scan.next_head(FRAMES_START + BLOCK_BYTES as u64, FrameNumber(0)),
     };
-    let is_covered = source.evidence.segment == candidate.number || proves_open(&mut scan, later);
+    let is_covered = source.evidence.segment == candidate.number || proves_open(scan, later);
     let evidence = if is_covered { Evidence::Covered } else { Evidence::Uncovered };
     let severity = match judge(fault, Site::Open, evidence) {
         Verdict::NotJoined => {
@@ -208,11 +216,11 @@ fn read_open<F: Files>(files: &F, candidate: &mut Candidate, source: &Source, fi
         Verdict::Unclear => Severity::Unclear,
         _ => Severity::Corrupt,
     };
-    candidate.open = later.and_then(|head| repeated_open(&mut scan, &head));
+    candidate.open = later.and_then(|head| repeated_open(scan, &head));
     findings.push(Finding {
         severity,
         file: segment_name(&source.directory, candidate.number),
-        bytes: FRAMES_START..later.map_or(header.frames_end(), |head| head.offset),
+        bytes: FRAMES_START..later.map_or(scan.header.frames_end(), |head| head.offset),
         what: format!("the open frame: {what}"),
         entries: Vec::new(),
     });

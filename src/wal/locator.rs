@@ -4,7 +4,8 @@
 //! Two small things find any entry. Each group has **spans**: from a span's first index on, live entries lie in
 //! frames from the span's place on (a cut begins a new span; a log that was never cut is one). Each segment has a
 //! **sparse index** of at most 128 places; when it is full every second one goes. From the nearest place before, the
-//! reader walks frames. So memory grows with segments, not with entries.
+//! reader walks frames. So memory grows with segments and with cuts, not with entries: about 4 KiB for a segment, and 32
+//! bytes for each cut that left entries before it, until those entries are cut or purged themselves.
 
 use std::collections::BTreeMap;
 
@@ -102,6 +103,13 @@ impl Locator {
     /// What the segment's seal frame will say.
     pub fn seal(&self, number: SegmentNumber) -> SealSection {
         self.segments.get(&number).map(|segment| segment.seal.clone()).unwrap_or_default()
+    }
+
+    /// Spans of all groups and places of all segments: what grows with the log.
+    #[cfg(test)]
+    pub fn sizes(&self) -> (usize, usize) {
+        let spans = self.groups.values().map(|group| group.spans.len()).sum();
+        (spans, self.segments.values().map(|segment| segment.seal.sparse.len()).sum())
     }
 
     /// Lets the segment's seal say something else than what is in the segment.

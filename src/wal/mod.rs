@@ -58,6 +58,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod window;
 
 pub use analysis::{Analysis, ChainSegment, Source};
 pub use contents::{Piece, contents};

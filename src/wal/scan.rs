@@ -3,12 +3,13 @@
 use super::body::FrameView;
 use super::frame::{FrameHead, HeadFault, is_zero};
 use super::segment::SegmentHeader;
-use crate::disk::{self, Buffer, FileId, Files};
+use super::window::Window;
+use crate::disk::{self, FileId, Files};
 use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, SECTOR_BYTES};
 use crate::types::FrameNumber;
 
-/// Read at once where the disk allows.
-const WINDOW_BYTES: usize = 1 << 20;
+/// Looked through at once for what is not zero.
+const SWEEP_BYTES: u64 = 64 << 10;
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
 /// A segment that is being read.
@@ -17,10 +18,7 @@ pub struct Scan<'a, F: Files> {
     files: &'a F,
     file: FileId,
     pub header: SegmentHeader,
-    /// Bytes of the file from `window_start` on.
-    window: Buffer,
-    window_start: u64,
-    window_length: usize,
+    window: Window,
 }
 
 /// What stands where a frame should begin.
@@ -45,8 +43,23 @@ pub enum HeadProblem {
 
 impl<'a, F: Files> Scan<'a, F> {
     pub fn new(files: &'a F, file: FileId, header: SegmentHeader) -> Scan<'a, F> {
-        let window = Buffer::zeroed(WINDOW_BYTES.min(header.bytes as usize));
-        Scan { files, file, header, window, window_start: 0, window_length: 0 }
+        Scan::with_window(files, (file, header), Window::default())
+    }
+
+    /// With the window of a scan before it: for whoever reads one segment after another.
+    pub fn with_window(files: &'a F, (file, header): (FileId, SegmentHeader), mut window: Window) -> Scan<'a, F> {
+        window.leave();
+        Scan { files, file, header, window }
+    }
+
+    /// Says that the segment will be read from end to end.
+    pub fn expect_all(mut self) -> Scan<'a, F> {
+        self.window.expect_all();
+        self
+    }
+
+    pub fn into_window(self) -> Window {
+        self.window
     }
 
     /// What stands at `offset`, which is a multiple of a block within the room for frames.
@@ -92,7 +105,7 @@ impl<'a, F: Files> Scan<'a, F> {
         let end = self.header.frames_end();
         let mut at = offset;
         while at < end {
-            let length = (end - at).min(self.window.len() as u64 - at % BLOCK) as usize;
+            let length = (end - at).min(SWEEP_BYTES) as usize;
             let Ok(bytes) = self.bytes(at, length) else { return Some(at) };
             let mut sectors = bytes.chunks(SECTOR_BYTES);
             if let Some(found) = sectors.position(|sector| !is_zero(sector)) {
@@ -105,29 +118,6 @@ impl<'a, F: Files> Scan<'a, F> {
 
     /// `length` bytes from `offset` on. If a large read fails, only as much as was asked for is read.
     pub fn bytes(&mut self, offset: u64, length: usize) -> Result<&[u8], disk::Error> {
-        let window_end = self.window_start + self.window_length as u64;
-        if offset < self.window_start || offset + length as u64 > window_end {
-            self.fill(offset, length)?;
-        }
-        let start = (offset - self.window_start) as usize;
-        Ok(&self.window[start..start + length])
-    }
-
-    fn fill(&mut self, offset: u64, length: usize) -> Result<(), disk::Error> {
-        if length > self.window.len() {
-            self.window = Buffer::zeroed(length);
-        }
-        self.window_length = 0;
-        let ahead = (self.header.bytes.saturating_sub(offset)).min(self.window.len() as u64) as usize;
-        let generous = self.files.read(self.file, offset, &mut self.window[..ahead.max(length)]);
-        let read = match generous {
-            Ok(()) => ahead.max(length),
-            Err(_) => {
-                self.files.read(self.file, offset, &mut self.window[..length])?;
-                length
-            }
-        };
-        (self.window_start, self.window_length) = (offset, read);
-        Ok(())
+        self.window.bytes(self.files, (self.file, self.header.bytes), (offset, length))
     }
 }

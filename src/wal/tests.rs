@@ -17,3 +17,4 @@ mod rig;
 mod rot;
 mod rotation;
 mod tail;
+mod windows;

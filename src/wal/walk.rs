@@ -13,6 +13,7 @@ use super::recovery::{Evidence, Fault, Site, Verdict, judge};
 use super::scan::{Found, Scan};
 use super::sections::OpenSection;
 use super::segment::{FRAMES_START, segment_name};
+use super::window::Window;
 use crate::codec;
 use crate::disk::Files;
 use crate::limits::BLOCK_BYTES;
@@ -29,6 +30,7 @@ pub(super) fn walk<F: Files>(
     let of = |number: &SegmentNumber| candidates.iter().find(|candidate| candidate.number == *number);
     let chain: Vec<&Candidate> = linked.iter().filter_map(of).collect();
     analysis.proven = source.evidence;
+    let mut window = Window::default();
     for (at, candidate) in chain.iter().enumerate() {
         let (Some(header), Some(open)) = (candidate.header, &candidate.open) else { continue };
         if at == 0 {
@@ -49,8 +51,8 @@ pub(super) fn walk<F: Files>(
         analysis.locator.add_segment(header, candidate.file);
         let name = segment_name(&source.directory, header.number);
         let expected = open.number;
-        SegmentWalk { scan: Scan::new(files, candidate.file, header), name, end, expected, at: FRAMES_START }
-            .run(analysis);
+        let scan = Scan::with_window(files, (candidate.file, header), window).expect_all();
+        window = SegmentWalk { scan, name, end, expected, at: FRAMES_START }.run(analysis);
     }
     check_beginning(&chain, source, analysis);
     check_end(source, analysis);
@@ -135,7 +137,8 @@ struct InternalRecord {
 }
 
 impl<F: Files> SegmentWalk<'_, F> {
-    fn run(mut self, analysis: &mut Analysis) {
+    /// Gives the window back for the next segment.
+    fn run(mut self, analysis: &mut Analysis) -> Window {
         loop {
             let limit = self.end.map_or(self.scan.header.frames_end(), |end| end.offset);
             if self.at >= limit {
@@ -145,12 +148,13 @@ impl<F: Files> SegmentWalk<'_, F> {
                 Step::Accepted(head, sections, internal) => self.accept(analysis, &head, &sections, internal),
                 Step::Faulty { fault, what, head, sections } => {
                     if !self.judge(analysis, fault, what, head, sections) {
-                        return;
+                        return self.scan.into_window();
                     }
                 }
             }
         }
         self.check_named_end(analysis);
+        self.scan.into_window()
     }
 
     fn step(&mut self) -> Step {
@@ -251,7 +255,8 @@ impl<F: Files> SegmentWalk<'_, F> {
         sections: Option<Sections>,
     ) -> bool {
         let site = if self.end.is_some() { Site::Within } else { Site::Tail };
-        let later = self.later_heads(site, analysis.proven);
+        // Behind what is zero to the end of the segment there is nothing to look for.
+        let later = if fault == Fault::Nothing { Vec::new() } else { self.later_heads(site, analysis.proven) };
         let proven = later.iter().map(|head| head.durable).max().unwrap_or_default().max(analysis.proven);
         let evidence = if proven.frame >= self.expected { Evidence::Covered } else { Evidence::Uncovered };
         match judge(fault, site, evidence) {

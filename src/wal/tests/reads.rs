@@ -3,6 +3,7 @@
 use super::rig::{Rig, options, segment};
 use crate::random::Random;
 use crate::types::{Entry, GroupId, Index, Term};
+use crate::wal::window::PIECE_BYTES_MAX;
 use crate::wal::{Error, Options};
 
 const BYTES: [usize; 4] = [0, 60, 900, 9000];
@@ -117,7 +118,7 @@ fn recovery_reads_in_windows() {
     });
     let files = disk.files();
     let (log, _) = crate::wal::Log::open(&files, options, Default::default(), 1).expect("it is intact");
-    assert!((300_000..=1 << 20).contains(&largest.get()), "{}", largest.get());
+    assert!((300_000..=PIECE_BYTES_MAX as u64).contains(&largest.get()), "{}", largest.get());
     assert_eq!(log.group(GroupId(0)).map(|group| group.last), Some(model.group(GroupId(0)).last()));
 }
 
@@ -223,4 +224,40 @@ fn a_segment_that_stands_ready_is_read_once() {
     crate::wal::Log::open(&disk.files(), options(), Default::default(), 1).expect("it is intact");
     let whole = options().segment_bytes;
     assert!((whole / 2..whole + whole / 2).contains(&read.get()), "{} of {whole}", read.get());
+}
+
+/// What a start keeps of a log: places by the segment, however many entries are in it, and spans by the cut.
+#[test]
+fn memory_grows_with_segments_and_cuts_alone() {
+    let opened = |segments: usize| {
+        let mut rig = Rig::new(options());
+        while rig.log.counters().segments < segments as u64 {
+            rig.rotate(GroupId(0));
+        }
+        rig.rest();
+        rig.disk.crash(&mut Random::seeded(1));
+        let rig = rig.reopened();
+        assert!(rig.log.locator.segments().count() >= segments);
+        rig.log.locator.sizes()
+    };
+    let ((few_spans, few_places), (many_spans, many_places)) = (opened(10), opened(200));
+    assert_eq!((few_spans, many_spans), (1, 1), "nothing was cut");
+    assert!(few_places <= 11 * 128 && many_places <= 201 * 128);
+    assert!(many_places < 21 * few_places, "{few_places} places in 10 segments, {many_places} in 200");
+    let mut rig = Rig::new(options());
+    for _ in 0..500 {
+        let last = rig.model.group(GroupId(0)).last().index;
+        rig.grow(GroupId(0), 2, 0);
+        rig.truncate(GroupId(0), last.plus(2));
+        rig.settle();
+    }
+    rig.rest();
+    rig.disk.crash(&mut Random::seeded(2));
+    let mut rig = rig.reopened();
+    let (spans, _) = rig.log.locator.sizes();
+    assert!((499..=501).contains(&spans), "{spans} spans for 500 cuts");
+    let last = rig.model.group(GroupId(0)).last();
+    rig.purge(GroupId(0), last);
+    rig.rest();
+    assert!(rig.log.locator.sizes().0 <= 1, "what was purged has no span");
 }
