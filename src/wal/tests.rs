@@ -5,7 +5,6 @@ mod bytes;
 mod crash;
 mod errors;
 mod identity;
-mod model;
 mod names;
 mod page_cache;
 mod random;
@@ -17,3 +16,5 @@ mod rig;
 mod rot;
 mod rotation;
 mod tail;
+
+use crate::sim::log::model;
