@@ -88,9 +88,10 @@ impl Backend for Uring {
     }
 }
 
-/// Below the present directory, which unlike /tmp is rarely held in memory.
+/// Beside the program, which unlike /tmp is rarely held in memory.
 fn scratch() -> (tempfile::TempDir, Directory) {
-    let home = tempfile::tempdir_in(".").expect("there is room");
+    let program = std::env::current_exe().expect("it runs");
+    let home = tempfile::tempdir_in(program.parent().expect("it lies in a directory")).expect("there is room");
     let directory = Directory::open(home.path()).expect("it was just made");
     (home, directory)
 }
