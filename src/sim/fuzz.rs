@@ -1,6 +1,7 @@
 //! What the fuzz targets do with their bytes, where tests can reach it too.
 //!
-//! An input is a list of pieces of files, so that a few bytes make a segment of 64 KiB:
+//! [`wal_ops_crash`] and [`operations`] take theirs as choices, one after the other. For [`wal_decode`] and
+//! [`wal_recover_dir`] an input is a list of pieces of files, so that a few bytes make a segment of 64 KiB:
 //!
 //! ```text
 //! offset size field of a piece
@@ -12,8 +13,11 @@
 //! ```
 //!
 //! Made-good checksums are what lets mutated lengths, numbers and directories reach the code behind the checksums.
-//! Nothing may panic, whatever the bytes; what opens must be a log that can be written on.
+//! Nothing may panic, whatever the bytes, but for what contradicts a model; what opens must be a log that can be written on.
 
+mod backends;
+mod choices;
+mod crashes;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +31,9 @@ use crate::disk::{Files, Queue};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN};
 use crate::types::{ClusterId, Data, Entry, GroupId, Incarnation, Index, LogId, NodeId, Payload, Place};
 use crate::wal::{Analysis, Effect, Identity, Log, Options, Source, prepare};
+
+pub use backends::{Backend, Simulated, operations};
+pub use crashes::{Done, wal_ops_crash};
 
 const FILE_BYTES: usize = SEGMENT_BYTES_MIN as usize;
 const PIECES_MAX: usize = 256;

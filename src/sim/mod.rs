@@ -13,6 +13,7 @@ pub mod disk;
 mod faults;
 mod follower;
 pub mod fuzz;
+pub(crate) mod log;
 mod network;
 mod node;
 mod oracles;

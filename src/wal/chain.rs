@@ -64,8 +64,16 @@ impl Gathered {
         self.candidates.iter().for_each(|candidate| files.close(candidate.file));
     }
 
-    /// Links the chain and reads it, as far as `until` if it is given.
+    /// Links the chain and reads it; as if nothing lay behind `until`, if that is given.
     pub fn read<F: Files>(&mut self, files: &F, source: &Source, until: Option<Place>) -> Analysis {
+        let mut analysis = self.read_part(files, source, until);
+        walk::check_ends(source, &mut analysis);
+        analysis
+    }
+
+    /// As [`Gathered::read`], of a log that was read whole before: what allows that segments are gone from its beginning
+    /// may lie behind `until`.
+    pub fn read_part<F: Files>(&mut self, files: &F, source: &Source, until: Option<Place>) -> Analysis {
         let mut analysis = Analysis::empty(self.identity, self.next_segment);
         analysis.leftovers.clone_from(&self.leftovers);
         analysis.findings.clone_from(&self.findings);

@@ -61,7 +61,7 @@ pub(super) fn rewrite<F: Files>(
     let is_within = analysis.proven.segment == old.header.number;
     let (from, mut section, previous) = match is_within {
         true => {
-            let proven = super::resume::intact(gathered.read(files, source, Some(analysis.proven)))?;
+            let proven = super::resume::intact(gathered.read_part(files, source, Some(analysis.proven)))?;
             (analysis.proven, section_at(&proven), proven.last_runs)
         }
         false => (old.open.predecessor_end, old.open.clone(), Vec::new()),

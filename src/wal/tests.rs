@@ -5,7 +5,6 @@ mod bytes;
 mod crash;
 mod errors;
 mod identity;
-mod model;
 mod names;
 mod page_cache;
 mod random;
@@ -18,3 +17,5 @@ mod rot;
 mod rotation;
 mod tail;
 mod windows;
+
+use crate::sim::log::model;

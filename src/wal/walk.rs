@@ -54,7 +54,11 @@ pub(super) fn walk<F: Files>(
         let scan = Scan::with_window(files, (candidate.file, header), window).expect_all();
         window = SegmentWalk { scan, name, end, expected, at: FRAMES_START }.run(analysis);
     }
-    check_beginning(&chain, source, analysis);
+}
+
+/// What a log must hold beside frames that join each other.
+pub(super) fn check_ends(source: &Source, analysis: &mut Analysis) {
+    check_beginning(source, analysis);
     check_end(source, analysis);
 }
 
@@ -73,15 +77,16 @@ fn begin(analysis: &mut Analysis, open: &OpenSection) {
 }
 
 /// Entries that only a missing predecessor could hold must have been purged since.
-fn check_beginning(chain: &[&Candidate], source: &Source, analysis: &mut Analysis) {
-    let Some(open) = chain.first().and_then(|oldest| oldest.open.as_ref()) else { return };
-    let missing = open.section.predecessor_end.segment;
+fn check_beginning(source: &Source, analysis: &mut Analysis) {
+    let Some(OpenSection { predecessor_end, groups, .. }) = analysis.chain.first().map(|oldest| oldest.open.clone())
+    else {
+        return;
+    };
+    let missing = predecessor_end.segment;
     if missing.0 == 0 {
         return;
     }
-    let needed: Vec<(GroupId, std::ops::Range<Index>)> = open
-        .section
-        .groups
+    let needed: Vec<(GroupId, std::ops::Range<Index>)> = groups
         .iter()
         .filter_map(|start| {
             let first = analysis.groups.get(&start.group)?.first();
@@ -93,7 +98,7 @@ fn check_beginning(chain: &[&Candidate], source: &Source, analysis: &mut Analysi
     }
     analysis.note(
         Severity::Corrupt,
-        (&segment_name(&source.directory, missing), 0..open.section.predecessor_end.offset),
+        (&segment_name(&source.directory, missing), 0..predecessor_end.offset),
         "the segment is missing, or its open frame cannot be read".to_owned(),
     );
     if let Some(finding) = analysis.findings.last_mut() {

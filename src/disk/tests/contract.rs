@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use crate::disk::{Buffer, Completion, Error, FileId, Files, Operation, Token, WRITES_QUEUED_MAX, Write};
 use crate::limits::{BLOCK_BYTES, WRITES_IN_FLIGHT_MAX};
 use crate::random::Random;
+use crate::sim::fuzz::Backend;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
@@ -263,88 +264,22 @@ pub fn a_write_off_the_blocks_is_our_bug(rig: &mut impl Rig) {
     rig.submit(Write { token: Token(1), file, offset: 0, buffer });
 }
 
-/// The same operations on every disk: what they say and what is there afterwards must not differ.
-pub fn random_operations(rig: &mut impl Rig, seed: u64, count: usize) -> Vec<String> {
-    let mut random = Random::seeded(seed);
-    let mut open: Vec<FileId> = Vec::new();
-    let mut log = Vec::with_capacity(count);
-    for step in 0..count {
-        let said = random_operation(rig, &mut random, &mut open, step as u64);
-        log.push(format!("{step}: {said}"));
-    }
-    for file in open.drain(..) {
-        rig.files().close(file);
-    }
-    let files = rig.files();
-    for name in files.list("").expect("the root can be listed").iter().filter(|name| *name != "d") {
-        let file = files.open_read(name).expect("it was listed");
-        let length = files.length(file).expect("it is open");
-        log.push(format!("{name}: {length} {:08x}", crc32fast::hash(&read(files, file, 0, length as usize))));
-        files.close(file);
-    }
-    log
-}
+/// A rig as the fuzz target `backend_diff` takes it.
+pub struct Compared<'r, R>(pub &'r mut R);
 
-fn random_operation(rig: &mut impl Rig, random: &mut Random, open: &mut Vec<FileId>, step: u64) -> String {
-    const NAMES: [&str; 5] = ["a", "b", "c", "d/a", "d/b"];
-    let kind = random.below(16);
-    let (name, other) = (*random.pick(&NAMES), *random.pick(&NAMES));
-    let (offset, length, fill) = (random.below(40_000), random.below(9_000), random.next_u64() as u8);
-    let chosen = random.next_u64() as usize;
-    let files = rig.files();
-    if kind < 8 && open.is_empty() || kind == 8 || kind == 9 {
-        let opened = if fill.is_multiple_of(2) { files.create(name) } else { files.open(name) };
-        if let Ok(file) = &opened {
-            open.push(*file);
-        }
-        return format!("open {name}: {}", shown(opened.map(drop)));
-    }
-    match kind {
-        0 => shown(files.write(pick(open, chosen), offset, &vec![fill; length as usize])),
-        1 => shown(files.zero(pick(open, chosen), offset, length)),
-        2 | 3 => {
-            let mut bytes = vec![0; length as usize];
-            let said = files.read(pick(open, chosen), offset, &mut bytes);
-            let sum = if said.is_ok() { crc32fast::hash(&bytes) } else { 0 };
-            format!("read {offset}+{length}: {} {sum:08x}", shown(said))
-        }
-        4 => format!("length {:?}", files.length(pick(open, chosen)).expect("it is open")),
-        5..=7 => {
-            let depth = 1 + chosen as u64 % 4;
-            let blocks = 1 + length / BLOCK;
-            let file = pick(open, chosen);
-            for at in 0..depth {
-                rig.submit(write(
-                    step * 10 + at,
-                    file,
-                    offset / BLOCK + at * blocks,
-                    fill.wrapping_add(at as u8),
-                    blocks,
-                ));
-            }
-            let said: Vec<String> = (0..depth).map(|_| shown(rig.wait().result)).collect();
-            said.join(" ")
-        }
-        10 if !open.is_empty() => {
-            files.close(open.swap_remove(chosen % open.len()));
-            "close".to_owned()
-        }
-        11 => format!("rename {name} {other}: {}", shown(files.rename(name, other))),
-        12 => format!("remove {name}: {}", shown(files.remove(name))),
-        13 => format!("list {:?} {:?}", files.list("").ok(), files.list("d").ok()),
-        14 => shown(files.create_directory("d").and_then(|()| files.sync_directory("d"))),
-        _ => open.first().map_or_else(String::new, |file| shown(files.sync(*file))),
-    }
-}
+impl<R: Rig> Backend for Compared<'_, R> {
+    type Files = R::Files;
 
-fn pick(open: &[FileId], chosen: usize) -> FileId {
-    open[chosen % open.len()]
-}
+    fn files(&self) -> &R::Files {
+        self.0.files()
+    }
 
-fn shown(said: Result<(), Error>) -> String {
-    match said {
-        Ok(()) => "fine".to_owned(),
-        Err(error) => format!("{:?} {:?}", error.operation, error.kind()),
+    fn submit(&mut self, write: Write) {
+        self.0.submit(write);
+    }
+
+    fn wait(&mut self) -> Completion {
+        self.0.wait()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The targets over their committed corpus and over what becomes of it by mutation, without a fuzzer.
 
-use super::{identity, options, wal_decode, wal_recover_dir};
+use super::{Done, Simulated, identity, operations, options, wal_decode, wal_ops_crash, wal_recover_dir};
 use crate::disk::Queue;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
@@ -9,7 +9,13 @@ use crate::wal::{Effect, Log, prepare};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 2] = [("wal_decode", wal_decode), ("wal_recover_dir", wal_recover_dir)];
+/// The real disks take part in disk's tests and in fuzz/.
+const TARGETS: [Target; 4] = [
+    ("wal_decode", wal_decode),
+    ("wal_recover_dir", wal_recover_dir),
+    ("wal_ops_crash", |input| assert!(wal_ops_crash(input).crashes > 0)),
+    ("backend_diff", |input| drop(operations(&mut Simulated::new(), input))),
+];
 
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let directory = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
@@ -76,7 +82,40 @@ fn a_log_of_the_corpus_opens() {
     assert_eq!(log.group(GroupId(0)).map(|group| group.last.index), Some(Index(7)));
 }
 
-/// Writes the corpus where `TRILITH_CORPUS_OUT` says: a whole log, one that is cut off, one with damage.
+/// Inputs of the fuzzer's kind do what the target is for: not one of ten lives of a log is empty.
+#[test]
+fn random_bytes_crash_logs_with_something_in_them() {
+    let mut sum = Done::default();
+    for seed in 0..200 {
+        let done = wal_ops_crash(&choices(seed, 600));
+        sum.crashes += done.crashes;
+        sum.interrupted += done.interrupted;
+        sum.poisoned += done.poisoned;
+        sum.acknowledged += done.acknowledged;
+        sum.segments += done.segments;
+    }
+    println!("{sum:?}");
+    assert!(sum.crashes > 1_000 && sum.interrupted > 100 && sum.poisoned > 100, "{sum:?}");
+    assert!(sum.acknowledged > 1_000 && sum.segments > 300, "{sum:?}");
+}
+
+#[test]
+#[ignore = "minutes: forty thousand inputs"]
+fn very_many_random_bytes_lose_nothing() {
+    for seed in 1_000..41_000 {
+        let panicked = std::panic::catch_unwind(|| wal_ops_crash(&choices(seed, 1_000)));
+        assert!(panicked.is_ok(), "seed {seed}");
+    }
+}
+
+fn choices(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    Random::seeded(seed).fill(&mut bytes);
+    bytes
+}
+
+/// Writes the corpus where `TRILITH_CORPUS_OUT` says: a whole log, one that is cut off, one with damage; and bytes that
+/// choose operations.
 #[test]
 fn the_corpus_can_be_made() {
     let whole = whole_log();
@@ -88,6 +127,12 @@ fn the_corpus_can_be_made() {
     for (target, inputs) in [("wal_decode", [&one, &cut, &good]), ("wal_recover_dir", [&whole, &cut, &good])] {
         for (name, input) in ["whole", "cut", "good"].iter().zip(inputs) {
             std::fs::write(format!("{out}/{target}/{name}"), input).expect("the path can be written");
+        }
+    }
+    for target in ["wal_ops_crash", "backend_diff"] {
+        for (name, length) in [("short", 60), ("middle", 300), ("long", 1200)] {
+            std::fs::write(format!("{out}/{target}/{name}"), choices(length, length as usize))
+                .expect("it can be written");
         }
     }
 }

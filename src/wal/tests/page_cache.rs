@@ -1,11 +1,12 @@
 //! Where reads do not go past the page cache.
 
 use super::model::Model;
-use super::rig::{G, Rig, open, options};
+use super::rig::{DIRECTORY, G, Rig, open, options, segment};
+use crate::disk::Files;
 use crate::random::Random;
 use crate::sim::disk::{Code, Failure, SimDisk};
 use crate::types::{Index, Term};
-use crate::wal::Options;
+use crate::wal::{Options, prepare};
 
 /// A frame whose flush failed: whole in the page cache, clean there, and not on the disk.
 fn abandoned(entries_before: u64) -> Rig {
@@ -121,4 +122,38 @@ fn an_unproven_open_frame_is_written_again_in_its_place() {
     let rig = rig.reopened();
     rig.check();
     assert!(rig.log.active.number > number, "the entries behind it were not proven either");
+}
+
+/// A purge that is durable gives segments up, and with room for another one they are used again before anything proves
+/// the purge: a recovery in between reads the proven part of the log by itself, and does not miss them there.
+#[test]
+fn segments_that_an_unproven_purge_emptied_are_not_missed() {
+    let mut rig = Rig::new(options());
+    rig.disk.set_reads_past_cache(false);
+    rig.rotate(G);
+    rig.settle();
+    rig.disk.set_capacity(rig.disk.used_bytes());
+    rig.rotate(G);
+    rig.rest();
+    assert!(rig.log.is_out_of_space());
+    let first = segment(rig.log.locator.segments().next().expect("there are three").header.number.0);
+    let entries = rig.model.group(G).entries;
+    rig.purge(G, entries[entries.len() - 2].id);
+    rig.settle();
+    rig.disk.set_capacity(1 << 40);
+    while rig.log.is_out_of_space() {
+        rig.log.tick(1);
+        rig.pump();
+        rig.prepares.pop_front().into_iter().for_each(|order| {
+            let result = prepare(&rig.files, &order);
+            rig.log.prepared(order.header.number, result);
+        });
+    }
+    let names = rig.files.list(DIRECTORY).expect("it exists");
+    assert!(!names.iter().any(|name| first.ends_with(name)), "{first} is used again: {names:?}");
+    rig.disk.kill(&mut Random::seeded(1));
+    let mut rig = rig.reopened();
+    rig.grow(G, 2, 300);
+    rig.rest();
+    rig.check();
 }

@@ -1,0 +1,16 @@
+//! One log on a simulated disk, and beside it a model of what it must hold: for the log's own tests and for the fuzz
+//! targets.
+//!
+//! ```text
+//!   Rig: append, truncate, purge ──▶ Log ──▶ Effect ──▶ SimQueue, prepare ──▶ SimDisk
+//!                │                                                             │ crash, kill, fail
+//!                ▼                                                             ▼
+//!   Model: a state after each ticket ◀────── must be one of them ────── what the log says, opened again
+//! ```
+//!
+//! What is recovered must be the state after the last acknowledged ticket or after a later one, whole: so nothing
+//! acknowledged is lost or changed, and what was not acknowledged is there in order and by whole batches, or not at
+//! all. Whatever contradicts that panics.
+
+pub(crate) mod model;
+pub(crate) mod rig;

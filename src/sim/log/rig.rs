@@ -1,0 +1,193 @@
+//! Carries out a log's effects on a simulated disk, and keeps the model beside it.
+
+use std::collections::VecDeque;
+
+use super::model::{Model, State, state_of};
+use crate::disk::Queue;
+use crate::limits::SEGMENT_BYTES_MIN;
+use crate::random::Random;
+use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
+use crate::types::{ClusterId, Entry, GroupId, Incarnation, Index, LogId, NodeId, Place};
+use crate::wal::{Effect, Error, Identity, Log, Options, Prepare, Recovery, prepare};
+
+pub const DIRECTORY: &str = "log";
+
+pub struct Rig {
+    pub disk: SimDisk,
+    pub files: SimFiles,
+    pub queue: SimQueue,
+    pub log: Log,
+    /// Ordered and not yet carried out.
+    pub prepares: VecDeque<Prepare>,
+    pub model: Model,
+    pub is_poisoned: bool,
+    /// Frames handed to the queue since the log was opened.
+    pub submitted: usize,
+}
+
+pub fn identity() -> Identity {
+    Identity { cluster: ClusterId(0xc1), node: NodeId(2), incarnation: Incarnation(3) }
+}
+
+pub fn options() -> Options {
+    Options {
+        directory: DIRECTORY.to_owned(),
+        identity: identity(),
+        segment_bytes: SEGMENT_BYTES_MIN,
+        writes_in_flight: 1,
+        quiet_ticks: 5,
+        seed: 7,
+    }
+}
+
+/// Opens what is on a disk and says what it holds.
+pub fn open(disk: &SimDisk, options: &Options) -> Result<(Log, Recovery, State), Error> {
+    let files = disk.files();
+    let (log, recovery) = Log::open(&files, options.clone(), Place::START, 1)?;
+    let state = state_of(&files, &log)?;
+    Ok((log, recovery, state))
+}
+
+impl Rig {
+    pub fn new(options: Options) -> Rig {
+        let disk = SimDisk::new();
+        let log = Log::create(&disk.files(), options, 1).expect("the disk is empty and well");
+        Rig::with(disk, log, Model::new(State::new()))
+    }
+
+    pub fn with(disk: SimDisk, log: Log, model: Model) -> Rig {
+        let (files, queue) = (disk.files(), disk.queue());
+        Rig { disk, files, queue, log, prepares: VecDeque::new(), model, is_poisoned: false, submitted: 0 }
+    }
+
+    /// The recovered log of this disk, whose state must be one that the model allows.
+    pub fn reopened(self) -> Rig {
+        let Rig { disk, mut model, log, .. } = self;
+        let (log, _, found) =
+            open(&disk, log.options()).unwrap_or_else(|error| panic!("the log does not open: {error}"));
+        model.recover(found);
+        Rig::with(disk, log, model)
+    }
+
+    pub fn append(&mut self, group: GroupId, entries: &[Entry]) {
+        if self.log.append(group, entries).is_ok() {
+            self.model.append(group, entries);
+        }
+    }
+
+    /// Appends `count` entries behind the group's last.
+    pub fn grow(&mut self, group: GroupId, count: u64, bytes: usize) {
+        let last = self.model.group(group).last().index;
+        let entries = self.model.entries_behind(last, count, bytes);
+        self.append(group, &entries);
+    }
+
+    pub fn truncate(&mut self, group: GroupId, from: Index) {
+        let before = self.log.last_ticket();
+        if self.log.truncate_suffix(group, from).is_ok_and(|ticket| ticket > before) {
+            self.model.truncate(group, from);
+        }
+    }
+
+    pub fn purge(&mut self, group: GroupId, last: LogId) {
+        let before = self.log.last_ticket();
+        if self.log.purge_prefix(group, last).is_ok_and(|ticket| ticket > before) {
+            self.model.purge(group, last);
+        }
+    }
+
+    /// Takes effects; writes go to the queue, preparations wait.
+    pub fn pump(&mut self) {
+        while let Some(effect) = self.log.take_effect() {
+            match effect {
+                Effect::Write(write) => {
+                    self.submitted += 1;
+                    self.queue.submit(write);
+                }
+                Effect::Prepare(order) => self.prepares.push_back(order),
+            }
+        }
+    }
+
+    pub fn prepare(&mut self, at: usize) {
+        let order = self.prepares.remove(at).expect("there is one");
+        let result = prepare(&self.files, &order);
+        self.log.prepared(order.header.number, result);
+    }
+
+    /// Hands completions to the log.
+    pub fn take(&mut self) {
+        while let Some(completion) = self.queue.take() {
+            self.is_poisoned |= self.log.completed(completion).is_err();
+        }
+        let durable = self.log.durable_ticket().0 as usize;
+        assert!(durable >= self.model.acknowledged, "what is durable stays so");
+        self.model.acknowledged = durable;
+    }
+
+    /// One thing happens, any.
+    pub fn step(&mut self, random: &mut Random) {
+        self.pump();
+        match random.below(3) {
+            0 if !self.prepares.is_empty() => self.prepare(random.below(self.prepares.len() as u64) as usize),
+            1 => self.log.tick(1),
+            _ => drop(self.disk.complete_any(random)),
+        }
+        self.take();
+    }
+
+    /// Until everything taken is durable, or nothing goes on.
+    pub fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if self.disk.is_off() {
+                return;
+            }
+            self.pump();
+            while !self.prepares.is_empty() && !self.disk.is_off() {
+                self.prepare(0);
+            }
+            self.disk.complete_all();
+            self.take();
+            let waits = self.prepares.is_empty() && self.disk.pending().is_empty();
+            if waits && (self.log.durable_ticket() == self.log.last_ticket() || self.is_poisoned || self.disk.is_off())
+            {
+                self.pump();
+                if self.prepares.is_empty() && self.disk.pending().is_empty() {
+                    return;
+                }
+            }
+            if waits && self.log.is_out_of_space() {
+                return;
+            }
+        }
+        panic!("the log does not come to rest");
+    }
+
+    /// Until the log is quiet and covered.
+    pub fn rest(&mut self) {
+        self.settle();
+        for _ in 0..20 {
+            self.log.tick(1);
+            self.settle();
+        }
+    }
+
+    /// Appends until another segment is in use.
+    pub fn rotate(&mut self, group: GroupId) {
+        let before = self.log.counters().segments;
+        for _ in 0..8 {
+            if self.log.counters().segments > before || self.disk.is_off() || self.is_poisoned {
+                return;
+            }
+            self.grow(group, 1, 20_000);
+            self.settle();
+        }
+        panic!("a segment holds three such entries");
+    }
+
+    /// What the log holds is what was appended.
+    pub fn check(&self) {
+        let found = state_of(&self.files, &self.log).expect("the log can be read");
+        assert!(found == *self.model.state(), "{}", super::model::shown(&found));
+    }
+}
