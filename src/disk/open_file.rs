@@ -28,6 +28,7 @@ use super::buffer::Buffer;
 use super::choice::SyncMode;
 use super::transfer::Transfer;
 use crate::limits::BLOCK_BYTES;
+use crate::mutant::{self, Mutant};
 
 /// What is read or zeroed in one call.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -226,7 +227,7 @@ pub(super) fn flush(descriptor: impl AsFd) -> io::Result<()> {
 
 /// What a flush said, by whatever way it was asked for. Here a mutant may lie.
 pub(super) fn answer_of_flush(said: io::Result<()>) -> io::Result<()> {
-    if cfg!(mutant = "flush_error_swallowed") { Ok(()) } else { said }
+    if mutant::is_on(Mutant::FlushErrorSwallowed) { Ok(()) } else { said }
 }
 
 fn open_direct(

@@ -40,6 +40,7 @@ pub mod handle;
 mod locator;
 mod log;
 mod loss;
+mod mutants;
 mod reader;
 mod record;
 mod recovery;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::checksum::Checksum;
 use crate::codec;
 use crate::disk::Buffer;
+use crate::mutant::{self, Mutant};
 use crate::types::{Data, Entry, FrameNumber, GroupId, Index, LogId, Payload, Term};
 
 pub const RECORD_HEAD_BYTES: usize = 40;
@@ -24,6 +25,9 @@ pub struct FrameSalt(u64);
 
 impl FrameSalt {
     pub fn new(segment_salt: u64, frame: FrameNumber) -> FrameSalt {
+        if mutant::is_on(Mutant::ChecksumWithoutPlace) || mutant::is_on(Mutant::OlderGenerationAccepted) {
+            return FrameSalt(0);
+        }
         // The multiplier is odd, so distinct frame numbers give distinct salts.
         FrameSalt(segment_salt ^ frame.0.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
@@ -134,11 +138,18 @@ fn put(
     head[24..32].copy_from_slice(&id.term.0.to_le_bytes());
     head[32] = kind.byte();
     head[33] = payload_kind;
-    let checksum = salt.checksum(&[&head[4..]]);
+    let checksum = head_checksum(salt, &head);
     head[..4].copy_from_slice(&checksum.0.to_le_bytes());
     out.extend(&head);
     out.extend(&payload.bytes);
     out.pad_to(RECORD_ALIGNMENT_BYTES);
+}
+
+fn head_checksum(salt: FrameSalt, head: &[u8; RECORD_HEAD_BYTES]) -> Checksum {
+    if mutant::is_on(Mutant::ChecksumWithoutLength) {
+        return salt.checksum(&[&head[4..8], &head[12..]]);
+    }
+    salt.checksum(&[&head[4..]])
 }
 
 /// Reads the head at the start of `bytes`, which reach to the end of the frame's records.
@@ -146,7 +157,7 @@ pub fn parse_head(bytes: &[u8], salt: FrameSalt) -> Result<RecordHead, RecordFau
     let head: &[u8; RECORD_HEAD_BYTES] = bytes.first_chunk().ok_or(RecordFault::HeadOutside)?;
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-    if salt.checksum(&[&head[4..]]) != Checksum(word(0)) {
+    if head_checksum(salt, head) != Checksum(word(0)) {
         return Err(RecordFault::Head);
     }
     if head[34..].iter().any(|&byte| byte != 0) {
