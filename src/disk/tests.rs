@@ -2,6 +2,7 @@
 
 mod contract;
 mod open_files;
+mod proofs;
 mod requests;
 
 use std::time::Duration;

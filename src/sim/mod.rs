@@ -16,6 +16,8 @@ pub mod fuzz;
 mod network;
 mod node;
 mod oracles;
+#[cfg(test)]
+pub(crate) mod proofs;
 mod recovery;
 mod report;
 mod scenario;
