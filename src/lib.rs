@@ -35,6 +35,7 @@ pub mod codec;
 pub mod disk;
 pub mod limits;
 pub mod machine;
+mod mutant;
 pub mod net;
 pub mod node;
 pub mod raft;

@@ -48,6 +48,7 @@ use openraft::{
 
 use self::mapping::{Groups, Mapping, decode_entry};
 use self::shared::Shared;
+use crate::mutant::{self, Mutant};
 use crate::types::{Entry, Index};
 use crate::wal::Wal;
 use crate::wal::handle::Pending;
@@ -104,9 +105,9 @@ impl<C: RaftTypeConfig> LogStorage<C> {
     async fn save_vote(&mut self, vote: Vote<C::NodeId>) -> Result<(), Error> {
         let wal = Arc::clone(self.wal());
         let operations = self.mapping.save_vote(&*wal, vote)?;
-        #[cfg(mutant = "openraft_vote_not_flushed")]
-        return self.shared().submit_all(operations).await.map(drop);
-        #[cfg(not(mutant = "openraft_vote_not_flushed"))]
+        if mutant::is_on(Mutant::OpenraftVoteNotFlushed) {
+            return self.shared().submit_all(operations).await.map(drop);
+        }
         self.shared().perform(operations).await
     }
 
@@ -162,10 +163,12 @@ impl<C: RaftTypeConfig> LogStorage<C> {
 /// Tells openraft that an append is flushed, once it is.
 async fn tell<C: RaftTypeConfig>(shared: Arc<Shared>, pending: Pending, callback: LogFlushed<C>) {
     let ticket = pending.ticket();
-    #[cfg(mutant = "openraft_told_before_flush")]
-    let callback = {
-        callback.log_io_completed(Ok(()));
-        Silent
+    let callback = match mutant::is_on(Mutant::OpenraftToldBeforeFlush) {
+        true => {
+            callback.log_io_completed(Ok(()));
+            None
+        }
+        false => Some(callback),
     };
     let said = pending.await;
     if said.is_ok() {
@@ -173,16 +176,9 @@ async fn tell<C: RaftTypeConfig>(shared: Arc<Shared>, pending: Pending, callback
     }
     // Whoever hears of it may close the log.
     drop(shared);
-    callback.log_io_completed(said.map(drop).map_err(io::Error::other));
-}
-
-/// A callback that was called already.
-#[cfg(mutant = "openraft_told_before_flush")]
-struct Silent;
-
-#[cfg(mutant = "openraft_told_before_flush")]
-impl Silent {
-    fn log_io_completed(self, _said: io::Result<()>) {}
+    if let Some(callback) = callback {
+        callback.log_io_completed(said.map(drop).map_err(io::Error::other));
+    }
 }
 
 impl<C: RaftTypeConfig> LogReader<C> {

@@ -26,6 +26,7 @@ use super::queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
 use super::seam::{Drawn, Seam};
 use super::transfer::Transfer;
 use crate::limits::DISK_OPERATION_AGE_MAX;
+use crate::mutant::{self, Mutant};
 
 /// `pwrite` and its flush, on a thread of its own.
 ///
@@ -77,10 +78,14 @@ impl BlockingQueue {
         let (done, begun) = (Arc::default(), Arc::default());
         let writer =
             Writer { directory: directory.clone(), sync_mode, begun: Arc::clone(&begun), seam, poisoned: false };
+        let mutants = mutant::inherit();
         let told = Arc::clone(&done);
         let thread = std::thread::Builder::new()
             .name("disk".to_owned())
-            .spawn(move || writer.run(&incoming, &told, &*wake))
+            .spawn(move || {
+                mutants.take_over();
+                writer.run(&incoming, &told, &*wake);
+            })
             .map_err(|error| Error::new(Operation::SetUp, "the disk's thread", error))?;
         Ok(BlockingQueue {
             directory,
@@ -260,7 +265,7 @@ impl Writer {
                 rustix::io::pwrite(&target.descriptor, &bytes[start..end], offset + start as u64)
             });
             transfer.record(fault.answer(said.map_err(io::Error::from)))?;
-            if cfg!(mutant = "flush_before_short_write_finished") {
+            if mutant::is_on(Mutant::FlushBeforeShortWriteFinished) {
                 break;
             }
         }

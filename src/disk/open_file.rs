@@ -28,6 +28,7 @@ use super::buffer::Buffer;
 use super::choice::SyncMode;
 use super::transfer::Transfer;
 use crate::limits::BLOCK_BYTES;
+use crate::mutant::{self, Mutant};
 
 /// What is read or zeroed in one call.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -142,7 +143,7 @@ impl OpenFile {
             return Ok(durable.clone());
         }
         let direct = if self.is_direct() { OFlags::DIRECT } else { OFlags::empty() };
-        let durable = if cfg!(mutant = "dsync_left_out") { OFlags::empty() } else { OFlags::DSYNC };
+        let durable = if mutant::is_on(Mutant::DsyncLeftOut) { OFlags::empty() } else { OFlags::DSYNC };
         let flags = OFlags::RDWR | durable | direct;
         let descriptor = reopen(&self.plain, flags).or_else(|_| open_at(flags))?;
         check_same_file(&descriptor, &self.plain)?;
@@ -242,7 +243,7 @@ pub(super) fn flush(descriptor: impl AsFd) -> io::Result<()> {
 
 /// What a flush said, by whatever way it was asked for. Here a mutant may lie.
 pub(super) fn answer_of_flush(said: io::Result<()>) -> io::Result<()> {
-    if cfg!(mutant = "flush_error_swallowed") { Ok(()) } else { said }
+    if mutant::is_on(Mutant::FlushErrorSwallowed) { Ok(()) } else { said }
 }
 
 fn open_direct(

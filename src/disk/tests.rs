@@ -4,6 +4,7 @@ mod choices;
 mod contract;
 mod hot_path;
 mod open_files;
+mod proofs;
 mod requests;
 
 use std::time::Duration;

@@ -41,6 +41,7 @@ use super::queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
 use super::seam::{Drawn, Seam};
 use super::transfer::Transfer;
 use crate::limits::DISK_OPERATION_AGE_MAX;
+use crate::mutant::{self, Mutant};
 
 /// See the head of this file.
 const RING_ENTRIES: u32 = 1;
@@ -344,7 +345,7 @@ impl Request {
             if let Err(error) = transfer.record(drawn.answer(said)) {
                 return (Err(error), lent.0);
             }
-            if transfer.is_complete() || cfg!(mutant = "flush_before_short_write_finished") {
+            if transfer.is_complete() || mutant::is_on(Mutant::FlushBeforeShortWriteFinished) {
                 return (Ok(()), lent.0);
             }
             let start = transfer.next_start();

@@ -1,5 +1,6 @@
 //! Elections: pre-vote, vote, and the rules that keep them from disturbing a leader that works.
 
+use crate::mutant::{self, Mutant};
 use crate::types::{HardState, LogId, NodeId, Term};
 
 use super::replica::{Replica, State, Tally};
@@ -140,8 +141,7 @@ impl Replica {
             }
         }
         let envelope = self.envelope();
-        #[cfg(mutant = "vote_not_flushed")]
-        let envelope = envelope.unguarded();
+        let envelope = if mutant::is_on(Mutant::VoteNotFlushed) { envelope.unguarded() } else { envelope };
         self.output.send.push(envelope.outgoing(from, Body::VoteReply { granted }));
     }
 

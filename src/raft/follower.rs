@@ -1,5 +1,6 @@
 //! The follower's side of replication: check, append, answer.
 
+use crate::mutant::{self, Mutant};
 use crate::types::{Index, LogId, NodeId};
 
 use super::replica::{Replica, State};
@@ -82,8 +83,7 @@ impl Replica {
         if std::mem::take(&mut following.answer_due) {
             let last = following.verified;
             let after = self.log.durable_after(last, self.persists.next());
-            #[cfg(mutant = "ack_before_flush")]
-            let after = after.and(None);
+            let after = after.filter(|_| !mutant::is_on(Mutant::AckBeforeFlush));
             let outcome = AppendOutcome::Matched { last };
             let body = Body::AppendReply(AppendReply { round, outcome });
             self.output.send.push(envelope.after(after).outgoing(leader, body));

@@ -359,7 +359,6 @@ impl Envelope {
     }
 
     /// What a correct replica never does; a mutant does it to show that the tests see it.
-    #[cfg(mutant = "vote_not_flushed")]
     pub(super) fn unguarded(self) -> Envelope {
         Envelope { after: None, ..self }
     }

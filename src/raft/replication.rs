@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::limits::ENTRY_OVERHEAD_BYTES;
+use crate::mutant::{self, Mutant};
 use crate::types::{Entry, Index, LogId, Membership, NodeId, Payload};
 
 use super::progress::{Fetching, Mode, Progress};
@@ -252,9 +253,7 @@ impl Replica {
             true => self.log.durable(),
             false => leading.matched(voter),
         });
-        let countable = self.log.term_at(held) == Some(self.term());
-        #[cfg(mutant = "commit_of_old_term")]
-        let countable = countable | true;
+        let countable = self.log.term_at(held) == Some(self.term()) || mutant::is_on(Mutant::CommitOfOldTerm);
         if held > self.commit && countable {
             self.commit_to(held);
         }

@@ -17,6 +17,8 @@ pub(crate) mod log;
 mod network;
 mod node;
 mod oracles;
+#[cfg(test)]
+pub(crate) mod proofs;
 mod recovery;
 mod report;
 mod scenario;

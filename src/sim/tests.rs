@@ -1,5 +1,7 @@
 //! Whole clusters, by seed. A failure names the seed; `trilith sim --seed N` replays it.
 
+mod proofs;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -14,6 +14,7 @@ use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection, SealSecti
 use super::segment::{FRAMES_START, Identity, Prepare, SegmentHeader};
 use crate::disk::{self, BufferPool, Completion, FileId, Token, Write};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX, WRITES_IN_FLIGHT_MAX};
+use crate::mutant::{self, Mutant};
 use crate::random::Random;
 use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Place, SegmentNumber, Term};
 
@@ -210,15 +211,10 @@ impl Log {
     pub fn completed(&mut self, completion: Completion) -> Result<(), Poisoned> {
         let Completion { token, result, buffer } = completion;
         self.pool.put(buffer);
-        if let Err(error) = result {
-            #[cfg(mutant = "flush_error_swallowed")]
-            return self.complete(token);
-            #[cfg(not(mutant = "flush_error_swallowed"))]
-            {
-                self.is_poisoned = true;
-                self.effects.clear();
-                return Err(Poisoned(error));
-            }
+        if let (Err(error), false) = (result, mutant::is_on(Mutant::FlushErrorSwallowed)) {
+            self.is_poisoned = true;
+            self.effects.clear();
+            return Err(Poisoned(error));
         }
         self.complete(token)
     }
@@ -241,7 +237,7 @@ impl Log {
 
     /// All appends up to this one are on disk.
     pub fn durable_ticket(&self) -> Ticket {
-        self.durable_ticket
+        if mutant::is_on(Mutant::AckBeforeFlush) { self.last_ticket_sent() } else { self.durable_ticket }
     }
 
     /// The last append taken.
@@ -389,14 +385,20 @@ impl Log {
         if !self.groups.contains_key(&item.group()) && self.groups.len() >= GROUPS_MAX {
             return Err(Refused::TooManyGroups { max: GROUPS_MAX });
         }
+        let item = if mutant::is_on(Mutant::BatchHalfVisible) { self.push_first_half(item) } else { item };
         let runs = self.take_names(&item);
         assert!(runs.len() <= FRAME_RUNS_MAX, "a batch changes its term at most {FRAME_RUNS_MAX} times");
         self.last_ticket = Ticket(self.last_ticket.0 + 1);
+        self.quiet_ticks = 0;
+        self.enqueue(item, runs);
+        Ok(self.last_ticket)
+    }
+
+    pub(super) fn enqueue(&mut self, item: Item, runs: Vec<Run>) {
+        let bytes = item.record_bytes();
         self.queued_bytes += bytes;
         self.queued_frame_bytes += body::frame_room_bytes(bytes);
-        self.quiet_ticks = 0;
         self.queue.push_back(Queued { ticket: self.last_ticket, item, bytes, runs });
-        Ok(self.last_ticket)
     }
 
     fn complete(&mut self, token: Token) -> Result<(), Poisoned> {
@@ -483,8 +485,9 @@ impl Log {
             records += next.item.records();
             let joined = own.last().zip(next.runs.first()).is_some_and(|(last, run)| last.goes_on_in(run));
             let runs = own.len() + next.runs.len() - usize::from(joined);
-            let fits = body::frame_bytes_max(bytes, open_bytes, 0) <= room;
-            fits && records <= FRAME_RECORDS_MAX && runs <= FRAME_RUNS_MAX
+            let is_alone = records == next.item.records() || !mutant::is_on(Mutant::BatchHalfVisible);
+            let fits = body::frame_bytes_max(bytes, open_bytes, 0) <= room && records <= FRAME_RECORDS_MAX;
+            fits && runs <= FRAME_RUNS_MAX && is_alone
         }) {
             self.queued_bytes -= next.bytes;
             self.queued_frame_bytes -= body::frame_room_bytes(next.bytes);
@@ -560,6 +563,9 @@ impl Log {
         };
         let head = body::build(&mut buffer, &plan, items);
         assert!(head.end().offset <= self.active.frames_end(), "room was checked");
+        if mutant::is_on(Mutant::BufferReused) {
+            self.reuse_last_buffer(&buffer);
+        }
         let token = Token(head.number.0);
         self.effects.push_back(Effect::Write(Write { token, file: self.active_file, offset: head.offset, buffer }));
         self.offset = head.end().offset;

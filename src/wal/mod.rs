@@ -44,6 +44,7 @@ pub mod handle;
 mod locator;
 mod log;
 mod loss;
+mod mutants;
 mod naming;
 mod reader;
 mod record;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::checksum::Checksum;
 use crate::codec;
 use crate::disk::Buffer;
+use crate::mutant::{self, Mutant};
 use crate::types::{Data, Entry, FrameNumber, GroupId, Index, LogId, Payload, Term};
 
 pub const RECORD_HEAD_BYTES: usize = 40;
@@ -29,7 +30,10 @@ pub struct FrameSalt {
 impl FrameSalt {
     pub fn new(segment_salt: u64, frame: FrameNumber) -> FrameSalt {
         // The multiplier is odd, so distinct frame numbers give distinct salts.
-        let salt = segment_salt ^ frame.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut salt = segment_salt ^ frame.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if mutant::is_on(Mutant::ChecksumWithoutPlace) || mutant::is_on(Mutant::OlderGenerationAccepted) {
+            salt = 0;
+        }
         FrameSalt { salt, start: Checksum::salted(salt, &[]) }
     }
 
@@ -39,6 +43,9 @@ impl FrameSalt {
 
     /// Of all that a head holds behind its checksum.
     fn checksum_of_head(self, head: &[u8; RECORD_HEAD_BYTES]) -> Checksum {
+        if mutant::is_on(Mutant::ChecksumWithoutLength) {
+            return self.checksum(&[&head[4..8], &head[12..]]);
+        }
         self.start.continued(&head[4..])
     }
 }

@@ -9,6 +9,8 @@
 //! holds sectors that were never written is a write that the power interrupted, so it was never acknowledged. What is
 //! neither could have been either; nobody may guess, so it is treated as damage and said to be unclear.
 
+use crate::mutant::{self, Mutant};
+
 /// What stands where a frame should begin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Fault {
@@ -124,15 +126,11 @@ pub fn judge(fault: Fault, site: Site, evidence: Evidence) -> Verdict {
     let mut rows = TABLE.iter().filter(|row| row.matches(fault, site, evidence));
     let row = rows.next().expect("the table has a row for each input");
     assert!(rows.next().is_none(), "the table has one row for each input");
-    #[cfg(mutant = "durable_tail_cut")]
-    if site == Tail && row.verdict == Corrupt {
-        return Torn;
+    match row.verdict {
+        Corrupt if site == Tail && mutant::is_on(Mutant::DurableTailCut) => Torn,
+        Corrupt if site == Tail && fault == Nothing && mutant::is_on(Mutant::ZerosAccepted) => End,
+        verdict => verdict,
     }
-    #[cfg(mutant = "zeros_accepted")]
-    if fault == Nothing && site == Tail {
-        return End;
-    }
-    row.verdict
 }
 
 impl Row {

@@ -13,6 +13,7 @@ use crate::checksum::Checksum;
 use crate::codec::Reader;
 use crate::disk::{self, FileId, Files};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::mutant::{self, Mutant};
 use crate::types::{ClusterId, Incarnation, NodeId, SegmentNumber};
 
 pub const SEGMENT_MAGIC: [u8; 8] = *b"TRLTHSEG";
@@ -174,7 +175,7 @@ pub fn prepare<F: Files>(files: &F, order: &Prepare) -> Result<FileId, disk::Err
     let begun = begin(files, order, &temporary);
     let made = begun.and_then(|file| {
         let finished = finish(files, order, file).and_then(|()| files.rename(&temporary, &name));
-        match finished.and_then(|()| files.sync_directory(&order.directory)) {
+        match finished.and_then(|()| flush_names(files, &order.directory)) {
             Ok(()) => Ok(file),
             Err(error) => {
                 files.close(file);
@@ -198,12 +199,16 @@ fn begin<F: Files>(files: &F, order: &Prepare, temporary: &str) -> Result<FileId
     let length = files.length(file);
     if length.as_ref().is_ok_and(|length| *length == order.header.bytes) {
         // The directory is flushed before the zeros: a crash must not leave a half-zeroed file under the old name.
-        let renamed = files.rename(&old, temporary).and_then(|()| files.sync_directory(&order.directory));
+        let renamed = files.rename(&old, temporary).and_then(|()| flush_names(files, &order.directory));
         return renamed.map(|()| file).inspect_err(|_| files.close(file));
     }
     // The segment size was changed since: this one cannot become what is wanted.
     files.close(file);
     length.and_then(|_| files.remove(&old)).and_then(|()| files.create(temporary))
+}
+
+fn flush_names<F: Files>(files: &F, directory: &str) -> Result<(), disk::Error> {
+    if mutant::is_on(Mutant::NoDirectoryFsync) { Ok(()) } else { files.sync_directory(directory) }
 }
 
 fn finish<F: Files>(files: &F, order: &Prepare, file: FileId) -> Result<(), disk::Error> {

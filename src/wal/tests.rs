@@ -4,9 +4,13 @@
 mod bytes;
 mod crash;
 mod errors;
+mod forged;
+mod holes;
 mod identity;
+mod lost;
 mod names;
 mod page_cache;
+mod proofs;
 mod random;
 mod reads;
 mod recovery_table;
@@ -16,6 +20,8 @@ mod rig;
 mod rot;
 mod rotation;
 mod tail;
+mod voter;
 mod windows;
+mod zoo;
 
 use crate::sim::log::model;

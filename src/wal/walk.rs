@@ -17,6 +17,7 @@ use super::window::Window;
 use crate::codec;
 use crate::disk::Files;
 use crate::limits::BLOCK_BYTES;
+use crate::mutant::{self, Mutant};
 use crate::types::{Data, FrameNumber, GroupId, Index, Payload, Place, SegmentNumber};
 
 /// Walks the segments `linked` of `candidates`, oldest first, the last one up to `until` if that is given.
@@ -109,7 +110,7 @@ fn check_beginning(source: &Source, analysis: &mut Analysis) {
 /// What the superblock has seen durable must be there, up to its last frame.
 fn check_end(source: &Source, analysis: &mut Analysis) {
     let evidence = source.evidence;
-    if cfg!(mutant = "zeros_accepted") || evidence.frame <= analysis.end.frame || analysis.damage().is_some() {
+    if mutant::is_on(Mutant::ZerosAccepted) || evidence.frame <= analysis.end.frame || analysis.damage().is_some() {
         return;
     }
     let what = format!("frames {} to {} were durable and are missing", analysis.end.frame.next(), evidence.frame);
@@ -167,7 +168,7 @@ impl<F: Files> SegmentWalk<'_, F> {
         let problem = match self.scan.frame_at(self.at) {
             Found::Frame(frame) => {
                 let head = frame.head;
-                if head.number != self.expected {
+                if head.number != self.expected && !mutant::is_on(Mutant::OlderGenerationAccepted) {
                     let what = format!("frame {} stands where frame {} should", head.number, self.expected);
                     return Step::Faulty { fault: Fault::HeadDamaged, what, head: Some(head), sections: None };
                 }

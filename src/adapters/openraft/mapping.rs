@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use crate::limits::{ENTRY_OVERHEAD_BYTES, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX};
+use crate::mutant::{self, Mutant};
 use crate::types::{self, Data, Entry, GroupId, Index, Payload, Term};
 use crate::wal::GroupLog;
 
@@ -206,9 +207,9 @@ impl<C: RaftTypeConfig> Mapping<C> {
 
     pub fn save_vote(&mut self, log: &impl Beneath, vote: Vote<C::NodeId>) -> Result<Vec<Operation>, Error> {
         self.saved.vote = Some(vote);
-        #[cfg(mutant = "openraft_vote_not_saved")]
-        return Ok(Vec::new());
-        #[cfg(not(mutant = "openraft_vote_not_saved"))]
+        if mutant::is_on(Mutant::OpenraftVoteNotSaved) {
+            return Ok(Vec::new());
+        }
         self.save(log)
     }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use super::{Effect, Stopped};
 use crate::disk::Completion;
+use crate::mutant::{self, Mutant};
 use crate::raft::{Message, Persist, PersistNumber};
 use crate::superblock::{SaveNumber, Writer};
 use crate::types::{Entry, GroupId, SegmentNumber};
@@ -70,8 +71,7 @@ impl Pipeline {
 
     /// A message leaves now, or when its persist is durable.
     pub fn send(&mut self, message: Message, after: Option<PersistNumber>, effects: &mut Vec<Effect>) {
-        #[cfg(mutant = "ack_before_flush")]
-        let after = after.and(None);
+        let after = after.filter(|_| !mutant::is_on(Mutant::AckBeforeFlush));
         match after {
             Some(number) if number > self.durable => {
                 // A follower that stood and follows the same leader again knows less of its log to match than before,

@@ -23,25 +23,88 @@
 //! [`SimDisk::fail_at`] and [`SimDisk::crash_at`] go by that number, and [`SimDisk::observe`] sees each. Asking for a
 //! length and closing do not count.
 //!
+//! # What it can do to you
+//!
+//! | fault | how |
+//! |---|---|
+//! | the page cache is lost, in any subset of sectors of 512 bytes | [`SimDisk::crash`], [`SimDisk::crash_to`], [`SimDisk::loose`] |
+//! | a write is torn | the same: each of its sectors is loose by itself |
+//! | the power goes in the midst of the kth operation | [`SimDisk::crash_at`] |
+//! | a process dies, its machine does not | [`SimDisk::kill`], [`SimDisk::set_reads_past_cache`] |
+//! | directory entries are lost: creates, renames, removals | [`What::Name`] among what is loose |
+//! | the kth operation fails, or does half of its work | [`SimDisk::fail_at`] with a [`Failure`] |
+//! | a write is slow; the order of completions is another | [`Queue::submit`], and [`SimDisk::complete`] when you say so |
+//! | a write hangs, is given up, and happens all the same | [`SimDisk::time_out`] |
+//! | bit rot; blocks zeroed, filled, or junk | [`SimDisk::flip_bit`], [`SimDisk::zero`], [`SimDisk::fill`], [`SimDisk::junk`] |
+//! | a misdirected or a stale block | [`SimDisk::copy_block`], [`SimDisk::overwrite`] with bytes of [`SimDisk::contents`] |
+//! | bad sectors | [`SimDisk::make_unreadable`] |
+//! | files lost, moved, cut, or put there | [`SimDisk::lose`], [`SimDisk::misplace`], [`SimDisk::truncate`], [`SimDisk::plant`] |
+//! | a full disk, a read-only one, files that do not open | [`SimDisk::set_capacity`], [`SimDisk::set_read_only`], [`SimDisk::refuse_to_open`] |
+//!
+//! Time does not pass here. A test that needs it keeps a clock of its own: it completes a write when it is due, and may
+//! charge every other operation in [`SimDisk::observe`].
+//!
+//! # A storage of your own
+//!
+//! This one keeps a number in a file, and means to replace it as a whole. It lacks one flush. Whoever cuts the power at
+//! each operation, and lets each subset of what is loose survive, finds that:
+//!
 //! ```
-//! use trilith::disk::{Files, Queue};
-//! use trilith::random::Random;
+//! use trilith::disk::{Error, Files};
 //! use trilith::sim::disk::SimDisk;
 //!
-//! let disk = SimDisk::new();
-//! let files = disk.files();
-//! let file = files.create("log")?;
-//! files.write(file, 0, b"kept")?;
-//! files.sync(file)?;
-//! files.sync_directory("")?;
-//! files.write(file, 0, b"lost or kept")?;
-//! disk.crash(&mut Random::seeded(1));
+//! fn save(files: &impl Files, number: u8, flushes: bool) -> Result<(), Error> {
+//!     let file = files.create("number.new")?;
+//!     files.write(file, 0, &[number; 1000])?;
+//!     if flushes {
+//!         files.sync(file)?;
+//!     }
+//!     files.close(file);
+//!     files.rename("number.new", "number")?;
+//!     files.sync_directory("")
+//! }
 //!
-//! let files = disk.files();
-//! let file = files.open("log")?;
-//! assert!([4, 12].contains(&files.length(file)?));
-//! # Ok::<(), trilith::disk::Error>(())
+//! /// The number that is there, if all of it is one that was saved.
+//! fn load(disk: &SimDisk) -> Option<u8> {
+//!     match disk.contents("number")[..] {
+//!         [first, ref rest @ ..] if rest.len() == 999 && rest.iter().all(|byte| *byte == first) => Some(first),
+//!         _ => None,
+//!     }
+//! }
+//!
+//! /// How many ways there are to lose the old number and not to have the new one.
+//! fn violations(flushes: bool) -> usize {
+//!     let mut found = 0;
+//!     for operation in 0.. {
+//!         let disk = SimDisk::new();
+//!         disk.plant("number", &[1; 1000]);
+//!         disk.crash_at(operation);
+//!         let is_saved = save(&disk.files(), 2, flushes).is_ok();
+//!         let loose = disk.loose();
+//!         let ways: usize = loose.iter().map(|one| one.outcomes).product();
+//!         for way in 0..ways {
+//!             let mut rest = way;
+//!             let fork = disk.fork();
+//!             fork.crash_with(&mut |one| {
+//!                 let outcome = rest % one.outcomes;
+//!                 rest /= one.outcomes;
+//!                 outcome
+//!             });
+//!             let allowed: &[u8] = if is_saved { &[2] } else { &[1, 2] };
+//!             found += usize::from(!load(&fork).is_some_and(|number| allowed.contains(&number)));
+//!         }
+//!         if is_saved {
+//!             return found;
+//!         }
+//!     }
+//!     unreachable!("a save ends")
+//! }
+//!
+//! assert_eq!(violations(true), 0);
+//! assert!(violations(false) > 0, "the missing flush is found");
 //! ```
+//!
+//! Larger storages have too many ways to try them all: then [`SimDisk::crash`] takes one of them from a seed.
 //!
 //! Files of 64 KiB and small trees are what it is made for: sectors are shared and zeros take no memory, so that a
 //! crash, or a [`SimDisk::fork`] to try another one, costs microseconds.
@@ -126,10 +189,15 @@ pub struct Event<'a> {
 /// What a disk says when it fails. As an [`io::Error`] it has the number that Linux gives it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Code {
+    /// EINTR. As EAGAIN: [`Files`] and [`Queue`] keep it to themselves where no byte was moved, so that it reaches a
+    /// caller only when it does not end.
+    Interrupted,
     /// EIO
     Io,
     /// EBADF
     BadDescriptor,
+    /// EAGAIN
+    Again,
     /// EACCES
     NotPermitted,
     /// EMFILE
@@ -140,6 +208,8 @@ pub enum Code {
     ReadOnly,
     /// ELOOP: what opening a link says
     Link,
+    /// ETIMEDOUT: what a queue says of a write that hung for too long
+    TimedOut,
     /// EDQUOT
     QuotaExceeded,
 }
@@ -147,13 +217,16 @@ pub enum Code {
 impl From<Code> for io::Error {
     fn from(code: Code) -> io::Error {
         io::Error::from_raw_os_error(match code {
+            Code::Interrupted => 4,
             Code::Io => 5,
             Code::BadDescriptor => 9,
+            Code::Again => 11,
             Code::NotPermitted => 13,
             Code::TooManyFiles => 24,
             Code::NoSpace => 28,
             Code::ReadOnly => 30,
             Code::Link => 40,
+            Code::TimedOut => 110,
             Code::QuotaExceeded => 122,
         })
     }
@@ -284,6 +357,13 @@ impl SimDisk {
     pub fn fail(&self, at: usize, error: Code, random: &mut Random) {
         let mut state = self.state.borrow_mut();
         state.fail(at, error.into(), || random.chance(500));
+    }
+
+    /// Gives up on the nth of the pending writes, which hung for too long: its submitter is told ETIMEDOUT and gets another
+    /// buffer, and the kernel may still carry it out. Until it is written again each of its sectors is loose, and no flush
+    /// covers them.
+    pub fn time_out(&self, at: usize) {
+        self.state.borrow_mut().time_out(at);
     }
 
     /// Cuts the power and brings it back: of what is loose, any part survives; what was open is closed.

@@ -199,6 +199,19 @@ impl State {
         self.finish(write, Some(error));
     }
 
+    /// Completes a pending write with a timeout: it may happen yet.
+    pub fn time_out(&mut self, at: usize) {
+        let mut write = self.pending.remove(at);
+        if write.error.is_none() {
+            let content = self.content_mut(write.node);
+            content.write(write.offset, &write.buffer);
+            content.abandon();
+        }
+        write.buffer = Buffer::with_capacity(write.buffer.len());
+        let error = self.write_error(&write, Code::TimedOut.into());
+        self.finish(write, Some(error));
+    }
+
     pub fn write_error(&self, write: &Pending, source: io::Error) -> Error {
         Error::new(Operation::Write, self.tree.name_of(write.node), source).at(write.offset)
     }

@@ -226,6 +226,23 @@ fn a_failed_write_poisons_its_queue() {
     assert_eq!(sectors[SECTORS..], [1; SECTORS]);
 }
 
+/// A write that hung is given up, and may be carried out all the same.
+#[test]
+fn a_write_that_hung_may_still_happen() {
+    let (disk, files, file) = with_file(&[0; 2 * BLOCK_BYTES]);
+    let mut queue = disk.queue();
+    queue.submit(block_write(1, file, 0, 1));
+    disk.time_out(0);
+    let completion = queue.take().expect("it is told");
+    assert_eq!(completion.result.expect_err("it hung").kind(), ErrorKind::TimedOut);
+    assert!(completion.buffer.is_empty(), "the kernel still has the other");
+    files.sync(file).expect("nothing is wrong with it");
+    assert_eq!(all_states(&disk, first_bytes).len(), 1 << SECTORS, "each of its sectors may be there or not");
+    queue.submit(block_write(2, file, 1, 1));
+    disk.complete_all();
+    assert!(queue.take().expect("it is told").result.is_err(), "the queue is poisoned");
+}
+
 #[test]
 fn the_kth_operation_fails_or_cuts_the_power() {
     let run = |disk: &SimDisk| -> Result<(), crate::disk::Error> {

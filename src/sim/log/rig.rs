@@ -1,6 +1,6 @@
 //! Carries out a log's effects on a simulated disk, and keeps the model beside it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::model::{Model, State, state_of};
 use crate::disk::Queue;
@@ -23,6 +23,8 @@ pub struct Rig {
     pub is_poisoned: bool,
     /// Frames handed to the queue since the log was opened.
     pub submitted: usize,
+    /// What was in files when they were to be used again, by the number that they get, if a test wants it.
+    pub retired: Option<BTreeMap<u64, Vec<u8>>>,
 }
 
 pub fn identity() -> Identity {
@@ -57,7 +59,8 @@ impl Rig {
 
     pub fn with(disk: SimDisk, log: Log, model: Model) -> Rig {
         let (files, queue) = (disk.files(), disk.queue());
-        Rig { disk, files, queue, log, prepares: VecDeque::new(), model, is_poisoned: false, submitted: 0 }
+        let prepares = VecDeque::new();
+        Rig { disk, files, queue, log, prepares, model, is_poisoned: false, submitted: 0, retired: None }
     }
 
     /// The recovered log of this disk, whose state must be one that the model allows.
@@ -111,6 +114,9 @@ impl Rig {
 
     pub fn prepare(&mut self, at: usize) {
         let order = self.prepares.remove(at).expect("there is one");
+        if let (Some(retired), Some((old, _))) = (&mut self.retired, order.recycled) {
+            retired.insert(order.header.number.0, self.disk.contents(&format!("{DIRECTORY}/{:016}.segment", old.0)));
+        }
         let result = prepare(&self.files, &order);
         self.log.prepared(order.header.number, result);
     }

@@ -1,12 +1,18 @@
 //! The world fails: at each operation, in each way.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::crash::cuts;
+use super::model::State;
 use super::rig::{G, Rig, open, options};
+use super::voter::Voter;
 use crate::disk::Files;
 use crate::limits::SEGMENT_BYTES_MIN;
 use crate::random::Random;
 use crate::sim::disk::{Code, Failure};
+use crate::sim::proofs::{Proof, Scale};
 use crate::types::GroupId;
-use crate::wal::{Options, Refused};
+use crate::wal::{Error, Options, Refused};
 
 /// About a hundred operations: appends, cuts, rotations, preparations.
 fn work(rig: &mut Rig, rounds: u64) {
@@ -27,63 +33,129 @@ fn work(rig: &mut Rig, rounds: u64) {
     rig.settle();
 }
 
-/// Whatever is said to an operation, what was acknowledged is there afterwards, and a poisoned log writes nothing.
-#[test]
-fn an_error_at_each_operation_loses_nothing() {
+/// Reads all that a recovered log holds; what is wrong with the disk may show here, and is then no loss.
+fn read_all(rig: &Rig) -> Option<State> {
+    match open(&rig.disk, rig.log.options()) {
+        Ok((.., found)) => Some(found),
+        Err(Error::Disk(_)) => None,
+        // What cannot be read might have been there: nothing is cut, and the next start finds it.
+        Err(Error::Damaged(_)) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// D8: whatever is said to an operation of a life (work, the end of the process, recovery, reads), what was
+/// acknowledged is there afterwards, and a poisoned log writes nothing.
+pub fn an_error_at_each_operation(proof: &Proof) {
     let mut clean = Rig::new(options());
     let before = clean.disk.operations();
     work(&mut clean, 40);
+    let written = clean.disk.operations() - before;
+    clean.disk.kill(&mut Random::seeded(1));
+    read_all(&clean).expect("nothing is wrong");
     let operations = clean.disk.operations() - before;
-    assert!(operations >= 100, "{operations}");
-    let mut poisoned = 0;
-    let mut waited = 0;
-    for at in 0..operations {
-        for (kind, failure) in failures().into_iter().enumerate() {
-            let mut rig = Rig::new(Options { writes_in_flight: 2, ..options() });
-            rig.disk.fail_at(rig.disk.operations() + at, failure);
-            work(&mut rig, 40);
-            if rig.is_poisoned {
-                poisoned += 1;
-                let submitted = rig.disk.operations();
-                assert_eq!(
-                    rig.log
-                        .append(G, &[super::model::entry(rig.model.term, rig.model.group(G).last().index.next(), 1)]),
-                    Err(Refused::Poisoned)
-                );
-                for _ in 0..10 {
-                    rig.log.tick(1);
-                    rig.pump();
-                }
-                assert_eq!(rig.disk.operations(), submitted, "nothing is tried again");
-            } else if rig.log.is_out_of_space() {
-                waited += 1;
-                for _ in 0..200 {
-                    rig.log.tick(1);
-                    rig.settle();
-                }
-                assert!(!rig.log.is_out_of_space(), "it goes on by itself");
-            }
-            let mut random = Random::seeded(at * 10 + kind as u64);
-            match random.chance(500) {
-                true => rig.disk.crash(&mut random),
-                false => rig.disk.kill(&mut random),
-            }
-            rig.disk.clear_failures();
-            rig.reopened().rest();
+    assert!(written >= 100 && operations > written + 10, "{written} {operations}");
+    let counts = [AtomicU64::new(0), AtomicU64::new(0)];
+    let kinds = failures();
+    proof.spread(operations * kinds.len() as u64, |piece| {
+        let (at, kind) = (piece / kinds.len() as u64, (piece % kinds.len() as u64) as usize);
+        if proof.scale == Scale::Share && (at + kind as u64) % 3 != 0 {
+            return;
         }
-    }
-    println!("{operations} operations, {poisoned} poisoned, {waited} waited");
-    assert!(poisoned > 2 * operations && waited > 0);
+        let mut rig = Rig::new(Options { writes_in_flight: 2, ..options() });
+        rig.disk.fail_at(rig.disk.operations() + at, kinds[kind]);
+        work(&mut rig, 40);
+        if rig.is_poisoned {
+            counts[0].fetch_add(1, Ordering::Relaxed);
+            writes_nothing_more(&mut rig);
+        } else if rig.log.is_out_of_space() {
+            counts[1].fetch_add(1, Ordering::Relaxed);
+            for _ in 0..200 {
+                rig.log.tick(1);
+                rig.settle();
+            }
+            assert!(!rig.log.is_out_of_space(), "it goes on by itself");
+        }
+        let mut random = Random::seeded(at * 10 + kind as u64);
+        match random.chance(500) {
+            true => rig.disk.crash(&mut random),
+            false => rig.disk.kill(&mut random),
+        }
+        if let Some(found) = read_all(&rig) {
+            assert!(
+                rig.model.is_possible(&found),
+                "operation {at}, {:?}: {}",
+                kinds[kind],
+                super::model::shown(&found)
+            );
+        }
+        rig.disk.clear_failures();
+        rig.disk.kill(&mut random);
+        rig.reopened().rest();
+        proof.case();
+    });
+    let [poisoned, waited] = counts.map(AtomicU64::into_inner);
+    assert!(proof.is_part() || poisoned > written / 2 && waited > 0, "{poisoned} poisoned, {waited} waited");
 }
 
-fn failures() -> [Failure; 5] {
+fn writes_nothing_more(rig: &mut Rig) {
+    let operations = rig.disk.operations();
+    let next = super::model::entry(rig.model.term, rig.model.group(G).last().index.next(), 1);
+    assert_eq!(rig.log.append(G, &[next]), Err(Refused::Poisoned));
+    for _ in 0..10 {
+        rig.log.tick(1);
+        rig.pump();
+    }
+    assert_eq!(rig.disk.operations(), operations, "nothing is tried again");
+}
+
+/// What a disk may say, a write that ends too early, and a read that does.
+fn failures() -> [Failure; 8] {
     [
         Failure::Error(Code::Io),
         Failure::Error(Code::NoSpace),
         Failure::Error(Code::QuotaExceeded),
+        Failure::Error(Code::Interrupted),
+        Failure::Error(Code::Again),
         Failure::Partial { bytes: 700, error: Code::Io },
         Failure::Partial { bytes: 1 << 20, error: Code::Io },
+        Failure::Ends,
     ]
+}
+
+/// D9: one write in flight fails, with each number of its sectors on the disk or not; all that comes later succeeds.
+/// What is then on the disk is old, new or mixed: the log is poisoned, and what was not acknowledged stays so.
+pub fn a_flush_fails_once(proof: &Proof) {
+    let cases: Vec<(usize, usize, u64)> = (1..=4)
+        .flat_map(|depth| (0..depth).flat_map(move |failing| (0..=8).map(move |sectors| (depth, failing, sectors))))
+        .collect();
+    proof.spread(cases.len() as u64, |at| {
+        let (depth, failing, sectors) = cases[at as usize];
+        let mut rig = Rig::new(Options { writes_in_flight: depth, ..options() });
+        rig.settle();
+        rig.grow(G, 2, 600);
+        rig.settle();
+        let acknowledged = rig.model.acknowledged;
+        let failure = Failure::Partial { bytes: 512 * sectors, error: Code::Io };
+        rig.disk.fail_at(rig.disk.operations() + failing as u64, failure);
+        for _ in 0..depth {
+            rig.grow(G, 2, 1700);
+            rig.pump();
+        }
+        assert_eq!(rig.disk.pending().len(), depth);
+        rig.disk.complete_all();
+        rig.take();
+        assert!(rig.is_poisoned, "frame {failing} of {depth}");
+        assert!(rig.model.acknowledged <= acknowledged + failing, "frame {failing} of {depth} counts");
+        writes_nothing_more(&mut rig);
+        let Rig { disk, model, log, .. } = rig;
+        cuts(&disk, 256, &mut Random::seeded(at), |fork| {
+            let opened = open(&fork, log.options());
+            let (.., found) = opened.unwrap_or_else(|error| panic!("frame {failing} of {depth}, {sectors}: {error}"));
+            assert!(model.is_possible(&found), "frame {failing} of {depth}, {sectors} sectors landed");
+            proof.case();
+        });
+    });
 }
 
 /// A log that has ordered another segment: a new one, or one that was used before.
@@ -177,37 +249,53 @@ fn a_failed_flush_is_not_tried_again_and_nothing_behind_it_counts() {
     }
 }
 
-#[test]
-fn the_disk_is_full_and_free_again() {
-    let mut rig = Rig::new(options());
-    rig.settle();
-    for cycle in 0..60u64 {
-        rig.disk.set_capacity(rig.disk.used_bytes());
-        let mut filled = false;
-        for _ in 0..80 {
-            rig.grow(G, 1, 20_000);
-            rig.settle();
-            filled = rig.log.is_out_of_space() && rig.log.durable_ticket() < rig.log.last_ticket();
-            if filled {
-                break;
-            }
-        }
-        assert!(filled && !rig.is_poisoned, "{cycle}");
-        if cycle % 3 == 0 {
-            rig.disk.crash(&mut Random::seeded(cycle));
-            rig = rig.reopened();
-        }
-        rig.disk.set_capacity(1 << 40);
-        for _ in 0..250 {
-            rig.log.tick(1);
-            rig.settle();
-        }
-        assert_eq!(rig.log.durable_ticket(), rig.log.last_ticket());
-        let last = rig.model.group(G).last();
-        rig.purge(G, last);
+/// D12: the disk is full, in the midst of appends and of a rotation, and free again. Votes are saved all the same:
+/// they need no room.
+pub fn full_and_free_again(proof: &Proof) {
+    const CYCLES: u64 = 20;
+    proof.spread(proof.pick(60, 1_000, 1_000) / CYCLES, |seed| {
+        let mut rig = Rig::new(Options { seed, ..options() });
+        let mut voter = Voter::new(&rig.disk);
         rig.settle();
-        rig.check();
+        for cycle in 0..CYCLES {
+            rig = fill_and_free(rig, &mut voter, seed + cycle);
+            proof.case();
+        }
+    });
+}
+
+fn fill_and_free(mut rig: Rig, voter: &mut Voter, cycle: u64) -> Rig {
+    rig.disk.set_capacity(rig.disk.used_bytes() + 30_000 * (cycle % 4));
+    let mut filled = false;
+    for _ in 0..80 {
+        rig.grow(G, 1, 20_000);
+        rig.settle();
+        filled = rig.log.is_out_of_space() && rig.log.durable_ticket() < rig.log.last_ticket();
+        if filled {
+            break;
+        }
     }
+    assert!(filled && !rig.is_poisoned, "{cycle}");
+    voter.save();
+    voter.settle(&rig.disk);
+    assert!(voter.is_durable(), "{cycle}: a vote needs no room");
+    if cycle.is_multiple_of(3) {
+        rig.disk.crash(&mut Random::seeded(cycle));
+        rig = rig.reopened();
+        voter.check(&rig.disk.fork(), &|| format!("cycle {cycle}"));
+        *voter = Voter::load(&rig.disk).expect("it is intact");
+    }
+    rig.disk.set_capacity(1 << 40);
+    for _ in 0..250 {
+        rig.log.tick(1);
+        rig.settle();
+    }
+    assert_eq!(rig.log.durable_ticket(), rig.log.last_ticket());
+    let last = rig.model.group(G).last();
+    rig.purge(G, last);
+    rig.settle();
+    rig.check();
+    rig
 }
 
 /// A log with a torn tail, on a disk that is full: with segments that stand ready, or with none.

@@ -1,26 +1,54 @@
 //! Rot in a log of three segments: whatever changes, nothing wrong is read and nothing is changed by the refusal.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
 use super::model::{State, state_of};
 use super::rig::{DIRECTORY, G, Rig, identity, open, options, segment};
 use crate::disk::Files;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
-use crate::types::{GroupId, Place, SegmentNumber};
-use crate::wal::{Analysis, Error, Log, Severity, Source};
+use crate::sim::proofs::{Proof, Scale};
+use crate::types::{Data, Entry, GroupId, LogId, Payload, Place, SegmentNumber};
+use crate::wal::{Analysis, Error, Log, Options, Severity, Source};
 
-struct Log3 {
-    disk: SimDisk,
-    state: State,
+pub struct Log3 {
+    pub disk: SimDisk,
+    pub state: State,
     /// Names of the chain's segments, and where the frames of each end.
-    segments: Vec<(String, u64)>,
+    pub segments: Vec<(String, u64)>,
+    /// What was in the file of each before it was used again.
+    pub older: Vec<Vec<u8>>,
     /// Where the last frame begins, which nothing covers: it holds no entry.
-    last: u64,
+    pub last: u64,
+    pub end: Place,
+    /// What the superblock says was durable.
+    pub evidence: Place,
 }
 
-/// Three segments, two groups, quiet: the last frame is a covering one.
-fn log() -> Log3 {
+/// Three segments of files that had another life before, two groups, quiet: the last frame is a covering one.
+pub fn log() -> Log3 {
     let mut rig = Rig::new(options());
+    rig.retired = Some(BTreeMap::new());
     rig.settle();
+    for _ in 0..4 {
+        rig.rotate(G);
+    }
+    rig.purge(G, rig.model.group(G).last());
+    rig.settle();
+    let mut used_again = 0;
+    while used_again < 5 {
+        rig.rotate(G);
+        rig.purge(G, rig.model.group(G).last());
+        rig.settle();
+        let retired = rig.retired.as_ref().expect("it was asked for");
+        used_again = if retired.contains_key(&rig.log.active.number.0) { used_again + 1 } else { 0 };
+    }
+    // A payload whose checksum is that of itself with zeros behind: only its length tells them apart.
+    let next = rig.model.group(G).last().index.next();
+    let payload = Payload::Data(Data::new(Bytes::from_static(&[0xff; 4])));
+    rig.append(G, &[Entry { id: LogId::new(rig.model.term, next), payload }]);
     for round in 0..3 {
         rig.grow(G, 2, 300);
         rig.grow(GroupId(1), 1, 1500);
@@ -31,14 +59,18 @@ fn log() -> Log3 {
     }
     rig.rest();
     let end = rig.log.durable_end();
-    let Rig { disk, model, log, .. } = rig;
+    let Rig { disk, model, log, retired, .. } = rig;
     disk.crash_to(&vec![0; disk.loose().len()]);
-    let segments: Vec<_> = log.locator.segments().map(|own| (segment(own.header.number.0), own.end)).collect();
+    let retired = retired.expect("it was asked for");
+    let own = log.locator.segments().skip_while(|own| !retired.contains_key(&own.header.number.0));
+    let segments: Vec<_> = own.map(|own| (segment(own.header.number.0), own.end)).collect();
+    let older = log.locator.segments().filter_map(|own| retired.get(&own.header.number.0).cloned()).collect();
     assert_eq!(segments.len(), 3);
-    Log3 { disk, state: model.state().clone(), segments, last: end.offset - 4096 }
+    assert_eq!(log.locator.segments().count(), 3, "nothing else is in the chain");
+    Log3 { disk, state: model.state().clone(), segments, older, last: end.offset - 4096, end, evidence: Place::START }
 }
 
-fn severity(disk: &SimDisk) -> Option<Severity> {
+pub fn severity(disk: &SimDisk) -> Option<Severity> {
     let source = Source {
         directory: DIRECTORY.to_owned(),
         identity: Some(identity()),
@@ -53,11 +85,11 @@ fn severity(disk: &SimDisk) -> Option<Severity> {
 
 impl Log3 {
     /// Whether a fault is found; panics if something wrong is read or the refusal changes anything.
-    fn is_found(&self, damaged: &SimDisk, what: &str) -> bool {
+    pub fn is_found(&self, damaged: &SimDisk, what: &str) -> bool {
         let names: Vec<(String, Vec<u8>)> =
             self.segments.iter().map(|(name, _)| (name.clone(), damaged.contents(name))).collect();
         let files = damaged.files();
-        match Log::open(&files, options(), Place::START, 1) {
+        match Log::open(&files, options(), self.evidence, 1) {
             Ok((log, recovery)) => {
                 let found = state_of(&files, &log).unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert!(found == self.state, "{what}: wrong data was read");
@@ -85,73 +117,68 @@ impl Log3 {
     }
 }
 
-fn flips(stride: u64) -> u64 {
-    let log = log();
-    let mut count = 0;
-    for (name, end) in &log.segments {
-        for at in (0..65_536).filter(|at| at % 4096 < 400 && at % 4 == 0 || at % stride == 0) {
-            if at >= end + 4096 && at < 61_440 && at % 509 != 0 {
-                continue;
-            }
-            log.flip(name, *end, at, (at % 8) as u32);
-            count += 1;
-        }
-    }
-    count
-}
-
-#[test]
-fn flipped_bits_are_found() {
-    let count = flips(64);
-    println!("{count} bits");
-    assert!(count > 3_000, "{count}");
-}
-
-#[test]
-#[ignore = "minutes: every byte, every bit"]
-fn all_flipped_bits_are_found() {
-    let log = log();
-    for (name, end) in &log.segments {
-        for at in 0..65_536 {
-            for bit in 0..8 {
-                log.flip(name, *end, at, bit);
+/// D4: each bit of the three segments. CI takes one bit of each byte, a share those of the heads and some between.
+pub fn flipped_bits(proof: &Proof) {
+    const PIECE: u64 = 8192;
+    proof.spread(3 * 65_536 / PIECE, |piece| {
+        let log = log();
+        let (name, end) = &log.segments[(piece * PIECE / 65_536) as usize];
+        let start = piece * PIECE % 65_536;
+        for at in start..start + PIECE {
+            let is_head = at % 4096 < 400 && at % 4 == 0 && (at < end + 4096 || at >= 61_440);
+            let bits = match proof.scale {
+                Scale::Share if is_head || at % 509 == 0 => at % 8..at % 8 + 1,
+                Scale::Share => 0..0,
+                Scale::Ci => at % 8..at % 8 + 1,
+                Scale::Full => 0..8,
+            };
+            for bit in bits {
+                log.flip(name, *end, at, bit as u32);
+                proof.case();
             }
         }
-    }
+        // The payload that only its length tells from another, bit by bit.
+        let bytes = log.disk.contents(name);
+        let places =
+            (start..start + PIECE).filter(|&at| bytes[at as usize..].starts_with(&[0xff, 0xff, 0xff, 0xff, 0]));
+        for at in places.filter(|&at| at >= 40) {
+            for bit in 0..40 * 8 {
+                log.flip(name, *end, at - 40 + bit / 8, (bit % 8) as u32);
+                proof.case();
+            }
+        }
+    });
 }
 
-/// Each block zeroed, all ones, noise, or what stood there before.
-#[test]
-fn damaged_blocks_are_found() {
-    let log = log();
-    let mut random = Random::seeded(5);
-    let mut count = 0;
-    for (name, end) in &log.segments {
-        let before = log.disk.contents(name);
-        for size in [512, 4096] {
-            for start in (0..*end).step_by(size as usize).chain([65_536 - size]) {
-                for kind in 0..4 {
-                    let fork = log.disk.fork();
-                    let range = start..start + size;
-                    match kind {
-                        0 => fork.zero(name, range),
-                        1 => fork.fill(name, range, 0xff),
-                        2 => fork.junk(name, range, &mut random),
-                        _ => fork.copy_block(name, 4096..4096 + size, name, start),
-                    }
-                    if fork.contents(name) == before {
-                        continue;
-                    }
-                    count += 1;
-                    let what = format!("{name} {start} {size} {kind}");
-                    let is_last = *name == log.segments[2].0 && start >= log.last && start < 61_440;
-                    assert!(log.is_found(&fork, &what) || is_last, "{what} is not found");
+/// D4: each block of both sizes zeroed, all ones, junk, another's, or as it was in the file's life before.
+pub fn damaged_blocks(proof: &Proof) {
+    proof.spread(6, |piece| {
+        let log = log();
+        let mut random = Random::seeded(piece);
+        let (at, size) = ((piece / 2) as usize, [512, 4096][(piece % 2) as usize]);
+        let (name, end) = &log.segments[at];
+        let (before, older) = (log.disk.contents(name), &log.older[at]);
+        for start in (0..*end).step_by(size as usize).chain([65_536 - size]) {
+            for kind in 0..5 {
+                let fork = log.disk.fork();
+                let range = start..start + size;
+                match kind {
+                    0 => fork.zero(name, range),
+                    1 => fork.fill(name, range, 0xff),
+                    2 => fork.junk(name, range, &mut random),
+                    3 => fork.copy_block(name, 4096..4096 + size, name, start),
+                    _ => fork.overwrite(name, start, &older[start as usize..(start + size) as usize]),
                 }
+                if fork.contents(name) == before {
+                    continue;
+                }
+                let what = format!("{name} {start} {size} {kind}");
+                let is_last = at == 2 && start >= log.last && start < 61_440;
+                assert!(log.is_found(&fork, &what) || is_last, "{what} is not found");
+                proof.case();
             }
         }
-    }
-    println!("{count} blocks");
-    assert!(count > 800, "{count}");
+    });
 }
 
 #[test]
@@ -167,34 +194,106 @@ fn unreadable_blocks_are_found() {
     }
 }
 
-/// Every pair of blocks exchanged, within a segment and between segments.
-#[test]
-fn exchanged_blocks_are_found() {
-    let log = log();
-    let blocks: Vec<(&String, u64)> =
-        log.segments.iter().flat_map(|(name, end)| (0..*end).step_by(4096).map(move |at| (name, at))).collect();
-    let mut count = 0;
-    for (at, (left, left_at)) in blocks.iter().enumerate() {
-        for (right, right_at) in &blocks[at + 1..] {
-            let fork = log.disk.fork();
-            let (one, two) = (log.disk.contents(left), log.disk.contents(right));
-            let (one, two) = (&one[*left_at as usize..][..4096], &two[*right_at as usize..][..4096]);
-            if one == two {
+/// A segment of 1 MiB, full of frames of one block each but for its last.
+fn large() -> (Vec<u8>, u64) {
+    let mut rig = Rig::new(Options { segment_bytes: 1 << 20, ..options() });
+    rig.settle();
+    while rig.log.durable_end().offset < (1 << 20) - 140_000 {
+        rig.grow(G, 1, 3000);
+        rig.settle();
+    }
+    rig.rest();
+    assert_eq!(rig.log.active.number, SegmentNumber(1));
+    let end = rig.log.durable_end().offset;
+    (rig.disk.contents(&segment(1)), end)
+}
+
+/// D6: every pair of blocks in 1 MiB exchanged, and each of the two written over the other alone.
+pub fn exchanged_blocks(proof: &Proof) {
+    let stride = proof.pick(127, 11, 1);
+    let (content, end) = large();
+    let last = end - 4096;
+    proof.spread(end / 4096, |left| {
+        let disk = SimDisk::new();
+        disk.files().create_directory(DIRECTORY).expect("the disk is empty and well");
+        disk.plant(&segment(1), &content);
+        let block = |at: u64| &content[at as usize * 4096..][..4096];
+        for right in (left + 1..end / 4096).chain([255]).filter(|right| (left * 257 + right) % stride == 0) {
+            if block(left) == block(right) {
                 continue;
             }
-            fork.overwrite(left, *left_at, two);
-            fork.overwrite(right, *right_at, one);
-            count += 1;
-            assert!(severity(&fork).is_some(), "{left} {left_at} and {right} {right_at}");
-            // One that went to the wrong place alone.
-            let fork = log.disk.fork();
-            fork.overwrite(right, *right_at, one);
-            let is_last = **right == log.segments[2].0 && *right_at >= log.last;
-            assert!(severity(&fork).is_some() || is_last, "{left} {left_at} over {right} {right_at}");
+            let (left_at, right_at) = (left * 4096, right * 4096);
+            for kind in 0..3 {
+                let fork = disk.fork();
+                if kind != 1 {
+                    fork.overwrite(&segment(1), left_at, block(right));
+                }
+                if kind != 2 {
+                    fork.overwrite(&segment(1), right_at, block(left));
+                }
+                // Only the last frame is covered by nothing. It holds no entry.
+                let is_last = (kind == 1 && right_at == last) || (kind == 2 && left_at == last);
+                let found = severity(&fork);
+                assert!(found.is_some() || is_last, "blocks {left} and {right}, kind {kind}");
+                proof.case();
+            }
+        }
+    });
+}
+
+/// D6: what a segment was in the file's life before, whole or block by block, in its place or behind the end of the log.
+pub fn older_generations(proof: &Proof) {
+    let log = log();
+    for ((name, end), older) in log.segments.iter().zip(&log.older) {
+        let fork = log.disk.fork();
+        fork.plant(name, older);
+        assert!(log.is_found(&fork, name), "{name} is another");
+        proof.case();
+        for block in 1..15 {
+            let is_active = *name == log.segments[2].0;
+            for at in (4096..(end + 8192).min(61_440)).step_by(4096) {
+                let fork = log.disk.fork();
+                fork.overwrite(name, at, &older[block * 4096..][..4096]);
+                let what = format!("{name}: block {block} of the life before at {at}");
+                let is_changed = fork.contents(name) != log.disk.contents(name);
+                let matters = is_changed && (at < *end && !is_active || at < log.last);
+                assert!(log.is_found(&fork, &what) || !matters, "{what} is not found");
+                proof.case();
+            }
         }
     }
-    println!("{count} pairs");
-    assert!(count > 300, "{count}");
+    older_entries_do_not_come_back(proof);
+}
+
+/// Frames of the life before, whose place, number and kind would fit behind the end, are not taken.
+fn older_entries_do_not_come_back(proof: &Proof) {
+    for frames in 1..12 {
+        let mut rig = Rig::new(options());
+        rig.settle();
+        for _ in 0..frames {
+            rig.grow(G, 1, 100);
+            rig.settle();
+        }
+        let end = rig.log.durable_end();
+        let mut other = Rig::new(Options { seed: 99, ..options() });
+        other.settle();
+        for _ in 0..frames + 3 {
+            other.grow(G, 1, 200);
+            other.settle();
+        }
+        let older = other.disk.contents(&segment(1));
+        rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+        for count in 1..4 {
+            let fork = rig.disk.fork();
+            let bytes = &older[end.offset as usize..end.offset as usize + count * 4096];
+            fork.overwrite(&segment(1), end.offset, bytes);
+            match open(&fork, &options()) {
+                Ok((.., found)) => assert!(rig.model.is_possible(&found), "{}", super::model::shown(&found)),
+                Err(error) => assert!(matches!(error, Error::Damaged(_)), "{error}"),
+            }
+            proof.case();
+        }
+    }
 }
 
 /// An older state of a segment under its own name is found if a later segment follows; a retired generation of a file

@@ -1,8 +1,12 @@
 //! The active segment cut at each byte of its last frames: what lies behind reads as zero.
 
+use std::ops::Range;
+
 use super::rig::{G, Rig, identity, open, options, segment};
 use crate::limits::SECTOR_BYTES;
+use crate::random::Random;
 use crate::sim::disk::SimDisk;
+use crate::sim::proofs::Proof;
 use crate::types::{FrameNumber, Place, SegmentNumber};
 use crate::wal::{Analysis, Severity, Source};
 
@@ -54,8 +58,9 @@ fn expected(frame: &Cut, kept: usize) -> Option<Severity> {
     }
 }
 
-#[test]
-fn the_tail_is_cut_at_each_byte() {
+/// D3: the last three frames, each cut at each of its bytes. Inside a frame's head, or inside the last of its sectors,
+/// that is unclear; where a sector is missing it is torn; with proof behind it, corrupt.
+pub fn cut_at_each_byte(proof: &Proof) {
     let (disk, frames, end) = log();
     let (mut torn, mut unclear, mut clean) = (0, 0, 0);
     let count = frames.len();
@@ -70,17 +75,17 @@ fn the_tail_is_cut_at_each_byte() {
                 Some(Severity::Torn) => torn += 1,
                 _ => unclear += 1,
             }
-            if kept % 64 == 0 && frame.bytes[kept..].iter().any(|&byte| byte != 0) {
+            if frame.bytes[kept..].iter().any(|&byte| byte != 0) {
                 assert_eq!(worst(&fork, end), Some(Severity::Corrupt), "frame {at} cut at {kept}, covered");
             }
             if kept % 256 == 0 {
                 let is_open = open(&fork, &options()).is_ok();
                 assert_eq!(is_open, found.is_none_or(|severity| severity < Severity::Unclear));
             }
+            proof.case();
         }
     }
-    println!("{clean} clean, {torn} torn, {unclear} unclear");
-    assert!(clean > 3 && torn > 1000 && unclear > 300);
+    assert!(clean > 3 && torn > 1000 && unclear > 300, "{clean} clean, {torn} torn, {unclear} unclear");
 }
 
 /// At a sector's edge within the written sectors it is always torn.
@@ -101,38 +106,78 @@ fn a_cut_at_a_sectors_edge_is_torn() {
     }
 }
 
-/// A damaged frame with a covering frame, an open frame or the superblock behind it is corrupt, never torn.
-#[test]
-fn what_is_covered_is_never_torn() {
-    let covered = |rig: Rig, offset: u64, evidence: Place| {
-        let Rig { disk, .. } = rig;
-        disk.crash_to(&vec![0; disk.loose().len()]);
-        for damage in 0..3 {
-            let fork = disk.fork();
-            match damage {
-                0 => fork.zero(&segment(1), offset..offset + 4096),
-                1 => fork.zero(&segment(1), offset + 512..offset + 1024),
-                _ => fork.flip_bit(&segment(1), offset + 700, 1),
-            }
-            assert_eq!(worst(&fork, evidence), Some(Severity::Corrupt), "{damage}");
-        }
-    };
-    let with_frame = || {
-        let mut rig = Rig::new(options());
-        rig.settle();
-        rig.grow(G, 2, 800);
-        rig.settle();
-        rig
-    };
-    let start = with_frame().log.durable_end().offset - 4096;
-    let mut rested = with_frame();
-    rested.rest();
-    covered(rested, start, Place::START);
-    let mut rotated = with_frame();
-    rotated.rotate(G);
-    covered(rotated, start, Place::START);
-    let plain = with_frame();
-    let end = plain.log.durable_end();
+/// What shows that a frame had been on the disk.
+#[derive(Clone, Copy, Debug)]
+enum Cover {
+    Nothing,
+    LaterFrame,
+    CoveringFrame,
+    OpenFrame,
+    Superblock,
+}
+
+/// A log whose second frame is proven in this way, or is the last and not proven; and what the superblock says.
+fn proven(cover: Cover) -> (SimDisk, Range<u64>, Place) {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    rig.grow(G, 2, 800);
+    rig.settle();
+    let end = rig.log.durable_end();
     assert_eq!(end.frame, FrameNumber(2));
-    covered(plain, start, end);
+    match cover {
+        Cover::Nothing | Cover::Superblock => {}
+        Cover::LaterFrame => {
+            rig.grow(G, 1, 100);
+            rig.settle();
+        }
+        Cover::CoveringFrame => rig.rest(),
+        Cover::OpenFrame => rig.rotate(G),
+    }
+    rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+    let evidence = if matches!(cover, Cover::Superblock) { end } else { Place::START };
+    (rig.disk, end.offset - 4096..end.offset, evidence)
+}
+
+/// D5: a durable frame at the tail is damaged, sector by sector and bit by bit. Where something proves it, that is
+/// corrupt; where nothing does it is unclear, but for a sector that turned to zeros; it is never torn with proof.
+pub fn damaged_where_it_is_covered_and_where_not(proof: &Proof) {
+    let stride = proof.pick(131, 11, 1);
+    let covers = [Cover::Nothing, Cover::LaterFrame, Cover::CoveringFrame, Cover::OpenFrame, Cover::Superblock];
+    proof.spread(covers.len() as u64 * 8, |piece| {
+        let (cover, sector) = (covers[piece as usize / 8], piece % 8);
+        let (disk, frame, evidence) = proven(cover);
+        let start = frame.start + sector * SECTOR_BYTES as u64;
+        let range = start..start + SECTOR_BYTES as u64;
+        let judge = |fork: &SimDisk, what: &dyn Fn() -> String| {
+            let sectors =
+                |disk: &SimDisk| disk.contents(&segment(1))[frame.start as usize..frame.end as usize].to_vec();
+            let (now, before) = (sectors(fork), sectors(&disk));
+            if now == before {
+                return;
+            }
+            let zeros =
+                |bytes: &[u8]| bytes.chunks(SECTOR_BYTES).filter(|own| own.iter().all(|&byte| byte == 0)).count();
+            let expected = match cover {
+                Cover::Nothing if zeros(&now) > zeros(&before) => Severity::Torn,
+                Cover::Nothing => Severity::Unclear,
+                _ => Severity::Corrupt,
+            };
+            assert_eq!(worst(fork, evidence), Some(expected), "{cover:?} {}", what());
+            proof.case();
+        };
+        for kind in 0..3 {
+            let fork = disk.fork();
+            match kind {
+                0 => fork.zero(&segment(1), range.clone()),
+                1 => fork.fill(&segment(1), range.clone(), 0xff),
+                _ => fork.junk(&segment(1), range.clone(), &mut Random::seeded(piece)),
+            }
+            judge(&fork, &|| format!("sector {sector} kind {kind}"));
+        }
+        for bit in (start * 8..range.end * 8).filter(|bit| bit % stride == 0) {
+            let fork = disk.fork();
+            fork.flip_bit(&segment(1), bit / 8, (bit % 8) as u32);
+            judge(&fork, &|| format!("bit {bit}"));
+        }
+    });
 }

@@ -1,0 +1,127 @@
+//! Deliberate bugs, one at a time, for the tests that must find them: docs/testing.md, "The zoo".
+//!
+//! Each stands where the correct code stands, as `mutant::is_on(Mutant::ThisBug)`. In a program as it is delivered that
+//! is the constant `false`, and the bug is not in it. Unit tests, and a program built with `--cfg mutants`, have all of
+//! them; one is on for a thread inside [`with`], or for the process if `TRILITH_MUTANT` in the environment names it.
+
+macro_rules! mutants {
+    ($($mutant:ident $name:literal $what:literal,)*) => {
+        /// A deliberate bug.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[cfg_attr(not(any(test, mutants)), allow(dead_code, reason = "some stand in code behind a feature"))]
+        pub enum Mutant {
+            $(#[doc = $what] $mutant,)*
+        }
+
+        #[cfg(any(test, mutants))]
+        impl Mutant {
+            /// All of them, in the order of the zoo's tables.
+            pub const ALL: &[Mutant] = &[$(Mutant::$mutant,)*];
+
+            /// As `TRILITH_MUTANT` names it.
+            pub fn name(self) -> &'static str {
+                match self { $(Mutant::$mutant => $name,)* }
+            }
+        }
+    };
+}
+
+mutants! {
+    AckBeforeFlush "ack_before_flush" "A node's messages and a log's tickets do not wait for the flush.",
+    FlushErrorSwallowed "flush_error_swallowed" "A failed write or flush counts as done.",
+    FlushBeforeShortWriteFinished "flush_before_short_write_finished" "What a short write left is not written.",
+    NoDirectoryFsync "no_directory_fsync" "Names are given and the directory is not flushed.",
+    ChecksumWithoutLength "checksum_without_length" "A record's checksum does not cover its length.",
+    ChecksumWithoutPlace "checksum_without_place" "Checksums have no salt, and no frame's place is compared.",
+    DurableTailCut "durable_tail_cut" "A covered frame at the tail is judged torn.",
+    ZerosAccepted "zeros_accepted" "Zeros end the log, whatever shows that more was there.",
+    OlderGenerationAccepted "older_generation_accepted" "A frame of an older life of the file passes.",
+    BatchHalfVisible "batch_half_visible" "A batch is written as two frames.",
+    BufferReused "buffer_reused" "The next frame is built in the buffer of one that is on its way.",
+    DsyncLeftOut "dsync_left_out" "Files are opened for writing without O_DSYNC.",
+    VoteNotFlushed "vote_not_flushed" "A vote leaves before it is on the disk.",
+    CommitOfOldTerm "commit_of_old_term" "An entry of an older term is committed by counting.",
+    OpenraftToldBeforeFlush "openraft_told_before_flush" "openraft's callback does not wait for the flush.",
+    OpenraftVoteNotFlushed "openraft_vote_not_flushed" "openraft's vote counts as saved when the log has taken it.",
+    OpenraftVoteNotSaved "openraft_vote_not_saved" "openraft's vote is kept in memory alone.",
+}
+
+#[cfg(test)]
+pub use switch::with;
+#[cfg(any(test, mutants))]
+pub use switch::{inherit, is_on};
+
+/// Whether this bug is built in: never.
+#[cfg(not(any(test, mutants)))]
+pub const fn is_on(_: Mutant) -> bool {
+    false
+}
+
+/// What a thread that is to begin must know: nothing.
+#[cfg(not(any(test, mutants)))]
+pub const fn inherit() -> Inherited {
+    Inherited
+}
+
+/// Nothing, for a thread that begins.
+#[cfg(not(any(test, mutants)))]
+#[derive(Clone, Copy, Debug)]
+pub struct Inherited;
+
+#[cfg(not(any(test, mutants)))]
+impl Inherited {
+    /// To be called by the new thread.
+    pub const fn take_over(self) {}
+}
+
+#[cfg(any(test, mutants))]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutant;
+
+    thread_local! {
+        static ON: Cell<Option<Mutant>> = Cell::new(named());
+    }
+
+    /// The one that the environment names. Panics if there is none of this name.
+    fn named() -> Option<Mutant> {
+        let name = std::env::var("TRILITH_MUTANT").ok()?;
+        let found = Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name);
+        Some(found.unwrap_or_else(|| panic!("TRILITH_MUTANT: there is no {name:?}")))
+    }
+
+    /// Whether this bug is on for this thread.
+    pub fn is_on(mutant: Mutant) -> bool {
+        ON.get() == Some(mutant)
+    }
+
+    /// Runs `call` with this bug on.
+    #[cfg(test)]
+    pub fn with<T>(mutant: Mutant, call: impl FnOnce() -> T) -> T {
+        struct Reset(Option<Mutant>);
+        impl Drop for Reset {
+            fn drop(&mut self) {
+                ON.set(self.0);
+            }
+        }
+        let _reset = Reset(ON.replace(Some(mutant)));
+        call()
+    }
+
+    /// What is on for a thread, for another that it starts.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Inherited(Option<Mutant>);
+
+    /// What a thread that is to begin must know.
+    pub fn inherit() -> Inherited {
+        Inherited(ON.get())
+    }
+
+    impl Inherited {
+        /// To be called by the new thread.
+        pub fn take_over(self) {
+            ON.set(self.0);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The log's part of the zoo: with each deliberate bug built in, a proof finds a violation, and soon.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{crash, errors, forged, holes, lost, random, rot, tail};
+use crate::mutant::{self, Mutant};
+use crate::sim::proofs::Proof;
+
+/// Which proof finds a bug, and within how many cases.
+struct Row {
+    mutant: Mutant,
+    proof: (&'static str, fn(&Proof)),
+    cases_max: u64,
+}
+
+const fn row(mutant: Mutant, proof: (&'static str, fn(&Proof)), cases_max: u64) -> Row {
+    Row { mutant, proof, cases_max }
+}
+
+const ROWS: &[Row] = &[
+    row(Mutant::AckBeforeFlush, ("D1", crash::short_sequences), 1_000),
+    row(Mutant::FlushErrorSwallowed, ("D9", errors::a_flush_fails_once), 1),
+    row(Mutant::NoDirectoryFsync, ("D10", lost::names), 1_000),
+    row(Mutant::ChecksumWithoutLength, ("D4", rot::flipped_bits), 10_000),
+    row(Mutant::ChecksumWithoutPlace, ("D6", forged::torn_frames_that_hold_frames), 10),
+    row(Mutant::DurableTailCut, ("D5", tail::damaged_where_it_is_covered_and_where_not), 1_000),
+    row(Mutant::ZerosAccepted, ("D7", holes::zeros), 10_000),
+    row(Mutant::OlderGenerationAccepted, ("D6", rot::older_generations), 10_000),
+    row(Mutant::BatchHalfVisible, ("D1", crash::short_sequences), 10_000),
+    row(Mutant::BufferReused, ("D2", random::cycles), 1_000),
+];
+
+#[test]
+fn each_bug_of_the_log_is_found_by_its_proof() {
+    for Row { mutant, proof: (name, run), cases_max } in ROWS {
+        let proof = Proof::in_order();
+        let said = catch_unwind(AssertUnwindSafe(|| mutant::with(*mutant, || run(&proof))));
+        let panic = said.expect_err(mutant.name());
+        let words = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        println!("{}: {name}, in case {}: {words}", mutant.name(), proof.cases() + 1);
+        assert!(proof.cases() < *cases_max, "{} is found after {} cases", mutant.name(), proof.cases());
+    }
+}
