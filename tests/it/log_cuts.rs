@@ -65,7 +65,7 @@ fn a_log_on_a_disk_that_forgets_with_500_cuts_of_each_back_end() {
 }
 
 #[test]
-fn a_log_whose_write_or_flush_fails_acknowledges_nothing_after_it() {
+fn a_log_whose_write_fails_acknowledges_nothing_after_it() {
     for io in ["uring", "blocking"] {
         for code in [Code::Io, Code::NoSpace] {
             fail(io, Fault::Fails(code));

@@ -137,11 +137,8 @@ impl Ground for OnForgetful {
             0 => random.below(RECOVERY_MAX),
             _ => random.between(RECOVERY_MAX, LOAD_MAX),
         };
-        let short_per_mille = *random.pick(&[
-            0,
-            0,
-            if self.has_short || std::env::var("DEBUG_SHORT").is_ok() { SHORT_PER_MILLE } else { 0 },
-        ]);
+        let is_short = self.has_short && random.below(3) == 0;
+        let short_per_mille = if is_short { SHORT_PER_MILLE } else { 0 };
         self.on_with(Plan { seed: random.next_u64(), cut_after: Some(cut_after), short_per_mille, ..self.calm() });
     }
 
