@@ -27,7 +27,9 @@ fn a_run_of_a_fixed_number_of_records_ends_with_them() {
         let line = [&["bench", "wal", "--records", "1000", "--directory", directory], load].concat();
         let Command::Wal(arguments) = Line::try_parse_from(line).unwrap().arguments.command else { panic!() };
         let report: serde_json::Value = serde_json::from_str(&wal::measure(&arguments).unwrap().json()).unwrap();
-        assert_eq!(report["records"], 1000);
+        let records = report["records"].as_u64().unwrap();
+        // What lets old segments go is a record, too, one each 100 ms.
+        assert!((1000..1100).contains(&records), "{records}");
     }
 }
 
