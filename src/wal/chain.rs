@@ -3,7 +3,7 @@
 use super::analysis::{Analysis, Source};
 use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, HeadFault};
-use super::recovery::{Evidence, Fault, Site, Verdict, judge};
+use super::recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
 use super::scan::{Found, HeadProblem, Scan};
 use super::sections::OpenSection;
 use super::segment::{
@@ -93,6 +93,7 @@ impl Gathered {
                 file: format!("{}/{name}", source.directory),
                 bytes: 0..0,
                 what: "not a file of the log".to_owned(),
+                acknowledged: None,
                 entries: Vec::new(),
             }),
         }
@@ -118,6 +119,7 @@ impl Gathered {
                     file: name.clone(),
                     bytes: 0..length,
                     what,
+                    acknowledged: Some(Acknowledged::Unknown),
                     entries: Vec::new(),
                 });
                 None
@@ -200,7 +202,8 @@ fn read_open<F: Files>(files: &F, candidate: &mut Candidate, source: &Source, fi
     };
     let is_covered = source.evidence.segment == candidate.number || proves_open(&mut scan, later);
     let evidence = if is_covered { Evidence::Covered } else { Evidence::Uncovered };
-    let severity = match judge(fault, Site::Open, evidence) {
+    let Judgement { verdict, acknowledged } = judge(fault, Site::Open, evidence);
+    let severity = match verdict {
         Verdict::NotJoined => {
             candidate.is_spare = true;
             return;
@@ -214,6 +217,7 @@ fn read_open<F: Files>(files: &F, candidate: &mut Candidate, source: &Source, fi
         file: segment_name(&source.directory, candidate.number),
         bytes: FRAMES_START..later.map_or(header.frames_end(), |head| head.offset),
         what: format!("the open frame: {what}"),
+        acknowledged: Some(acknowledged),
         entries: Vec::new(),
     });
 }

@@ -56,7 +56,7 @@ mod walk;
 
 pub use analysis::{Analysis, ChainSegment, Source};
 pub use contents::{Piece, contents};
-pub use error::{Error, Finding, Refused, Severity};
+pub use error::{Error, Finding, LogIds, Refused, Severity};
 pub use frame::batch_bytes_max;
 pub use group::GroupLog;
 pub use handle::Wal;
@@ -64,6 +64,6 @@ pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};
 pub use loss::{Loss, Lost};
 pub use reader::ReadPlan;
 pub use record::{RecordHead, RecordKind};
-pub use recovery::{Evidence, Fault, Site, Verdict, judge};
+pub use recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
 pub use resume::Recovery;
 pub use segment::{FORMAT_VERSION, Fill, Identity, Prepare, SegmentHeader, prepare, segment_name};

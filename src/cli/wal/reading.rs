@@ -10,7 +10,7 @@ use crate::disk::{self, Directory, Files};
 use crate::superblock::{self, Inspection};
 use crate::types::{NodeId, Place};
 use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE};
-use crate::wal::{self, Analysis, Finding, Identity, Severity, Source};
+use crate::wal::{self, Acknowledged, Analysis, Finding, Identity, Severity, Source};
 
 /// How often a directory is read that changes while it is read, and how long a write in flight is given.
 const ATTEMPTS: usize = 3;
@@ -153,6 +153,7 @@ fn superblock_finding(severity: Severity, what: String) -> Finding {
         file: superblock::FILE_NAME.to_owned(),
         bytes: 0..4 * crate::limits::BLOCK_BYTES as u64,
         what,
+        acknowledged: (severity > Severity::Note).then_some(Acknowledged::Yes),
         entries: Vec::new(),
     }
 }
@@ -163,6 +164,7 @@ fn segments_gone() -> Finding {
         file: LOG_DIRECTORY.to_owned(),
         bytes: 0..0,
         what: "the log has no segment".to_owned(),
+        acknowledged: Some(Acknowledged::Yes),
         entries: Vec::new(),
     }
 }

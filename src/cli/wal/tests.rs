@@ -117,7 +117,11 @@ fn a_flipped_bit_in_a_covered_frame_is_corrupt() {
     assert_eq!(json["result"], "corrupt");
     let finding = &json["findings"][0];
     assert_eq!(finding["severity"], "corrupt");
-    assert_eq!(finding["entries"][0], serde_json::json!({"group": 0, "first": 2, "end": 3}));
+    let ids = serde_json::json!({
+        "group": 0, "kind": "entry", "first": 2, "end": 3, "term": 1, "first_id": "2@1", "last_id": "2@1",
+    });
+    assert_eq!(finding["entries"], serde_json::json!([ids]));
+    assert_eq!(finding["acknowledged"], "yes");
     assert!(finding["start"].as_u64().unwrap() <= 40_000 && finding["end"].as_u64().unwrap() > 40_000);
     assert!(finding["next_step"].as_str().unwrap().contains("delete nothing"));
 }

@@ -182,11 +182,11 @@ impl Wal {
             match plan.run(&self.shared.directory) {
                 // Its segments are in use for something else by now: another plan says what became of them.
                 Err(super::Error::Stale { .. }) => {}
-                said => return said.map_err(Error::Log),
+                said => return said.map_err(|error| self.named(group, error)),
             }
         }
         let plan = self.shared.log().plan_read(group, range.start, range.end, bytes_max);
-        plan.run(&self.shared.directory).map_err(Error::Log)
+        plan.run(&self.shared.directory).map_err(|error| self.named(group, error))
     }
 
     /// Every append up to this one is on disk.
@@ -238,6 +238,14 @@ impl Wal {
             panic!("the log's thread says when it panics");
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// A plan knows indexes alone; the log knows their terms.
+    fn named(&self, group: GroupId, mut error: super::Error) -> Error {
+        if let (super::Error::Damaged(finding), Some(log)) = (&mut error, self.group(group)) {
+            finding.name_by(&log);
+        }
+        Error::Log(error)
     }
 
     fn pending(&self, ticket: Ticket, indexes: Range<Index>) -> Pending {
