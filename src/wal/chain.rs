@@ -1,5 +1,7 @@
 //! Which segments are the log, in which order: headers, open frames, predecessors.
 
+use std::io;
+
 use super::analysis::{Analysis, Source};
 use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, HeadFault};
@@ -54,6 +56,28 @@ pub(super) fn gather<F: Files>(files: &F, source: &Source) -> Result<Gathered, E
     };
     let names = files.list(&source.directory)?;
     gathered.take_names(files, source, names).inspect_err(|_| gathered.close(files))?;
+    Ok(gathered)
+}
+
+/// Opens these segments and reads their headers. One that has no file is left out: the walk says what is missing.
+pub(super) fn gather_segments<F: Files>(
+    files: &F,
+    source: &Source,
+    numbers: &[SegmentNumber],
+) -> Result<Gathered, Error> {
+    let mut gathered = Gathered {
+        identity: source.identity,
+        candidates: Vec::new(),
+        leftovers: Vec::new(),
+        next_segment: SegmentNumber(1),
+        findings: Vec::new(),
+    };
+    for &number in numbers {
+        match gathered.add(files, source, number) {
+            Err(Error::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            said => said.inspect_err(|_| gathered.close(files))?,
+        }
+    }
     Ok(gathered)
 }
 

@@ -26,10 +26,11 @@
 //! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `segment`. Writing:
 //! `log`, `rotation`. Reading: `locator`, `reader`, `scan`. Recovery: `recovery` is the table by which faults are
 //! judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may
-//! tell what is in memory alone. For tools: `contents` gives every record in order, `repair` mends what recovery refuses,
+//! tell what is in memory alone. `audit` is the same walk over a log that is open. For tools: `contents` gives every record in order, `repair` mends what recovery refuses,
 //! `loss` says what that costs. Around the core: `handle`, the threads that make it the public [`Wal`].
 
 mod analysis;
+mod audit;
 mod body;
 mod chain;
 mod contents;
@@ -55,6 +56,7 @@ mod tests;
 mod walk;
 
 pub use analysis::{Analysis, ChainSegment, Source};
+pub use audit::{Checked, Extent};
 pub use contents::{Piece, contents};
 pub use error::{Error, Finding, LogIds, Refused, Severity};
 pub use frame::batch_bytes_max;

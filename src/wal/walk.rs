@@ -35,7 +35,8 @@ pub(super) fn walk<F: Files>(
             begin(analysis, &open.section);
         }
         let next = chain.get(at + 1).and_then(|next| next.open.as_ref());
-        let end = next.map_or(until, |open| Some(open.section.predecessor_end));
+        let own_until = until.filter(|until| until.segment == header.number);
+        let end = next.map_or(own_until, |open| Some(open.section.predecessor_end));
         analysis.chain.push(ChainSegment {
             header,
             file: candidate.file,

@@ -45,8 +45,11 @@ mod error;
 mod inbox;
 mod open;
 mod options;
+mod pace;
 mod pending;
 mod preparer;
+mod scrub;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -54,7 +57,7 @@ mod tests;
 use std::io;
 use std::ops::Range;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
@@ -63,6 +66,7 @@ use self::core::{Start, WrapQueue};
 use self::inbox::Inbox;
 use self::open::Parts;
 use self::pending::Progress;
+use self::scrub::Control;
 use super::record::RecordKind;
 use super::{Counters, GroupLog, Log, Ticket};
 use crate::disk::{self, Directory, Operation};
@@ -73,6 +77,7 @@ pub use self::error::{Error, OutcomeUnknown, Refused};
 pub use self::open::{LOCK_NAME, LOG_DIRECTORY, NODE_ALONE};
 pub use self::options::{Options, Recovery, WhenFull};
 pub use self::pending::Pending;
+pub use self::scrub::{Scrub, ScrubCounters};
 
 /// How often a read whose segments went away under it is planned again.
 const READ_ATTEMPTS: usize = 3;
@@ -93,6 +98,8 @@ struct Shared {
     /// Locked by the log's thread for each turn, by readers while they plan.
     log: Mutex<Log>,
     directory: Directory,
+    /// Those at work: they stop before the log does.
+    scrubs: Mutex<Vec<Weak<Control>>>,
 }
 
 impl Wal {
@@ -108,7 +115,13 @@ impl Wal {
     pub(crate) fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Recovery), Error> {
         let Parts { directory, log, superblock, opened } = open::open(options)?;
         let inbox = Inbox::new(&log, options.queue_bytes_max, options.when_full);
-        let shared = Arc::new(Shared { inbox, progress: Arc::default(), log: Mutex::new(log), directory });
+        let shared = Arc::new(Shared {
+            inbox,
+            progress: Arc::default(),
+            log: Mutex::new(log),
+            directory,
+            scrubs: Mutex::default(),
+        });
         let (backend, sync_mode) = (opened.io.backend, opened.sync_mode);
         let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap };
         let (ready, is_ready) = channel();
@@ -229,6 +242,8 @@ impl Wal {
 
     fn end(&mut self) -> Result<(), OutcomeUnknown> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
+        let scrubs = std::mem::take(&mut *self.shared.scrubs.lock().unwrap_or_else(PoisonError::into_inner));
+        scrubs.iter().filter_map(Weak::upgrade).for_each(|scrub| scrub.stop());
         self.shared.inbox.close();
         let is_gone = self.shared.progress.wait_finished(DISK_OPERATION_AGE_MAX);
         let failure = self.shared.progress.failure();

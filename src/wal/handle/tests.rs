@@ -1,4 +1,5 @@
 mod full_disk;
+mod scrub;
 
 use std::future::Future;
 use std::sync::Arc;
