@@ -45,15 +45,15 @@ impl Reading {
     pub fn take_with_files(path: &Path) -> Result<(Reading, Directory), Failure> {
         let shown = path.display().to_string();
         let (mut reading, mut directory) = attempt(path, &shown)?;
-        let is_wrong = |finding: &Finding| finding.severity > Severity::Note;
-        if reading.findings.iter().any(is_wrong) {
-            // A frame that is being written looks torn; what is still there after a while is.
+        if !reading.findings.is_empty() {
+            // A frame that is being written looks torn, and so does a block of the superblock; what is still there after
+            // a while is.
             thread::sleep(PAUSE);
             let again = attempt(path, &shown)?;
             directory = again.1;
             let first = std::mem::replace(&mut reading, again.0).findings;
             let same = |old: &Finding, new: &Finding| old.file == new.file && old.bytes.start == new.bytes.start;
-            reading.findings.retain(|new| !is_wrong(new) || first.iter().any(|old| same(old, new)));
+            reading.findings.retain(|new| first.iter().any(|old| same(old, new)));
         }
         Ok((reading, directory))
     }
