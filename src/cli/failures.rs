@@ -116,7 +116,10 @@ pub fn of_log(error: &wal::Error, directory: &Path, message: String) -> Failure 
     use wal::Error;
     match error {
         Error::Disk(disk) => of_disk(disk, message),
-        Error::Damaged(_) | Error::Missing { .. } => Failure::new(Exit::Corrupt, message, verify_step(directory)),
+        Error::Damaged(finding) => {
+            Failure::new(Exit::Corrupt, message, finding.next_step(&directory.display().to_string(), true))
+        }
+        Error::Missing { .. } => Failure::new(Exit::Corrupt, message, verify_step(directory)),
         Error::WrongIdentity { .. } | Error::Exists { .. } => Failure::new(
             Exit::WrongIdentity,
             message,

@@ -1,6 +1,7 @@
 //! The file: bytes, formatting, loading in each state, and what survives a cut of power.
 
 mod fake;
+mod mend;
 mod page_cache;
 mod recovery;
 mod writer;

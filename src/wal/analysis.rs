@@ -11,10 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chain::{self, Candidate};
-use super::error::{Error, Finding, Severity};
+use super::error::{Error, Finding, LogIds, Severity};
 use super::frame::Run;
 use super::group::GroupLog;
 use super::locator::Locator;
+use super::recovery::Acknowledged;
 use super::sections::OpenSection;
 use super::segment::{Identity, SegmentHeader, segment_name};
 use crate::disk::{FileId, Files};
@@ -129,9 +130,15 @@ impl Analysis {
         self.findings.iter().find(|finding| finding.severity >= Severity::Unclear)
     }
 
-    pub(super) fn note(&mut self, severity: Severity, place: (&str, std::ops::Range<u64>), what: String) {
-        let (file, bytes) = place;
-        self.findings.push(Finding { severity, file: file.to_owned(), bytes, what, entries: Vec::new() });
+    pub(super) fn note(
+        &mut self,
+        (severity, acknowledged): (Severity, Acknowledged),
+        (file, bytes): (&str, std::ops::Range<u64>),
+        what: String,
+        entries: Vec<LogIds>,
+    ) {
+        let (file, acknowledged) = (file.to_owned(), Some(acknowledged));
+        self.findings.push(Finding { severity, file, bytes, what, acknowledged, entries });
     }
 }
 

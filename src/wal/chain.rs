@@ -1,9 +1,11 @@
 //! Which segments are the log, in which order: headers, open frames, predecessors.
 
+use std::io;
+
 use super::analysis::{Analysis, Source};
 use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, HeadFault};
-use super::recovery::{Evidence, Fault, Site, Verdict, judge};
+use super::recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
 use super::scan::{Found, HeadProblem, Scan};
 use super::sections::OpenSection;
 use super::segment::{
@@ -58,6 +60,28 @@ pub(super) fn gather<F: Files>(files: &F, source: &Source) -> Result<Gathered, E
     Ok(gathered)
 }
 
+/// Opens these segments and reads their headers. One that has no file is left out: the walk says what is missing.
+pub(super) fn gather_segments<F: Files>(
+    files: &F,
+    source: &Source,
+    numbers: &[SegmentNumber],
+) -> Result<Gathered, Error> {
+    let mut gathered = Gathered {
+        identity: source.identity,
+        candidates: Vec::new(),
+        leftovers: Vec::new(),
+        next_segment: SegmentNumber(1),
+        findings: Vec::new(),
+    };
+    for &number in numbers {
+        match gathered.add(files, source, number) {
+            Err(Error::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            said => said.inspect_err(|_| gathered.close(files))?,
+        }
+    }
+    Ok(gathered)
+}
+
 impl Gathered {
     /// Closes what was opened: nobody is to write on this log.
     pub fn close<F: Files>(&self, files: &F) {
@@ -102,6 +126,7 @@ impl Gathered {
                 file: format!("{}/{name}", source.directory),
                 bytes: 0..0,
                 what: "not a file of the log".to_owned(),
+                acknowledged: None,
                 entries: Vec::new(),
             }),
         }
@@ -127,6 +152,7 @@ impl Gathered {
                     file: name.clone(),
                     bytes: 0..length,
                     what,
+                    acknowledged: Some(Acknowledged::Unknown),
                     entries: Vec::new(),
                 });
                 None
@@ -216,7 +242,8 @@ fn read_open<F: Files>(
     };
     let is_covered = source.evidence.segment == candidate.number || proves_open(scan, later);
     let evidence = if is_covered { Evidence::Covered } else { Evidence::Uncovered };
-    let severity = match judge(fault, Site::Open, evidence) {
+    let Judgement { verdict, acknowledged } = judge(fault, Site::Open, evidence);
+    let severity = match verdict {
         Verdict::NotJoined => {
             candidate.is_spare = true;
             return;
@@ -230,6 +257,7 @@ fn read_open<F: Files>(
         file: segment_name(&source.directory, candidate.number),
         bytes: FRAMES_START..later.map_or(scan.header.frames_end(), |head| head.offset),
         what: format!("the open frame: {what}"),
+        acknowledged: Some(acknowledged),
         entries: Vec::new(),
     });
 }

@@ -2,9 +2,13 @@
 
 use std::fmt;
 
+use super::frame::Run;
+use super::group::GroupLog;
+use super::record::RecordKind;
+use super::recovery::Acknowledged;
 use super::segment::{HeaderFault, Identity};
 use crate::disk;
-use crate::types::{GroupId, Index, SegmentNumber};
+use crate::types::{GroupId, Index, LogId, SegmentNumber, Term};
 
 /// Why a log cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +73,23 @@ pub struct Finding {
     pub bytes: std::ops::Range<u64>,
     /// What is wrong.
     pub what: String,
-    /// The entries concerned, as far as they are known: group and half-open range of indexes.
-    pub entries: Vec<(GroupId, std::ops::Range<Index>)>,
+    /// Whether somebody may have been told that what stood there is on disk; `None` where nothing is missing.
+    pub acknowledged: Option<Acknowledged>,
+    /// The records concerned, as far as their names are known.
+    pub entries: Vec<LogIds>,
+}
+
+/// Consecutive records of one group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogIds {
+    pub group: GroupId,
+    /// Entries; or a cut, of which there is one.
+    pub kind: RecordKind,
+    pub first: Index,
+    /// The index behind the last.
+    pub end: Index,
+    /// `None` if nothing that can be read tells it, and in a cut of an end, which has none.
+    pub term: Option<Term>,
 }
 
 impl fmt::Display for Severity {
@@ -86,12 +105,35 @@ impl fmt::Display for Severity {
 
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Finding { severity, file, bytes, what, entries } = self;
+        let Finding { severity, file, bytes, what, acknowledged, entries } = self;
         write!(formatter, "{severity}: {file} bytes {}..{}: {what}", bytes.start, bytes.end)?;
-        for (group, range) in entries {
-            write!(formatter, "; group {group} entries {}..{}", range.start, range.end)?;
+        for ids in entries {
+            write!(formatter, "; {ids}")?;
         }
-        Ok(())
+        match acknowledged {
+            Some(acknowledged) => write!(formatter, "; acknowledged: {acknowledged}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for LogIds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LogIds { group, kind, first, term, .. } = self;
+        write!(formatter, "group {group} ")?;
+        match (kind, term.zip(self.last())) {
+            (RecordKind::Truncate, _) => write!(formatter, "cut from {first} on"),
+            (RecordKind::Purge, Some((_, last))) => write!(formatter, "purge up to {last}"),
+            (RecordKind::Purge, None) => write!(formatter, "purge up to {first}"),
+            (RecordKind::Entry, Some((term, last))) if last.index > *first => {
+                write!(formatter, "entries {} to {last}", LogId::new(term, *first))
+            }
+            (RecordKind::Entry, Some((_, last))) => write!(formatter, "entry {last}"),
+            (RecordKind::Entry, None) if self.end == first.next() => write!(formatter, "entry {first}, term not known"),
+            (RecordKind::Entry, None) => {
+                write!(formatter, "entries {first} to {}, terms not known", self.end.previous())
+            }
+        }
     }
 }
 
@@ -101,13 +143,81 @@ impl fmt::Display for Identity {
     }
 }
 
+impl LogIds {
+    /// What a run of a frame's directory names.
+    pub(super) fn of(run: &Run) -> LogIds {
+        let term = (run.kind != RecordKind::Truncate).then_some(run.term);
+        LogIds { group: run.group, kind: run.kind, first: run.first, end: run.end(), term }
+    }
+
+    /// Entries of which the terms are not known.
+    pub(super) fn unnamed(group: GroupId, range: std::ops::Range<Index>) -> LogIds {
+        LogIds { group, kind: RecordKind::Entry, first: range.start, end: range.end, term: None }
+    }
+
+    /// The name of the last, if its term is known.
+    pub fn last(&self) -> Option<LogId> {
+        Some(LogId::new(self.term?, self.end.previous()))
+    }
+
+    /// The same under their terms, as far as `log` knows them.
+    fn named(self, log: &GroupLog) -> Vec<LogIds> {
+        if self.term.is_some() || (self.group, self.kind) != (log.group, RecordKind::Entry) {
+            return vec![self];
+        }
+        let mut named: Vec<LogIds> = Vec::new();
+        let mut at = self.first;
+        while at < self.end {
+            let run = log.terms.partition_point(|&(first, _)| first <= at);
+            let behind = log.terms.get(run).map_or(self.end, |&(first, _)| first.min(self.end));
+            let term = log.id_at(at).filter(|id| id.index > log.before_first.index).map(|id| id.term);
+            named.push(LogIds { first: at, end: behind, term, ..self });
+            at = behind;
+        }
+        named
+    }
+}
+
 impl Finding {
+    /// What to do about it. `directory` is the one that holds the log's directory, as the person knows it; `is_member`:
+    /// others hold what was committed.
+    pub fn next_step(&self, directory: &str, is_member: bool) -> String {
+        match self.severity {
+            Severity::Note => format!(
+                "nothing: it is mended in passing or does no harm; `trilith wal repair {directory}` says what it can mend"
+            ),
+            Severity::Torn => {
+                "nothing: these bytes were never acknowledged, and the next start cuts them off".to_owned()
+            }
+            Severity::Unclear | Severity::Corrupt => {
+                let rest = match is_member {
+                    true => {
+                        "the node does not start on it, and the others serve while they are a majority; they hold \
+                             these entries if they were committed"
+                    }
+                    false => "keep a copy of the directory; `trilith wal dump` shows what can still be read",
+                };
+                format!(
+                    "delete nothing: {rest}. `trilith wal repair {directory}` says what a cut would lose, and changes \
+                     nothing"
+                )
+            }
+        }
+    }
+
+    /// Gives the entries their terms, as far as `log` knows them.
+    pub(super) fn name_by(&mut self, log: &GroupLog) {
+        self.entries = std::mem::take(&mut self.entries).into_iter().flat_map(|ids| ids.named(log)).collect();
+    }
+
+    /// A segment whose header cannot be trusted: what it held is not known, unless its twin tells.
     pub(super) fn header(file: &str, bytes: u64, severity: Severity, fault: &HeaderFault) -> Finding {
         Finding {
             severity,
             file: file.to_owned(),
             bytes: 0..bytes,
             what: format!("segment header: {fault}"),
+            acknowledged: (severity > Severity::Note).then_some(Acknowledged::Unknown),
             entries: Vec::new(),
         }
     }

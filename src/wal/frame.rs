@@ -95,7 +95,7 @@ pub struct Run {
 /// What is wrong with a head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeadFault {
-    #[error("it was never written")]
+    #[error("its head reads as zeros")]
     Zero,
     #[error("it is no frame")]
     Magic,

@@ -36,6 +36,8 @@ pub struct SegmentIndex {
     pub header: SegmentHeader,
     /// The end of its last durable frame.
     pub end: u64,
+    /// That frame's number.
+    pub end_frame: FrameNumber,
     /// The highest index of each group in it: below the group's first one, the segment is not needed for it.
     pub highest: BTreeMap<GroupId, Index>,
     seal: SealSection,
@@ -85,6 +87,7 @@ impl Locator {
                 file,
                 header,
                 end: FRAMES_START,
+                end_frame: FrameNumber(0),
                 highest: BTreeMap::new(),
                 seal: SealSection::default(),
                 stride_bytes: SPARSE_STRIDE_BYTES,
@@ -123,6 +126,7 @@ impl Locator {
         let segment = self.segments.get_mut(&head.segment).expect("frames lie in segments of the chain");
         assert!(segment.end <= head.offset, "frames are noted in order");
         segment.end = head.offset + head.length as u64;
+        segment.end_frame = head.number;
         for run in own {
             if let Some(followed) = &mut self.followed {
                 followed.note(run);

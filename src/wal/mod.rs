@@ -26,11 +26,12 @@
 //! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `encoded`, `segment`.
 //! Writing: `log`, `naming`, `flight`, `rotation`. Reading: `locator`, `reader`, `scan`; `followed` is told to those who follow.
 //! Recovery: `recovery` is the table by which faults are judged, `chain` and `walk` gather the facts, `analysis` is their
-//! sum, `resume` acts on it, `rewrite` where reads may tell what is in memory alone. For tools: `contents` gives every
+//! sum, `resume` acts on it, `rewrite` where reads may tell what is in memory alone. `audit` is the same walk over an open log. For tools: `contents` gives every
 //! record in order, `repair` mends what recovery refuses, `loss` says what that costs. Around the core: `handle`, the
 //! threads that make it the public [`Wal`].
 
 mod analysis;
+mod audit;
 mod body;
 mod chain;
 mod contents;
@@ -62,8 +63,9 @@ mod walk;
 mod window;
 
 pub use analysis::{Analysis, ChainSegment, Source};
+pub use audit::{Checked, Extent};
 pub use contents::{Piece, contents};
-pub use error::{Error, Finding, Refused, Severity};
+pub use error::{Error, Finding, LogIds, Refused, Severity};
 pub use frame::batch_bytes_max;
 pub use group::GroupLog;
 pub use handle::Wal;
@@ -71,6 +73,6 @@ pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};
 pub use loss::{Loss, Lost};
 pub use reader::ReadPlan;
 pub use record::{RecordHead, RecordKind};
-pub use recovery::{Evidence, Fault, Site, Verdict, judge};
+pub use recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
 pub use resume::Recovery;
 pub use segment::{FORMAT_VERSION, Fill, Identity, Prepare, SegmentHeader, prepare, segment_name};

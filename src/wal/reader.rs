@@ -5,10 +5,11 @@ use std::io;
 use bytes::Bytes;
 
 use super::body::FrameView;
-use super::error::{Error, Finding, Severity};
+use super::error::{Error, Finding, LogIds, Severity};
 use super::frame::is_zero;
 use super::locator::Part;
 use super::record::{RecordFault, RecordHead, RecordKind};
+use super::recovery::Acknowledged;
 use super::scan::{Found, HeadProblem, Scan};
 use super::segment::{SegmentHeader, segment_name};
 use crate::codec;
@@ -172,7 +173,9 @@ impl Reading<'_> {
             file: segment_name(&self.plan.directory, part.header.number),
             bytes: offset..part.end,
             what: what.to_owned(),
-            entries: vec![(self.plan.group, self.next..end.max(self.next.next()))],
+            // A plan knows durable frames only.
+            acknowledged: Some(Acknowledged::Yes),
+            entries: vec![LogIds::unnamed(self.plan.group, self.next..end.max(self.next.next()))],
         })
     }
 }

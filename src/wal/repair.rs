@@ -32,6 +32,7 @@ use super::resume::{self, open_segment};
 use super::rewrite::section_at;
 use super::scan::Scan;
 use super::segment::{FRAMES_START, Fill, segment_name, segment_number};
+use crate::checksum::Checksum;
 use crate::disk::{self, FileId, Files};
 use crate::limits::BLOCK_BYTES;
 use crate::random::Random;
@@ -45,6 +46,8 @@ pub const MANIFEST_NAME: &str = "manifest";
 const ROUNDS_MAX: usize = 6;
 /// Copied at once.
 const COPY_BYTES: usize = 1 << 20;
+/// A line for each segment and each group.
+const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
 /// What a repair does, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -327,7 +330,7 @@ fn copy_aside<F: Files>(files: &F, options: &Options, gathered: &Gathered, loss:
     let home = loss.directory();
     files.create_directory(&home)?;
     let there = files.list(&home)?;
-    if there.iter().any(|name| name == MANIFEST_NAME) {
+    if there.iter().any(|name| name == MANIFEST_NAME) && has_whole_manifest(files, &home)? {
         return Ok(());
     }
     for name in &there {
@@ -339,26 +342,45 @@ fn copy_aside<F: Files>(files: &F, options: &Options, gathered: &Gathered, loss:
     }
     for candidate in gathered.candidates.iter().filter(|own| loss.segments.contains(&own.number)) {
         let name = segment_name(&home, candidate.number);
-        let bytes = copy(files, candidate.file, &name)?;
-        manifest += &format!("copy {name} of {bytes} bytes\n");
+        let (bytes, checksum) = copy(files, candidate.file, &name)?;
+        manifest += &format!("copy {name} of {bytes} bytes, checksum {checksum}\n");
     }
     manifest += &format!("of the log in {}, {}\n", options.directory, options.identity);
+    manifest += &last_line(&manifest);
     files.sync_directory(&home)?;
     write_whole(files, (&home, MANIFEST_NAME), &manifest)
 }
 
-/// Copies a file block by block; what cannot be read is zero in the copy.
-fn copy<F: Files>(files: &F, from: FileId, name: &str) -> Result<u64, Error> {
-    let bytes = files.length(from)?;
-    let to = files.create(name)?;
-    let copied = copy_bytes(files, from, to, bytes).and_then(|()| files.sync(to));
-    files.close(to);
-    copied?;
-    Ok(bytes)
+/// What ends a manifest: the CRC-32 of the lines above.
+fn last_line(lines: &str) -> String {
+    format!("checksum of the lines above {}\n", Checksum::of(lines.as_bytes()))
 }
 
-fn copy_bytes<F: Files>(files: &F, from: FileId, to: FileId, bytes: u64) -> Result<(), disk::Error> {
+/// Whether the manifest there is as it was written. If it is not, the copies are made anew: the log is still what it was.
+fn has_whole_manifest<F: Files>(files: &F, home: &str) -> Result<bool, Error> {
+    let file = files.open_read(&format!("{home}/{MANIFEST_NAME}"))?;
+    let read = files.length(file).and_then(|length| {
+        let mut bytes = vec![0; length.min(MANIFEST_BYTES_MAX) as usize];
+        files.read(file, 0, &mut bytes).map(|()| bytes)
+    });
+    files.close(file);
+    let text = String::from_utf8(read?).unwrap_or_default();
+    let lines = text.trim_end_matches('\n').rfind('\n').map_or("", |end| &text[..=end]);
+    Ok(!lines.is_empty() && text[lines.len()..] == last_line(lines))
+}
+
+/// Copies a file block by block; what cannot be read is zero in the copy. Gives the copy's length and its CRC-32.
+fn copy<F: Files>(files: &F, from: FileId, name: &str) -> Result<(u64, Checksum), Error> {
+    let bytes = files.length(from)?;
+    let to = files.create(name)?;
+    let copied = copy_bytes(files, from, to, bytes).and_then(|checksum| files.sync(to).map(|()| checksum));
+    files.close(to);
+    Ok((bytes, copied?))
+}
+
+fn copy_bytes<F: Files>(files: &F, from: FileId, to: FileId, bytes: u64) -> Result<Checksum, disk::Error> {
     let mut window = vec![0; COPY_BYTES];
+    let mut checksum = Checksum::default();
     for at in (0..bytes).step_by(COPY_BYTES) {
         let length = (bytes - at).min(COPY_BYTES as u64) as usize;
         if files.read(from, at, &mut window[..length]).is_err() {
@@ -369,8 +391,9 @@ fn copy_bytes<F: Files>(files: &F, from: FileId, to: FileId, bytes: u64) -> Resu
             }
         }
         files.write(to, at, &window[..length])?;
+        checksum = checksum.and(&window[..length]);
     }
-    Ok(())
+    Ok(checksum)
 }
 
 /// Makes a small file, or replaces it, so that it is there whole or not at all.

@@ -336,6 +336,7 @@ fn keep_aside<F: Files>(
             file: segment,
             bytes: torn.clone(),
             what: "what is cut off is not kept aside: the disk is full".to_owned(),
+            acknowledged: None,
             entries: Vec::new(),
         })),
         Err(error) => Err(Error::Disk(error)),

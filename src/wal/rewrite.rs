@@ -35,6 +35,7 @@ use super::frame::{FrameHead, FrameKind, OPEN_FRAME_BYTES_MAX, Run, SEAL_FRAME_B
 use super::group::GroupLog;
 use super::log::Options;
 use super::record::{RecordHead, RecordKind};
+use super::recovery::Acknowledged;
 use super::resume::prepare_or_recycle;
 use super::scan::{Found, Scan};
 use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection};
@@ -267,6 +268,7 @@ fn refuse(directory: &str, old: &ChainSegment, at: u64, what: &str) -> Error {
         file: segment_name(directory, old.header.number),
         bytes: at..old.end,
         what: what.to_owned(),
+        acknowledged: Some(Acknowledged::Unknown),
         entries: Vec::new(),
     })
 }

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::analysis::{Analysis, ChainSegment, Source};
-use super::body::Sections;
+use super::body::{FrameView, Sections, extend_runs};
 use super::chain::{Candidate, head_fault};
-use super::error::Severity;
-use super::frame::{FrameHead, FrameKind};
+use super::error::{LogIds, Severity};
+use super::frame::{FrameHead, FrameKind, Run};
 use super::group::GroupLog;
 use super::record::{RecordHead, RecordKind};
-use super::recovery::{Evidence, Fault, Site, Verdict, judge};
+use super::recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
 use super::scan::{Found, Scan};
 use super::sections::OpenSection;
 use super::segment::{FRAMES_START, segment_name};
@@ -18,7 +18,7 @@ use crate::codec;
 use crate::disk::Files;
 use crate::limits::BLOCK_BYTES;
 use crate::mutant::{self, Mutant};
-use crate::types::{Data, FrameNumber, GroupId, Index, Payload, Place, SegmentNumber};
+use crate::types::{Data, FrameNumber, GroupId, Index, LogId, Payload, Place, SegmentNumber};
 
 /// Walks the segments `linked` of `candidates`, oldest first, the last one up to `until` if that is given.
 pub(super) fn walk<F: Files>(
@@ -38,7 +38,8 @@ pub(super) fn walk<F: Files>(
             begin(analysis, &open.section);
         }
         let next = chain.get(at + 1).and_then(|next| next.open.as_ref());
-        let end = next.map_or(until, |open| Some(open.section.predecessor_end));
+        let own_until = until.filter(|until| until.segment == header.number);
+        let end = next.map_or(own_until, |open| Some(open.section.predecessor_end));
         analysis.chain.push(ChainSegment {
             header,
             file: candidate.file,
@@ -87,24 +88,27 @@ fn check_beginning(source: &Source, analysis: &mut Analysis) {
     if missing.0 == 0 {
         return;
     }
-    let needed: Vec<(GroupId, std::ops::Range<Index>)> = groups
-        .iter()
-        .filter_map(|start| {
-            let first = analysis.groups.get(&start.group)?.first();
-            (first <= start.last.index).then(|| (start.group, first..start.last.index.next()))
-        })
-        .collect();
+    let mut needed = Vec::new();
+    for start in &groups {
+        let Some(first) = analysis.groups.get(&start.group).map(GroupLog::first) else { continue };
+        let last = start.last;
+        if first < last.index {
+            needed.push(LogIds::unnamed(start.group, first..last.index));
+        }
+        if first <= last.index {
+            let term = Some(last.term);
+            needed.push(LogIds { first: last.index, term, ..LogIds::unnamed(start.group, first..last.index.next()) });
+        }
+    }
     if needed.is_empty() {
         return;
     }
     analysis.note(
-        Severity::Corrupt,
+        (Severity::Corrupt, Acknowledged::Yes),
         (&segment_name(&source.directory, missing), 0..predecessor_end.offset),
         "the segment is missing, or its open frame cannot be read".to_owned(),
+        needed,
     );
-    if let Some(finding) = analysis.findings.last_mut() {
-        finding.entries = needed;
-    }
 }
 
 /// What the superblock has seen durable must be there, up to its last frame.
@@ -115,7 +119,7 @@ fn check_end(source: &Source, analysis: &mut Analysis) {
     }
     let what = format!("frames {} to {} were durable and are missing", analysis.end.frame.next(), evidence.frame);
     let file = segment_name(&source.directory, evidence.segment);
-    analysis.note(Severity::Corrupt, (&file, 0..evidence.offset), what);
+    analysis.note((Severity::Corrupt, Acknowledged::Yes), (&file, 0..evidence.offset), what, Vec::new());
 }
 
 /// One segment's walk.
@@ -132,7 +136,16 @@ struct SegmentWalk<'a, F: Files> {
 /// What was found at one place.
 enum Step {
     Accepted(FrameHead, Sections, Vec<InternalRecord>),
-    Faulty { fault: Fault, what: String, head: Option<FrameHead>, sections: Option<Sections> },
+    Faulty(Faulty),
+}
+
+/// What is known of a frame that is not as it was written.
+struct Faulty {
+    fault: Fault,
+    what: String,
+    head: Option<FrameHead>,
+    /// The records concerned, if the frame's own directory can be read.
+    ids: Option<Vec<LogIds>>,
 }
 
 /// A record that is not a client's: group, index, kind of payload, payload.
@@ -152,8 +165,8 @@ impl<F: Files> SegmentWalk<'_, F> {
             }
             match self.step() {
                 Step::Accepted(head, sections, internal) => self.accept(analysis, &head, &sections, internal),
-                Step::Faulty { fault, what, head, sections } => {
-                    if !self.judge(analysis, fault, what, head, sections) {
+                Step::Faulty(faulty) => {
+                    if !self.judge(analysis, faulty) {
                         return self.scan.into_window();
                     }
                 }
@@ -170,7 +183,7 @@ impl<F: Files> SegmentWalk<'_, F> {
                 let head = frame.head;
                 if head.number != self.expected && !mutant::is_on(Mutant::OlderGenerationAccepted) {
                     let what = format!("frame {} stands where frame {} should", head.number, self.expected);
-                    return Step::Faulty { fault: Fault::HeadDamaged, what, head: Some(head), sections: None };
+                    return Step::Faulty(Faulty { fault: Fault::HeadDamaged, what, head: Some(head), ids: None });
                 }
                 let mut malformed = None;
                 let verified = frame.verify(|record, payload| match internal_record(record, payload) {
@@ -183,12 +196,12 @@ impl<F: Files> SegmentWalk<'_, F> {
                     (Err(error), _) if frame.has_unwritten_sectors() => (error.to_string(), Fault::BodyUnwritten),
                     (Err(error), _) => (error.to_string(), Fault::BodyDamaged),
                 };
-                return Step::Faulty { fault, what, head: Some(head), sections: frame.sections().ok() };
+                return Step::Faulty(Faulty { fault, what, head: Some(head), ids: damaged_ids(&frame) });
             }
             Found::Fault(problem) => problem,
         };
         let fault = head_fault(&mut self.scan, self.at, &problem);
-        Step::Faulty { fault, what: problem.to_string(), head: None, sections: None }
+        Step::Faulty(Faulty { fault, what: problem.to_string(), head: None, ids: None })
     }
 
     fn accept(
@@ -220,7 +233,7 @@ impl<F: Files> SegmentWalk<'_, F> {
 
     /// A seal says where the frames before it lie and what they cut back. Whoever reads by it must find what a scan finds.
     /// Cuts that ended entries of segments that are gone by now are known to the seal alone.
-    fn check_seal(&self, analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
+    fn check_seal(&mut self, analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
         let Some(seal) = &sections.seal else { return };
         let scanned = analysis.locator.seal(head.segment);
         let knows = |&(group, lowest): &(GroupId, Index)| {
@@ -228,12 +241,12 @@ impl<F: Files> SegmentWalk<'_, F> {
         };
         if seal.sparse != scanned.sparse || !scanned.cuts.iter().all(knows) {
             let what = format!("frame {}: the seal says other than what is in the segment", head.number);
-            analysis.note(Severity::Corrupt, (&self.name, head.offset..head.end().offset), what);
+            self.contradicted(analysis, head, what, Vec::new());
         }
     }
 
     /// Runs must join what is there: a gap, or another term before them, means that frames are missing.
-    fn check_names(&self, analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
+    fn check_names(&mut self, analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
         let mut problem = None;
         for run in sections.own.iter().filter(|run| run.kind == RecordKind::Entry) {
             let Some(group) = analysis.groups.get(&run.group) else { continue };
@@ -247,38 +260,53 @@ impl<F: Files> SegmentWalk<'_, F> {
             }
         }
         if let Some(what) = problem {
-            analysis.note(Severity::Corrupt, (&self.name, head.offset..head.end().offset), what);
+            self.contradicted(analysis, head, what, sections.own.iter().map(LogIds::of).collect());
         }
     }
 
+    /// A frame is intact, and what it says is not what the frames before it say.
+    fn contradicted(&mut self, analysis: &mut Analysis, head: &FrameHead, what: String, ids: Vec<LogIds>) {
+        let acknowledged = Acknowledged::by(self.evidence(None, analysis.proven).0);
+        let place = (self.name.as_str(), head.offset..head.end().offset);
+        analysis.note((Severity::Corrupt, acknowledged), place, what, ids);
+    }
+
     /// Judges a fault and records what follows; tells whether there is something behind it to go on with.
-    fn judge(
-        &mut self,
-        analysis: &mut Analysis,
-        fault: Fault,
-        what: String,
-        head: Option<FrameHead>,
-        sections: Option<Sections>,
-    ) -> bool {
-        let site = if self.end.is_some() { Site::Within } else { Site::Tail };
-        // Behind what is zero to the end of the segment there is nothing to look for.
-        let later = if fault == Fault::Nothing { Vec::new() } else { self.later_heads(site, analysis.proven) };
-        let proven = later.iter().map(|head| head.durable).max().unwrap_or_default().max(analysis.proven);
-        let evidence = if proven.frame >= self.expected { Evidence::Covered } else { Evidence::Uncovered };
-        match judge(fault, site, evidence) {
+    fn judge(&mut self, analysis: &mut Analysis, faulty: Faulty) -> bool {
+        let (evidence, proven, later) = self.evidence(Some(faulty.fault), analysis.proven);
+        let Judgement { verdict, acknowledged } = judge(faulty.fault, self.site(), evidence);
+        let head = faulty.head;
+        match verdict {
             Verdict::Accept => unreachable!("an intact frame is no fault"),
             Verdict::End => return false,
             Verdict::Torn | Verdict::NotJoined => {
                 let end = self.scan.header.frames_end();
                 analysis.torn = Some(self.at..end);
-                analysis.note(Severity::Torn, (&self.name, self.at..end), format!("frame {}: {what}", self.expected));
+                let what = format!("frame {}: {}", self.expected, faulty.what);
+                let ids = faulty.ids.unwrap_or_default();
+                analysis.note((Severity::Torn, acknowledged), (&self.name, self.at..end), what, ids);
                 return false;
             }
-            Verdict::Corrupt => self.report(analysis, Severity::Corrupt, &what, head, sections, &later),
-            Verdict::Unclear => self.report(analysis, Severity::Unclear, &what, head, sections, &later),
+            Verdict::Corrupt => self.report(analysis, (Severity::Corrupt, acknowledged), faulty, &later),
+            Verdict::Unclear => self.report(analysis, (Severity::Unclear, acknowledged), faulty, &later),
         }
         analysis.proven = analysis.proven.max(proven);
         self.skip(head, &later)
+    }
+
+    fn site(&self) -> Site {
+        if self.end.is_some() { Site::Within } else { Site::Tail }
+    }
+
+    /// Whether something shows that the frame at this place had been durable; the highest durable end that is known
+    /// then, and the heads that were found behind the place.
+    fn evidence(&mut self, fault: Option<Fault>, proven: Place) -> (Evidence, Place, Vec<FrameHead>) {
+        let site = self.site();
+        // Behind what is zero to the end of the segment there is nothing to look for.
+        let later = if fault == Some(Fault::Nothing) { Vec::new() } else { self.later_heads(site, proven) };
+        let proven = later.iter().map(|head| head.durable).max().unwrap_or_default().max(proven);
+        let is_covered = site == Site::Within || proven.frame >= self.expected;
+        (if is_covered { Evidence::Covered } else { Evidence::Uncovered }, proven, later)
     }
 
     /// Intact heads behind this place, with rising numbers: what stands there was written after it. Only the first
@@ -304,25 +332,22 @@ impl<F: Files> SegmentWalk<'_, F> {
     fn report(
         &mut self,
         analysis: &mut Analysis,
-        severity: Severity,
-        what: &str,
-        head: Option<FrameHead>,
-        sections: Option<Sections>,
+        severity: (Severity, Acknowledged),
+        Faulty { what, head, ids, .. }: Faulty,
         later: &[FrameHead],
     ) {
         let next = later.first().copied();
         let named = head.filter(|head| head.number == self.expected).map(|head| head.end().offset);
         let end = named.or(next.map(|next| next.offset)).or(self.end.map(|end| end.offset));
         let end = end.unwrap_or(self.scan.header.frames_end());
-        let own = sections.map(|sections| sections.own).or_else(|| self.names_from(next));
-        let known = if own.is_some() { "" } else { "; which entries it held is not known" };
-        analysis.note(severity, (&self.name, self.at..end), format!("frame {}: {what}{known}", self.expected));
-        let (Some(own), Some(finding)) = (own, analysis.findings.last_mut()) else { return };
-        finding.entries = own.iter().map(|run| (run.group, run.first..run.end())).collect();
+        let ids = ids.or_else(|| Some(self.names_from(next)?.iter().map(LogIds::of).collect()));
+        let known = if ids.is_some() { "" } else { "; which entries it held is not known" };
+        let what = format!("frame {}: {what}{known}", self.expected);
+        analysis.note(severity, (&self.name, self.at..end), what, ids.unwrap_or_default());
     }
 
     /// What the frame behind the damaged one says that it held.
-    fn names_from(&mut self, next: Option<FrameHead>) -> Option<Vec<super::frame::Run>> {
+    fn names_from(&mut self, next: Option<FrameHead>) -> Option<Vec<Run>> {
         let next = next.filter(|next| next.number == self.expected.next())?;
         let Found::Frame(frame) = self.scan.frame_at(next.offset) else { return None };
         frame.sections().ok().map(|sections| sections.previous)
@@ -353,7 +378,8 @@ impl<F: Files> SegmentWalk<'_, F> {
                 self.expected.0.saturating_sub(1),
                 self.at
             );
-            analysis.note(Severity::Corrupt, (&self.name, self.at..end.offset.max(self.at)), what);
+            let place = (self.name.as_str(), self.at..end.offset.max(self.at));
+            analysis.note((Severity::Corrupt, Acknowledged::Yes), place, what, Vec::new());
         }
     }
 }
@@ -361,7 +387,7 @@ impl<F: Files> SegmentWalk<'_, F> {
 fn take_names(analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
     for run in &sections.own {
         let group = analysis.groups.entry(run.group).or_insert_with(|| {
-            let before = crate::types::LogId::new(run.previous_term, run.first.previous());
+            let before = LogId::new(run.previous_term, run.first.previous());
             GroupLog::new(run.group, before, head.end())
         });
         group.apply(run, head.end());
@@ -388,6 +414,20 @@ fn take_internal(analysis: &mut Analysis, sections: &Sections, internal: Vec<Int
             }
         }
     }
+}
+
+/// The names of a frame's records that are damaged; of all if it is not a record that is. `None` if its directory cannot
+/// be read.
+fn damaged_ids(frame: &FrameView<'_>) -> Option<Vec<LogIds>> {
+    let own = frame.sections().ok()?.own;
+    let mut damaged = Vec::new();
+    frame.salvage(&own, |(group, kind, id), record| {
+        if record.is_err() {
+            extend_runs(&mut damaged, group, kind, id, LogId::ZERO);
+        }
+    });
+    let concerned = if damaged.is_empty() { &own } else { &damaged };
+    Some(concerned.iter().map(LogIds::of).collect())
 }
 
 /// Decodes what is not a client's. What does not decode under a valid checksum was written by another program.

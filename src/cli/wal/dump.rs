@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::reading::Reading;
-use super::verify;
+use super::verify::{self, Shown};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Format;
 use crate::codec;
@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 pub fn write(reading: &Reading, files: &Directory, arguments: &Arguments, out: &mut impl Write) -> io::Result<()> {
-    let mut printer = Printer { arguments, out, printed: 0 };
+    let mut printer = Printer { reading, arguments, out, printed: 0 };
     printer.begin()?;
     let mut outcome = Ok(());
     let only = arguments.segment.map(SegmentNumber);
@@ -77,6 +77,7 @@ pub fn write(reading: &Reading, files: &Directory, arguments: &Arguments, out: &
 }
 
 struct Printer<'a, W> {
+    reading: &'a Reading,
     arguments: &'a Arguments,
     out: &'a mut W,
     printed: u64,
@@ -119,8 +120,7 @@ impl<W: Write> Printer<'_, W> {
                 })
             }
             Piece::Finding(finding) => self.put(&format!("-- {finding}"), || {
-                json!({"severity": finding.severity.to_string(), "file": finding.file, "start": finding.bytes.start,
-                       "end": finding.bytes.end, "what": finding.what})
+                serde_json::to_value(Shown::of(self.reading, finding)).expect("numbers and strings are JSON")
             }),
             Piece::Changed { segment, offset } => {
                 let what = "the segment was taken into other use while it was read";

@@ -10,7 +10,7 @@ use crate::disk::{self, Directory, Files};
 use crate::superblock::{self, Inspection};
 use crate::types::{NodeId, Place};
 use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE};
-use crate::wal::{self, Analysis, Finding, Identity, Severity, Source};
+use crate::wal::{self, Acknowledged, Analysis, Finding, Identity, Severity, Source};
 
 /// How often a directory is read that changes while it is read, and how long a write in flight is given.
 const ATTEMPTS: usize = 3;
@@ -45,15 +45,15 @@ impl Reading {
     pub fn take_with_files(path: &Path) -> Result<(Reading, Directory), Failure> {
         let shown = path.display().to_string();
         let (mut reading, mut directory) = attempt(path, &shown)?;
-        let is_wrong = |finding: &Finding| finding.severity > Severity::Note;
-        if reading.findings.iter().any(is_wrong) {
-            // A frame that is being written looks torn; what is still there after a while is.
+        if !reading.findings.is_empty() {
+            // A frame that is being written looks torn, and so does a block of the superblock; what is still there after
+            // a while is.
             thread::sleep(PAUSE);
             let again = attempt(path, &shown)?;
             directory = again.1;
             let first = std::mem::replace(&mut reading, again.0).findings;
             let same = |old: &Finding, new: &Finding| old.file == new.file && old.bytes.start == new.bytes.start;
-            reading.findings.retain(|new| !is_wrong(new) || first.iter().any(|old| same(old, new)));
+            reading.findings.retain(|new| first.iter().any(|old| same(old, new)));
         }
         Ok((reading, directory))
     }
@@ -153,6 +153,7 @@ fn superblock_finding(severity: Severity, what: String) -> Finding {
         file: superblock::FILE_NAME.to_owned(),
         bytes: 0..4 * crate::limits::BLOCK_BYTES as u64,
         what,
+        acknowledged: (severity > Severity::Note).then_some(Acknowledged::Yes),
         entries: Vec::new(),
     }
 }
@@ -163,6 +164,7 @@ fn segments_gone() -> Finding {
         file: LOG_DIRECTORY.to_owned(),
         bytes: 0..0,
         what: "the log has no segment".to_owned(),
+        acknowledged: Some(Acknowledged::Yes),
         entries: Vec::new(),
     }
 }

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::reading::{Kind, Reading, source};
+use super::verify::Shown;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::failures;
 use crate::cli::output::{self, Format};
@@ -50,8 +51,10 @@ struct Answer {
     /// Whether the steps were taken, or would be.
     applied: bool,
     steps: Vec<String>,
-    /// What is damaged still.
+    /// What is damaged still, for people.
     damage: Option<String>,
+    /// The same as `wal verify` says it.
+    finding: Option<Shown>,
     /// What a cut there loses, as `--lost` takes it; empty if there is nothing to cut, or nothing would be left.
     lost: Vec<String>,
     /// The same for people.
@@ -264,6 +267,7 @@ impl Answer {
             applied: arguments.apply,
             steps,
             damage: damage.map(ToString::to_string),
+            finding: damage.map(|finding| Shown::of(reading, finding).with_next_step(&next_step)),
             loses: loss.map(|loss| loss.lines().collect()).unwrap_or_default(),
             lost,
             kept_in: None,

@@ -104,6 +104,61 @@ fn verify_reads_every_frame_also_of_a_log_in_use() {
     assert!(text.contains(" 8 records"), "{text}");
 }
 
+/// Names, lengths, bytes and times of change of all files below a directory.
+fn snapshot(directory: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let mut all = Vec::new();
+    for place in [directory.to_owned(), directory.join("log")] {
+        for entry in fs::read_dir(place).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            let modified = entry.metadata().unwrap().modified().unwrap();
+            all.push((entry.path(), fs::read(entry.path()).unwrap(), modified));
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn to_look_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = log(&home);
+    flip(&segment(&directory, 1), 40_000);
+    let before = snapshot(&directory);
+    let (reading, files) = Reading::take_with_files(&directory).unwrap();
+    verify::text(&reading, Format::Json);
+    inspect::text(&reading, Format::Json);
+    let all = (&reading.analysis, reading.findings.as_slice());
+    let _flow = crate::wal::contents(&files, all, ("log", None), &mut |_| std::ops::ControlFlow::Continue(()));
+    assert!(snapshot(&directory) == before);
+}
+
+#[test]
+fn a_tail_that_is_being_written_is_no_finding() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("wal");
+    let options = Options { segment_bytes: 1 << 20, ..Options::new(&directory) };
+    let (wal, _) = Wal::open(options).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let appender = scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let indexes = wal.append_records(GroupId(0), [vec![7; 20_000]]).unwrap().wait().unwrap();
+                if indexes.start.0 % 50 == 0 && indexes.start.0 > 400 {
+                    let last = LogId::new(Term(1), Index(indexes.start.0 - 400));
+                    wal.purge_prefix(GroupId(0), last).unwrap().wait().unwrap();
+                }
+            }
+        });
+        for round in 0..25 {
+            let reading = Reading::take(&directory).unwrap_or_else(|failure| panic!("round {round}: {failure}"));
+            let shown = verify::text(&reading, Format::Table);
+            assert!(reading.findings.is_empty() && !appender.is_finished(), "round {round}: {shown}");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    wal.close().unwrap();
+    verified(&directory).unwrap();
+}
+
 #[test]
 fn a_flipped_bit_in_a_covered_frame_is_corrupt() {
     let home = tempfile::tempdir().unwrap();
@@ -117,7 +172,11 @@ fn a_flipped_bit_in_a_covered_frame_is_corrupt() {
     assert_eq!(json["result"], "corrupt");
     let finding = &json["findings"][0];
     assert_eq!(finding["severity"], "corrupt");
-    assert_eq!(finding["entries"][0], serde_json::json!({"group": 0, "first": 2, "end": 3}));
+    let ids = serde_json::json!({
+        "group": 0, "kind": "entry", "first": 2, "end": 3, "term": 1, "first_id": "2@1", "last_id": "2@1",
+    });
+    assert_eq!(finding["entries"], serde_json::json!([ids]));
+    assert_eq!(finding["acknowledged"], "yes");
     assert!(finding["start"].as_u64().unwrap() <= 40_000 && finding["end"].as_u64().unwrap() > 40_000);
     assert!(finding["next_step"].as_str().unwrap().contains("delete nothing"));
 }

@@ -9,7 +9,8 @@ use super::reading::{Kind, Reading};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Format};
 use crate::superblock;
-use crate::wal::{Finding, Severity};
+use crate::types::LogId;
+use crate::wal::{Acknowledged, Finding, LogIds, RecordKind, Severity};
 
 /// The answer, as it goes into the JSON document.
 #[derive(Debug, Serialize)]
@@ -37,16 +38,28 @@ pub struct Shown {
     what: String,
     entries: Vec<Entries>,
     /// `yes`, `no` or `unknown`; none where nothing is missing.
-    acknowledged: Option<&'static str>,
+    acknowledged: Option<String>,
+    /// How that is known, for people.
+    #[serde(skip)]
+    why: Option<&'static str>,
     next_step: String,
+    /// The entries for people.
+    #[serde(skip)]
+    ids: String,
 }
 
-/// Entries that are concerned, half-open.
+/// Records that are concerned, half-open.
 #[derive(Debug, Serialize)]
 struct Entries {
     group: u32,
+    /// `entry`, `truncate` or `purge`.
+    kind: &'static str,
     first: u64,
     end: u64,
+    /// None if nothing readable tells it; then there are no ids either.
+    term: Option<u64>,
+    first_id: Option<String>,
+    last_id: Option<String>,
 }
 
 /// Prints the answer; it is a failure if something is torn, corrupt or unclear.
@@ -78,10 +91,6 @@ fn next_step(reading: &Reading, finding: &Finding) -> String {
     let directory = &reading.directory;
     let is_node = matches!(reading.kind, Some(Kind::Node(_)));
     match finding.severity {
-        Severity::Note => {
-            format!("nothing: it is mended in passing or does no harm; `trilith wal repair {directory}` says what it can mend")
-        }
-        Severity::Torn => "nothing: these bytes were never acknowledged, and the next start cuts them off".to_owned(),
         Severity::Unclear | Severity::Corrupt if finding.file == superblock::FILE_NAME => match is_node {
             true => "keep the directory: the others serve while they are a majority. Do not make it anew under the same id: \
                      it would vote twice"
@@ -90,24 +99,7 @@ fn next_step(reading: &Reading, finding: &Finding) -> String {
                       the directory"
                 .to_owned(),
         },
-        Severity::Unclear | Severity::Corrupt => {
-            let rest = match is_node {
-                true => "the node does not start on it, and the others serve while they are a majority; they hold these \
-                         entries if they were committed",
-                false => "keep a copy of the directory; `trilith wal dump` shows what can still be read",
-            };
-            format!("delete nothing: {rest}. `trilith wal repair {directory}` says what a cut would lose, and changes nothing")
-        }
-    }
-}
-
-/// Whether somebody had been told that it is on the disk, as far as can be known.
-fn acknowledged(severity: Severity) -> Option<&'static str> {
-    match severity {
-        Severity::Note => None,
-        Severity::Torn => Some("no"),
-        Severity::Unclear => Some("unknown"),
-        Severity::Corrupt => Some("yes"),
+        _ => finding.next_step(directory, is_node),
     }
 }
 
@@ -145,33 +137,53 @@ impl Answer {
 
 impl Shown {
     pub fn of(reading: &Reading, finding: &Finding) -> Shown {
-        let entries = finding.entries.iter().map(|(group, range)| Entries {
-            group: group.0,
-            first: range.start.0,
-            end: range.end.0,
-        });
         Shown {
             severity: finding.severity.to_string(),
             file: finding.file.clone(),
             start: finding.bytes.start,
             end: finding.bytes.end,
             what: finding.what.clone(),
-            entries: entries.collect(),
-            acknowledged: acknowledged(finding.severity),
+            entries: finding.entries.iter().map(Entries::of).collect(),
+            acknowledged: finding.acknowledged.map(|acknowledged| acknowledged.to_string()),
+            why: finding.acknowledged.filter(|_| finding.file != superblock::FILE_NAME).map(Acknowledged::why),
             next_step: next_step(reading, finding),
+            ids: finding.entries.iter().map(|ids| format!("; {ids}")).collect(),
+        }
+    }
+}
+
+impl Shown {
+    pub fn with_next_step(self, next_step: &str) -> Shown {
+        Shown { next_step: next_step.to_owned(), ..self }
+    }
+}
+
+impl Entries {
+    fn of(ids: &LogIds) -> Entries {
+        Entries {
+            group: ids.group.0,
+            kind: match ids.kind {
+                RecordKind::Entry => "entry",
+                RecordKind::Truncate => "truncate",
+                RecordKind::Purge => "purge",
+            },
+            first: ids.first.0,
+            end: ids.end.0,
+            term: ids.term.map(|term| term.0),
+            first_id: ids.term.map(|term| LogId::new(term, ids.first).to_string()),
+            last_id: ids.last().map(|last| last.to_string()),
         }
     }
 }
 
 impl fmt::Display for Shown {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shown { severity, file, start, end, what, entries, acknowledged, next_step } = self;
-        write!(formatter, "{severity}: {file} bytes {start}..{end}: {what}")?;
-        for Entries { group, first, end } in entries {
-            write!(formatter, "; group {group} entries {first}..{end}")?;
-        }
-        if let Some(acknowledged) = acknowledged {
-            write!(formatter, "\n  acknowledged: {acknowledged}")?;
+        let Shown { severity, file, start, end, what, ids, acknowledged, why, next_step, .. } = self;
+        write!(formatter, "{severity}: {file} bytes {start}..{end}: {what}{ids}")?;
+        match (acknowledged, why) {
+            (Some(acknowledged), Some(why)) => write!(formatter, "\n  acknowledged: {acknowledged} ({why})")?,
+            (Some(acknowledged), None) => write!(formatter, "\n  acknowledged: {acknowledged}")?,
+            (None, _) => {}
         }
         write!(formatter, "\n  next: {next_step}")
     }

@@ -20,6 +20,9 @@ pub enum Error {
     InUse { directory: String },
     #[error("{directory} belongs to node {node} of a cluster, and is no log by itself")]
     OfNode { directory: String, node: NodeId },
+    /// What had been acknowledged is damaged, or might be: nothing was cut and nothing was changed.
+    #[error("the log in {directory} is damaged: {finding}; next: {}", finding.next_step(directory, false))]
+    Damaged { directory: String, finding: Box<wal::Finding> },
     /// The superblock is there and what it speaks of is not.
     #[error("the log in {directory} is damaged: it had reached {evidence}, and its segments are gone")]
     LogLost { directory: String, evidence: Place },
@@ -103,6 +106,9 @@ impl Error {
     pub(super) fn log(error: wal::Error, directory: &str) -> Error {
         match error {
             wal::Error::Disk(error) => Error::disk(error, directory),
+            wal::Error::Damaged(finding) => {
+                Error::Damaged { directory: directory.to_owned(), finding: Box::new(finding) }
+            }
             other => Error::Log(other),
         }
     }

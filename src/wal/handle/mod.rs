@@ -61,9 +61,12 @@ mod inbox;
 mod iter;
 mod open;
 mod options;
+mod pace;
 mod pending;
 mod preparer;
+mod scrub;
 mod tail;
+mod verify;
 mod waiting;
 mod watch;
 
@@ -73,7 +76,7 @@ mod tests;
 use std::io;
 use std::ops::Range;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
@@ -84,6 +87,7 @@ use self::followers::Followers;
 use self::inbox::Inbox;
 use self::open::Parts;
 use self::pending::{Links, Progress};
+use self::scrub::Control;
 use super::record::RecordKind;
 use super::{Counters, GroupLog, Log, Ticket};
 use crate::disk::{self, Directory, Operation};
@@ -95,6 +99,7 @@ pub use self::iter::Iter;
 pub use self::open::{LOCK_NAME, LOG_DIRECTORY, NODE_ALONE};
 pub use self::options::{Options, Recovery, WhenFull};
 pub use self::pending::Pending;
+pub use self::scrub::{Scrub, ScrubCounters};
 pub use self::tail::{Event, NextEvent, Tail};
 pub use self::watch::{DurableWatch, Reached};
 
@@ -122,6 +127,8 @@ struct Shared {
     directory: Directory,
     /// For appenders that write by themselves.
     direct: Direct,
+    /// Those at work: they stop before the log does.
+    scrubs: Mutex<Vec<Weak<Control>>>,
 }
 
 impl Wal {
@@ -141,7 +148,8 @@ impl Wal {
         let (backend, sync_mode) = (opened.io.backend, opened.sync_mode);
         let direct = Direct::new(&directory, sync_mode);
         let log = Mutex::new(log);
-        let shared = Arc::new(Shared { inbox, progress: Arc::default(), followers, log, directory, direct });
+        let (progress, scrubs) = (Arc::default(), Mutex::default());
+        let shared = Arc::new(Shared { inbox, progress, followers, log, directory, direct, scrubs });
         let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap };
         let (ready, is_ready) = channel();
         let thread = Builder::new()
@@ -238,11 +246,11 @@ impl Wal {
             match plan.run(&self.shared.directory) {
                 // Its segments are in use for something else by now: another plan says what became of them.
                 Err(super::Error::Stale { .. }) => {}
-                said => return said.map_err(Error::Log),
+                said => return said.map_err(|error| self.named(group, error)),
             }
         }
         let plan = self.shared.log().plan_read(group, range.start, range.end, bytes_max);
-        plan.run(&self.shared.directory).map_err(Error::Log)
+        plan.run(&self.shared.directory).map_err(|error| self.named(group, error))
     }
 
     /// The durable entries of a group from an index on, one after the other; from the first, if the index is 0.
@@ -316,6 +324,8 @@ impl Wal {
 
     fn end(&mut self) -> Result<(), OutcomeUnknown> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
+        let scrubs = std::mem::take(&mut *self.shared.scrubs.lock().unwrap_or_else(PoisonError::into_inner));
+        scrubs.iter().filter_map(Weak::upgrade).for_each(|scrub| scrub.stop());
         self.shared.inbox.close();
         let is_gone = self.shared.progress.wait_finished(DISK_OPERATION_AGE_MAX);
         let failure = self.shared.progress.failure();
@@ -325,6 +335,14 @@ impl Wal {
             panic!("the log's thread says when it panics");
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// A plan knows indexes alone; the log knows their terms.
+    fn named(&self, group: GroupId, mut error: super::Error) -> Error {
+        if let (super::Error::Damaged(finding), Some(log)) = (&mut error, self.group(group)) {
+            finding.name_by(&log);
+        }
+        Error::Log(error)
     }
 
     fn pending(&self, ticket: Ticket, indexes: Range<Index>) -> Pending {

@@ -3,6 +3,7 @@ mod full_disk;
 mod groups;
 mod iter;
 mod limits;
+mod scrub;
 mod tail;
 mod tail_waits;
 mod watch;
@@ -417,7 +418,7 @@ fn what_is_missing_is_damage_and_not_a_new_log() {
     let aside = home.path().join("aside");
     std::fs::rename(&newest, &aside).unwrap();
     let error = Wal::open(options(&home, IoChoice::Blocking)).unwrap_err();
-    assert!(matches!(error, Error::LogLost { .. } | Error::Log(crate::wal::Error::Damaged(_))), "{error}");
+    assert!(matches!(error, Error::LogLost { .. } | Error::Damaged { .. }), "{error}");
     std::fs::rename(&aside, &newest).unwrap();
 
     std::fs::rename(home.path().join("wal/log"), &aside).unwrap();
@@ -426,7 +427,7 @@ fn what_is_missing_is_damage_and_not_a_new_log() {
             std::fs::create_dir(home.path().join("wal/log")).unwrap();
         }
         let error = Wal::open(options(&home, IoChoice::Blocking)).unwrap_err();
-        assert!(matches!(error, Error::LogLost { .. } | Error::Log(crate::wal::Error::Damaged(_))), "{error}");
+        assert!(matches!(error, Error::LogLost { .. } | Error::Damaged { .. }), "{error}");
     }
     std::fs::remove_dir(home.path().join("wal/log")).unwrap();
     std::fs::rename(&aside, home.path().join("wal/log")).unwrap();
@@ -470,7 +471,7 @@ fn a_missing_newest_segment_is_missed_after_a_crash() {
     drop(wal);
     std::fs::remove_file(crashed.path().join("wal").join(crate::wal::segment_name(LOG_DIRECTORY, newest))).unwrap();
     let error = Wal::open(options(&crashed, IoChoice::Blocking)).unwrap_err();
-    assert!(matches!(error, Error::Log(crate::wal::Error::Damaged(_))), "{appended} appends: {error}");
+    assert!(matches!(error, Error::Damaged { .. }), "{appended} appends: {error}");
 }
 
 #[test]

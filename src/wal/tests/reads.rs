@@ -4,7 +4,7 @@ use super::rig::{Rig, options, segment};
 use crate::random::Random;
 use crate::types::{Entry, GroupId, Index, Term};
 use crate::wal::window::PIECE_BYTES_MAX;
-use crate::wal::{Error, Options};
+use crate::wal::{Error, LogIds, Options};
 
 const BYTES: [usize; 4] = [0, 60, 900, 9000];
 
@@ -177,7 +177,8 @@ fn damage_to_a_record_costs_that_entry_and_no_other() {
         lost.insert(damaged);
         assert_eq!(before, all[..damaged as usize - 1], "{at}");
         let Err(Error::Damaged(finding)) = read(damaged) else { panic!("{at}: entry {damaged} is damaged") };
-        assert_eq!(finding.entries, [(GroupId(0), Index(damaged)..Index(damaged + 1))], "{at}: {finding}");
+        let ids = LogIds::unnamed(GroupId(0), Index(damaged)..Index(damaged + 1));
+        assert_eq!(finding.entries, [ids], "{at}: {finding}");
         assert_eq!(read(damaged + 1).expect("it is intact"), all[damaged as usize..], "{at}");
     }
     assert!(lost.len() >= 11, "{lost:?}");

@@ -2,6 +2,7 @@
 
 use super::model::{State, state_of};
 use super::rig::{G, Rig, identity, open, options, segment};
+use crate::checksum::Checksum;
 use crate::disk::Files;
 use crate::limits::SEGMENT_BYTES_MIN;
 use crate::random::Random;
@@ -228,6 +229,30 @@ fn what_is_cut_is_kept_whole_with_a_manifest() {
     assert!(manifest.contains("lost group 0 entries") && manifest.contains("of 65536 bytes"), "{manifest}");
     for (number, old) in (1..).zip(&old) {
         assert!(disk.contents(&format!("{home}/{number:016}.segment")) == *old);
+        let line = format!("{number:016}.segment of 65536 bytes, checksum {}\n", Checksum::of(old));
+        assert!(manifest.contains(&line), "{manifest}");
+    }
+}
+
+/// The power went after the copies were made; then the manifest rots: it is not believed, and the copies are made anew.
+#[test]
+fn a_manifest_that_rotted_is_written_again() {
+    let (disk, end) = log();
+    let at = frames(&disk, 1)[2];
+    disk.flip_bit(&segment(1), at + 3000, 1);
+    let plan = plan(&disk, end);
+    let whole = disk.fork();
+    repair::apply(&whole.files(), &source(end, true), &orders(&plan)).expect("well");
+    let home = plan.damage.as_ref().and_then(|(_, loss)| loss.as_ref()).expect("something is left").directory();
+    let name = format!("{home}/{MANIFEST_NAME}");
+    let manifest = whole.contents(&name);
+    for bit in (0..manifest.len() as u64).step_by(7) {
+        let fork = disk.fork();
+        fork.files().create_directory(&home).expect("well");
+        fork.plant(&name, &manifest);
+        fork.flip_bit(&name, bit, 1);
+        repair::apply(&fork.files(), &source(end, true), &orders(&plan)).expect("well");
+        assert!(fork.contents(&name) == manifest, "flipped at {bit}");
     }
 }
 

@@ -168,16 +168,23 @@ fn each_class_of_damage() {
         text += &format!("==== {what}\n\n{}", story(&disk, &lines));
     };
     let verify = || "verify DIR".to_owned();
+    let json = || "verify DIR -o json".to_owned();
     let mended = ["repair DIR --apply".to_owned(), verify()];
+    let torn = [json(), mended[0].clone(), verify()];
     let end = 6 * block;
     class("a header of a segment", true, &|disk| disk.flip_bit(SEGMENT, 20, 1), &mended);
     class("two blocks of the superblock", true, &|disk| disk.zero(superblock::FILE_NAME, 0..2 * block), &mended);
-    class("an end that was being written", false, &|disk| disk.fill(SEGMENT, end + 4096..end + 5000, 9), &mended);
+    class("an end that was being written", false, &|disk| disk.fill(SEGMENT, end + 4096..end + 5000, 9), &torn);
     let agreed = format!("{cut} --lost 3..5 --lost 9:1..2");
-    let lost = [cut.to_owned(), agreed.clone(), verify(), "dump DIR".to_owned()];
+    let lost = [json(), cut.to_owned(), agreed.clone(), verify(), "dump DIR".to_owned()];
     class("a record", true, &|disk| disk.flip_bit(SEGMENT, second + 185, 1), &lost);
-    class("a frame that is gone", true, &|disk| disk.zero(SEGMENT, first..first + block), &[]);
-    class("a last frame without proof", false, &|disk| disk.flip_bit(SEGMENT, end - block + 4, 1), &[]);
+    class(
+        "a frame that is gone",
+        true,
+        &|disk| disk.zero(SEGMENT, first..first + block),
+        &["repair DIR -o json".to_owned()],
+    );
+    class("a last frame without proof", false, &|disk| disk.flip_bit(SEGMENT, end - block + 4, 1), &[json()]);
     class("the superblock", true, &|disk| disk.zero(superblock::FILE_NAME, 0..4 * block), &[agreed]);
     class("a segment", true, &|disk| disk.zero(SEGMENT, 0..SEGMENT_BYTES_MIN), &[]);
     compare("damage.txt", include_str!("damage.txt"), &text);
