@@ -23,7 +23,7 @@ const FAULTS: [Fault; 7] = [
 /// Each fault at each request of a run of writes, of which each makes so many requests: the write, and perhaps a flush.
 /// EINTR, EAGAIN and short writes are nobody's business; what else is said is final, and so is all that a flush says.
 fn each_fault<R: Rig>(proof: &Proof, requests: usize, make: impl Fn(Vec<Fault>) -> Option<R>) {
-    let writes = proof.pick(5, 50, 50) as usize * 2 / requests;
+    let writes = proof.pick(5, 10, 50) as usize * 2 / requests;
     for at in 0..writes * requests {
         for fault in FAULTS {
             let faults = std::iter::repeat_n(Fault::None, at).chain([fault]).collect();
@@ -71,7 +71,7 @@ fn d08_a_fault_at_each_request_to_the_kernel() {
         blocking(proof);
         uring(proof);
     };
-    prove("D8b", run, [70, 700, 700]);
+    prove("D8b", run, [70, 140, 700]);
 }
 
 /// The zoo's two bugs of the door.
