@@ -1,6 +1,7 @@
 //! The contract of files and queue, kept by the real ones and by the simulated one.
 
 mod contract;
+mod mapping;
 mod open_files;
 mod requests;
 

@@ -24,7 +24,7 @@
 //! # Where to read what
 //!
 //! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `segment`. Writing:
-//! `log`, `rotation`. Reading: `locator`, `reader`, `scan`. Recovery: `recovery` is the table by which faults are
+//! `log`, `rotation`. Reading: `locator`, `plan`, `tail_cache`, `reader`, `scan`. Recovery: `recovery` is the table by which faults are
 //! judged, `chain` and `walk` gather the facts, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may
 //! tell what is in memory alone. For tools: `contents` gives every record in order, `repair` mends what recovery refuses,
 //! `loss` says what that costs. Around the core: `handle`, the threads that make it the public [`Wal`].
@@ -40,6 +40,7 @@ pub mod handle;
 mod locator;
 mod log;
 mod loss;
+mod plan;
 mod reader;
 mod record;
 mod recovery;
@@ -50,6 +51,7 @@ mod rotation;
 mod scan;
 mod sections;
 mod segment;
+mod tail_cache;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -62,7 +64,8 @@ pub use group::GroupLog;
 pub use handle::Wal;
 pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};
 pub use loss::{Loss, Lost};
-pub use reader::ReadPlan;
+pub use plan::ReadPlan;
+pub use reader::ReadBuffer;
 pub use record::{RecordHead, RecordKind};
 pub use recovery::{Evidence, Fault, Site, Verdict, judge};
 pub use resume::Recovery;

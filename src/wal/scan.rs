@@ -9,6 +9,8 @@ use crate::types::FrameNumber;
 
 /// Read at once where the disk allows.
 const WINDOW_BYTES: usize = 1 << 20;
+/// What a reader reads at first: he may want one record. It doubles with each further piece.
+const FIRST_WINDOW_BYTES: usize = 32 << 10;
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
 /// A segment that is being read.
@@ -21,6 +23,10 @@ pub struct Scan<'a, F: Files> {
     window: Buffer,
     window_start: u64,
     window_length: usize,
+    /// How much the next piece is to be.
+    ahead_bytes: usize,
+    /// Nothing from here on is read ahead.
+    ahead_end: u64,
 }
 
 /// What stands where a frame should begin.
@@ -46,7 +52,26 @@ pub enum HeadProblem {
 impl<'a, F: Files> Scan<'a, F> {
     pub fn new(files: &'a F, file: FileId, header: SegmentHeader) -> Scan<'a, F> {
         let window = Buffer::zeroed(WINDOW_BYTES.min(header.bytes as usize));
-        Scan { files, file, header, window, window_start: 0, window_length: 0 }
+        let (ahead_bytes, ahead_end) = (window.len(), header.bytes);
+        Scan { files, file, header, window, window_start: 0, window_length: 0, ahead_bytes, ahead_end }
+    }
+
+    /// As [`Scan::new`], for one who reads frames before `end`, perhaps only a few, into memory that he has.
+    pub fn for_reader(
+        files: &'a F,
+        file: FileId,
+        header: SegmentHeader,
+        end: u64,
+        window: Option<Buffer>,
+    ) -> Scan<'a, F> {
+        let window = window.unwrap_or_else(|| Buffer::zeroed(WINDOW_BYTES));
+        let ahead_bytes = FIRST_WINDOW_BYTES;
+        Scan { files, file, header, window, window_start: 0, window_length: 0, ahead_bytes, ahead_end: end }
+    }
+
+    /// The memory that it read into, for the next reader.
+    pub fn into_window(self) -> Buffer {
+        self.window
     }
 
     /// What stands at `offset`, which is a multiple of a block within the room for frames.
@@ -118,7 +143,8 @@ impl<'a, F: Files> Scan<'a, F> {
             self.window = Buffer::zeroed(length);
         }
         self.window_length = 0;
-        let ahead = (self.header.bytes.saturating_sub(offset)).min(self.window.len() as u64) as usize;
+        let ahead = self.ahead_end.saturating_sub(offset).min(self.ahead_bytes.min(self.window.len()) as u64) as usize;
+        self.ahead_bytes = (2 * self.ahead_bytes).min(self.window.len());
         let generous = self.files.read(self.file, offset, &mut self.window[..ahead.max(length)]);
         let read = match generous {
             Ok(()) => ahead.max(length),

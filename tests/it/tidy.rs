@@ -48,6 +48,7 @@ const IMPORTS: &[Row] = &[
     row("raft", &["types", "limits", "random"], &[]),
     row("machine", &["types", "limits", "codec", "checksum"], &["imbl"]),
     row("disk", &["types", "limits"], &["rustix", "memmap2"]),
+    row("disk::mapping", &[], &["libc"]),
     row("disk::uring", &[], &["tokio_uring", "tokio"]),
     row("wal", &["types", "limits", "codec", "checksum", "random", "disk"], &[]),
     row("wal::handle", &["superblock"], &[]),

@@ -22,6 +22,10 @@
 //! One process, one handle: the directory is locked. [`Wal::close`] covers the last frames, so that damage to them is
 //! known for what it is at the next start; dropping the handle tries the same and can only log what went wrong.
 //!
+//! Segments that are full are read by memory map. If a foreign program cuts one, or the device fails under a mapped page,
+//! the kernel sends SIGBUS: the process ends with 18 and a line that names the file. For that a handler of SIGBUS is
+//! installed with the first such read; what is not ours it passes on to the handler that was there before.
+//!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = tempfile::tempdir()?;
@@ -64,9 +68,9 @@ use self::inbox::Inbox;
 use self::open::Parts;
 use self::pending::Progress;
 use super::record::RecordKind;
-use super::{Counters, GroupLog, Log, Ticket};
+use super::{Counters, GroupLog, Log, ReadBuffer, Ticket};
 use crate::disk::{self, Directory, Operation};
-use crate::limits::DISK_OPERATION_AGE_MAX;
+use crate::limits::{DISK_OPERATION_AGE_MAX, ENTRY_OVERHEAD_BYTES};
 use crate::types::{Entry, GroupId, Index, LogId, Place, Term};
 
 pub use self::error::{Error, OutcomeUnknown, Refused};
@@ -76,6 +80,8 @@ pub use self::pending::Pending;
 
 /// How often a read whose segments went away under it is planned again.
 const READ_ATTEMPTS: usize = 3;
+/// What is kept of what readers read into; beyond it each has memory of his own.
+const READ_BUFFERS_MAX: usize = 4;
 
 /// A log on disk, open for appending and reading from any number of threads. See [`self`] for the contract.
 #[derive(Debug)]
@@ -93,6 +99,7 @@ struct Shared {
     /// Locked by the log's thread for each turn, by readers while they plan.
     log: Mutex<Log>,
     directory: Directory,
+    read_buffers: Mutex<Vec<ReadBuffer>>,
 }
 
 impl Wal {
@@ -108,7 +115,13 @@ impl Wal {
     pub(crate) fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Recovery), Error> {
         let Parts { directory, log, superblock, opened } = open::open(options)?;
         let inbox = Inbox::new(&log, options.queue_bytes_max, options.when_full);
-        let shared = Arc::new(Shared { inbox, progress: Arc::default(), log: Mutex::new(log), directory });
+        let shared = Arc::new(Shared {
+            inbox,
+            progress: Arc::default(),
+            log: Mutex::new(log),
+            directory,
+            read_buffers: Mutex::default(),
+        });
         let (backend, sync_mode) = (opened.io.backend, opened.sync_mode);
         let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap };
         let (ready, is_ready) = channel();
@@ -171,22 +184,46 @@ impl Wal {
     }
 
     /// The durable entries of a range, in order from its start: all, or as many as `bytes_max` allows and at least
-    /// one, or those before the first that cannot be read; none if none is durable. Reads the disk, on this thread.
+    /// one, or those before the first that cannot be read; none if none is durable. Reads on this thread: from memory
+    /// what was written last, by memory map the segments that are full, and the disk for the rest.
     ///
     /// # Errors
     /// [`super::Error::Trimmed`] if the range begins before the log does; [`super::Error::Damaged`] if the disk does
     /// not hold the first entry as it was written.
     pub fn read(&self, group: GroupId, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, Error> {
-        for _ in 1..READ_ATTEMPTS {
-            let plan = self.shared.log().plan_read(group, range.start, range.end, bytes_max);
-            match plan.run(&self.shared.directory) {
+        let mut buffer = self.shared.take_read_buffer();
+        let said = self.read_with(group, range, bytes_max, &mut buffer);
+        self.shared.give_read_buffer(buffer);
+        said.map_err(Error::Log)
+    }
+
+    /// Ends: each plan but the last gives entries, and they end somewhere.
+    fn read_with(
+        &self,
+        group: GroupId,
+        range: Range<Index>,
+        bytes_max: usize,
+        buffer: &mut ReadBuffer,
+    ) -> Result<Vec<Entry>, super::Error> {
+        let (mut entries, mut bytes, mut attempts) = (Vec::new(), 0, 1);
+        loop {
+            let from = range.start.plus(entries.len() as u64);
+            let plan = self.shared.log().plan_read(group, from, range.end, bytes_max - bytes);
+            match plan.run_with(&self.shared.directory, buffer) {
+                Ok(read) => {
+                    bytes += read.iter().map(|entry| entry.payload.data_bytes() + ENTRY_OVERHEAD_BYTES).sum::<usize>();
+                    let is_over = !plan.is_cut() || read.is_empty() || bytes >= bytes_max;
+                    entries.extend(read);
+                    if is_over {
+                        return Ok(entries);
+                    }
+                }
                 // Its segments are in use for something else by now: another plan says what became of them.
-                Err(super::Error::Stale { .. }) => {}
-                said => return said.map_err(Error::Log),
+                Err(super::Error::Stale { .. }) if attempts < READ_ATTEMPTS => attempts += 1,
+                Err(_) if !entries.is_empty() => return Ok(entries),
+                Err(error) => return Err(error),
             }
         }
-        let plan = self.shared.log().plan_read(group, range.start, range.end, bytes_max);
-        plan.run(&self.shared.directory).map_err(Error::Log)
     }
 
     /// Every append up to this one is on disk.
@@ -258,6 +295,17 @@ impl Drop for Wal {
 }
 
 impl Shared {
+    fn take_read_buffer(&self) -> ReadBuffer {
+        self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_read_buffer(&self, buffer: ReadBuffer) {
+        let mut buffers = self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.len() < READ_BUFFERS_MAX {
+            buffers.push(buffer);
+        }
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         // If the log's thread panicked in the middle of a turn it never takes another; readers find durable frames.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)

@@ -182,6 +182,7 @@ fn log_options(options: &Options, identity: Identity) -> wal::Options {
         segment_bytes: options.segment_bytes,
         writes_in_flight: options.writes_in_flight,
         quiet_ticks: QUIET_TICKS,
+        tail_cache_bytes: options.tail_cache_bytes,
         seed: entropy(),
     }
 }

@@ -1,4 +1,5 @@
 mod full_disk;
+mod reading;
 
 use std::future::Future;
 use std::sync::Arc;
