@@ -9,11 +9,12 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::reading::{self, HISTORY_BYTES, Marks, Reading, TURN};
 use crate::types::{GroupId, LogId};
-use crate::wal::handle::{OutcomeUnknown, Pending, Refused};
+use crate::wal::handle::{self, OutcomeUnknown, Pending, Refused};
 use crate::wal::{Counters, Wal};
 
-const GROUP: GroupId = GroupId(0);
+pub const GROUP: GroupId = GroupId(0);
 /// How often progress is shown, and what is not needed any more is purged.
 const BEAT: Duration = Duration::from_millis(100);
 /// Appends that share a reading of the clock.
@@ -28,6 +29,8 @@ pub struct Load {
     pub batch: usize,
     pub warm_up: Duration,
     pub time: Duration,
+    /// What a reader reads of the log's old segments meanwhile, every other second; 0 for none.
+    pub read_bytes_per_second: u64,
 }
 
 /// What was seen.
@@ -38,6 +41,17 @@ pub struct Measured {
     pub counters: Counters,
     /// Nanoseconds from append to durable, once per append.
     pub latency: Histogram<u64>,
+    /// With a reader: the turns without it, and those with it.
+    pub turns: Option<[Turns; 2]>,
+}
+
+/// The seconds in which nobody read, or those in which somebody did.
+#[derive(Debug)]
+pub struct Turns {
+    pub time: Duration,
+    pub records: u64,
+    pub latency: Histogram<u64>,
+    pub read_bytes: u64,
 }
 
 /// What stops a load.
@@ -47,6 +61,8 @@ pub enum Stopped {
     Refused(#[from] Refused),
     #[error(transparent)]
     OutcomeUnknown(#[from] OutcomeUnknown),
+    #[error(transparent)]
+    Read(#[from] handle::Error),
 }
 
 /// What the threads are told.
@@ -54,41 +70,50 @@ pub enum Stopped {
 struct Phase {
     is_measuring: AtomicBool,
     is_over: AtomicBool,
+    reading: Reading,
+}
+
+/// What the conductor counted, without and with a reader.
+#[derive(Debug, Default)]
+struct Counted {
+    time: [Duration; 2],
+    records: [u64; 2],
+    read_bytes: [u64; 2],
 }
 
 impl Load {
     pub fn run(&self, wal: &Wal) -> Result<Measured, Stopped> {
         let phase = Phase::default();
+        let mut marks = Marks::default();
+        let rate = self.read_bytes_per_second;
+        if rate > 0 {
+            reading::write_history(wal, self.bytes, &mut marks)?;
+        }
         thread::scope(|scope| {
             let start = |_| scope.spawn(|| self.produce(wal, &phase));
             let threads: Vec<_> = (0..self.threads).map(start).collect();
-            let conducted = self.conduct(wal, &phase);
+            let reader = (rate > 0).then(|| scope.spawn(|| phase.reading.read(wal, rate)));
+            let conducted = self.conduct(wal, &phase, marks);
             phase.is_over.store(true, Ordering::Relaxed);
-            let mut latency = empty_histogram();
+            phase.reading.is_over.store(true, Ordering::Relaxed);
+            let mut latency = [empty_histogram(), empty_histogram()];
             for thread in threads {
-                latency += thread.join().expect("a producer returns its errors")?;
+                let seen = thread.join().expect("a producer returns its errors")?;
+                latency.iter_mut().zip(seen).for_each(|(sum, seen)| *sum += seen);
             }
-            let (time, counters) = conducted?;
-            Ok(Measured { time, counters, latency })
+            if let Some(reader) = reader {
+                reader.join().expect("a reader returns its errors")?;
+            }
+            let (time, counters, counted) = conducted?;
+            Ok(measured(time, counters, latency, (rate > 0).then_some(counted)))
         })
     }
 
     /// Warms up, measures, shows how far it is; gives the time and what the log wrote in it.
-    fn conduct(&self, wal: &Wal, phase: &Phase) -> Result<(Duration, Counters), Stopped> {
-        let mut purged = LogId::ZERO;
-        let beat = |purged: &mut LogId| -> Result<(), Stopped> {
-            thread::sleep(BEAT);
-            // So that the disk does not fill: segments that are read by nobody are used again.
-            let last = wal.group(GROUP).map_or(LogId::ZERO, |group| group.last);
-            if *purged > LogId::ZERO {
-                drop(wal.purge_prefix(GROUP, *purged)?);
-            }
-            *purged = last;
-            Ok(())
-        };
+    fn conduct(&self, wal: &Wal, phase: &Phase, mut marks: Marks) -> Result<(Duration, Counters, Counted), Stopped> {
         let warm = Instant::now();
         while warm.elapsed() < self.warm_up {
-            beat(&mut purged)?;
+            self.beat(wal, phase, &mut marks)?;
         }
         let before = wal.counters();
         let start = Instant::now();
@@ -96,9 +121,19 @@ impl Load {
         // Draws on a terminal only, to standard error.
         let bar = ProgressBar::new(self.time.as_millis() as u64);
         bar.set_style(ProgressStyle::with_template("{bar:30} {msg}").expect("the template is a constant"));
+        let mut counted = Counted::default();
+        let mut seen = (start, before.records, 0);
         while start.elapsed() < self.time {
-            beat(&mut purged)?;
-            let records = wal.counters().records - before.records;
+            self.beat(wal, phase, &mut marks)?;
+            let now = (Instant::now(), wal.counters().records, phase.reading.read_bytes.load(Ordering::Relaxed));
+            let side = usize::from(phase.reading.is_on.load(Ordering::Relaxed));
+            counted.time[side] += now.0 - seen.0;
+            counted.records[side] += now.1 - seen.1;
+            counted.read_bytes[side] += now.2 - seen.2;
+            seen = now;
+            let turn = start.elapsed().as_nanos() / TURN.as_nanos();
+            phase.reading.is_on.store(self.read_bytes_per_second > 0 && turn % 2 == 1, Ordering::Relaxed);
+            let records = now.1 - before.records;
             bar.set_position(start.elapsed().as_millis() as u64);
             bar.set_message(format!("{:.0} records/s", records as f64 / start.elapsed().as_secs_f64()));
         }
@@ -112,12 +147,27 @@ impl Load {
             unzeroed_segments: after.unzeroed_segments - before.unzeroed_segments,
             segments: after.segments - before.segments,
         };
-        Ok((time, counters))
+        Ok((time, counters, counted))
     }
 
-    fn produce(&self, wal: &Wal, phase: &Phase) -> Result<Histogram<u64>, Stopped> {
+    /// Waits a little. So that the disk does not fill, what nobody reads any more is purged: its segments are used again.
+    fn beat(&self, wal: &Wal, phase: &Phase, marks: &mut Marks) -> Result<(), Stopped> {
+        thread::sleep(BEAT);
+        let written_bytes = wal.counters().written_bytes;
+        let kept_bytes = if self.read_bytes_per_second > 0 { HISTORY_BYTES } else { 0 };
+        let old = marks.before(written_bytes, kept_bytes);
+        if old > LogId::ZERO {
+            drop(wal.purge_prefix(GROUP, old)?);
+            marks.forget_before(old);
+        }
+        marks.push(written_bytes, wal.group(GROUP).map_or(LogId::ZERO, |group| group.last));
+        phase.reading.advance(marks, written_bytes);
+        Ok(())
+    }
+
+    fn produce(&self, wal: &Wal, phase: &Phase) -> Result<[Histogram<u64>; 2], Stopped> {
         let payload = vec![0x5a; self.bytes];
-        let mut latency = empty_histogram();
+        let mut latency = [empty_histogram(), empty_histogram()];
         let mut waiting: VecDeque<(Instant, Pending)> = VecDeque::with_capacity(self.in_flight);
         // Bounded by the time that the conductor gives.
         while !phase.is_over.load(Ordering::Relaxed) {
@@ -131,6 +181,7 @@ impl Load {
                 }
             }
             let is_measuring = phase.is_measuring.load(Ordering::Relaxed);
+            let latency = &mut latency[usize::from(phase.reading.is_on.load(Ordering::Relaxed))];
             let (since, oldest) = waiting.pop_front().expect("at least one was appended");
             oldest.wait()?;
             let seen = Instant::now();
@@ -149,6 +200,18 @@ impl Load {
         }
         Ok(latency)
     }
+}
+
+fn measured(time: Duration, counters: Counters, [off, on]: [Histogram<u64>; 2], counted: Option<Counted>) -> Measured {
+    let mut latency = empty_histogram();
+    latency += &off;
+    latency += &on;
+    let turns = counted.map(|Counted { time, records, read_bytes }| {
+        let turns =
+            |at: usize, latency| Turns { time: time[at], records: records[at], latency, read_bytes: read_bytes[at] };
+        [turns(0, off), turns(1, on)]
+    });
+    Measured { time, counters, latency, turns }
 }
 
 /// Up to a minute, to three digits.

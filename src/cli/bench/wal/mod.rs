@@ -3,8 +3,12 @@
 //! With one in flight a thread blocks for each append, as a simple program does; with more it keeps a queue of
 //! pending appends and waits for the oldest, as a pipelined one does. A latency is that of one append, from the call
 //! to the moment at which its thread sees that it is durable.
+//!
+//! With `--read-mb-per-second` a reader reads older segments every other second, and the report tells the seconds with
+//! it from those without.
 
 mod load;
+mod reading;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +51,12 @@ pub struct Arguments {
     #[arg(long, default_value = "1",
         value_parser = clap::value_parser!(u8).range(1..=WRITES_IN_FLIGHT_MAX as i64))]
     depth: u8,
+    /// Read so much of the log's older segments meanwhile, every other second, and show what that costs; 0 for nothing
+    #[arg(long, value_name = "MB", default_value = "0", value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    read_mb_per_second: u16,
+    /// How much of what was written last stays in memory for readers
+    #[arg(long, value_name = "MIB", default_value = "8", value_parser = clap::value_parser!(u16).range(0..=4096))]
+    tail_cache_mib: u16,
     /// How to print the result
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -69,6 +79,7 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     let options = Options {
         io: arguments.io,
         writes_in_flight: usize::from(arguments.depth),
+        tail_cache_bytes: usize::from(arguments.tail_cache_mib) << 20,
         ..Options::new(place.path.join("wal"))
     };
     let (wal, opened) = Wal::open(options).map_err(|error| open_failure(&error))?;
@@ -87,6 +98,7 @@ fn load(arguments: &Arguments, wal: &Wal, opened: &Recovery, flush: &FlushTimes)
         // The segments that a log makes at its birth are ready then.
         warm_up: (time / 4).min(Duration::from_secs(1)),
         time,
+        read_bytes_per_second: u64::from(arguments.read_mb_per_second) * 1_000_000,
     };
     let measured = load.run(wal).map_err(|error| {
         Failure::new(Exit::DiskFailed, error.to_string(), "see the kernel's log; nothing but the bench's own is lost")

@@ -1,12 +1,13 @@
 //! What a run is told by: first what it depends on, then what came of it.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::Arguments;
-use super::load::Measured;
+use super::load::{Measured, Turns};
 use crate::cli::doctor;
 use crate::disk::FlushTimes;
 use crate::wal::handle::Recovery;
@@ -44,6 +45,23 @@ pub struct Report {
     segments: u64,
     /// Of those, how many were used before they had been filled with zeros.
     unzeroed_segments: u64,
+    tail_cache_bytes: u64,
+    /// With `--read-mb-per-second`: what the turns without a reader and those with one gave.
+    reading: Option<Reading>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reading {
+    wanted_bytes_per_second: u64,
+    read_bytes_per_second: f64,
+    without: Side,
+    with: Side,
+}
+
+#[derive(Debug, Serialize)]
+struct Side {
+    records_per_second: f64,
+    latency_microseconds: Latency,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,13 +76,8 @@ impl Report {
     pub fn new(arguments: &Arguments, opened: &Recovery, flush: &FlushTimes, measured: &Measured) -> Report {
         let (seconds, counters) = (measured.time.as_secs_f64(), measured.counters);
         let payload_bytes = counters.records * u64::from(arguments.bytes);
-        let quantile = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1000.0;
-        let latency_microseconds = Latency {
-            p50: quantile(0.5),
-            p99: quantile(0.99),
-            p99_9: quantile(0.999),
-            max: measured.latency.max() as f64 / 1000.0,
-        };
+        let latency_microseconds = Latency::of(&measured.latency);
+        let reading = measured.turns.as_ref().map(|turns| Reading::new(arguments, turns));
         Report {
             version: env!("CARGO_PKG_VERSION"),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
@@ -93,6 +106,8 @@ impl Report {
             disk_bytes_per_payload_byte: counters.written_bytes as f64 / payload_bytes.max(1) as f64,
             segments: counters.segments,
             unzeroed_segments: counters.unzeroed_segments,
+            tail_cache_bytes: u64::from(arguments.tail_cache_mib) << 20,
+            reading,
         }
     }
 
@@ -105,7 +120,6 @@ impl Report {
         let mut row = |name: &str, value: String| {
             writeln!(out, "{name:<14}{value}").expect("a string takes what it is given");
         };
-        let Latency { p50, p99, p99_9, max } = self.latency_microseconds;
         let Report { version, kernel, cores, file_system, io, io_reason, sync_mode, .. } = self;
         row("trilith", format!("{version}, Linux {kernel}, {cores} cores, {file_system}"));
         row(
@@ -130,7 +144,7 @@ impl Report {
         );
         let mebibytes = self.payload_bytes_per_second / f64::from(1 << 20);
         row("throughput", format!("{:.0} records/s, {mebibytes:.1} MiB/s", self.records_per_second));
-        row("latency", format!("p50 {p50:.1} us, p99 {p99:.1} us, p99.9 {p99_9:.1} us, max {max:.1} us"));
+        row("latency", self.latency_microseconds.to_string());
         row("flushes", format!("{:.0}/s, {:.1} records each", self.flushes_per_second, self.records_per_flush));
         row(
             "space",
@@ -143,7 +157,48 @@ impl Report {
             "segments",
             format!("{} opened, {} of them before they were zeroed", self.segments, self.unzeroed_segments),
         );
+        if let Some(reading) = &self.reading {
+            for (name, side) in [("nobody reads", &reading.without), ("somebody does", &reading.with)] {
+                row(name, format!("{:.0} records/s, {}", side.records_per_second, side.latency_microseconds));
+            }
+            let (wanted, read) = (reading.wanted_bytes_per_second as f64 / 1e6, reading.read_bytes_per_second / 1e6);
+            row("reader", format!("{read:.1} MB/s of {wanted:.0} wanted, from older segments, every other second"));
+        }
         out
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Latency {
+        let quantile = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Latency {
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p99_9: quantile(0.999),
+            max: histogram.max() as f64 / 1000.0,
+        }
+    }
+}
+
+impl fmt::Display for Latency {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Latency { p50, p99, p99_9, max } = self;
+        write!(formatter, "p50 {p50:.1} us, p99 {p99:.1} us, p99.9 {p99_9:.1} us, max {max:.1} us")
+    }
+}
+
+impl Reading {
+    fn new(arguments: &Arguments, [without, with]: &[Turns; 2]) -> Reading {
+        let side = |turns: &Turns| Side {
+            records_per_second: turns.records as f64 / turns.time.as_secs_f64().max(f64::EPSILON),
+            latency_microseconds: Latency::of(&turns.latency),
+        };
+        Reading {
+            wanted_bytes_per_second: u64::from(arguments.read_mb_per_second) * 1_000_000,
+            read_bytes_per_second: with.read_bytes as f64 / with.time.as_secs_f64().max(f64::EPSILON),
+            without: side(without),
+            with: side(with),
+        }
     }
 }
 
