@@ -60,6 +60,9 @@ pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
 pub const CORE_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// The newest entries, kept in memory for followers and readers.
 pub const TAIL_CACHE_BYTES_MAX: usize = 64 << 20;
+/// The newest frames of a log by itself, kept in the buffers that they were written from. More of them would be cold in
+/// the processor's caches by the time they are written again, and slow the appends.
+pub const FRAME_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 

@@ -32,6 +32,7 @@ fn an_unknown_command_is_refused() {
 fn exit_codes_are_those_of_the_design() {
     let codes: Vec<u8> = Exit::ALL.iter().map(|exit| *exit as u8).collect();
     assert_eq!(codes, [0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21]);
+    assert_eq!(crate::disk::MAP_FAILED_EXIT, Exit::DiskFailed as u8);
 }
 
 #[test]

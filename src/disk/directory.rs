@@ -16,7 +16,7 @@ use super::name;
 use super::open_file::{OpenFailure, OpenFile};
 use super::queue::FileId;
 use super::table::Table;
-use super::{Files, buffer::Buffer};
+use super::{Files, buffer::Buffer, mapping::Map};
 use crate::limits::{BLOCK_BYTES, FILES_OPEN_MAX};
 
 const FILE_MODE: u32 = 0o600;
@@ -243,7 +243,7 @@ impl Directory {
 }
 
 impl Files for Directory {
-    type Map = memmap2::Mmap;
+    type Map = Map;
 
     fn list(&self, directory: &str) -> Result<Vec<String>, Error> {
         if !directory.is_empty() {
@@ -362,8 +362,12 @@ impl Files for Directory {
             .map_err(|error| self.error(Operation::SyncDirectory, directory, error))
     }
 
-    fn map(&self, file: FileId) -> Result<memmap2::Mmap, Error> {
-        let map = self.file(Operation::Map, file, false)?.map();
+    fn map(&self, file: FileId) -> Result<Map, Error> {
+        let Some(open) = self.file_unless_closed(Operation::Map, file, false)? else {
+            return Err(self.error_at(Operation::Map, file, io::ErrorKind::NotFound.into()));
+        };
+        let name = self.table().find(file).map(|entry| self.shown(&entry.name)).unwrap_or_default();
+        let map = open.map().and_then(|bytes| Map::new(bytes, &name));
         map.map_err(|error| self.error_at(Operation::Map, file, error))
     }
 

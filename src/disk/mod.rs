@@ -30,7 +30,8 @@
 //! - A flush covers writes that completed at full length before it was asked for.
 //!
 //! Caveats: a completion can come long before it is taken, and a hung disk is noticed only when [`Queue::take`] is called
-//! or timers run, so call it at each tick. A mapped file that a foreign program cuts kills the reader by SIGBUS.
+//! or timers run, so call it at each tick. A process that reads a mapped file which a foreign program has cut, or which
+//! the device cannot give, ends with [`MAP_FAILED_EXIT`] and a line that names the file (mapping.rs).
 //!
 //! `unsafe` lives in this folder and nowhere else.
 
@@ -41,6 +42,7 @@ mod choice;
 mod choose;
 mod directory;
 mod error;
+mod mapping;
 mod measure;
 pub(crate) mod name;
 mod open_file;
@@ -60,6 +62,7 @@ pub use choice::{Backend, IoChoice, SyncMode, UnknownChoice};
 pub use choose::{Chosen, DEPTH_TRIED, choose};
 pub use directory::Directory;
 pub use error::{Error, Operation};
+pub use mapping::{MAP_FAILED_EXIT, Map};
 pub use measure::{FlushTimes, Ground, Pace, Surface, Way, measure_flush};
 pub use probe::{ProbeError, Probed, probe};
 pub use queue::{Completion, FileId, Queue, Token, WRITES_QUEUED_MAX, Write};
@@ -131,7 +134,12 @@ pub trait Files {
     /// Makes creates, renames and removals in a directory durable.
     fn sync_directory(&self, directory: &str) -> Result<(), Error>;
 
-    /// A read-only view of a whole file. The file must not shrink while it lives.
+    /// A read-only view of a whole file. The file must not shrink while it lives. What it shows may be in the page cache
+    /// alone, and older than what a read past the cache gives: whoever finds no sense in it asks [`Files::read`].
+    ///
+    /// # Errors
+    /// With kind [`std::io::ErrorKind::NotFound`] if the file was closed since, as for [`Files::read`]; also if too many
+    /// files are mapped.
     fn map(&self, file: FileId) -> Result<Self::Map, Error>;
 
     /// Bytes that can still be written before the disk is full.

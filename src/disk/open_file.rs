@@ -15,7 +15,6 @@
 //! of them lives. Lowering is not atomic: a newcomer may slip in between, and then it is the first one that is
 //! refused, before it has written a byte. Both can never hold the file.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -217,11 +216,11 @@ impl OpenFile {
     }
 
     pub fn map(&self) -> io::Result<memmap2::Mmap> {
-        let file = File::from(self.plain.try_clone()?);
         // SAFETY: the lock keeps other writers of ours out, and by the contract of `Files::map` a mapped file does not
         // shrink; what is mapped is sealed or private to its reader, and it is checked by its checksums when copied
-        // out. A foreign program that writes into a data directory is outside of what any mapping can withstand.
-        unsafe { memmap2::Mmap::map(&file) }
+        // out. A foreign program that cuts the file ends this process by SIGBUS, with a line that says so (mapping.rs);
+        // one that writes into it is outside of what any mapping can withstand.
+        unsafe { memmap2::Mmap::map(&*self.plain) }
     }
 }
 

@@ -3,6 +3,7 @@
 mod choices;
 mod contract;
 mod hot_path;
+mod mapping;
 mod open_files;
 mod proofs;
 mod requests;

@@ -275,7 +275,9 @@ impl<M: StateMachine> Node<M> {
             result: wal::prepare(&files, &order),
         })?;
         let files = directory.clone();
-        let readers = Readers::start(&sender, &woken, move |plan: ReadPlan| plan.run(&files))?;
+        let mut buffer = wal::ReadBuffer::default();
+        let read = move |plan: ReadPlan| plan.run_with(&files, &mut buffer);
+        let readers = Readers::start(&sender, &woken, read)?;
         let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
         let membership = driver.replica().membership().clone();
         peers.set_members(membership.members.iter().map(|member| (member.id, member.address)));
@@ -456,10 +458,10 @@ impl<P: Send + 'static> Readers<P> {
     fn start(
         results: &Sender<Input>,
         woken: &Arc<Notify>,
-        run: impl Fn(P) -> Result<Vec<Entry>, wal::Error> + Clone + Send + 'static,
+        run: impl FnMut(P) -> Result<Vec<Entry>, wal::Error> + Clone + Send + 'static,
     ) -> Result<Readers<P>, disk::Error> {
         let worker = |name: &str| {
-            let run = run.clone();
+            let mut run = run.clone();
             let work = move |(read, plan): (ReadNumber, P)| Input::ReadDone { read, result: run(plan) };
             Worker::start(name, results, woken, work)
         };

@@ -113,6 +113,7 @@ pub(crate) fn options(identity: Identity) -> Options {
         segment_bytes: SEGMENT_BYTES_MIN,
         writes_in_flight: 1,
         quiet_ticks: 5,
+        tail_cache_bytes: 0,
         seed: 1,
     }
 }

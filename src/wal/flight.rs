@@ -2,6 +2,7 @@
 
 use super::frame::{FrameHead, Run};
 use super::log::{Log, Ticket};
+use crate::disk::Buffer;
 
 /// Beside so many bytes on their way another write gains nothing: the disk is busy with bytes, not with flushes. What
 /// comes meanwhile waits, and makes one frame.
@@ -13,14 +14,15 @@ pub(super) struct InFlight {
     pub own: Vec<Run>,
     /// The last append that it holds.
     pub ticket: Ticket,
-    pub is_done: bool,
+    /// Its buffer, once the write has completed.
+    pub written: Option<Buffer>,
 }
 
 impl Log {
     /// Whether a frame that is ready now would leave now. While it would not, one is in flight whose completion changes
     /// that.
     pub fn may_write(&self) -> bool {
-        let bytes: usize = self.in_flight.iter().map(|frame| frame.head.length as usize).sum();
+        let bytes: usize = self.in_flight.iter().map(|frame| frame.head.length).sum();
         self.in_flight.len() < self.options.writes_in_flight && bytes < BESIDE_BYTES_MAX
     }
 }

@@ -1,13 +1,14 @@
 //! From log index to place. Derived from the frames, never on disk, never evidence: the answer is checked against
 //! what is read.
 //!
-//! Two small things find any entry. Each group has **spans**: from a span's first index on, live entries lie in
-//! frames from the span's place on (a cut begins a new span; a log that was never cut is one). Each segment has a
-//! **sparse index** of at most 128 places; when it is full every second one goes. From the nearest place before, the
-//! reader walks frames. So memory grows with segments and with cuts, not with entries: about 4 KiB for a segment, and 32
-//! bytes for each cut that left entries before it, until those entries are cut or purged themselves.
+//! Three small things find any entry. Each group has **spans**: from a span's first index on, live entries lie in
+//! frames from the span's place on (a cut begins a new span; a log that was never cut is one). Each group has a list of
+//! the **segments** that hold any of it. Each segment has a **sparse index** of at most 128 places; when it is full
+//! every second one goes. From the nearest place before, the reader walks frames. So memory grows with segments and with
+//! cuts, not with entries: about 4 KiB for a segment, and 32 bytes for each cut that left entries before it, until those
+//! entries are cut or purged themselves. To find a place takes two binary searches and a look at one sparse index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::followed::Followed;
 use super::frame::{FRAME_HEAD_BYTES, FrameHead, Run};
@@ -19,6 +20,8 @@ use crate::types::{FrameNumber, GroupId, Index, SegmentNumber};
 
 /// Distance between places of a sparse index before it has ever been full.
 const SPARSE_STRIDE_BYTES: u64 = 16 << 10;
+/// Parts of one plan: it is made while the log waits.
+pub const PARTS_MAX: usize = 64;
 
 /// Where everything durable lies.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +52,9 @@ pub struct SegmentIndex {
 struct GroupSpans {
     /// Rising in first index and in frame.
     spans: Vec<Span>,
+    /// The group's first frame with entries in each segment that has one. Within a span, of its live entries, rising in
+    /// first index: what does not rise was cut off.
+    starts: VecDeque<Span>,
     /// The index after the last live entry.
     end: Index,
     /// There was a cut since the last entry: the next one begins a span.
@@ -75,6 +81,9 @@ pub struct Part {
     pub end: u64,
     /// Entries from this index on are not to be taken from here: they were written again later.
     pub until: Index,
+    /// Nothing is written to this segment any more. All of it was verified by the recovery that opened the log, or
+    /// written since.
+    pub is_ended: bool,
 }
 
 impl Locator {
@@ -96,6 +105,9 @@ impl Locator {
     }
 
     pub fn remove_segment(&mut self, number: SegmentNumber) -> Option<SegmentIndex> {
+        for group in self.groups.values_mut() {
+            while group.starts.pop_front_if(|start| start.segment <= number).is_some() {}
+        }
         self.segments.remove(&number)
     }
 
@@ -148,47 +160,50 @@ impl Locator {
         }
     }
 
-    /// Where to look for the entries `from..to` of a group: pieces in the order of the log.
+    /// Where to look for the entries `from..to` of a group: pieces in the order of the log, at most [`PARTS_MAX`].
     pub fn parts(&self, group: GroupId, from: Index, to: Index) -> Vec<Part> {
-        let Some(GroupSpans { spans, end, .. }) = self.groups.get(&group) else { return Vec::new() };
+        let Some(known) = self.groups.get(&group) else { return Vec::new() };
         // What was cut off behind the last live entry is still in its frames.
-        let to = to.min(*end);
+        let to = to.min(known.end);
         let mut parts = Vec::new();
-        for (at, span) in spans.iter().enumerate() {
-            let until = spans.get(at + 1).map_or(to, |next| next.first.min(to));
-            if until <= from || span.first >= to {
-                continue;
+        let first = known.spans.partition_point(|span| span.first <= from).saturating_sub(1);
+        for (at, span) in known.spans.iter().enumerate().skip(first) {
+            let next = known.spans.get(at + 1);
+            let until = next.map_or(to, |next| next.first.min(to));
+            if span.first >= to || parts.len() == PARTS_MAX {
+                break;
             }
-            // Entries below the next span's first may still lie in the very frame where that span begins.
-            let last = spans.get(at + 1).map_or(SegmentNumber(u64::MAX), |next| next.segment);
-            self.span_parts(group, span, from, until, last, &mut parts);
+            if until > from {
+                // Entries below the next span's first may still lie in the very frame where that span begins.
+                let last = next.map_or(SegmentNumber(u64::MAX), |next| next.segment);
+                self.span_parts((group, known), span, (from, until), last, &mut parts);
+            }
         }
         parts
     }
 
     fn span_parts(
         &self,
-        group: GroupId,
+        (group, known): (GroupId, &GroupSpans),
         span: &Span,
-        from: Index,
-        until: Index,
+        (from, until): (Index, Index),
         last: SegmentNumber,
         parts: &mut Vec<Part>,
     ) {
-        let within = self.segments.range(span.segment..=last.max(span.segment));
-        let nearest = |(&number, segment): (&SegmentNumber, &SegmentIndex)| {
-            segment.nearest(group, from, span.frame).map(|entry| (number, entry.offset))
-        };
-        let (segment_start, offset_start) = within.rev().find_map(nearest).unwrap_or((span.segment, span.offset));
-        for (&number, segment) in self.segments.range(segment_start..=last.max(segment_start)) {
-            // What begins behind the last wanted entry holds none: plans do not grow with the log.
-            if number > segment_start && segment.first_noted(group).is_some_and(|first| first >= until) {
-                break;
-            }
-            let start = if number == segment_start { offset_start } else { FRAMES_START };
-            if segment.highest.contains_key(&group) && start < segment.end {
-                parts.push(Part { file: segment.file, header: segment.header, start, end: segment.end, until });
-            }
+        // Where the span begins, older frames of its segment may hold other entries; behind that its own indexes rise.
+        let own = known.starts.partition_point(|start| start.segment <= span.segment);
+        let passed = known
+            .starts
+            .partition_point(|start| start.segment <= span.segment || (start.segment <= last && start.first <= from));
+        let first = if passed > own { known.starts[passed - 1] } else { *span };
+        let rest = known.starts.range(passed..).take_while(|start| start.segment <= last && start.first < until);
+        let newest = self.segments.last_key_value().map(|(&number, _)| number);
+        for start in std::iter::once(&first).chain(rest).take(PARTS_MAX - parts.len()) {
+            // What is not in the chain any more holds nothing that is asked for.
+            let Some(segment) = self.segments.get(&start.segment) else { continue };
+            let nearest = segment.nearest(group, from, start.frame).map_or(start.offset, |entry| entry.offset);
+            let (file, header, end) = (segment.file, segment.header, segment.end);
+            parts.push(Part { file, header, start: nearest, end, until, is_ended: newest != Some(start.segment) });
         }
     }
 }
@@ -222,16 +237,8 @@ impl SegmentIndex {
         }
     }
 
-    /// The group's first index in the first frame that holds any of it. Never thinned out.
-    fn first_noted(&self, group: GroupId) -> Option<Index> {
-        self.seal.sparse.iter().find(|entry| entry.group == group).map(|entry| entry.first)
-    }
-
     /// The last place of the sparse index, among frames from `frame_min` on, that does not lie behind `from`.
     fn nearest(&self, group: GroupId, from: Index, frame_min: FrameNumber) -> Option<&SparseEntry> {
-        if self.first_noted(group).is_none_or(|first| first > from) {
-            return None;
-        }
         let fits = |entry: &&SparseEntry| entry.group == group && entry.frame >= frame_min && entry.first <= from;
         self.seal.sparse.iter().rev().find(fits)
     }
@@ -247,6 +254,10 @@ impl GroupSpans {
         if self.is_cut || self.spans.is_empty() || run.first > self.end {
             let span = Span { first: run.first, segment: head.segment, offset: head.offset, frame: head.number };
             self.spans.push(span);
+        }
+        if self.starts.back().is_none_or(|last| last.segment < head.segment) {
+            let start = Span { first: run.first, segment: head.segment, offset: head.offset, frame: head.number };
+            self.starts.push_back(start);
         }
         self.is_cut = false;
         self.end = run.end();

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use super::body::{self, FramePlan, Item};
 use super::error::Refused;
 use super::flight::InFlight;
-use super::frame::{FrameKind, Run, SEAL_FRAME_BYTES_MAX};
+use super::frame::{FrameHead, FrameKind, Run, SEAL_FRAME_BYTES_MAX};
 use super::group::GroupLog;
 use super::locator::Locator;
-use super::reader::ReadPlan;
 use super::record::RecordKind;
 use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection, SealSection};
 use super::segment::{FRAMES_START, Identity, Prepare, SegmentHeader};
-use crate::disk::{self, BufferPool, Completion, FileId, Token, Write};
+use super::tail_cache::TailCache;
+use crate::disk::{self, Buffer, BufferPool, Completion, FileId, Token, Write};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX, WRITES_IN_FLIGHT_MAX};
 use crate::mutant::{self, Mutant};
 use crate::random::Random;
@@ -30,6 +30,8 @@ pub struct Options {
     pub writes_in_flight: usize,
     /// Ticks without anything to do after which a covering frame is written.
     pub quiet_ticks: u32,
+    /// Frames that became durable last and stay in memory for readers, in bytes of their buffers; 0 for none.
+    pub tail_cache_bytes: usize,
     /// For salts.
     pub seed: u64,
 }
@@ -77,6 +79,8 @@ pub struct Log {
     pub(super) purged: BTreeMap<GroupId, Index>,
     /// Knows durable frames only.
     pub(super) locator: Locator,
+    /// The newest of them.
+    pub(super) tail: TailCache,
     pub(super) pool: BufferPool,
     pub(super) random: Random,
     pub(super) counters: Counters,
@@ -210,13 +214,13 @@ impl Log {
     /// A write has completed. An error poisons the log.
     pub fn completed(&mut self, completion: Completion) -> Result<(), Poisoned> {
         let Completion { token, result, buffer } = completion;
-        self.pool.put(buffer);
         if let (Err(error), false) = (result, mutant::is_on(Mutant::FlushErrorSwallowed)) {
             self.is_poisoned = true;
             self.effects.clear();
             return Err(Poisoned(error));
         }
-        self.complete(token)
+        self.complete(token, buffer);
+        Ok(())
     }
 
     /// One tick of the clock. The reading is only written down, for retention by age.
@@ -331,14 +335,6 @@ impl Log {
         &self.options
     }
 
-    /// How to read the durable entries `from..to` of a group, as far as `bytes_max` goes and at least one. The plan is
-    /// run anywhere, by [`ReadPlan::run`], which also says if `from` is purged.
-    pub fn plan_read(&self, group: GroupId, from: Index, to: Index, bytes_max: usize) -> ReadPlan {
-        let trimmed = self.groups.get(&group).map(GroupLog::first).filter(|&first| from < first && from < to);
-        let parts = if trimmed.is_some() { Vec::new() } else { self.locator.parts(group, from, to) };
-        ReadPlan { directory: self.options.directory.clone(), group, from, to, bytes_max, trimmed, parts }
-    }
-
     /// The most record bytes that fit one frame of this log, whatever else is in it.
     pub fn batch_bytes_max(&self) -> usize {
         super::frame::batch_bytes_max(self.options.segment_bytes)
@@ -401,22 +397,23 @@ impl Log {
         self.queue.push_back(Queued { ticket: self.last_ticket, item, bytes, runs });
     }
 
-    fn complete(&mut self, token: Token) -> Result<(), Poisoned> {
+    fn complete(&mut self, token: Token, buffer: Buffer) {
         let number = FrameNumber(token.0);
         let own = self.in_flight.iter_mut().find(|frame| frame.head.number == number);
         let frame = own.expect("a completion names a write in flight");
-        assert!(!frame.is_done, "a write completes once");
-        frame.is_done = true;
-        while let Some(frame) = self.in_flight.pop_front_if(|frame| frame.is_done) {
-            self.became_durable(frame);
+        assert!(frame.written.is_none(), "a write completes once");
+        frame.written = Some(buffer);
+        while let Some(InFlight { head, own, ticket, written: Some(buffer) }) =
+            self.in_flight.pop_front_if(|frame| frame.written.is_some())
+        {
+            self.became_durable(&head, &own, ticket);
+            self.tail.push(&head, own, buffer, &mut self.pool);
         }
-        Ok(())
     }
 
-    fn became_durable(&mut self, frame: InFlight) {
-        let InFlight { head, own, ticket, .. } = frame;
+    fn became_durable(&mut self, head: &FrameHead, own: &[Run], ticket: Ticket) {
         assert!(head.number == self.durable.frame.next(), "frames become durable in order");
-        self.locator.note(&head, &own);
+        self.locator.note(head, own);
         self.durable = head.end();
         self.proven_frame = self.proven_frame.max(head.durable.frame);
         self.durable_ticket = ticket;
@@ -574,6 +571,6 @@ impl Log {
             self.framed.entry(run.group).or_insert_with(|| GroupStart::before(run)).apply(run, head.end());
         }
         self.previous_runs.clone_from(&own);
-        self.in_flight.push_back(InFlight { head, own, ticket, is_done: false });
+        self.in_flight.push_back(InFlight { head, own, ticket, written: None });
     }
 }

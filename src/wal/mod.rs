@@ -24,11 +24,12 @@
 //! # Where to read what
 //!
 //! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `encoded`, `segment`.
-//! Writing: `log`, `naming`, `flight`, `rotation`. Reading: `locator`, `reader`, `scan`; `followed` is told to those who follow.
-//! Recovery: `recovery` is the table by which faults are judged, `chain` and `walk` gather the facts, `analysis` is their
-//! sum, `resume` acts on it, `rewrite` where reads may tell what is in memory alone. `audit` is the same walk over an open log. For tools: `contents` gives every
-//! record in order, `repair` mends what recovery refuses, `loss` says what that costs. Around the core: `handle`, the
-//! threads that make it the public [`Wal`].
+//! Writing: `log`, `naming`, `flight`, `rotation`. Reading: `locator`, `plan`, `tail_cache`, `reader`, `scan` with its
+//! `window`; `followed` is told to those who follow. Recovery: `recovery` is the table by which faults are judged, `chain`
+//! and `walk` gather the facts, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may tell what is in
+//! memory alone; `audit` is the same walk over an open log. For tools: `contents` gives every record in order, `repair`
+//! mends what recovery refuses, `loss` says what that costs. Around the core: `handle`, the threads that make it the
+//! public [`Wal`].
 
 mod analysis;
 mod audit;
@@ -47,6 +48,7 @@ mod log;
 mod loss;
 mod mutants;
 mod naming;
+mod plan;
 mod reader;
 mod record;
 mod recovery;
@@ -57,6 +59,7 @@ mod rotation;
 mod scan;
 mod sections;
 mod segment;
+mod tail_cache;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -71,7 +74,8 @@ pub use group::GroupLog;
 pub use handle::Wal;
 pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};
 pub use loss::{Loss, Lost};
-pub use reader::ReadPlan;
+pub use plan::ReadPlan;
+pub use reader::ReadBuffer;
 pub use record::{RecordHead, RecordKind};
 pub use recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
 pub use resume::Recovery;

@@ -128,6 +128,7 @@ fn round<F: Files>(files: &F, source: &Source, orders: &Orders) -> Result<Vec<St
         segment_bytes: header.bytes,
         writes_in_flight: 1,
         quiet_ticks: 1,
+        tail_cache_bytes: 0,
         seed: orders.seed,
     });
     let outcome = outcome.and_then(|()| {

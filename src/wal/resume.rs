@@ -12,6 +12,7 @@ use super::log::{Counters, Log, Options, Phase, Ticket};
 use super::rewrite::{self, start_of};
 use super::sections::{OPEN_SECTION_BYTES_MAX, OpenSection};
 use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader, prepare, segment_name};
+use super::tail_cache::TailCache;
 use crate::disk::{self, Buffer, BufferPool, FileId, Files};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::random::Random;
@@ -186,11 +187,11 @@ impl Log {
         locator: Locator,
     ) -> Log {
         Log {
-            options,
             groups: BTreeMap::new(),
             framed: BTreeMap::new(),
             purged: BTreeMap::new(),
             locator,
+            tail: TailCache::new(options.tail_cache_bytes),
             pool: BufferPool::new(POOL_BYTES_MAX),
             random,
             counters: Counters::default(),
@@ -222,6 +223,7 @@ impl Log {
             retry_ticks: 0,
             effects: VecDeque::new(),
             is_poisoned: false,
+            options,
         }
     }
 }

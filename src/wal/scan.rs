@@ -19,6 +19,8 @@ pub struct Scan<'a, F: Files> {
     file: FileId,
     pub header: SegmentHeader,
     window: Window,
+    /// Nothing from here on is read that was not asked for.
+    end: u64,
 }
 
 /// What stands where a frame should begin.
@@ -49,7 +51,15 @@ impl<'a, F: Files> Scan<'a, F> {
     /// With the window of a scan before it: for whoever reads one segment after another.
     pub fn with_window(files: &'a F, (file, header): (FileId, SegmentHeader), mut window: Window) -> Scan<'a, F> {
         window.leave();
-        Scan { files, file, header, window }
+        Scan { files, file, header, window, end: header.bytes }
+    }
+
+    /// As [`Scan::with_window`], for one who reads frames before `end`, perhaps only a few.
+    pub fn for_reader(files: &'a F, (file, header): (FileId, SegmentHeader), end: u64, window: Window) -> Scan<'a, F> {
+        let mut scan = Scan::with_window(files, (file, header), window);
+        scan.window.stay_behind();
+        scan.end = end;
+        scan
     }
 
     /// Says that the segment will be read from end to end.
@@ -118,6 +128,6 @@ impl<'a, F: Files> Scan<'a, F> {
 
     /// `length` bytes from `offset` on. If a large read fails, only as much as was asked for is read.
     pub fn bytes(&mut self, offset: u64, length: usize) -> Result<&[u8], disk::Error> {
-        self.window.bytes(self.files, (self.file, self.header.bytes), (offset, length))
+        self.window.bytes(self.files, (self.file, self.end), (offset, length))
     }
 }

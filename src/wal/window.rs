@@ -34,6 +34,8 @@ pub struct Window {
     lead_bytes: usize,
     /// Started by the first reading that is worth it.
     ahead: Option<Ahead>,
+    /// Whoever looks at it reads a piece when he needs it, and no thread works for him.
+    stays_behind: bool,
     /// Pieces on their way, which follow the window without a gap, and where they end in the file.
     coming: usize,
     coming_end: u64,
@@ -51,6 +53,7 @@ impl Default for Window {
             piece_bytes: PIECE_BYTES_MIN,
             lead_bytes: PIECE_BYTES_MIN,
             ahead: None,
+            stays_behind: false,
             coming: 0,
             coming_end: 0,
             free: Vec::new(),
@@ -90,12 +93,17 @@ impl Window {
             let (buffer, ..) = self.ahead.as_mut().expect("pieces come by it").finish();
             self.free.push(buffer);
         }
-        (self.file, self.part, self.piece_bytes) = (None, 0..0, PIECE_BYTES_MIN);
+        (self.file, self.part, self.piece_bytes, self.stays_behind) = (None, 0..0, PIECE_BYTES_MIN, false);
     }
 
     /// Says that the next file is read from where it is entered to its end.
     pub fn expect_all(&mut self) {
         self.piece_bytes = PIECE_BYTES_MAX;
+    }
+
+    /// Says that the next file is read only here and there.
+    pub fn stay_behind(&mut self) {
+        self.stays_behind = true;
     }
 
     fn length(&self) -> usize {
@@ -149,7 +157,7 @@ impl Window {
 
     /// Once it is clear that the file is read on and on, what comes next is read while the caller works.
     fn read_ahead<F: Files>(&mut self, files: &F, file: FileId, file_bytes: u64) {
-        if self.piece_bytes < PIECE_BYTES_MAX {
+        if self.piece_bytes < PIECE_BYTES_MAX || self.stays_behind {
             return;
         }
         if self.coming == 0 {

@@ -49,6 +49,7 @@ const IMPORTS: &[Row] = &[
     row("raft", &["types", "limits", "random", "mutant"], &[]),
     row("machine", &["types", "limits", "codec", "checksum"], &["imbl"]),
     row("disk", &["types", "limits", "mutant"], &["rustix", "memmap2"]),
+    row("disk::mapping", &[], &["libc"]),
     row("disk::uring", &[], &["tokio_uring", "tokio"]),
     row("wal", &["types", "limits", "codec", "checksum", "random", "disk", "mutant"], &[]),
     row("wal::handle", &["superblock"], &[]),

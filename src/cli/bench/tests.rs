@@ -12,8 +12,13 @@ struct Line {
 fn a_run_leaves_nothing_behind() {
     let home = tempfile::tempdir().unwrap();
     let directory = home.path().to_str().unwrap();
-    for load in [&["--threads", "2"][..], &["--in-flight", "64", "--batch", "4", "-o", "json"]] {
-        let line = [&["bench", "wal", "--seconds", "1", "--io", "blocking", "--directory", directory], load].concat();
+    let reading = &["--seconds", "3", "--read-mb-per-second", "20", "--bytes", "1024"];
+    for load in [
+        &["--seconds", "1", "--threads", "2"][..],
+        &["--seconds", "1", "--in-flight", "64", "--batch", "4", "-o", "json"],
+        reading,
+    ] {
+        let line = [&["bench", "wal", "--io", "blocking", "--directory", directory], load].concat();
         run(&Line::try_parse_from(line).unwrap().arguments).unwrap();
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
     }

@@ -172,5 +172,7 @@ fn log_options(
     seed: u64,
 ) -> wal::Options {
     let directory = LOG_DIRECTORY.to_owned();
-    wal::Options { directory, identity, segment_bytes, writes_in_flight, quiet_ticks, seed }
+    // The newest entries are in the replica's memory already, as entries.
+    let tail_cache_bytes = 0;
+    wal::Options { directory, identity, segment_bytes, writes_in_flight, quiet_ticks, tail_cache_bytes, seed }
 }

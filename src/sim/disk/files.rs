@@ -20,6 +20,12 @@ pub struct SimFiles {
 }
 
 impl SimFiles {
+    /// Whether it was open in this life of the process and is no more.
+    fn is_closed(&self, file: FileId) -> bool {
+        let state = self.state.borrow();
+        state.epoch == self.epoch && !state.open.contains_key(&file)
+    }
+
     /// Runs a call on the state of a process that lives, and puts the place into its error.
     fn call<T>(
         &self,
@@ -149,8 +155,7 @@ impl Files for SimFiles {
     }
 
     fn read(&self, file: FileId, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        let is_closed = |state: &State| state.epoch == self.epoch && !state.open.contains_key(&file);
-        if is_closed(&self.state.borrow()) {
+        if self.is_closed(file) {
             return Err(Error::new(Operation::Read, "", io::Error::from(io::ErrorKind::NotFound)).at(offset));
         }
         let said = self.on(Operation::Read, file, |state, open, name| {
@@ -228,6 +233,9 @@ impl Files for SimFiles {
     }
 
     fn map(&self, file: FileId) -> Result<Vec<u8>, Error> {
+        if self.is_closed(file) {
+            return Err(Error::new(Operation::Map, "", io::Error::from(io::ErrorKind::NotFound)));
+        }
         self.on(Operation::Map, file, |state, open, name| {
             match state.begin(Act::Map, name, 0, 0, &[])? {
                 Verdict::Proceeds => {}

@@ -39,7 +39,7 @@ const NOTHING: Faults = Faults {
 fn slow(flush_time: u64, case: u64) {
     let mut options = Options::drawn_for(3, 13_000 + case);
     options.fault_time = 6 * SECOND + 2 * flush_time;
-    let (is_each, is_cut) = (case.is_multiple_of(2), case / 2 % 2 == 0);
+    let (is_each, is_cut) = (case.is_multiple_of(2), (case / 2).is_multiple_of(2));
     match is_each {
         true => options.disk.write_time_max = flush_time,
         false => options.disk.slow_time_max = flush_time,

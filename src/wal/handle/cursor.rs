@@ -92,7 +92,10 @@ impl Cursor {
         };
         let plan = log.plan_read(group, wanted, last.next(), PIECE_BYTES_MAX);
         drop(log);
-        let entries = plan.run(&self.shared.directory)?;
+        let mut buffer = self.shared.take_read_buffer();
+        let said = plan.run_with(&self.shared.directory, &mut buffer);
+        self.shared.give_read_buffer(buffer);
+        let entries = said?;
         let Some(read_last) = entries.last() else { return Err(wal::Error::Stale { group, wanted }) };
         self.next = read_last.id.index.next();
         self.piece = entries.into_iter();

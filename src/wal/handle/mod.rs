@@ -34,6 +34,10 @@
 //!
 //! To wait is a matter of wakers: there is no runtime in any public type, threads wait with a waker that unparks.
 //!
+//! Segments that are full are read by memory map. If a foreign program cuts one, or the device fails under a mapped page,
+//! the kernel sends SIGBUS: the process ends with 18 and a line that names the file. For that a handler of SIGBUS is
+//! installed with the first such read; what is not ours it passes on to the handler that was there before.
+//!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = tempfile::tempdir()?;
@@ -89,9 +93,9 @@ use self::open::Parts;
 use self::pending::{Links, Progress};
 use self::scrub::Control;
 use super::record::RecordKind;
-use super::{Counters, GroupLog, Log, Ticket};
+use super::{Counters, GroupLog, Log, ReadBuffer, Ticket};
 use crate::disk::{self, Directory, Operation};
-use crate::limits::DISK_OPERATION_AGE_MAX;
+use crate::limits::{DISK_OPERATION_AGE_MAX, ENTRY_OVERHEAD_BYTES};
 use crate::types::{Data, Entry, GroupId, Index, LogId, Place, Term};
 
 pub use self::error::{Ended, Error, OutcomeUnknown, Refused, Unsaved};
@@ -105,6 +109,8 @@ pub use self::watch::{DurableWatch, Reached};
 
 /// How often a read whose segments went away under it is planned again.
 const READ_ATTEMPTS: usize = 3;
+/// What is kept of what readers read into; beyond it each has memory of his own.
+const READ_BUFFERS_MAX: usize = 4;
 
 /// A log on disk, open for appending and reading from any number of threads. See [`self`] for the contract.
 #[derive(Debug)]
@@ -129,6 +135,7 @@ struct Shared {
     direct: Direct,
     /// Those at work: they stop before the log does.
     scrubs: Mutex<Vec<Weak<Control>>>,
+    read_buffers: Mutex<Vec<ReadBuffer>>,
 }
 
 impl Wal {
@@ -148,8 +155,16 @@ impl Wal {
         let (backend, sync_mode) = (opened.io.backend, opened.sync_mode);
         let direct = Direct::new(&directory, sync_mode);
         let log = Mutex::new(log);
-        let (progress, scrubs) = (Arc::default(), Mutex::default());
-        let shared = Arc::new(Shared { inbox, progress, followers, log, directory, direct, scrubs });
+        let shared = Arc::new(Shared {
+            inbox,
+            progress: Arc::default(),
+            followers,
+            log,
+            directory,
+            direct,
+            scrubs: Mutex::default(),
+            read_buffers: Mutex::default(),
+        });
         let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap };
         let (ready, is_ready) = channel();
         let thread = Builder::new()
@@ -235,22 +250,46 @@ impl Wal {
     }
 
     /// The durable entries of a range, in order from its start: all, or as many as `bytes_max` allows and at least
-    /// one, or those before the first that cannot be read; none if none is durable. Reads the disk, on this thread.
+    /// one, or those before the first that cannot be read; none if none is durable. Reads on this thread: from memory
+    /// what was written last, by memory map the segments that are full, and the disk for the rest.
     ///
     /// # Errors
     /// [`super::Error::Trimmed`] if the range begins before the log does; [`super::Error::Damaged`] if the disk does
     /// not hold the first entry as it was written.
     pub fn read(&self, group: GroupId, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, Error> {
-        for _ in 1..READ_ATTEMPTS {
-            let plan = self.shared.log().plan_read(group, range.start, range.end, bytes_max);
-            match plan.run(&self.shared.directory) {
+        let mut buffer = self.shared.take_read_buffer();
+        let said = self.read_with(group, range, bytes_max, &mut buffer);
+        self.shared.give_read_buffer(buffer);
+        said.map_err(|error| self.named(group, error))
+    }
+
+    /// Ends: each plan but the last gives entries, and they end somewhere.
+    fn read_with(
+        &self,
+        group: GroupId,
+        range: Range<Index>,
+        bytes_max: usize,
+        buffer: &mut ReadBuffer,
+    ) -> Result<Vec<Entry>, super::Error> {
+        let (mut entries, mut bytes, mut attempts) = (Vec::new(), 0, 1);
+        loop {
+            let from = range.start.plus(entries.len() as u64);
+            let plan = self.shared.log().plan_read(group, from, range.end, bytes_max - bytes);
+            match plan.run_with(&self.shared.directory, buffer) {
+                Ok(read) => {
+                    bytes += read.iter().map(|entry| entry.payload.data_bytes() + ENTRY_OVERHEAD_BYTES).sum::<usize>();
+                    let is_over = !plan.is_cut() || read.is_empty() || bytes >= bytes_max;
+                    entries.extend(read);
+                    if is_over {
+                        return Ok(entries);
+                    }
+                }
                 // Its segments are in use for something else by now: another plan says what became of them.
-                Err(super::Error::Stale { .. }) => {}
-                said => return said.map_err(|error| self.named(group, error)),
+                Err(super::Error::Stale { .. }) if attempts < READ_ATTEMPTS => attempts += 1,
+                Err(_) if !entries.is_empty() => return Ok(entries),
+                Err(error) => return Err(error),
             }
         }
-        let plan = self.shared.log().plan_read(group, range.start, range.end, bytes_max);
-        plan.run(&self.shared.directory).map_err(|error| self.named(group, error))
     }
 
     /// The durable entries of a group from an index on, one after the other; from the first, if the index is 0.
@@ -376,6 +415,17 @@ impl Drop for Wal {
 }
 
 impl Shared {
+    fn take_read_buffer(&self) -> ReadBuffer {
+        self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_read_buffer(&self, buffer: ReadBuffer) {
+        let mut buffers = self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.len() < READ_BUFFERS_MAX {
+            buffers.push(buffer);
+        }
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         // If the log's thread panicked in the middle of a turn it never takes another; readers find durable frames.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)

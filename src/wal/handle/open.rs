@@ -185,6 +185,7 @@ fn log_options(options: &Options, identity: Identity, writes_in_flight: usize) -
         segment_bytes: options.segment_bytes,
         writes_in_flight,
         quiet_ticks: QUIET_TICKS,
+        tail_cache_bytes: options.tail_cache_bytes,
         seed: entropy(),
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::error::Error;
 use crate::disk::{IoChoice, Probed, SyncMode};
 use crate::limits::{
-    BLOCK_BYTES, CORE_QUEUE_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-    WRITES_IN_FLIGHT_MAX,
+    BLOCK_BYTES, CORE_QUEUE_BYTES_MAX, FRAME_CACHE_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN, WRITES_IN_FLIGHT_MAX,
 };
 use crate::wal::{Finding, GroupLog, Identity};
 
@@ -27,6 +27,9 @@ pub struct Options {
     /// Record bytes that may wait for a write. One append may go beyond it if nothing else waits.
     pub queue_bytes_max: usize,
     pub when_full: WhenFull,
+    /// What was written last stays in memory for readers, in bytes of write buffers: 0 for none. What a read holds while
+    /// it runs comes on top, at most 16 MiB.
+    pub tail_cache_bytes: usize,
 }
 
 /// What an append does that finds the queue full.
@@ -69,6 +72,7 @@ impl Options {
             writes_in_flight: None,
             queue_bytes_max: CORE_QUEUE_BYTES_MAX,
             when_full: WhenFull::Block,
+            tail_cache_bytes: FRAME_CACHE_BYTES_DEFAULT,
         }
     }
 

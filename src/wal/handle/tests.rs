@@ -3,6 +3,7 @@ mod full_disk;
 mod groups;
 mod iter;
 mod limits;
+mod reading;
 mod scrub;
 mod tail;
 mod tail_waits;

@@ -59,7 +59,7 @@ pub fn an_error_at_each_operation(proof: &Proof) {
     let kinds = failures();
     proof.spread(operations * kinds.len() as u64, |piece| {
         let (at, kind) = (piece / kinds.len() as u64, (piece % kinds.len() as u64) as usize);
-        if proof.scale == Scale::Share && (at + kind as u64) % 3 != 0 {
+        if proof.scale == Scale::Share && !(at + kind as u64).is_multiple_of(3) {
             return;
         }
         let mut rig = Rig::new(Options { writes_in_flight: 2, ..options() });

@@ -7,6 +7,8 @@ use crate::wal::window::PIECE_BYTES_MAX;
 use crate::wal::{Error, LogIds, Options};
 
 const BYTES: [usize; 4] = [0, 60, 900, 9000];
+/// None, one small frame, a few, more than a segment, all.
+const CACHES: [usize; 5] = [0, 8 << 10, 48 << 10, 160 << 10, 64 << 20];
 
 fn change(rig: &mut Rig, random: &mut Random) {
     let group = GroupId(random.below(3) as u32);
@@ -52,7 +54,9 @@ fn compare(rig: &Rig, random: &mut Random, what: &str) {
 
 fn run(seed: u64) -> u64 {
     let mut random = Random::seeded(seed);
-    let mut rig = Rig::new(Options { writes_in_flight: 1 + seed as usize % 3, ..options() });
+    let writes_in_flight = 1 + seed as usize % 3;
+    let tail_cache_bytes = CACHES[seed as usize / 3 % CACHES.len()];
+    let mut rig = Rig::new(Options { writes_in_flight, tail_cache_bytes, ..options() });
     let mut reads = 0;
     for step in 0..150 {
         change(&mut rig, &mut random);
@@ -67,6 +71,7 @@ fn run(seed: u64) -> u64 {
             rig.disk.crash(&mut random);
             rig = rig.reopened();
         }
+        assert!(rig.log.tail.bytes() <= tail_cache_bytes);
     }
     rig.settle();
     rig.check();

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::reading::{self, HISTORY_BYTES, Marks, Reading, TURN};
 use crate::types::{GroupId, LogId};
-use crate::wal::handle::{OutcomeUnknown, Pending, Refused, Unsaved};
+use crate::wal::handle::{self, OutcomeUnknown, Pending, Refused, Unsaved};
 use crate::wal::{Counters, Wal};
 
-const GROUP: GroupId = GroupId(0);
+pub const GROUP: GroupId = GroupId(0);
 /// How often what is not needed any more is purged, and the same where a run ends with bytes.
 const BEAT: Duration = Duration::from_millis(100);
 const BEAT_SHORT: Duration = Duration::from_millis(2);
@@ -36,6 +37,8 @@ pub struct Load {
     pub records: Option<u64>,
     /// It ends when so much is on the disk, if that comes before its time.
     pub written_bytes_max: Option<u64>,
+    /// What a reader reads of the log's old segments meanwhile, every other second; 0 for none.
+    pub read_bytes_per_second: u64,
 }
 
 /// What was seen.
@@ -48,6 +51,17 @@ pub struct Measured {
     pub latency: Histogram<u64>,
     /// The longest time in which no thread saw an append become durable.
     pub longest_gap: Duration,
+    /// With a reader: the turns without it, and those with it.
+    pub turns: Option<[Turns; 2]>,
+}
+
+/// The seconds in which nobody read, or those in which somebody did.
+#[derive(Debug)]
+pub struct Turns {
+    pub time: Duration,
+    pub records: u64,
+    pub latency: Histogram<u64>,
+    pub read_bytes: u64,
 }
 
 /// What stops a load.
@@ -59,13 +73,16 @@ pub enum Stopped {
     OutcomeUnknown(#[from] OutcomeUnknown),
     #[error(transparent)]
     Unsaved(#[from] Unsaved),
+    #[error(transparent)]
+    Read(#[from] handle::Error),
 }
 
-/// What the threads are told.
+/// What the threads are told, and tell.
 #[derive(Debug)]
 struct Phase {
     is_measuring: AtomicBool,
     is_over: AtomicBool,
+    reading: Reading,
     /// What the two below count from.
     start: Instant,
     /// In nanoseconds: when an append was last seen durable, and the longest time between two such moments.
@@ -73,10 +90,25 @@ struct Phase {
     longest_gap_nanoseconds: AtomicU64,
 }
 
+/// What the conductor counted, without and with a reader.
+#[derive(Debug, Default)]
+struct Counted {
+    time: [Duration; 2],
+    records: [u64; 2],
+    read_bytes: [u64; 2],
+}
+
+/// Latencies without and with a reader.
+type Latencies = [Histogram<u64>; 2];
+
 impl Load {
     pub fn run(&self, wal: &Wal) -> Result<Measured, Stopped> {
         let phase = Phase::new();
         phase.is_measuring.store(self.warm_up.is_zero(), Ordering::Relaxed);
+        let (mut marks, rate) = (Marks::default(), self.read_bytes_per_second);
+        if rate > 0 {
+            reading::write_history(wal, self.bytes, &mut marks)?;
+        }
         // Nothing is sent: who has ended has dropped its end.
         let (running, all_ended) = channel::<()>();
         thread::scope(|scope| {
@@ -91,15 +123,20 @@ impl Load {
                 })
                 .collect();
             drop(running);
-            let conducted = self.conduct(wal, &phase, &all_ended);
+            let reader = (rate > 0).then(|| scope.spawn(|| phase.reading.read(wal, rate)));
+            let conducted = self.conduct(wal, &phase, &all_ended, marks);
             phase.is_over.store(true, Ordering::Relaxed);
-            let mut latency = empty_histogram();
+            phase.reading.is_over.store(true, Ordering::Relaxed);
+            let mut latency = empty_histograms();
             for thread in threads {
-                latency += thread.join().expect("a producer returns its errors")?;
+                let seen = thread.join().expect("a producer returns its errors")?;
+                latency.iter_mut().zip(seen).for_each(|(sum, seen)| *sum += seen);
             }
-            let (time, counters) = conducted?;
-            let longest_gap = Duration::from_nanos(phase.longest_gap_nanoseconds.load(Ordering::Relaxed));
-            Ok(Measured { time, counters, latency, longest_gap })
+            if let Some(reader) = reader {
+                reader.join().expect("a reader returns its errors")?;
+            }
+            let (time, counters, counted) = conducted?;
+            Ok(measured((time, counters), latency, phase.longest_gap(), (rate > 0).then_some(counted)))
         })
     }
 
@@ -114,34 +151,37 @@ impl Load {
     }
 
     /// Warms up, measures, shows how far it is; gives the time and what the log wrote in it.
-    fn conduct(&self, wal: &Wal, phase: &Phase, all_ended: &Receiver<()>) -> Result<(Duration, Counters), Stopped> {
-        let mut purged = LogId::ZERO;
-        let length = if self.written_bytes_max.is_some() { BEAT_SHORT } else { BEAT };
-        // Tells whether all threads have ended.
-        let beat = |purged: &mut LogId| -> Result<bool, Stopped> {
-            if all_ended.recv_timeout(length) == Err(RecvTimeoutError::Disconnected) {
-                return Ok(true);
-            }
-            // So that the disk does not fill: segments that are read by nobody are used again. Where a run ends within
-            // a segment there is none to use again.
-            let last = wal.group(GROUP).map_or(LogId::ZERO, |group| group.last);
-            if *purged > LogId::ZERO && self.written_bytes_max.is_none() {
-                drop(wal.purge_prefix(GROUP, *purged)?);
-            }
-            *purged = last;
-            Ok(false)
-        };
+    fn conduct(
+        &self,
+        wal: &Wal,
+        phase: &Phase,
+        all_ended: &Receiver<()>,
+        mut marks: Marks,
+    ) -> Result<(Duration, Counters, Counted), Stopped> {
         let warm = Instant::now();
-        while warm.elapsed() < self.warm_up && !beat(&mut purged)? {}
+        while warm.elapsed() < self.warm_up && !self.beat(wal, phase, all_ended, &mut marks)? {}
         let before = if self.warm_up.is_zero() { Counters::default() } else { wal.counters() };
         let start = Instant::now();
         phase.is_measuring.store(true, Ordering::Relaxed);
         let mut shown = Shown::new(self.time, before.records);
+        let mut counted = Counted::default();
+        let mut seen = (start, before.records, 0);
         let is_full = |counters: Counters| {
             self.written_bytes_max.is_some_and(|most| counters.written_bytes - before.written_bytes >= most)
         };
-        while start.elapsed() < self.time && !is_full(wal.counters()) && !beat(&mut purged)? {
-            shown.refresh(start.elapsed(), wal.counters().records);
+        while start.elapsed() < self.time && !is_full(wal.counters()) {
+            if self.beat(wal, phase, all_ended, &mut marks)? {
+                break;
+            }
+            let now = (Instant::now(), wal.counters().records, phase.reading.read_bytes.load(Ordering::Relaxed));
+            let side = usize::from(phase.reading.is_on.load(Ordering::Relaxed));
+            counted.time[side] += now.0 - seen.0;
+            counted.records[side] += now.1 - seen.1;
+            counted.read_bytes[side] += now.2 - seen.2;
+            seen = now;
+            let turn = start.elapsed().as_nanos() / TURN.as_nanos();
+            phase.reading.is_on.store(self.read_bytes_per_second > 0 && turn % 2 == 1, Ordering::Relaxed);
+            shown.refresh(start.elapsed(), now.1);
         }
         let (time, after) = (start.elapsed(), wal.counters());
         phase.is_measuring.store(false, Ordering::Relaxed);
@@ -153,17 +193,39 @@ impl Load {
             unzeroed_segments: after.unzeroed_segments - before.unzeroed_segments,
             segments: after.segments - before.segments,
         };
-        Ok((time, counters))
+        Ok((time, counters, counted))
     }
 
-    fn produce(&self, wal: &Wal, phase: &Phase, appends: u64) -> Result<Histogram<u64>, Stopped> {
+    /// Waits a little, and tells whether all threads have ended. So that the disk does not fill, what nobody reads any
+    /// more is purged: its segments are used again. Where a run ends within a segment there is none to use again.
+    fn beat(&self, wal: &Wal, phase: &Phase, all_ended: &Receiver<()>, marks: &mut Marks) -> Result<bool, Stopped> {
+        let length = if self.written_bytes_max.is_some() { BEAT_SHORT } else { BEAT };
+        if all_ended.recv_timeout(length) == Err(RecvTimeoutError::Disconnected) {
+            return Ok(true);
+        }
+        if self.written_bytes_max.is_some() {
+            return Ok(false);
+        }
+        let written_bytes = wal.counters().written_bytes;
+        let kept_bytes = if self.read_bytes_per_second > 0 { HISTORY_BYTES } else { 0 };
+        let old = marks.before(written_bytes, kept_bytes);
+        if old > LogId::ZERO {
+            drop(wal.purge_prefix(GROUP, old)?);
+            marks.forget_before(old);
+        }
+        marks.push(written_bytes, wal.group(GROUP).map_or(LogId::ZERO, |group| group.last));
+        phase.reading.advance(marks, written_bytes);
+        Ok(false)
+    }
+
+    fn produce(&self, wal: &Wal, phase: &Phase, appends: u64) -> Result<Latencies, Stopped> {
         let produce = if self.in_flight == 1 { Load::produce_one_by_one } else { Load::produce_pipelined };
         produce(self, wal, phase, appends)
     }
 
-    fn produce_one_by_one(&self, wal: &Wal, phase: &Phase, appends: u64) -> Result<Histogram<u64>, Stopped> {
+    fn produce_one_by_one(&self, wal: &Wal, phase: &Phase, appends: u64) -> Result<Latencies, Stopped> {
         let payload = vec![0x5a; self.bytes];
-        let mut latency = empty_histogram();
+        let mut latency = empty_histograms();
         for _ in 0..appends {
             if phase.is_over.load(Ordering::Relaxed) {
                 break;
@@ -173,15 +235,15 @@ impl Load {
             let (seen, is_measuring) = (Instant::now(), phase.is_measuring.load(Ordering::Relaxed));
             phase.saw(seen, is_measuring);
             if is_measuring {
-                latency.saturating_record(nanoseconds(seen - since));
+                latency[phase.side()].saturating_record(nanoseconds(seen - since));
             }
         }
         Ok(latency)
     }
 
-    fn produce_pipelined(&self, wal: &Wal, phase: &Phase, appends: u64) -> Result<Histogram<u64>, Stopped> {
+    fn produce_pipelined(&self, wal: &Wal, phase: &Phase, appends: u64) -> Result<Latencies, Stopped> {
         let payload = vec![0x5a; self.bytes];
-        let mut latency = empty_histogram();
+        let mut latency = empty_histograms();
         let mut waiting: VecDeque<(Instant, Pending)> = VecDeque::with_capacity(self.in_flight);
         let mut left = appends;
         // Bounded by its share, or by the time that the conductor gives.
@@ -198,6 +260,7 @@ impl Load {
                 }
             }
             let is_measuring = phase.is_measuring.load(Ordering::Relaxed);
+            let latency = &mut latency[phase.side()];
             let (since, oldest) = waiting.pop_front().expect("one was appended, or waits still");
             oldest.wait()?;
             let seen = Instant::now();
@@ -219,15 +282,38 @@ impl Load {
     }
 }
 
+fn measured(
+    (time, counters): (Duration, Counters),
+    [off, on]: Latencies,
+    longest_gap: Duration,
+    counted: Option<Counted>,
+) -> Measured {
+    let mut latency = empty_histogram();
+    latency += &off;
+    latency += &on;
+    let turns = counted.map(|Counted { time, records, read_bytes }| {
+        let turns =
+            |at: usize, latency| Turns { time: time[at], records: records[at], latency, read_bytes: read_bytes[at] };
+        [turns(0, off), turns(1, on)]
+    });
+    Measured { time, counters, latency, longest_gap, turns }
+}
+
 impl Phase {
     fn new() -> Phase {
         Phase {
             is_measuring: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
+            reading: Reading::default(),
             start: Instant::now(),
             seen_nanoseconds: AtomicU64::new(0),
             longest_gap_nanoseconds: AtomicU64::new(0),
         }
+    }
+
+    /// Which of two latencies a moment belongs to.
+    fn side(&self) -> usize {
+        usize::from(self.reading.is_on.load(Ordering::Relaxed))
     }
 
     /// An append was seen durable. The moments of several threads may come here out of order.
@@ -237,6 +323,10 @@ impl Phase {
         if is_measuring && before > 0 {
             self.longest_gap_nanoseconds.fetch_max(moment.saturating_sub(before), Ordering::Relaxed);
         }
+    }
+
+    fn longest_gap(&self) -> Duration {
+        Duration::from_nanos(self.longest_gap_nanoseconds.load(Ordering::Relaxed))
     }
 }
 
@@ -264,6 +354,10 @@ impl Shown {
         self.bar.set_message(format!("{:.0} s: {per_second:.0} records/s", at.as_secs_f64()));
         (self.at, self.records) = (at, records);
     }
+}
+
+fn empty_histograms() -> Latencies {
+    [empty_histogram(), empty_histogram()]
 }
 
 /// Up to a minute, to three digits.

@@ -6,8 +6,12 @@
 //!
 //! The disk is measured by itself in the same directory, before the log and behind it: the flush of one block, and
 //! writes of 1 MiB in the very way in which the log writes.
+//!
+//! With `--read-mb-per-second` a reader reads older segments every other second, and the report tells the seconds with
+//! it from those without.
 
 mod load;
+mod reading;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -69,6 +73,12 @@ pub struct Arguments {
     /// End before the first segment is full, so that no other is prepared meanwhile: take large segments for it
     #[arg(long)]
     within_segment: bool,
+    /// Read so much of the log's older segments meanwhile, every other second, and show what that costs; 0 for nothing
+    #[arg(long, value_name = "MB", default_value = "0", value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    read_mb_per_second: u16,
+    /// How much of what was written last stays in memory for readers
+    #[arg(long, value_name = "MIB", default_value = "8", value_parser = clap::value_parser!(u16).range(0..=4096))]
+    tail_cache_mib: u16,
     /// How to print the result
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -125,6 +135,7 @@ pub(super) fn measure(arguments: &Arguments) -> Result<Report, Failure> {
         sync_mode: arguments.sync.0,
         writes_in_flight: arguments.writes_in_flight.map(usize::from),
         segment_bytes,
+        tail_cache_bytes: usize::from(arguments.tail_cache_mib) << 20,
         ..Options::new(place.path.join("wal"))
     };
     let (wal, opened) = Wal::open(options).map_err(|error| open_failure(&error))?;
@@ -185,6 +196,7 @@ fn load(arguments: &Arguments, wal: &Wal) -> Result<Measured, Failure> {
         records: arguments.records,
         // Frames that are on their way when it is seen still fit.
         written_bytes_max: arguments.within_segment.then_some(arguments.segment_bytes / 4 * 3),
+        read_bytes_per_second: u64::from(arguments.read_mb_per_second) * 1_000_000,
     };
     load.run(wal).map_err(|error| {
         Failure::new(Exit::DiskFailed, error.to_string(), "see the kernel's log; nothing but the bench's own is lost")

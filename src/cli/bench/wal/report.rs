@@ -1,11 +1,12 @@
 //! What a run is told by: first what it depends on, then what came of it.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::load::Measured;
+use super::load::{Measured, Turns};
 use super::{Alone, Arguments};
 use crate::cli::bench::surroundings::Surroundings;
 use crate::wal::handle::Recovery;
@@ -50,6 +51,23 @@ pub struct Report {
     segments: u64,
     /// Of those, how many were used before they had been filled with zeros.
     unzeroed_segments: u64,
+    tail_cache_bytes: u64,
+    /// With `--read-mb-per-second`: what the turns without a reader and those with one gave.
+    reading: Option<Reading>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reading {
+    wanted_bytes_per_second: u64,
+    read_bytes_per_second: f64,
+    without: Side,
+    with: Side,
+}
+
+#[derive(Debug, Serialize)]
+struct Side {
+    records_per_second: f64,
+    latency_microseconds: Latency,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,13 +82,8 @@ impl Report {
     pub fn new(arguments: &Arguments, opened: &Recovery, alone: &Alone, measured: &Measured) -> Report {
         let (seconds, counters) = (measured.time.as_secs_f64(), measured.counters);
         let payload_bytes = counters.records * u64::from(arguments.bytes);
-        let quantile = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1000.0;
-        let latency_microseconds = Latency {
-            p50: quantile(0.5),
-            p99: quantile(0.99),
-            p99_9: quantile(0.999),
-            max: measured.latency.max() as f64 / 1000.0,
-        };
+        let latency_microseconds = Latency::of(&measured.latency);
+        let reading = measured.turns.as_ref().map(|turns| Reading::new(arguments, turns));
         let disk_bytes_per_second = counters.written_bytes as f64 / seconds;
         let [before, behind] = alone.bytes_per_second;
         Report {
@@ -104,6 +117,8 @@ impl Report {
             share_of_disk: disk_bytes_per_second / ((before + behind) / 2.0).max(1.0),
             segments: counters.segments,
             unzeroed_segments: counters.unzeroed_segments,
+            tail_cache_bytes: u64::from(arguments.tail_cache_mib) << 20,
+            reading,
         }
     }
 
@@ -116,7 +131,6 @@ impl Report {
         let mut row = |name: &str, value: String| {
             writeln!(out, "{name:<14}{value}").expect("a string takes what it is given");
         };
-        let Latency { p50, p99, p99_9, max } = self.latency_microseconds;
         let Report { io, io_reason, sync_mode, .. } = self;
         row("trilith", self.surroundings.line());
         row(
@@ -145,7 +159,7 @@ impl Report {
         );
         let payload = mebibytes(self.payload_bytes_per_second);
         row("throughput", format!("{:.0} records/s, {payload:.1} MiB/s", self.records_per_second));
-        row("latency", format!("p50 {p50:.1} us, p99 {p99:.1} us, p99.9 {p99_9:.1} us, max {max:.1} us"));
+        row("latency", self.latency_microseconds.to_string());
         row(
             "longest gap",
             format!("{:.1} ms without an append that became durable", self.longest_gap_microseconds / 1000.0),
@@ -164,12 +178,53 @@ impl Report {
             "segments",
             format!("{} opened, {} of them before they were zeroed", self.segments, self.unzeroed_segments),
         );
+        if let Some(reading) = &self.reading {
+            for (name, side) in [("nobody reads", &reading.without), ("somebody does", &reading.with)] {
+                row(name, format!("{:.0} records/s, {}", side.records_per_second, side.latency_microseconds));
+            }
+            let (wanted, read) = (reading.wanted_bytes_per_second as f64 / 1e6, reading.read_bytes_per_second / 1e6);
+            row("reader", format!("{read:.1} MB/s of {wanted:.0} wanted, from older segments, every other second"));
+        }
         out
     }
 }
 
 fn mebibytes(bytes: f64) -> f64 {
     bytes / f64::from(1 << 20)
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Latency {
+        let quantile = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Latency {
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p99_9: quantile(0.999),
+            max: histogram.max() as f64 / 1000.0,
+        }
+    }
+}
+
+impl fmt::Display for Latency {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Latency { p50, p99, p99_9, max } = self;
+        write!(formatter, "p50 {p50:.1} us, p99 {p99:.1} us, p99.9 {p99_9:.1} us, max {max:.1} us")
+    }
+}
+
+impl Reading {
+    fn new(arguments: &Arguments, [without, with]: &[Turns; 2]) -> Reading {
+        let side = |turns: &Turns| Side {
+            records_per_second: turns.records as f64 / turns.time.as_secs_f64().max(f64::EPSILON),
+            latency_microseconds: Latency::of(&turns.latency),
+        };
+        Reading {
+            wanted_bytes_per_second: u64::from(arguments.read_mb_per_second) * 1_000_000,
+            read_bytes_per_second: with.read_bytes as f64 / with.time.as_secs_f64().max(f64::EPSILON),
+            without: side(without),
+            with: side(with),
+        }
+    }
 }
 
 fn microseconds(time: Duration) -> f64 {

@@ -65,6 +65,7 @@ fn log(node: NodeId, is_covered: bool) -> SimDisk {
         segment_bytes: SEGMENT_BYTES_MIN,
         writes_in_flight: 1,
         quiet_ticks: if is_covered { 5 } else { 1_000_000 },
+        tail_cache_bytes: 0,
         seed: 7,
     };
     let mut log = Log::create(&files, options, CLOCK_MILLISECONDS).expect("the disk is empty and well");

@@ -1,0 +1,76 @@
+//! What a read will look at. Made on the core, while the log waits: so it is bounded, in parts and in frames.
+
+use super::group::GroupLog;
+use super::locator::{PARTS_MAX, Part};
+use super::log::Log;
+use super::tail_cache::CachedFrame;
+use crate::types::{GroupId, Index};
+
+use std::sync::Arc;
+
+/// Where to look for some entries. It goes stale when segments are retired: then [`ReadPlan::run`] says so, and a new
+/// plan tells why.
+#[derive(Clone, Debug)]
+pub struct ReadPlan {
+    pub(super) directory: String,
+    pub(super) group: GroupId,
+    pub(super) from: Index,
+    pub(super) to: Index,
+    pub(super) bytes_max: usize,
+    /// The group's first entry, if `from` lies before it.
+    pub(super) trimmed: Option<Index>,
+    pub(super) parts: Vec<PlannedPart>,
+    is_cut: bool,
+}
+
+/// A piece of one segment, first on disk and then in memory.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedPart {
+    pub part: Part,
+    /// Where what is read from the file ends.
+    pub disk_end: u64,
+    /// The frames with wanted entries from there on.
+    pub cached: Vec<Arc<CachedFrame>>,
+}
+
+impl ReadPlan {
+    /// Whether there may be more of what was asked for behind what this plan reaches: another plan reads on there.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+}
+
+impl Log {
+    /// How to read the durable entries `from..to` of a group, as far as `bytes_max` goes and at least one. The plan is
+    /// run anywhere, by [`ReadPlan::run`], which also says if `from` is purged. A long range takes several plans.
+    pub fn plan_read(&self, group: GroupId, from: Index, to: Index, bytes_max: usize) -> ReadPlan {
+        let trimmed = self.groups.get(&group).map(GroupLog::first).filter(|&first| from < first && from < to);
+        let parts = if trimmed.is_some() { Vec::new() } else { self.locator.parts(group, from, to) };
+        let mut is_cut = parts.len() == PARTS_MAX;
+        let mut planned = Vec::with_capacity(parts.len());
+        for part in parts {
+            let end = part.end;
+            let part = self.planned(part, group, from);
+            let reaches = part.part.end == end;
+            planned.push(part);
+            if !reaches {
+                is_cut = true;
+                break;
+            }
+        }
+        let directory = self.options.directory.clone();
+        ReadPlan { directory, group, from, to, bytes_max, trimmed, parts: planned, is_cut }
+    }
+
+    fn planned(&self, mut part: Part, group: GroupId, from: Index) -> PlannedPart {
+        let Some(cached) = self.tail.cached(&part, group, from) else {
+            return PlannedPart { disk_end: part.end, part, cached: Vec::new() };
+        };
+        part.end = cached.end;
+        // The place of the locator lies before what is wanted; where that is in memory, so is all behind it.
+        if cached.frames[0].names(group, from) {
+            part.start = cached.start;
+        }
+        PlannedPart { disk_end: cached.start, part, cached: cached.frames }
+    }
+}

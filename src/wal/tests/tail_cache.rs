@@ -1,0 +1,144 @@
+//! The newest frames are read from memory, and only those that are live.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::rig::{G, Rig, options, segment};
+use crate::disk::{Buffer, BufferPool};
+use crate::sim::disk::Act;
+use crate::types::{Entry, FrameNumber, Index, Place, SegmentNumber, Term};
+use crate::wal::frame::{FrameHead, FrameKind};
+use crate::wal::tail_cache::TailCache;
+use crate::wal::{Error, Options};
+
+fn cached(bytes: usize) -> Rig {
+    Rig::new(Options { tail_cache_bytes: bytes, ..options() })
+}
+
+/// The entries, and how many reads and maps of the disk it took.
+fn read(rig: &Rig, from: u64, to: u64) -> (Vec<Entry>, usize) {
+    let asked = Rc::new(Cell::new(0));
+    let seen = Rc::clone(&asked);
+    rig.disk.observe(move |event| seen.set(seen.get() + usize::from(matches!(event.act, Act::Read | Act::Map))));
+    let plan = rig.log.plan_read(G, Index(from), Index(to), usize::MAX);
+    (plan.run(&rig.files).expect("it is intact"), asked.get())
+}
+
+#[test]
+fn what_was_written_last_is_read_without_the_disk() {
+    let mut rig = cached(1 << 20);
+    for _ in 0..20 {
+        rig.grow(G, 3, 500);
+        rig.settle();
+    }
+    let all = rig.model.group(G).entries;
+    for from in [1, 2, 17, 60] {
+        assert_eq!(read(&rig, from, 61), (all[from as usize - 1..].to_vec(), 0), "from {from}");
+    }
+}
+
+#[test]
+fn what_went_from_memory_is_read_from_the_disk_and_the_rest_is_not() {
+    let mut rig = cached(10 * 8192);
+    for _ in 0..30 {
+        rig.grow(G, 1, 500);
+        rig.settle();
+    }
+    let all = rig.model.group(G).entries;
+    assert_eq!(read(&rig, 25, 31), (all[24..].to_vec(), 0));
+    let (found, asked) = read(&rig, 1, 31);
+    assert!(found == all && asked > 0);
+    assert!(rig.log.tail.bytes() <= 10 * 8192);
+}
+
+/// Memory shows a frame as it was written, whatever the disk does to it since; damage is met when it is gone from there.
+#[test]
+fn a_cut_counts_for_frames_in_memory() {
+    let mut rig = cached(1 << 20);
+    rig.grow(G, 6, 500);
+    rig.settle();
+    rig.model.term = Term(2);
+    let again = rig.model.entries_behind(Index(3), 2, 300);
+    rig.append(G, &again);
+    rig.settle();
+    rig.truncate(G, Index(5));
+    rig.settle();
+    let all = rig.model.group(G).entries;
+    assert_eq!(all.len(), 4);
+    assert_eq!(read(&rig, 1, 9), (all, 0));
+    rig.purge(G, rig.model.group(G).entries[1].id);
+    rig.settle();
+    let trimmed = rig.log.plan_read(G, Index(2), Index(9), 1).run(&rig.files);
+    assert!(matches!(trimmed, Err(Error::Trimmed { first: Index(3), .. })), "{trimmed:?}");
+    assert_eq!(read(&rig, 3, 9).0, rig.model.group(G).entries);
+}
+
+/// The reader has the plan, and the frame goes from the cache, and its buffer could be written anew.
+#[test]
+fn a_frame_that_a_reader_holds_is_not_written_over() {
+    let mut rig = cached(2 * 8192);
+    rig.grow(G, 1, 500);
+    rig.settle();
+    let plan = rig.log.plan_read(G, Index(1), Index(2), usize::MAX);
+    for _ in 0..40 {
+        rig.grow(G, 1, 700);
+        rig.settle();
+    }
+    // Only memory has it still.
+    rig.disk.flip_bit(&segment(1), 8192 + 300, 3);
+    let all = rig.model.group(G).entries;
+    assert_eq!(plan.run(&rig.files).expect("it holds the frame"), all[..1]);
+    let from_disk = rig.log.plan_read(G, Index(1), Index(2), usize::MAX).run(&rig.files);
+    assert!(matches!(from_disk, Err(Error::Damaged(_))), "{from_disk:?}");
+}
+
+#[test]
+fn a_plan_takes_out_a_bounded_number_of_frames() {
+    let mut rig = Rig::new(Options { tail_cache_bytes: 64 << 20, segment_bytes: 16 << 20, ..options() });
+    for _ in 0..1500 {
+        rig.grow(G, 1, 10);
+        rig.settle();
+    }
+    let all = rig.model.group(G).entries;
+    let plan = rig.log.plan_read(G, Index(100), Index(1501), usize::MAX);
+    let first = plan.run(&rig.files).expect("it is intact");
+    assert!(plan.is_cut() && first.len() <= 1024 && first.len() > 900, "{}", first.len());
+    let (rest, asked) = read(&rig, 100 + first.len() as u64, 1501);
+    assert_eq!(asked, 0);
+    assert_eq!([first, rest].concat(), all[99..]);
+}
+
+fn head(number: u64) -> FrameHead {
+    let segment = SegmentNumber(1);
+    let (offset, length) = (number * 4096, 4096);
+    FrameHead {
+        kind: FrameKind::Cover,
+        segment,
+        offset,
+        number: FrameNumber(number),
+        length,
+        zero_sectors: 0,
+        durable: Place::START,
+        own_runs: 0,
+        previous_runs: 0,
+        open_bytes: 0,
+        seal_bytes: 0,
+        records: 0,
+        records_bytes: 0,
+        sections_checksum: crate::checksum::Checksum(0),
+    }
+}
+
+/// After a burst of large batches small frames are built in large buffers: those go back, and do not fill the cache.
+#[test]
+fn a_small_frame_does_not_keep_a_large_buffer() {
+    let mut pool = BufferPool::new(16 << 20);
+    let mut tail = TailCache::new(64 << 10);
+    for number in 1..=8 {
+        let mut buffer = Buffer::with_capacity(8 << 20);
+        buffer.extend(&[7; 4096]);
+        tail.push(&head(number), Vec::new(), buffer, &mut pool);
+    }
+    assert_eq!(tail.bytes(), 8 * 8192);
+    assert_eq!(pool.take(8 << 20).capacity(), 8 << 20);
+}
