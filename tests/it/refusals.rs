@@ -102,7 +102,7 @@ fn a_flipped_bit_in_a_covered_frame_is_named_and_nothing_is_cut() {
     let before = contents(&log);
     for _ in 0..2 {
         let output = node(&trial.cluster.configuration_file(FIRST), &[]);
-        refused(&output, 10, &["0000000000000001.segment", "corrupt", "trilith wal verify"]);
+        refused(&output, 10, &["0000000000000001.segment", "corrupt", "trilith wal repair"]);
         assert!(contents(&log) == before, "nothing was cut and nothing was changed");
     }
 }

@@ -2,6 +2,7 @@
 //! memory.
 
 use super::choices::Choices;
+use crate::checksum::Checksum;
 use crate::disk::{Buffer, Completion, Error, FileId, Files, Queue, Token, Write};
 use crate::limits::BLOCK_BYTES;
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
@@ -149,7 +150,7 @@ impl<B: Backend> Run<'_, B> {
         let (offset, length) = (offset(choices), choices.below(20_000) as usize);
         let mut bytes = vec![0; length];
         let said = self.backend.files().read(file, offset, &mut bytes);
-        let sum = if said.is_ok() { crc32fast::hash(&bytes) } else { 0 };
+        let sum = if said.is_ok() { Checksum::of(&bytes).0 } else { 0 };
         format!("read {offset}+{length}: {sum:08x} {}", shown(said))
     }
 
@@ -222,7 +223,7 @@ impl<B: Backend> Run<'_, B> {
             let length = files.length(file).expect("it is open");
             let mut bytes = vec![0; length as usize];
             let read = files.read(file, 0, &mut bytes);
-            said.push(format!("{name}: {length} {:08x} {}", crc32fast::hash(&bytes), shown(read)));
+            said.push(format!("{name}: {length} {:08x} {}", Checksum::of(&bytes).0, shown(read)));
             files.close(file);
         }
     }

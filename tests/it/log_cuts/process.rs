@@ -33,6 +33,8 @@ pub const DISK_FAILED: i32 = 18;
 pub struct Task {
     pub directory: PathBuf,
     pub io: &'static str,
+    /// How it flushes: `auto`, `dsync` or `fdatasync`.
+    pub sync: &'static str,
     pub seed: u64,
     /// Whether to append, or only to show what is there.
     pub is_busy: bool,
@@ -44,9 +46,9 @@ impl Task {
     /// Starts the process, with its end of the conversation.
     pub fn start(&self) -> (Child, UnixStream) {
         let (ours, its) = UnixStream::pair().expect("a pair of sockets can be made");
-        let Task { directory, io, seed, is_busy, given } = self;
+        let Task { directory, io, sync, seed, is_busy, given } = self;
         let given = given.map(|number| number.to_string()).join(" ");
-        let task = format!("{io} {seed} {is_busy} {given} {}", directory.display());
+        let task = format!("{io} {sync} {seed} {is_busy} {given} {}", directory.display());
         let program = std::env::current_exe().expect("a test knows its own program");
         let child = Command::new(program)
             .args(["--exact", "log_cuts::process::has_the_log_open", "--ignored", "--nocapture"])
@@ -70,12 +72,13 @@ struct Process {
 #[ignore = "the process that other tests start, and kill"]
 fn has_the_log_open() {
     let Ok(task) = std::env::var(TASK) else { return };
-    let words: Vec<&str> = task.splitn(4 + GROUPS, ' ').collect();
+    let words: Vec<&str> = task.splitn(5 + GROUPS, ' ').collect();
     let number = |at: usize| words[at].parse::<u64>().expect("a number");
     let its = stdin().as_fd().try_clone_to_owned().expect("its standard input is a socket");
     let mut teller = UnixStream::from(its);
-    let mut options = trilith::wal::handle::Options::new(Path::new(words[3 + GROUPS]));
+    let mut options = trilith::wal::handle::Options::new(Path::new(words[4 + GROUPS]));
     options.io = words[0].parse().expect("a back end");
+    options.sync_mode = (words[1] != "auto").then(|| words[1].parse().expect("a way to flush"));
     options.segment_bytes = SEGMENT_BYTES;
     // The thread of a test has little to say to a process that is killed anyway.
     let (wal, found) = match Wal::open(options) {
@@ -86,13 +89,13 @@ fn has_the_log_open() {
         }
     };
     tell(&mut teller, &format!("opened {}, {}", found.io, found.sync_mode));
-    let process = Process { wal, seed: number(1), teller: Mutex::new(teller) };
+    let process = Process { wal, seed: number(2), teller: Mutex::new(teller) };
     for group in 0..GROUPS {
         process.show(group);
     }
     process.say("whole");
-    match words[2] == "true" {
-        true => process.work(std::array::from_fn(|group| number(3 + group))),
+    match words[3] == "true" {
+        true => process.work(std::array::from_fn(|group| number(4 + group))),
         false => loop {
             std::thread::sleep(Duration::from_secs(1));
         },

@@ -39,6 +39,8 @@ pub struct Trial<G: Ground> {
     pub ground: G,
     pub seen: Seen,
     io: &'static str,
+    /// See [`Task`].
+    pub sync: &'static str,
     seed: u64,
     /// What each group held when the log was last looked at whole.
     known: [Model; GROUPS],
@@ -54,7 +56,7 @@ impl<G: Ground> Trial<G> {
     pub fn new(ground: G, io: &'static str, seed: u64) -> Trial<G> {
         let (known, zero) = (std::array::from_fn(|_| Model::default()), [0; GROUPS]);
         let seen = Seen::default();
-        Trial { ground, seen, io, seed, known, first: zero, given: zero, durable: zero, is_made: false }
+        Trial { ground, seen, io, sync: "auto", seed, known, first: zero, given: zero, durable: zero, is_made: false }
     }
 
     /// A life that ends with a cut.
@@ -96,7 +98,7 @@ impl<G: Ground> Trial<G> {
 
     pub fn start(&self, is_busy: bool) -> Life {
         let directory = self.ground.directory().to_owned();
-        Life::start(&Task { directory, io: self.io, seed: self.seed, is_busy, given: self.given })
+        Life::start(&Task { directory, io: self.io, sync: self.sync, seed: self.seed, is_busy, given: self.given })
     }
 
     /// What a process has told is compared with what is known, and known from now on.
