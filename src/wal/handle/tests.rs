@@ -508,7 +508,9 @@ fn segments_of_another_log_and_directories_of_a_node_are_refused() {
     closed_log(&home);
     closed_log(&other);
     let newest = segments(&other).pop().unwrap();
-    std::fs::copy(&newest, segments(&home).pop().unwrap()).unwrap();
+    // Under its own number, which this log has in use or ready.
+    let place = home.path().join("wal").join(LOG_DIRECTORY).join(newest.file_name().unwrap());
+    std::fs::copy(&newest, place).unwrap();
     let error = Wal::open(options(&home, IoChoice::Blocking)).unwrap_err();
     assert!(matches!(error, Error::Log(crate::wal::Error::WrongIdentity { .. })), "{error}");
 

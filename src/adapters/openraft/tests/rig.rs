@@ -118,6 +118,7 @@ pub fn options() -> Options {
         segment_bytes: SEGMENT_BYTES_MIN,
         writes_in_flight: 2,
         quiet_ticks: 5,
+        tail_cache_bytes: 0,
         seed: 7,
     }
 }

@@ -1,6 +1,6 @@
 //! A group's entries one after the other, beside what `read` gives.
 
-use super::tail::{put, small_log};
+use super::tail::{put, small, small_log};
 use super::*;
 use crate::random::Random;
 use crate::wal::Error as LogError;
@@ -57,7 +57,8 @@ fn it_does_not_go_on_with_another_history() {
 #[test]
 fn it_says_what_read_says_of_what_is_trimmed_or_damaged() {
     let home = home();
-    let wal = small_log(&home);
+    // From the disk, where the damage is.
+    let wal = Wal::open(Options { tail_cache_bytes: 0, ..small(&home) }).unwrap().0;
     for number in 0..60_u8 {
         wal.append_records(GROUP, [vec![b'a' + number % 26; 5000]]).unwrap().wait().unwrap();
     }
