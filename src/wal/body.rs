@@ -205,7 +205,10 @@ impl<'a> FrameView<'a> {
         if found != self.head.sections_checksum {
             return Err(BodyFault::SectionsChecksum);
         }
-        self.decode_sections(bytes).map_err(BodyFault::Sections)
+        let sections = self.decode_sections(bytes).map_err(BodyFault::Sections)?;
+        // Whoever goes through the names is bound by what a frame can hold.
+        let named: u64 = sections.own.iter().map(|run| u64::from(run.count)).sum();
+        if named > self.head.records as u64 { Err(BodyFault::Directory) } else { Ok(sections) }
     }
 
     fn decode_sections(&self, bytes: &[u8]) -> Result<Sections, crate::codec::Error> {

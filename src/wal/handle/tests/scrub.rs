@@ -19,9 +19,15 @@ fn fill(wal: &Wal, segments: u64) {
     }
 }
 
+/// The file of a segment, counted from the oldest: their numbers may have gaps. Below the log's directory.
+fn name_of(home: &TempDir, at: usize) -> String {
+    let name = segments(home)[at].file_name().unwrap().to_str().unwrap().to_owned();
+    format!("log/{name}")
+}
+
 /// Through a descriptor that the log knows nothing of.
-fn flip(home: &TempDir, number: u64, offset: u64) {
-    let path = home.path().join(format!("wal/log/{number:016}.segment"));
+fn flip(home: &TempDir, name: &str, offset: u64) {
+    let path = home.path().join("wal").join(name);
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
@@ -66,10 +72,11 @@ fn verifying_an_open_log_names_what_is_damaged() {
     fill(&wal, 2);
     let records = wal.counters().records;
     assert_eq!(wal.verify().unwrap().records, records);
-    flip(&home, 1, 30_000);
+    let name = name_of(&home, 0);
+    flip(&home, &name, 30_000);
     let checked = wal.verify().unwrap();
     let [finding] = checked.findings.as_slice() else { panic!("{:?}", checked.findings) };
-    assert_eq!(finding.file, "log/0000000000000001.segment");
+    assert_eq!(finding.file, name);
     assert!(finding.bytes.contains(&30_000));
     assert_eq!(finding.entries[0].to_string(), "group 0 entry 1@1");
     assert_eq!((finding.severity, finding.acknowledged), (Severity::Corrupt, Some(Acknowledged::Yes)));
@@ -90,13 +97,14 @@ fn a_segment_whose_file_is_gone_is_a_finding_of_verify_and_scrub() {
     let home = home();
     let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
     fill(&wal, 3);
-    let name = home.path().join("wal/log/0000000000000002.segment");
+    let told = name_of(&home, 1);
+    let name = home.path().join("wal").join(&told);
     let aside = home.path().join("aside");
     std::fs::rename(&name, &aside).unwrap();
     let (found, findings) = channel();
     let scrub = wal.scrub(FAST, move |finding| found.send(finding.clone()).unwrap()).unwrap();
     let finding = findings.recv_timeout(Duration::from_secs(20)).unwrap();
-    assert_eq!(finding.file, "log/0000000000000002.segment");
+    assert_eq!(finding.file, told);
     scrub.stop();
     assert!(wal.verify().unwrap().findings.iter().any(|finding| finding.severity == Severity::Corrupt));
     std::fs::rename(&aside, &name).unwrap();
@@ -120,12 +128,13 @@ fn the_scrubber_finds_damage_within_one_pass_and_tells_it_once() {
     };
     wait_for(1);
     assert!(scrub.findings().is_empty() && findings.try_recv().is_err());
-    flip(&home, 2, 200_000);
+    let name = name_of(&home, 1);
+    flip(&home, &name, 200_000);
     let passes = scrub.counters().passes;
     // One may be past it already; the next one finds it.
     wait_for(passes + 2);
     let finding = findings.try_recv().expect("it was found");
-    assert_eq!(finding.file, "log/0000000000000002.segment");
+    assert_eq!(finding.file, name);
     assert!(finding.bytes.contains(&200_000) && finding.acknowledged == Some(Acknowledged::Yes), "{finding}");
     assert_eq!(finding.entries.len(), 1, "{finding}");
     let ids = finding.entries[0];
