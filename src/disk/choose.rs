@@ -46,7 +46,11 @@ const TURN_TIME: Duration = Duration::from_millis(12);
 /// # Errors
 /// What the disk says.
 pub fn choose(directory: &Directory, backend: Backend) -> Result<Chosen, Error> {
-    choose_with(directory, backend, |_| Seam::default())
+    // On a thread of its own: the caller's may drive a runtime already, within which no other one can be started.
+    std::thread::scope(|scope| {
+        let measuring = scope.spawn(|| choose_with(directory, backend, |_| Seam::default()));
+        measuring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// As [`choose`], with faults of their own for each mode.

@@ -118,7 +118,9 @@ impl Window {
     /// Begins at another place: whoever jumps looks here and there.
     fn jump(&mut self, file: FileId, offset: u64) {
         if self.file.is_some() {
+            let stays_behind = self.stays_behind;
             self.leave();
+            self.stays_behind = stays_behind;
         }
         (self.file, self.start) = (Some(file), offset);
     }

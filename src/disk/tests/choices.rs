@@ -98,3 +98,13 @@ fn every_way_works_on_every_ground() {
     }
     assert_eq!(directory.list("").expect("it exists"), Vec::<String>::new());
 }
+
+/// Whoever opens a log may be a task of a runtime.
+#[test]
+fn a_choice_can_be_made_within_a_runtime() {
+    let root = scratch();
+    let directory = Directory::open(root.path()).expect("it exists");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be had");
+    let chosen = runtime.block_on(async { choose(&directory, Backend::Blocking) });
+    assert!(chosen.expect("the disk works").writes_in_flight >= 1);
+}

@@ -157,7 +157,8 @@ impl Core {
             // What became durable before an error is durable all the same.
             shared.followers.publish(&mut log);
             completed?;
-            self.shared.inbox.take(context.waker(), &mut self.taken, log.may_write());
+            let may_write = self.may_write(&log);
+            self.shared.inbox.take(context.waker(), &mut self.taken, may_write);
             self.check_direct()?;
             self.take_in(&mut log);
             let is_tick = self.tick(&mut log, context);
@@ -174,7 +175,7 @@ impl Core {
             }
             self.take_effects(&mut log);
             let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
-            let again = self.shared.inbox.settle(&log, room_bytes, log.may_write());
+            let again = self.shared.inbox.settle(&log, room_bytes, self.may_write(&log));
             drop(log);
             // They read the log, which is free now. If this turn is the last, those who are left are woken at the end.
             shared.followers.wake();
@@ -182,6 +183,11 @@ impl Core {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Whether a frame may be written now: not beside one that an appender writes by itself, who wakes this thread then.
+    fn may_write(&self, log: &Log) -> bool {
+        log.may_write() && !self.shared.direct.is_underway()
     }
 
     fn take_completions(&mut self, log: &mut Log) -> Result<(), disk::Error> {

@@ -5,12 +5,13 @@
 //!                └───── no ───▶ inbox ──▶ the log's thread ...
 //! ```
 //!
-//! The write is in flight for the core as any other is: meanwhile it hands out no more than it may, and appends queue up
-//! for its next turn. Only while the core's clock runs, because it is the core that sees a disk that hangs; so the first
+//! While it is under way the core takes no append, so that no other frame is written or flushed beside it: of two flushes
+//! of one file the kernel tells only one that a write was lost. Appends queue up for the core's next turn. Only while the core's clock runs, because it is the core that sees a disk that hangs; so the first
 //! append after a rest goes to the core.
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Shared;
@@ -25,6 +26,8 @@ use crate::wal::record::record_bytes;
 pub(super) struct Direct {
     writer: Mutex<ThreadWriter>,
     begun: Begun,
+    /// Changed while the log is locked.
+    is_underway: AtomicBool,
 }
 
 /// What became of an append that was to be written here.
@@ -39,7 +42,12 @@ pub(super) enum Done {
 impl Direct {
     pub fn new(directory: &Directory, sync_mode: SyncMode) -> Direct {
         let writer = ThreadWriter::new(directory.clone(), sync_mode);
-        Direct { begun: writer.begun(), writer: Mutex::new(writer) }
+        Direct { begun: writer.begun(), writer: Mutex::new(writer), is_underway: AtomicBool::new(false) }
+    }
+
+    /// Whether an appender writes just now. To be asked while the log is locked.
+    pub fn is_underway(&self) -> bool {
+        self.is_underway.load(Ordering::Relaxed)
     }
 
     /// Whether a write is with the kernel for too long.
@@ -69,6 +77,7 @@ impl Shared {
         let mut underway = Underway { shared: self, is_done: false };
         log.push(item).expect("the inbox refuses what the log would");
         let Some(Effect::Write(write)) = log.take_effect() else { panic!("the log was ready to write") };
+        self.direct.is_underway.store(true, Ordering::Relaxed);
         drop(log);
         let completion = self.direct.writer().write(write);
         let said = self.settle_direct(completion);
@@ -78,11 +87,14 @@ impl Shared {
 
     fn settle_direct(&self, completion: Completion) -> Result<(), OutcomeUnknown> {
         let mut log = self.log();
+        self.direct.is_underway.store(false, Ordering::Relaxed);
         if let Some(failure) = self.progress.failure() {
             // The core gave it up: what it did to the disk is for the next start to see.
             return Err(failure);
         }
         if let Err(poisoned) = log.completed(completion) {
+            // Wakers may do anything, so no lock is held; a poisoned log takes no write from anybody.
+            drop(log);
             return Err(self.fail_direct(poisoned.0));
         }
         self.followers.publish(&mut log);

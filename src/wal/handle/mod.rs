@@ -87,7 +87,7 @@ use bytes::Bytes;
 
 use self::core::{Start, WrapQueue};
 use self::direct::{Direct, Done};
-use self::followers::Followers;
+use self::followers::{Follower, Followers, Seen};
 use self::inbox::Inbox;
 use self::open::Parts;
 use self::pending::{Links, Progress};
@@ -250,7 +250,8 @@ impl Wal {
     }
 
     /// The durable entries of a range, in order from its start: all, or as many as `bytes_max` allows and at least
-    /// one, or those before the first that cannot be read; none if none is durable. Reads on this thread: from memory
+    /// one, or those before the first that cannot be read, or those
+    /// before entries that were cut off while it read; none if none is durable. Reads on this thread: from memory
     /// what was written last, by memory map the segments that are full, and the disk for the rest.
     ///
     /// # Errors
@@ -272,9 +273,19 @@ impl Wal {
         buffer: &mut ReadBuffer,
     ) -> Result<Vec<Entry>, super::Error> {
         let (mut entries, mut bytes, mut attempts) = (Vec::new(), 0, 1);
+        // What ends between two plans: the later one would read on in another history.
+        let mut follower: Option<Follower> = None;
         loop {
             let from = range.start.plus(entries.len() as u64);
-            let plan = self.shared.log().plan_read(group, from, range.end, bytes_max - bytes);
+            let log = self.shared.log();
+            if matches!(follower.as_ref().map(|own| own.look(from, None)), Some(Seen::Cut(_))) {
+                return Ok(entries);
+            }
+            let plan = log.plan_read(group, from, range.end, bytes_max - bytes);
+            if plan.is_cut() && follower.is_none() {
+                follower = Some(self.shared.followers.follow(group));
+            }
+            drop(log);
             match plan.run_with(&self.shared.directory, buffer) {
                 Ok(read) => {
                     bytes += read.iter().map(|entry| entry.payload.data_bytes() + ENTRY_OVERHEAD_BYTES).sum::<usize>();

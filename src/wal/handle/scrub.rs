@@ -242,12 +242,17 @@ impl Scrubber {
 
 /// A segment of the log whose file does not let itself be looked at.
 fn unopened(number: SegmentNumber, error: &crate::wal::Error) -> Finding {
+    // The world may refuse for a reason of its own, as when there are no descriptors left.
+    let (severity, acknowledged) = match error {
+        crate::wal::Error::Disk(_) => (Severity::Unclear, Acknowledged::Unknown),
+        _ => (Severity::Corrupt, Acknowledged::Yes),
+    };
     Finding {
-        severity: Severity::Corrupt,
+        severity,
         file: segment_name(LOG_DIRECTORY, number),
         bytes: 0..0,
         what: format!("it cannot be looked at: {error}"),
-        acknowledged: Some(Acknowledged::Yes),
+        acknowledged: Some(acknowledged),
         entries: Vec::new(),
     }
 }

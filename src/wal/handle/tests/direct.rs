@@ -55,6 +55,7 @@ fn an_appender_that_finds_the_log_idle_writes_by_itself() {
             let records = vec![append.to_string(); 1 + append as usize % 3];
             let indexes = wal.append_records_durably(GROUP, records).unwrap();
             assert!(wal.durable_end().offset > 0 && indexes.end > indexes.start);
+            assert_eq!(wal.durable_index(GROUP), indexes.end.previous(), "who follows knows as well");
         }
         let (queued, flushes) = (QUEUED.load(Ordering::SeqCst), wal.counters().flushes);
         assert!(flushes >= APPENDS && queued < APPENDS / 2, "{queued} of {flushes} through the log's thread");
@@ -177,5 +178,55 @@ fn records_behind_the_last_index_are_refused() {
     assert!(matches!(refused, Refused::Log(LogRefused::IndexTooLarge { .. })), "{refused}");
     let refused = wal.append_records(GROUP, [vec![0; 10_000]]).unwrap_err();
     assert!(matches!(refused, Refused::Log(LogRefused::IndexTooLarge { .. })), "{refused}");
+    wal.close().unwrap();
+}
+
+/// Frames that went through the queue of the log's thread, of the one test that counts them.
+static FRAMES: AtomicU64 = AtomicU64::new(0);
+
+struct CountingFrames(Box<dyn disk::Queue>);
+
+impl disk::Queue for CountingFrames {
+    fn submit(&mut self, write: disk::Write) {
+        if write.token.0 < super::super::open::SUPERBLOCK_TOKENS {
+            FRAMES.fetch_add(1, Ordering::SeqCst);
+        }
+        self.0.submit(write);
+    }
+
+    fn take(&mut self) -> Option<disk::Completion> {
+        self.0.take()
+    }
+}
+
+/// Of two flushes of one file at once the kernel tells one alone that a write was lost: the other append would count.
+#[test]
+fn no_frame_is_written_beside_one_that_an_appender_writes() {
+    let home = home();
+    let options = Options {
+        writes_in_flight: Some(2),
+        sync_mode: Some(SyncMode::Fdatasync),
+        ..options(&home, IoChoice::Blocking)
+    };
+    let (wal, _) = Wal::open_with(&options, |queue| Box::new(CountingFrames(queue))).unwrap();
+    let was_seen = (0..20).any(|_| {
+        drop(idle(&wal));
+        inject(&wal, [Fault::Hangs(Duration::from_millis(300))]);
+        std::thread::scope(|scope| {
+            let direct = scope.spawn(|| wal.append_records_durably(GROUP, ["direct"]).unwrap());
+            std::thread::sleep(Duration::from_millis(60));
+            let is_under_way = !direct.is_finished();
+            let before = FRAMES.load(Ordering::SeqCst);
+            let queued = wal.append_records(GROUP, ["queued"]).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            let frames = FRAMES.load(Ordering::SeqCst) - before;
+            let is_still = !direct.is_finished();
+            queued.wait().unwrap();
+            direct.join().unwrap();
+            assert!(!(is_under_way && is_still) || frames == 0, "{frames} frames beside the one under way");
+            is_under_way && is_still
+        })
+    });
+    assert!(was_seen, "a direct write was under way");
     wal.close().unwrap();
 }
