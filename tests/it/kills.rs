@@ -56,6 +56,11 @@ fn kill_the_leader(name: &str, nodes: u64, io: Option<&str>, kills: usize) {
     }
     assert_eq!(pending.len(), kills, "so many kills were made");
     load.reach(acknowledged + BETWEEN);
+    let waiting = Instant::now();
+    while load.given() == load.acknowledged() {
+        assert!(waiting.elapsed() < PATIENCE, "nothing is under way");
+        std::thread::yield_now();
+    }
     trial.cluster.kill_all().unwrap_or_else(|failure| panic!("{failure}"));
     let journals = load.kill();
     trial.start_all();

@@ -187,6 +187,9 @@ impl Drop for OnDisks {
     }
 }
 
+/// How long a mount may be busy after the end of the last process that had a file there.
+const LET_GO: Duration = Duration::from_secs(10);
+
 /// ext4 in a file, mounted. The kernel takes the loop device away with the mount.
 pub struct Disk {
     image: PathBuf,
@@ -211,8 +214,15 @@ impl Disk {
         Ok(())
     }
 
+    /// The kernel closes the files of a process that had a ring some time after its end: until then it is busy.
     pub fn unmount(&mut self) -> Result<(), String> {
-        run(Command::new("umount").arg(&self.at))?;
+        let deadline = Instant::now() + LET_GO;
+        while let Err(error) = run(Command::new("umount").arg(&self.at)) {
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.is_mounted = false;
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! What a log stands on while its power is cut.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use trilith::random::Random;
@@ -14,8 +13,6 @@ const MAKING_MAX: u64 = 10_000;
 const RECOVERY_MAX: u64 = 150;
 const LOAD_MAX: u64 = 2500;
 const SHORT_PER_MILLE: u64 = 30;
-/// The kernel closes the files of a process that had a ring some time after its end.
-const LET_GO: Duration = Duration::from_secs(10);
 
 /// A disk with a switch.
 pub trait Ground {
@@ -70,11 +67,7 @@ impl Ground for OnExt4 {
     }
 
     fn lose(&mut self, _cut: u64) {
-        let deadline = Instant::now() + LET_GO;
-        while let Err(error) = self.disk.unmount() {
-            assert!(Instant::now() < deadline, "{error}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.disk.unmount().unwrap_or_else(|error| panic!("{error}"));
         self.disk.mount().unwrap_or_else(|error| panic!("{error}"));
     }
 
