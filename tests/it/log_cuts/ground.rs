@@ -10,6 +10,8 @@ use crate::power_cut::Disk;
 
 /// Operations of a disk in which a log is made, recovered, and in use.
 const MAKING_MAX: u64 = 10_000;
+/// How often the making of one log is cut.
+const MAKINGS_CUT: u64 = 3;
 const RECOVERY_MAX: u64 = 150;
 const LOAD_MAX: u64 = 2500;
 const SHORT_PER_MILLE: u64 = 30;
@@ -126,13 +128,15 @@ impl Ground for OnForgetful {
         let mut random = Random::seeded(self.seed ^ (cut << 8));
         let cut_after = match random.below(4) {
             // The making of a log tries how fast the disk flushes, in as many operations as the time allows.
-            _ if !is_made => random.below(MAKING_MAX),
-            0 => random.below(RECOVERY_MAX),
-            _ => random.between(RECOVERY_MAX, LOAD_MAX),
+            _ if !is_made && cut < MAKINGS_CUT => Some(random.below(MAKING_MAX)),
+            // On a busy machine hardly one would come to its end: then there is a log to cut.
+            _ if !is_made => None,
+            0 => Some(random.below(RECOVERY_MAX)),
+            _ => Some(random.between(RECOVERY_MAX, LOAD_MAX)),
         };
         let is_short = self.has_short && random.below(3) == 0;
         let short_per_mille = if is_short { SHORT_PER_MILLE } else { 0 };
-        self.on_with(Plan { seed: random.next_u64(), cut_after: Some(cut_after), short_per_mille, ..self.calm() });
+        self.on_with(Plan { seed: random.next_u64(), cut_after, short_per_mille, ..self.calm() });
     }
 
     fn is_off(&self) -> bool {
