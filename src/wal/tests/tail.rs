@@ -141,7 +141,7 @@ fn proven(cover: Cover) -> (SimDisk, Range<u64>, Place) {
 /// D5: a durable frame at the tail is damaged, sector by sector and bit by bit. Where something proves it, that is
 /// corrupt; where nothing does it is unclear, but for a sector that turned to zeros; it is never torn with proof.
 pub fn damaged_where_it_is_covered_and_where_not(proof: &Proof) {
-    let stride = proof.pick(131, 11, 1);
+    let stride = proof.pick(131, 7, 1);
     let covers = [Cover::Nothing, Cover::LaterFrame, Cover::CoveringFrame, Cover::OpenFrame, Cover::Superblock];
     proof.spread(covers.len() as u64 * 8, |piece| {
         let (cover, sector) = (covers[piece as usize / 8], piece % 8);
