@@ -48,13 +48,7 @@ pub(super) struct Gathered {
 
 /// Opens every segment and reads its headers.
 pub(super) fn gather<F: Files>(files: &F, source: &Source) -> Result<Gathered, Error> {
-    let mut gathered = Gathered {
-        identity: source.identity,
-        candidates: Vec::new(),
-        leftovers: Vec::new(),
-        next_segment: SegmentNumber(1),
-        findings: Vec::new(),
-    };
+    let mut gathered = Gathered::nothing(source);
     let names = files.list(&source.directory)?;
     gathered.take_names(files, source, names).inspect_err(|_| gathered.close(files))?;
     Ok(gathered)
@@ -66,13 +60,7 @@ pub(super) fn gather_segments<F: Files>(
     source: &Source,
     numbers: &[SegmentNumber],
 ) -> Result<Gathered, Error> {
-    let mut gathered = Gathered {
-        identity: source.identity,
-        candidates: Vec::new(),
-        leftovers: Vec::new(),
-        next_segment: SegmentNumber(1),
-        findings: Vec::new(),
-    };
+    let mut gathered = Gathered::nothing(source);
     for &number in numbers {
         match gathered.add(files, source, number) {
             Err(Error::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {}
@@ -83,6 +71,16 @@ pub(super) fn gather_segments<F: Files>(
 }
 
 impl Gathered {
+    fn nothing(source: &Source) -> Gathered {
+        Gathered {
+            identity: source.identity,
+            candidates: Vec::new(),
+            leftovers: Vec::new(),
+            next_segment: SegmentNumber(1),
+            findings: Vec::new(),
+        }
+    }
+
     /// Closes what was opened: nobody is to write on this log.
     pub fn close<F: Files>(&self, files: &F) {
         self.candidates.iter().for_each(|candidate| files.close(candidate.file));
