@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -47,6 +48,8 @@ pub struct Plan {
     pub cut_after: Option<u64>,
     /// One of the kind is let through so often, and then this.
     pub fault: Option<(When, u64, Fault)>,
+    /// Each of the kind takes so long, one after another.
+    pub slow: Option<(When, Duration)>,
     /// Reads and writes that move less than they were asked to.
     pub short_per_mille: u64,
     /// Whether it looks like a file system with O_DIRECT.
@@ -105,7 +108,7 @@ struct Power {
 impl Plan {
     /// Nothing happens.
     pub fn calm(seed: u64) -> Plan {
-        Plan { seed, cut_after: None, fault: None, short_per_mille: 0, is_direct: true }
+        Plan { seed, cut_after: None, fault: None, slow: None, short_per_mille: 0, is_direct: true }
     }
 }
 

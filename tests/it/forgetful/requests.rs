@@ -85,6 +85,11 @@ impl<'a> Session<'a> {
         if let Some(Fault::Fails(code)) = fault {
             self.disk.fail_at(self.disk.operations(), Failure::Error(code));
         }
+        if let Some((slow, time)) = self.plan.slow
+            && when == Some(slow)
+        {
+            std::thread::sleep(time);
+        }
         let said = self.answer(request);
         Some(protocol::answer(request.unique, said.map_err(Errno::raw_os_error)))
     }

@@ -3,11 +3,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use tempfile::TempDir;
-use trilith::disk::{Directory, IoChoice, probe};
+use trilith::disk::{Directory, IoChoice, SyncMode, probe};
 use trilith::sim::disk::Code;
+use trilith::types::GroupId;
+use trilith::wal::Wal;
+use trilith::wal::handle::Options;
 
 use super::{Fault, Forgetful, Plan, When, obstacle};
 use crate::processes::skip;
@@ -98,6 +102,29 @@ fn the_log_finds_o_direct_and_io_uring_there_or_not() {
     disk.off();
     disk.on(Plan { is_direct: false, ..Plan::calm(1) }).expect("it could be mounted before");
     assert!(!probed(home.path()).direct);
+}
+
+/// A log that is made on a disk whose flushes, or whose writes through O_DSYNC, are slow takes the other way, and goes on
+/// with it where the disk is not slow any more.
+#[test]
+fn a_log_chooses_by_what_the_mounted_disk_is_slow_at() {
+    for (slow, chosen) in [(When::DurableWrite, SyncMode::Fdatasync), (When::Flush, SyncMode::Dsync)] {
+        let plan = Plan { slow: Some((slow, Duration::from_millis(5))), ..Plan::calm(1) };
+        let Some((mut disk, home)) = mounted("forgetful disk, slow", plan) else { return };
+        let open = || {
+            let mut options = Options::new(home.path());
+            options.segment_bytes = 1 << 20;
+            let (wal, opened) = Wal::open(options).expect("the disk works");
+            wal.append_records(GroupId(0), ["one"]).expect("there is room").wait().expect("the disk works");
+            wal.close().expect("the disk works");
+            (opened.created, opened.sync_mode, opened.writes_in_flight)
+        };
+        // It carries out one request after another, so that several in flight gain nothing.
+        assert_eq!(open(), (true, chosen, 1), "slow at {slow:?}");
+        disk.off();
+        disk.on(Plan::calm(2)).expect("it could be mounted before");
+        assert_eq!(open(), (false, chosen, 1), "what was slow at {slow:?} when the log was made");
+    }
 }
 
 #[test]
