@@ -21,6 +21,8 @@ use crate::limits::{BLOCK_BYTES, FILES_OPEN_MAX};
 
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
+/// What statfs(2) says of FUSE.
+const FUSE_MAGIC: u64 = 0x6573_5546;
 
 /// A directory on a real file system. Clones are handles to the same one, for use from any thread.
 ///
@@ -115,6 +117,14 @@ impl Directory {
     /// nameless file that shows it.
     pub fn direct(&self) -> bool {
         self.inner.direct
+    }
+
+    /// Whether the file system is a process behind the kernel (FUSE).
+    pub(super) fn is_fuse(&self) -> Result<bool, Error> {
+        let said = rustix::fs::fstatfs(&self.inner.descriptor);
+        let said = said.map_err(|error| Error::new(Operation::Open, self.inner.root.display().to_string(), error))?;
+        // The kernel's numbers are 32 bits wide; the type of the field differs between machines.
+        Ok((said.f_type as u64) & 0xffff_ffff == FUSE_MAGIC)
     }
 
     /// The path that this directory was opened by.

@@ -54,21 +54,45 @@ pub fn probe(directory: &Directory, choice: IoChoice) -> Result<Probed, ProbeErr
         IoChoice::Blocking => None,
         IoChoice::Auto | IoChoice::Uring => Some(Runtime::new(Backend::Uring).map(drop)),
     };
-    decide(directory.direct(), choice, set_up)
+    let is_fuse = directory.is_fuse().map_err(ProbeError::Disk)?;
+    decide(FileSystem { direct: directory.direct(), is_fuse }, choice, set_up)
+}
+
+/// What the file system is, as far as it matters here.
+#[derive(Clone, Copy)]
+pub(super) struct FileSystem {
+    pub direct: bool,
+    /// A process behind the kernel carries it out. It may write less than it was asked to; the kernel then comes back for
+    /// io_uring with the rest, puts it where the write began, and says that all is written (seen on Linux 6.18).
+    pub is_fuse: bool,
 }
 
 /// The decision apart from the trial: `set_up` is what came of setting up a ring, if that was tried.
-pub(super) fn decide(direct: bool, choice: IoChoice, set_up: Option<Result<(), Error>>) -> Result<Probed, ProbeError> {
+pub(super) fn decide(
+    FileSystem { direct, is_fuse }: FileSystem,
+    choice: IoChoice,
+    set_up: Option<Result<(), Error>>,
+) -> Result<Probed, ProbeError> {
     let obstacle = match set_up {
         None => return Ok(Probed { backend: Backend::Blocking, reason: "as configured".to_owned(), direct }),
         Some(Err(error)) => Some(refusal(&error.source).ok_or(error)?),
         Some(Ok(())) if !direct => {
             Some(("the file system has no O_DIRECT".to_owned(), "put the directory on ext4, xfs or btrfs"))
         }
+        // Whoever insists may know that this one never writes less.
+        Some(Ok(())) if is_fuse && choice == IoChoice::Auto => {
+            Some(("on FUSE the kernel misplaces the rest of a short write through io_uring".to_owned(), "use blocking"))
+        }
         Some(Ok(())) => None,
     };
     match obstacle {
-        None => Ok(Probed { backend: Backend::Uring, reason: "io_uring and O_DIRECT work".to_owned(), direct }),
+        None => {
+            let reason = match is_fuse {
+                true => "as insisted on; this is FUSE, where a short write through io_uring destroys what was written",
+                false => "io_uring and O_DIRECT work",
+            };
+            Ok(Probed { backend: Backend::Uring, reason: reason.to_owned(), direct })
+        }
         Some((cause, remedy)) if choice == IoChoice::Uring => Err(ProbeError::Refused { cause, remedy }),
         Some((cause, _)) => Ok(Probed { backend: Backend::Blocking, reason: cause, direct }),
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use contract::Rig;
 use rustix::io::Errno;
 
+use super::probe::FileSystem;
 use super::seam::{Fault, Seam};
 use super::*;
 use crate::limits::{BLOCK_BYTES, DISK_OPERATION_AGE_MAX};
@@ -475,6 +476,10 @@ fn both_runtimes_have_timers_sockets_and_tasks() {
     }
 }
 
+const DIRECT: FileSystem = FileSystem { direct: true, is_fuse: false };
+const CACHED: FileSystem = FileSystem { direct: false, is_fuse: false };
+const FUSE: FileSystem = FileSystem { direct: true, is_fuse: true };
+
 fn refused(error: Errno) -> Option<Result<(), Error>> {
     Some(Err(Error::new(Operation::SetUp, "io_uring", error)))
 }
@@ -488,21 +493,25 @@ fn a_refused_ring_means_blocking_and_says_so() {
         (Errno::NOMEM, "locked memory"),
     ];
     for (error, words) in refusals {
-        let probed = probe::decide(true, IoChoice::Auto, refused(error)).expect("the other back end works");
+        let probed = probe::decide(DIRECT, IoChoice::Auto, refused(error)).expect("the other back end works");
         assert_eq!(probed.backend, Backend::Blocking);
         assert!(probed.reason.contains(words), "{}", probed.reason);
-        let insisted = probe::decide(true, IoChoice::Uring, refused(error)).expect_err("it was insisted on");
+        let insisted = probe::decide(DIRECT, IoChoice::Uring, refused(error)).expect_err("it was insisted on");
         assert!(matches!(&insisted, ProbeError::Refused { cause, .. } if cause.contains(words)), "{insisted}");
     }
-    let probed = probe::decide(false, IoChoice::Auto, Some(Ok(()))).expect("the other back end works");
+    let probed = probe::decide(CACHED, IoChoice::Auto, Some(Ok(()))).expect("the other back end works");
     assert_eq!((probed.backend, probed.reason.as_str()), (Backend::Blocking, "the file system has no O_DIRECT"));
-    assert!(probe::decide(false, IoChoice::Uring, Some(Ok(()))).is_err());
+    assert!(probe::decide(CACHED, IoChoice::Uring, Some(Ok(()))).is_err());
     for choice in [IoChoice::Auto, IoChoice::Uring] {
-        let failed = probe::decide(true, choice, refused(Errno::MFILE));
+        let failed = probe::decide(DIRECT, choice, refused(Errno::MFILE));
         assert!(matches!(failed, Err(ProbeError::Disk(_))), "any other error is an error");
-        assert_eq!(probe::decide(true, choice, Some(Ok(()))).expect("all is well").backend, Backend::Uring);
+        assert_eq!(probe::decide(DIRECT, choice, Some(Ok(()))).expect("all is well").backend, Backend::Uring);
     }
-    assert_eq!(probe::decide(true, IoChoice::Blocking, None).expect("it always works").backend, Backend::Blocking);
+    let on_fuse = |choice| probe::decide(FUSE, choice, Some(Ok(()))).expect("it can be used");
+    assert_eq!(on_fuse(IoChoice::Auto).backend, Backend::Blocking, "a short write would be silently wrong");
+    assert_eq!(on_fuse(IoChoice::Uring).backend, Backend::Uring, "it was insisted on");
+    assert!(on_fuse(IoChoice::Uring).reason.contains("FUSE"), "and is told");
+    assert_eq!(probe::decide(DIRECT, IoChoice::Blocking, None).expect("it always works").backend, Backend::Blocking);
 }
 
 #[test]

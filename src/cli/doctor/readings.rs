@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, StatFs};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
@@ -53,8 +53,7 @@ impl Readings {
             locked_memory_bytes: getrlimit(Resource::Memlock).current,
             open_files: getrlimit(Resource::Nofile).current,
             clock_source: line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-            // The kernel's numbers are 32 bits wide; the type of the field differs between machines.
-            file_system: (file_system.f_type as u64) & 0xffff_ffff,
+            file_system: file_system_of(&file_system),
             free_bytes: file_system.f_bavail.saturating_mul(file_system.f_bsize as u64),
             direct: direct(directory)?,
             back_end: back_end(directory),
@@ -65,8 +64,12 @@ impl Readings {
 
 /// The kernel's number of the file system.
 pub fn file_system(directory: &Path) -> Result<u64, Errno> {
-    // The numbers are 32 bits wide; the type of the field differs between machines.
-    Ok((rustix::fs::statfs(directory)?.f_type as u64) & 0xffff_ffff)
+    Ok(file_system_of(&rustix::fs::statfs(directory)?))
+}
+
+/// The kernel's numbers are 32 bits wide; the type of the field differs between machines.
+fn file_system_of(said: &StatFs) -> u64 {
+    (said.f_type as u64) & 0xffff_ffff
 }
 
 fn back_end(directory: &Path) -> Result<Probed, String> {

@@ -91,14 +91,15 @@ impl SimFiles {
         (length, bytes): (u64, &[u8]),
         put: impl FnOnce(&mut Content, u64),
     ) -> Result<(), Error> {
+        // As on a real disk, which is not asked then.
+        if length == 0 {
+            return Ok(());
+        }
         let act = if bytes.is_empty() { Act::Zero } else { Act::Write };
         let said = self.on(Operation::Write, file, |state, open, name| {
             let verdict = state.begin(act, name, offset, length, bytes)?;
             if !open.writable {
                 return Err(Code::BadDescriptor.into());
-            }
-            if length == 0 {
-                return Ok(());
             }
             let (landing, said) = match verdict {
                 Verdict::Proceeds => (length, Ok(())),
@@ -169,10 +170,6 @@ impl Files for SimFiles {
     }
 
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        // As on a real disk, which is not asked then.
-        if bytes.is_empty() {
-            return Ok(());
-        }
         self.change(file, offset, (bytes.len() as u64, bytes), |content, landing| {
             content.write(offset, &bytes[..landing as usize]);
         })

@@ -42,6 +42,20 @@ fn first_bytes(disk: &SimDisk) -> Vec<u8> {
     disk.contents("f").chunks(SECTOR_BYTES).map(|sector| sector[0]).collect()
 }
 
+/// Found by backend_diff: on a file that takes no writes, too, there is no request that could be refused.
+#[test]
+fn to_write_or_zero_nothing_asks_no_disk() {
+    let (disk, files, file) = with_file(&[7; SECTOR_BYTES]);
+    let reader = files.open_read("f").expect("it was planted");
+    let operations = disk.operations();
+    for file in [file, reader] {
+        files.write(file, 0, &[]).expect("nothing is asked");
+        files.zero(file, 0, 0).expect("nothing is asked");
+    }
+    assert_eq!(disk.operations(), operations);
+    assert_eq!(disk.contents("f"), [7; SECTOR_BYTES]);
+}
+
 #[test]
 fn each_subset_of_unflushed_sectors_is_reachable() {
     let (disk, files, file) = with_file(&[0; BLOCK_BYTES]);

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use super::model::{State, state_of};
 use super::rig::{DIRECTORY, G, Rig, identity, open, options, segment};
 use crate::disk::Files;
+use crate::limits::BLOCK_BYTES;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::sim::proofs::{Proof, Scale};
 use crate::types::{Data, Entry, GroupId, LogId, Payload, Place, SegmentNumber};
+use crate::wal::frame::SEAL_FRAME_BYTES_MAX;
 use crate::wal::{Analysis, Error, Log, Options, Severity, Source};
 
 pub struct Log3 {
@@ -194,11 +196,12 @@ fn unreadable_blocks_are_found() {
     }
 }
 
-/// A segment of 1 MiB, full of frames of one block each but for its last.
+/// A segment of 1 MiB, full of frames of one block each but for its last, up to the room that is kept for a seal.
 fn large() -> (Vec<u8>, u64) {
     let mut rig = Rig::new(Options { segment_bytes: 1 << 20, ..options() });
     rig.settle();
-    while rig.log.durable_end().offset < (1 << 20) - 140_000 {
+    let room = (SEAL_FRAME_BYTES_MAX + 4 * BLOCK_BYTES) as u64;
+    while rig.log.durable_end().offset < (1 << 20) - room {
         rig.grow(G, 1, 3000);
         rig.settle();
     }

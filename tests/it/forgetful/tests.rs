@@ -2,12 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
 use tempfile::TempDir;
-use trilith::disk::{Directory, IoChoice, SyncMode, probe};
+use trilith::disk::{Backend, Directory, IoChoice, SyncMode, probe};
 use trilith::sim::disk::Code;
 use trilith::types::GroupId;
 use trilith::wal::Wal;
@@ -95,10 +96,12 @@ fn a_write_through_o_dsync_is_durable_and_takes_no_other_along() {
 }
 
 #[test]
-fn the_log_finds_o_direct_and_io_uring_there_or_not() {
-    let Some((mut disk, home)) = mounted("forgetful disk, io_uring", Plan::calm(1)) else { return };
+fn the_log_finds_o_direct_there_or_not_and_no_ground_for_io_uring() {
+    let Some((mut disk, home)) = mounted("forgetful disk, O_DIRECT", Plan::calm(1)) else { return };
     let probed = |at| probe(&Directory::open(at).expect("it is there"), IoChoice::Auto).expect("it can be probed");
-    assert!(probed(home.path()).direct);
+    let found = probed(home.path());
+    assert!(found.direct);
+    assert_eq!(found.backend, Backend::Blocking, "see what_io_uring_says_of_a_short_write_is_there");
     disk.off();
     disk.on(Plan { is_direct: false, ..Plan::calm(1) }).expect("it could be mounted before");
     assert!(!probed(home.path()).direct);
@@ -117,13 +120,12 @@ fn a_log_chooses_by_what_the_mounted_disk_is_slow_at() {
             let (wal, opened) = Wal::open(options).expect("the disk works");
             wal.append_records(GroupId(0), ["one"]).expect("there is room").wait().expect("the disk works");
             wal.close().expect("the disk works");
-            (opened.created, opened.sync_mode, opened.writes_in_flight)
+            (opened.created, opened.sync_mode)
         };
-        // It carries out one request after another, so that several in flight gain nothing.
-        assert_eq!(open(), (true, chosen, 1), "slow at {slow:?}");
+        assert_eq!(open(), (true, chosen), "slow at {slow:?}");
         disk.off();
         disk.on(Plan::calm(2)).expect("it could be mounted before");
-        assert_eq!(open(), (false, chosen, 1), "what was slow at {slow:?} when the log was made");
+        assert_eq!(open(), (false, chosen), "what was slow at {slow:?} when the log was made");
     }
 }
 
@@ -163,4 +165,36 @@ fn reads_and_writes_are_short_now_and_then() {
     file.write_all_at(&ONES, 0).expect("it is written");
     let moved: Vec<usize> = (0..CUTS).map(|_| file.read_at(&mut buffer, 0).expect("it is read")).collect();
     assert!(moved.iter().any(|count| *count < 4096) && moved.contains(&4096), "{moved:?}");
+}
+
+/// The ring alone, without a log and without the library around it: of one write of eight sectors the file system does a
+/// part each time, and the kernel comes back with the rest by itself. What it then says was written must be there. A
+/// `pwrite`, which leaves the rest to its caller, shows that the file system does what it says.
+#[test]
+#[ignore = "shows a fault of the kernel (6.18): cargo test --test it what_io_uring_says -- --ignored --nocapture"]
+fn what_io_uring_says_of_a_short_write_is_there() {
+    let plan = Plan { short_per_mille: 1000, ..Plan::calm(1) };
+    let Some((_disk, home)) = mounted("forgetful disk, short writes through the ring", plan) else { return };
+    let mut sectors = trilith::disk::Buffer::with_capacity(4096);
+    (1..=8).for_each(|number| sectors.extend(&[number; 512]));
+    let at = home.path().join("file");
+    let plain = open(&at, OFlags::empty());
+    plain.write_all_at(&[0; 8192], 0).expect("it is written");
+    let file = open(&at, OFlags::DIRECT);
+    let right = |told: usize| {
+        let mut found = vec![0; 8192];
+        plain.read_exact_at(&mut found, 0).expect("it is read");
+        let numbers: Vec<u8> = found.chunks(512).map(|sector| sector[0]).collect();
+        eprintln!("told {told} bytes; sectors {numbers:?}");
+        found[4096..][..told] == sectors[..told]
+    };
+    assert!(right(file.write_at(&sectors, 4096).expect("it is written")), "pwrite");
+    let mut ring = io_uring::IoUring::new(1).expect("a ring can be had");
+    let on = io_uring::types::Fd(file.as_raw_fd());
+    let write = io_uring::opcode::Write::new(on, sectors.as_ptr(), 4096).offset(4096).build();
+    // SAFETY: file and bytes live until the completion has been waited for, below.
+    unsafe { ring.submission().push(&write).expect("it is empty") };
+    ring.submit_and_wait(1).expect("the kernel takes it");
+    let told = ring.completion().next().expect("it was waited for").result();
+    assert!(right(usize::try_from(told).expect("it is written")), "the ring");
 }
