@@ -3,7 +3,7 @@
 use super::group::GroupLog;
 use super::locator::{PARTS_MAX, Part};
 use super::log::Log;
-use super::tail_cache::CachedFrame;
+use super::tail_cache::{Budget, CachedFrame};
 use crate::types::{GroupId, Index};
 
 use std::sync::Arc;
@@ -48,9 +48,15 @@ impl Log {
         let parts = if trimmed.is_some() { Vec::new() } else { self.locator.parts(group, from, to) };
         let mut is_cut = parts.len() == PARTS_MAX;
         let mut planned = Vec::with_capacity(parts.len());
+        let mut budget = Budget::default();
         for part in parts {
+            // The first part, which has the first wanted entry, always finds some left: each plan goes on.
+            if budget.is_spent() {
+                is_cut = true;
+                break;
+            }
             let end = part.end;
-            let part = self.planned(part, group, from);
+            let part = self.planned(part, (group, from), &mut budget);
             let reaches = part.part.end == end;
             planned.push(part);
             if !reaches {
@@ -62,8 +68,8 @@ impl Log {
         ReadPlan { directory, group, from, to, bytes_max, trimmed, parts: planned, is_cut }
     }
 
-    fn planned(&self, mut part: Part, group: GroupId, from: Index) -> PlannedPart {
-        let Some(cached) = self.tail.cached(&part, group, from) else {
+    fn planned(&self, mut part: Part, (group, from): (GroupId, Index), budget: &mut Budget) -> PlannedPart {
+        let Some(cached) = self.tail.cached(&part, (group, from), budget) else {
             return PlannedPart { disk_end: part.end, part, cached: Vec::new() };
         };
         part.end = cached.end;
