@@ -185,6 +185,11 @@ pub fn decode_payload(kind: u8, data: Data) -> Result<Payload, Error> {
     if found != data.checksum {
         return Err(Error::Checksum { what: "payload", expected: data.checksum, found });
     }
+    decode_verified_payload(kind, data)
+}
+
+/// As [`decode_payload`], of bytes whose checksum the caller has verified.
+pub fn decode_verified_payload(kind: u8, data: Data) -> Result<Payload, Error> {
     let mut reader = Reader::new(&data.bytes);
     let payload = match kind {
         0 => Payload::Noop,

@@ -241,50 +241,19 @@ impl<'a> FrameView<'a> {
         if is_complete { Ok(sections) } else { Err(BodyFault::Directory) }
     }
 
-    /// Calls `each` with every name of a directory and its record, if that is intact: a damaged one costs no other.
-    /// `own` is the frame's own directory, which says what a damaged head does not.
-    pub fn salvage(&self, own: &[Run], mut each: impl FnMut(RecordName, Result<(&RecordHead, &'a [u8]), RecordFault>)) {
+    /// Where its records lie, one behind the other.
+    pub(super) fn records_bytes(&self) -> &'a [u8] {
         let start = self.head.records_start();
-        let bytes = &self.bytes[start..start + self.head.records_bytes];
-        let mut at = 0;
-        // The record that a search behind a damaged one found next.
-        let mut found: Option<RecordName> = None;
-        for name in own.iter().flat_map(names) {
-            if found.is_some_and(|found| found != name) {
-                each(name, Err(RecordFault::Head));
-                continue;
-            }
-            found = None;
-            let rest = bytes.get(at..).unwrap_or_default();
-            let named = |head: &RecordHead| (head.group, head.kind, head.id) == name;
-            match record::parse(rest, self.salt) {
-                Ok((head, payload, size)) if named(&head) => {
-                    at += size;
-                    each(name, Ok((&head, payload)));
-                }
-                said => {
-                    each(name, Err(said.err().unwrap_or(RecordFault::Head)));
-                    let whole = record::parse_head(rest, self.salt).ok().filter(named);
-                    at +=
-                        whole.map_or(record::RECORD_ALIGNMENT_BYTES, |head| record::record_bytes(head.payload_length));
-                    (at, found) = self.next_record(bytes, at);
-                }
-            }
-        }
+        &self.bytes[start..start + self.head.records_bytes]
     }
 
-    /// The next place from `at` on that a record's head stands at, and its name. Its salted checksum is what finds it.
-    fn next_record(&self, bytes: &[u8], at: usize) -> (usize, Option<RecordName>) {
-        let head = |at: &usize| record::parse_head(&bytes[*at..], self.salt).ok();
-        let places = (at..bytes.len()).step_by(record::RECORD_ALIGNMENT_BYTES);
-        let next = places.filter_map(|at| head(&at).map(|head| (at, head))).next();
-        next.map_or((bytes.len(), None), |(at, head)| (at, Some((head.group, head.kind, head.id))))
+    pub(super) fn salt(&self) -> FrameSalt {
+        self.salt
     }
 
     /// Calls `each` with every record in order, verifying heads and payloads; gives the bytes they took.
     pub fn records(&self, mut each: impl FnMut(&RecordHead, &'a [u8])) -> Result<usize, BodyFault> {
-        let start = self.head.records_start();
-        let bytes = &self.bytes[start..start + self.head.records_bytes];
+        let bytes = self.records_bytes();
         let mut at = 0;
         for ordinal in 0..self.head.records {
             let (head, payload, size) =

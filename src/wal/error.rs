@@ -27,8 +27,10 @@ pub enum Error {
     Missing { directory: String },
     #[error("the directory {directory} holds a log already")]
     Exists { directory: String },
-    #[error("the log has moved on since the read of group {group} from {wanted} was planned")]
-    Stale { group: GroupId, wanted: Index },
+    /// The segment's file is closed or holds something else. Whether the log gave it up, or somebody took it away, is for
+    /// [`super::Log::judged`] to say; the cause is what it is in the second case.
+    #[error("segment {segment} is gone since the read of group {group} from {wanted} was planned: {cause}")]
+    Stale { group: GroupId, wanted: Index, segment: SegmentNumber, cause: Box<Error> },
     #[error("group {group} has entries from {first} on; {wanted} is trimmed")]
     Trimmed { group: GroupId, first: Index, wanted: Index },
 }

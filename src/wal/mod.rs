@@ -23,7 +23,7 @@
 //!
 //! # Where to read what
 //!
-//! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `encoded`, `segment`.
+//! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `salvage`, `encoded`, `segment`.
 //! Writing: `log`, `naming`, `flight`, `rotation`. Reading: `locator`, `plan`, `tail_cache`, `reader`, `scan` with its
 //! `window`; `followed` is told to those who follow. Recovery: `recovery` is the table by which faults are judged, `chain`
 //! and `walk` gather the facts, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may tell what is in
@@ -56,6 +56,7 @@ pub mod repair;
 mod resume;
 mod rewrite;
 mod rotation;
+mod salvage;
 mod scan;
 mod sections;
 mod segment;

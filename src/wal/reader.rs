@@ -4,18 +4,18 @@
 //! the rest, and wherever memory shows something that makes no sense (a page of the cache that is older than the disk, a
 //! segment that became another one), there is a read past the page cache. The checks are the same on all three.
 
-use std::io;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::body::FrameView;
 use super::error::{Error, Finding, LogIds, Severity};
-use super::frame::{FrameHead, Run, is_zero};
+use super::frame::{FrameHead, Run};
 use super::locator::Part;
 use super::plan::{PlannedPart, ReadPlan};
-use super::record::{RecordFault, RecordHead, RecordKind};
+use super::record::RecordKind;
 use super::recovery::Acknowledged;
+use super::salvage::Salvaged;
 use super::scan::{Found, HeadProblem, Scan};
 use super::segment::{SegmentHeader, segment_name};
 use super::window::Window;
@@ -23,6 +23,10 @@ use crate::codec;
 use crate::disk::Files;
 use crate::limits::{BLOCK_BYTES, ENTRY_OVERHEAD_BYTES};
 use crate::types::{Data, Entry, Index, LogId};
+
+/// Copies of payloads up to this length share memory, and so much of it.
+const SHARED_BYTES_MAX: usize = 1024;
+const PIECE_BYTES: usize = BLOCK_BYTES;
 
 /// Memory to read into, kept from one read to the next.
 #[derive(Debug, Default)]
@@ -38,12 +42,14 @@ impl Clone for ReadBuffer {
 impl ReadPlan {
     /// The entries from the first wanted one on, without gaps: all of them, or as many as `bytes_max` allows and at
     /// least one, or as many as this plan reaches ([`ReadPlan::is_cut`]), or those before the first that cannot be read.
-    /// Payloads are copied out and their checksums verified. Empty only if nothing wanted is durable.
+    /// Payloads are copied out and their checksums verified; small ones share memory, so that one that is kept keeps up to
+    /// 4 KiB. Empty only if nothing wanted is durable.
     ///
     /// # Errors
-    /// [`Error::Trimmed`] if the first wanted entry was purged when this was planned; [`Error::Stale`] if its segment
-    /// was given up since: plan again. [`Error::Damaged`] or [`Error::Disk`] if the **first** wanted entry cannot be
-    /// read: those behind it can be asked for.
+    /// [`Error::Trimmed`] if the first wanted entry was purged when this was planned. [`Error::Damaged`] or
+    /// [`Error::Disk`] if the **first** wanted entry cannot be read: those behind it can be asked for. [`Error::Stale`] if
+    /// it cannot be read and its file does not look like its segment any more: [`super::Log::judged`] tells whether the
+    /// segment was given up since.
     pub fn run<F: Files>(&self, files: &F) -> Result<Vec<Entry>, Error> {
         self.run_with(files, &mut ReadBuffer::default())
     }
@@ -54,46 +60,61 @@ impl ReadPlan {
         if let Some(first) = self.trimmed {
             return Err(Error::Trimmed { group, first, wanted });
         }
-        let mut reading = Reading { plan: self, entries: Vec::new(), bytes: 0, next: self.from };
+        if self.is_lost {
+            return Err(self.lost());
+        }
+        let copies = Copies::default();
+        let mut reading = Reading { plan: self, entries: Vec::new(), bytes: 0, next: self.from, copies };
         for planned in &self.parts {
             if reading.is_done() {
                 break;
             }
             match reading.read_part(files, planned, buffer) {
                 Ok(()) => {}
-                Err(error) if is_stale(files, &planned.part, &error) => return Err(Error::Stale { group, wanted }),
-                Err(Error::Damaged(_) | Error::Disk(_)) if !reading.entries.is_empty() => break,
-                Err(error) => return Err(error),
+                Err(_) if !reading.entries.is_empty() => break,
+                Err(error) => return Err(self.suspected(files, std::slice::from_ref(planned), error)),
             }
         }
         match self.parts.last() {
             // The plan said that it is there, and no frame names it.
             Some(PlannedPart { part, .. }) if reading.entries.is_empty() && self.from < self.to => {
                 let error = reading.damaged(part, part.start, (self.from.next(), "the entry is in none of its frames"));
-                match self.parts.iter().any(|planned| is_stale(files, &planned.part, &error)) {
-                    true => Err(Error::Stale { group, wanted }),
-                    false => Err(error),
-                }
+                Err(self.suspected(files, &self.parts, error))
             }
             _ => Ok(reading.entries),
         }
     }
+
+    /// It is durable, and no segment of the log has it.
+    fn lost(&self) -> Error {
+        Error::Damaged(Finding {
+            severity: Severity::Corrupt,
+            file: self.directory.clone(),
+            bytes: 0..0,
+            what: "no segment of the log holds the entry".to_owned(),
+            acknowledged: Some(Acknowledged::Yes),
+            entries: vec![LogIds::unnamed(self.group, self.from..self.from.next())],
+        })
+    }
+
+    /// The error, with the suspicion that a file became something else since the plan was made. It is zeroed from its
+    /// header on, so whoever meets zeros where frames were finds another header, or zeros there too.
+    fn suspected<F: Files>(&self, files: &F, parts: &[PlannedPart], error: Error) -> Error {
+        match parts.iter().find(|planned| !has_header(files, &planned.part)) {
+            Some(PlannedPart { part, .. }) => {
+                let (group, wanted, segment) = (self.group, self.from, part.header.number);
+                Error::Stale { group, wanted, segment, cause: Box::new(error) }
+            }
+            None => error,
+        }
+    }
 }
 
-/// Whether the file was closed or has become another segment since the plan was made. It is zeroed from its header on, so
-/// whoever meets zeros where frames were finds another header, or zeros there too.
-fn is_stale<F: Files>(files: &F, part: &Part, error: &Error) -> bool {
-    if matches!(error, Error::Disk(error) if error.kind() == io::ErrorKind::NotFound) {
-        return true;
-    }
+/// Whether the file shows that it is this segment still.
+fn has_header<F: Files>(files: &F, part: &Part) -> bool {
     let mut block = [0; BLOCK_BYTES];
-    match files.read(part.file, 0, &mut block) {
-        Ok(()) => match SegmentHeader::decode(&block) {
-            Ok(header) => header != part.header,
-            Err(_) => is_zero(&block),
-        },
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    }
+    let read = files.read(part.file, 0, &mut block);
+    read.is_ok() && SegmentHeader::decode(&block).is_ok_and(|header| header == part.header)
 }
 
 struct Reading<'p> {
@@ -101,10 +122,8 @@ struct Reading<'p> {
     entries: Vec<Entry>,
     bytes: usize,
     next: Index,
+    copies: Copies,
 }
-
-/// An entry that a frame's directory names, if its record is intact.
-type Named = (LogId, Result<Entry, String>);
 
 impl Reading<'_> {
     fn is_done(&self) -> bool {
@@ -184,7 +203,7 @@ impl Reading<'_> {
                 }
                 // The record may be whole: it is the device that refuses to give it.
                 Found::Fault(HeadProblem::Unreadable(error)) => return Err(Error::Disk(error)),
-                Found::Fault(problem) => return Err(self.damaged(part, at, (self.plan.to, &problem.to_string()))),
+                Found::Fault(problem) => return Err(self.damaged(part, at, (part.until, &problem.to_string()))),
             }
         }
         Ok(())
@@ -205,47 +224,80 @@ impl Reading<'_> {
     fn read_frame(&mut self, part: &Part, frame: &FrameView<'_>) -> Result<(), Error> {
         let offset = frame.head.offset;
         let sections =
-            frame.sections().map_err(|fault| self.damaged(part, offset, (self.plan.to, &fault.to_string())))?;
-        let concerns = |run: &Run| run.group == self.plan.group && run.kind == RecordKind::Entry;
-        if !sections.own.iter().any(|run| concerns(run) && run.end() > self.next && run.first < part.until) {
+            frame.sections().map_err(|fault| self.damaged(part, offset, (part.until, &fault.to_string())))?;
+        let wanted = self.wanted(&sections.own, part.until);
+        let count: u64 = wanted.iter().map(|wanted| wanted.end.0 - wanted.start.0).sum();
+        if count == 0 {
             return Ok(());
         }
-        // Within one frame a later record ends older ones from its index on, so the last of a name counts.
-        let mut live: Vec<Named> = Vec::new();
-        frame.salvage(&sections.own, |(group, kind, id), record| {
-            if group != self.plan.group || kind == RecordKind::Purge {
-                return;
-            }
-            while live.last().is_some_and(|(last, _)| last.index >= id.index) {
-                live.pop();
-            }
-            if kind == RecordKind::Entry && id.index >= self.next && id.index < part.until {
-                live.push((id, entry(id, record)));
-            }
-        });
-        self.take(part, offset, live)
+        self.reserve(count);
+        // What is wrong with the first entry that cannot be read, and the index behind those like it.
+        let mut fault: Option<(String, Index)> = None;
+        frame.salvage_wanted(
+            &sections.own,
+            |run| wanted[run].clone(),
+            |(.., id), record| {
+                let goes_on = match &mut fault {
+                    None => match self.take(id, record) {
+                        Ok(()) => !self.is_done(),
+                        Err(said) => fault.insert(said).1 == id.index.next(),
+                    },
+                    Some((_, end)) => {
+                        let is_next = id.index == *end && record.is_err();
+                        *end = if is_next { end.next() } else { *end };
+                        is_next
+                    }
+                };
+                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        );
+        fault.map_or(Ok(()), |(what, end)| Err(self.damaged(part, offset, (end, &what))))
     }
 
-    fn take(&mut self, part: &Part, offset: u64, live: Vec<Named>) -> Result<(), Error> {
-        let damage_end = |at: usize| {
-            let damaged = live[at..].iter().take_while(|(_, entry)| entry.is_err());
-            damaged.last().map_or(self.next, |(id, _)| id.index.next())
-        };
-        let first_damaged = live.iter().position(|(_, entry)| entry.is_err());
-        let damage_end = first_damaged.map_or(self.next, damage_end);
-        for (id, entry) in live {
-            if self.is_done() {
-                return Ok(());
-            }
-            if id.index != self.next {
-                let what = format!("entry {id} where {} should be", self.next);
-                return Err(self.damaged(part, offset, (id.index, &what)));
-            }
-            let entry = entry.map_err(|what| self.damaged(part, offset, (damage_end, &what)))?;
-            self.bytes += entry.payload.data_bytes() + ENTRY_OVERHEAD_BYTES;
-            self.next = self.next.next();
-            self.entries.push(entry);
+    /// Which indexes of each run of a frame are to be read: those of its live entries. Within a frame, too, a later record
+    /// ends all older ones from its index on.
+    fn wanted(&self, own: &[Run], until: Index) -> Vec<Range<Index>> {
+        let mut live_end = until;
+        let mut wanted: Vec<Range<Index>> = own
+            .iter()
+            .rev()
+            .map(|run| {
+                if run.group != self.plan.group || run.kind == RecordKind::Purge {
+                    return run.first..run.first;
+                }
+                let (start, end) = (run.first.max(self.next), run.end().min(live_end));
+                live_end = live_end.min(run.first);
+                let is_wanted = run.kind == RecordKind::Entry && start < end;
+                if is_wanted { start..end } else { run.first..run.first }
+            })
+            .collect();
+        wanted.reverse();
+        wanted
+    }
+
+    /// Makes room for so many entries, or for as many as can come.
+    fn reserve(&mut self, count: u64) {
+        let bytes_left = self.plan.bytes_max.saturating_sub(self.bytes);
+        self.entries.reserve((bytes_left / ENTRY_OVERHEAD_BYTES + 1).min(count as usize));
+    }
+
+    /// Takes the next entry in; or says what is wrong, and the index behind what that concerns.
+    fn take(&mut self, id: LogId, record: Salvaged<'_, '_>) -> Result<(), (String, Index)> {
+        if id.index != self.next {
+            return Err((format!("entry {id} where {} should be", self.next), id.index));
         }
+        let damaged = |what: String| (what, id.index.next());
+        let (head, bytes) = record.map_err(|fault| damaged(format!("the record of entry {id} is damaged: {fault}")))?;
+        let bytes_left = self.plan.bytes_max.saturating_sub(self.bytes);
+        let left =
+            || (bytes_left / (bytes.len() + ENTRY_OVERHEAD_BYTES) + 1).min((self.plan.to.0 - id.index.0) as usize);
+        let data = Data { bytes: self.copies.copy(bytes, left), checksum: head.payload_checksum };
+        // The record's checksum of it was verified just now.
+        let payload =
+            codec::decode_verified_payload(head.payload_kind, data).map_err(|error| damaged(error.to_string()))?;
+        self.bytes += payload.data_bytes() + ENTRY_OVERHEAD_BYTES;
+        self.next = self.next.next();
+        self.entries.push(Entry { id, payload });
         Ok(())
     }
 
@@ -263,9 +315,24 @@ impl Reading<'_> {
     }
 }
 
-fn entry(id: LogId, record: Result<(&RecordHead, &[u8]), RecordFault>) -> Result<Entry, String> {
-    let (head, payload) = record.map_err(|fault| format!("the record of entry {id} is damaged: {fault}"))?;
-    let data = Data { bytes: Bytes::copy_from_slice(payload), checksum: head.payload_checksum };
-    let payload = codec::decode_payload(head.payload_kind, data).map_err(|error| error.to_string())?;
-    Ok(Entry { id, payload })
+/// Payloads, copied out. Small ones share pieces of memory: to allocate each takes longer than to read it.
+#[derive(Default)]
+struct Copies {
+    piece: BytesMut,
 }
+
+impl Copies {
+    /// A copy of `bytes`. `left` says how many of about that length are to come at most, this one counted.
+    fn copy(&mut self, bytes: &[u8], left: impl FnOnce() -> usize) -> Bytes {
+        if bytes.len() > SHARED_BYTES_MAX {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.piece.capacity() < bytes.len() {
+            self.piece = BytesMut::with_capacity(bytes.len().saturating_mul(left()).clamp(bytes.len(), PIECE_BYTES));
+        }
+        self.piece.extend_from_slice(bytes);
+        self.piece.split().freeze()
+    }
+}
+
+const _: () = assert!(SHARED_BYTES_MAX < PIECE_BYTES);

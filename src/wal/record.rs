@@ -89,6 +89,13 @@ pub enum RecordFault {
     Padding,
 }
 
+impl RecordHead {
+    /// As a directory names it.
+    pub fn name(&self) -> (GroupId, RecordKind, LogId) {
+        (self.group, self.kind, self.id)
+    }
+}
+
 impl RecordKind {
     pub fn byte(self) -> u8 {
         match self {

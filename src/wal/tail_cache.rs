@@ -26,7 +26,7 @@ use crate::types::{GroupId, Index, SegmentNumber};
 /// Frames that one plan looks at: it is made while the log waits.
 const PLAN_FRAMES_MAX: usize = 1024;
 /// Frame bytes that one plan takes out, but for its last frame.
-const PLAN_BYTES_MAX: usize = FRAME_BYTES_MAX;
+pub const PLAN_BYTES_MAX: usize = FRAME_BYTES_MAX;
 /// A frame is kept in the buffer that it was built in unless that is so many times too large.
 const WASTE_MAX: usize = 4;
 
@@ -59,6 +59,26 @@ pub struct Cached {
     pub end: u64,
 }
 
+/// What a plan has taken out of the cache so far: over all its parts it is bounded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Budget {
+    /// Looked at.
+    frames: usize,
+    /// Of the frames taken.
+    bytes: usize,
+}
+
+impl Budget {
+    pub fn is_spent(&self) -> bool {
+        self.frames >= PLAN_FRAMES_MAX || self.bytes >= PLAN_BYTES_MAX
+    }
+
+    #[cfg(test)]
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+}
+
 impl TailCache {
     /// Keeps nothing if `bytes_max` is 0.
     pub fn new(bytes_max: usize) -> TailCache {
@@ -85,25 +105,29 @@ impl TailCache {
         }
     }
 
-    /// The frames of a part that hold entries of a group from `from` on, as many as one plan may take. None if it has
+    /// The frames of a part that hold entries of a group from `from` on, as far as the plan's budget goes. None if it has
     /// none of them.
-    pub fn cached(&self, part: &Part, group: GroupId, from: Index) -> Option<Cached> {
+    pub fn cached(&self, part: &Part, (group, from): (GroupId, Index), budget: &mut Budget) -> Option<Cached> {
         let number = part.header.number;
         let first = self.frames.partition_point(|frame| frame.place() < (number, part.start));
         let start = self.frames.get(first).filter(|frame| frame.segment == number && frame.offset < part.end)?.offset;
         let mut cached = Cached { frames: Vec::new(), start, end: part.end };
-        let mut bytes = 0;
-        for (looked_at, frame) in self.frames.range(first..).enumerate() {
+        for frame in self.frames.range(first..) {
             if frame.segment != number || frame.offset >= part.end {
                 break;
             }
-            if looked_at == PLAN_FRAMES_MAX || bytes >= PLAN_BYTES_MAX {
+            if budget.is_spent() {
                 cached.end = frame.offset;
                 break;
             }
+            budget.frames += 1;
             if frame.runs_of(group).any(|run| run.end() > from && run.first < part.until) {
-                bytes += frame.bytes.len();
+                budget.bytes += frame.bytes.len();
                 cached.frames.push(Arc::clone(frame));
+            }
+            // The last entry of the part is here. One below it, written later, would have begun another part.
+            if frame.runs_of(group).next_back().is_some_and(|run| run.end() >= part.until) {
+                break;
             }
         }
         (!cached.frames.is_empty()).then_some(cached)
@@ -123,7 +147,7 @@ impl CachedFrame {
         self.runs_of(group).any(|run| run.first <= index && index < run.end())
     }
 
-    fn runs_of(&self, group: GroupId) -> impl Iterator<Item = &Run> {
+    fn runs_of(&self, group: GroupId) -> impl DoubleEndedIterator<Item = &Run> {
         self.own.iter().filter(move |run| run.group == group && run.kind == RecordKind::Entry)
     }
 

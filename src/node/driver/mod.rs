@@ -398,6 +398,7 @@ impl<M: StateMachine> Driver<M> {
     fn on_read_done(&mut self, read: ReadNumber, result: Result<Vec<Entry>, wal::Error>) {
         let at = self.log_reads.iter().position(|(number, _)| *number == read).expect("a read was ordered");
         let (_, purpose) = self.log_reads.remove(at).expect("the position was found");
+        let result = self.pipeline.log.judged(result);
         match purpose {
             ReadFor::Apply => self.on_read_to_apply(result),
             ReadFor::Follower(fetch) => {

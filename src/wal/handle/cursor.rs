@@ -93,10 +93,10 @@ impl Cursor {
         let plan = log.plan_read(group, wanted, last.next(), PIECE_BYTES_MAX);
         drop(log);
         let mut buffer = self.shared.take_read_buffer();
-        let said = plan.run_with(&self.shared.directory, &mut buffer);
+        let said = self.shared.run(&plan, &mut buffer);
         self.shared.give_read_buffer(buffer);
         let entries = said?;
-        let Some(read_last) = entries.last() else { return Err(wal::Error::Stale { group, wanted }) };
+        let read_last = entries.last().expect("what is seen is in the plan, whose run gives it or says why not");
         self.next = read_last.id.index.next();
         self.piece = entries.into_iter();
         Ok(None)

@@ -93,7 +93,7 @@ use self::open::Parts;
 use self::pending::{Links, Progress};
 use self::scrub::Control;
 use super::record::RecordKind;
-use super::{Counters, GroupLog, Log, ReadBuffer, Ticket};
+use super::{Counters, GroupLog, Log, ReadBuffer, ReadPlan, Ticket};
 use crate::disk::{self, Directory, Operation};
 use crate::limits::{DISK_OPERATION_AGE_MAX, ENTRY_OVERHEAD_BYTES};
 use crate::types::{Data, Entry, GroupId, Index, LogId, Place, Term};
@@ -286,7 +286,7 @@ impl Wal {
                 follower = Some(self.shared.followers.follow(group));
             }
             drop(log);
-            match plan.run_with(&self.shared.directory, buffer) {
+            match self.shared.run(&plan, buffer) {
                 Ok(read) => {
                     bytes += read.iter().map(|entry| entry.payload.data_bytes() + ENTRY_OVERHEAD_BYTES).sum::<usize>();
                     let is_over = !plan.is_cut() || read.is_empty() || bytes >= bytes_max;
@@ -435,6 +435,12 @@ impl Shared {
         if buffers.len() < READ_BUFFERS_MAX {
             buffers.push(buffer);
         }
+    }
+
+    /// Reads without the log's lock, and lets the log judge what came of it.
+    fn run(&self, plan: &ReadPlan, buffer: &mut ReadBuffer) -> Result<Vec<Entry>, super::Error> {
+        let said = plan.run_with(&self.directory, buffer);
+        if said.is_ok() { said } else { self.log().judged(said) }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {

@@ -267,3 +267,32 @@ fn memory_grows_with_segments_and_cuts_alone() {
     rig.rest();
     assert!(rig.log.locator.sizes().0 <= 1, "what was purged has no span");
 }
+
+/// One of many in a frame, of one size and of many, with others before it damaged.
+#[test]
+fn one_entry_of_a_large_frame_is_read_whatever_lies_before_it() {
+    for sizes in [[300; 4], [0, 300, 77, 1000]] {
+        let mut rig = Rig::new(options());
+        rig.pump();
+        let mut entries: Vec<Entry> = Vec::new();
+        for (number, bytes) in (1..=48).zip(sizes.into_iter().cycle()) {
+            entries.push(crate::sim::log::model::entry(Term(1), crate::types::Index(number), bytes));
+        }
+        rig.append(GroupId(0), &entries);
+        rig.settle();
+        for damaged in [None, Some(8192 + 300), Some(8192 + 5000)] {
+            let disk = rig.disk.fork();
+            damaged.into_iter().for_each(|at| disk.flip_bit(&segment(1), at, 3));
+            let mut lost = 0;
+            for entry in &entries {
+                let plan = rig.log.plan_read(GroupId(0), entry.id.index, entry.id.index.next(), 1);
+                match plan.run(&disk.files()) {
+                    Ok(found) => assert_eq!(found, std::slice::from_ref(entry)),
+                    Err(Error::Damaged(_)) => lost += 1,
+                    Err(error) => panic!("{}: {error}", entry.id),
+                }
+            }
+            assert_eq!(lost, usize::from(damaged.is_some()), "{sizes:?} {damaged:?}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use crate::disk::{Buffer, BufferPool};
 use crate::sim::disk::Act;
 use crate::types::{Entry, FrameNumber, Index, Place, SegmentNumber, Term};
 use crate::wal::frame::{FrameHead, FrameKind};
-use crate::wal::tail_cache::TailCache;
+use crate::wal::tail_cache::{Budget, PLAN_BYTES_MAX, TailCache};
 use crate::wal::{Error, Options};
 
 fn cached(bytes: usize) -> Rig {
@@ -106,6 +106,56 @@ fn a_plan_takes_out_a_bounded_number_of_frames() {
     let (rest, asked) = read(&rig, 100 + first.len() as u64, 1501);
     assert_eq!(asked, 0);
     assert_eq!([first, rest].concat(), all[99..]);
+}
+
+/// Each cut begins another part, and each part has frames in memory: what one plan takes does not grow with its parts.
+#[test]
+fn the_parts_of_a_plan_share_its_bound() {
+    let mut rig = Rig::new(Options { tail_cache_bytes: 64 << 20, segment_bytes: 64 << 20, ..options() });
+    // Of 40 parts each has half a MiB in memory.
+    for part in 0..40 {
+        for _ in 0..8 {
+            rig.grow(G, 1, 60_000);
+            rig.settle();
+        }
+        let last = rig.model.group(G).last();
+        rig.model.term = Term(2 + part);
+        let again = rig.model.entries_behind(last.index.previous(), 1, 60_000);
+        rig.append(G, &again);
+        rig.settle();
+    }
+    let all = rig.model.group(G).entries;
+    let (mut found, mut plans, mut most): (Vec<Entry>, usize, usize) = (Vec::new(), 0, 0);
+    loop {
+        let plan = rig.log.plan_read(G, Index(1 + found.len() as u64), Index(u64::MAX), usize::MAX);
+        let held: usize = plan.parts.iter().flat_map(|planned| &planned.cached).map(|frame| frame.bytes.len()).sum();
+        assert!(held < PLAN_BYTES_MAX + (64 << 10), "one plan holds {held} bytes in {} parts", plan.parts.len());
+        most = most.max(plan.parts.len());
+        plans += 1;
+        let read = plan.run(&rig.files).expect("it is intact");
+        assert!(!read.is_empty() || !plan.is_cut(), "each plan goes on");
+        found.extend(read);
+        if !plan.is_cut() {
+            break;
+        }
+    }
+    assert_eq!(found, all);
+    assert!(plans > 1 && most > 10, "{plans} plans of up to {most} parts");
+}
+
+/// Behind its last entry a part needs no frame: to find one entry takes a look at few.
+#[test]
+fn a_plan_looks_no_further_than_its_last_entry() {
+    let mut rig = Rig::new(Options { tail_cache_bytes: 64 << 20, segment_bytes: 16 << 20, ..options() });
+    for _ in 0..500 {
+        rig.grow(G, 1, 10);
+        rig.settle();
+    }
+    let part = rig.log.locator.parts(G, Index(3), Index(4)).remove(0);
+    let mut budget = Budget::default();
+    let cached = rig.log.tail.cached(&part, (G, Index(3)), &mut budget).expect("all is in memory");
+    assert_eq!(cached.frames.len(), 1);
+    assert!(budget.frames() <= 10, "{budget:?}");
 }
 
 fn head(number: u64) -> FrameHead {

@@ -6,9 +6,10 @@ use super::rig::{self, CLIENT, OTHER, OWN, Rig, from_the_start};
 use crate::checksum::Checksum;
 use crate::machine::{Map, StateMachine};
 use crate::net::{Refusal, RequestBody, ResponseBody, TailKey};
-use crate::node::driver::{Driver, Input, StartError, WantedBy};
+use crate::node::driver::{self, Driver, Input, StartError, Stopped, WantedBy};
 use crate::raft::{Append, Body, Message, Round};
-use crate::types::{Entry, Index, LogId, Payload, Term};
+use crate::types::{Entry, Index, LogId, Payload, SegmentNumber, Term};
+use crate::wal;
 
 /// A machine whose state would outlive the process, and what it had applied before.
 #[derive(Debug)]
@@ -140,4 +141,22 @@ fn a_follower_that_wants_what_is_missing_is_reported_and_waits_for_a_heartbeat()
     }
     assert!((1..=10).contains(&looks), "{looks} looks in ten heartbeats");
     assert_eq!(rig.missing, vec![(Index(1), WantedBy::Follower(OTHER)); looks]);
+}
+
+/// The log was asked again, and then the entry was reported as missing, now and then, for ever.
+#[test]
+fn zeros_where_an_entry_to_be_applied_was_stop_the_node_and_are_no_reason_to_look_again() {
+    let mut rig = Rig::leading();
+    // More than a segment.
+    rig.append(5000, 1024);
+    let mut rig = rig.again(Map::new());
+    rig.holds_reads = true;
+    while rig.reads.is_empty() {
+        rig.tick();
+        rig.settle();
+    }
+    rig.disk.zero(&wal::segment_name(driver::LOG_DIRECTORY, SegmentNumber(1)), 0..1 << 20);
+    rig.run_reads();
+    let said = rig.driver.take_effects(&mut Vec::new());
+    assert!(matches!(said, Err(Stopped::Read(wal::Error::Damaged(_)))), "{said:?}");
 }

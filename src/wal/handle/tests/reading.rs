@@ -76,3 +76,28 @@ fn damage_in_a_full_segment_is_told() {
     check(&wal, 3..61, 1);
     wal.close().unwrap();
 }
+
+/// It was told to read again, however often it did.
+#[test]
+fn zeros_from_a_segments_header_on_are_told_as_damage() {
+    let home = home();
+    let options = Options { segment_bytes: 64 << 10, tail_cache_bytes: 0, ..options(&home, IoChoice::Blocking) };
+    let (wal, _) = Wal::open(options).unwrap();
+    for index in 1..=60 {
+        wal.append_records(GROUP, [record(index)]).unwrap().wait().unwrap();
+    }
+    let path = home.path().join("wal/log/0000000000000001.segment");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_at(&file, &[0; 32 << 10], 0).unwrap();
+    file.sync_all().unwrap();
+    let is_damaged = |said: Option<Error>| {
+        let Some(Error::Log(crate::wal::Error::Damaged(finding))) = said else { panic!("{said:?}") };
+        assert!(finding.file.ends_with("0000000000000001.segment"), "{finding}");
+        assert_eq!(finding.entries[0].first, Index(1));
+    };
+    is_damaged(wal.read(GROUP, Index(1)..Index(3), 1).err());
+    is_damaged(wal.iter(GROUP, Index(1)).next().and_then(Result::err));
+    is_damaged(wal.tail(GROUP, Index(1)).next().and_then(Result::err));
+    check(&wal, 30..61, 1);
+    wal.close().unwrap();
+}
