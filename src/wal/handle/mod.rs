@@ -85,7 +85,7 @@ use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
 
-use self::core::{Start, WrapQueue};
+use self::core::Start;
 use self::direct::{Direct, Done};
 use self::followers::{Follower, Followers, Seen};
 use self::inbox::Inbox;
@@ -94,7 +94,7 @@ use self::pending::{Links, Progress};
 use self::scrub::Control;
 use super::record::RecordKind;
 use super::{Counters, GroupLog, Log, ReadBuffer, Ticket};
-use crate::disk::{self, Directory, Operation};
+use crate::disk::{self, Directory, Operation, Queue};
 use crate::limits::{DISK_OPERATION_AGE_MAX, ENTRY_OVERHEAD_BYTES};
 use crate::types::{Data, Entry, GroupId, Index, LogId, Place, Term};
 
@@ -148,7 +148,10 @@ impl Wal {
     }
 
     /// As [`Wal::open`], with something between the log and the disk's queue: for tests.
-    pub(crate) fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Recovery), Error> {
+    pub(crate) fn open_with(
+        options: &Options,
+        wrap: impl FnOnce(Box<dyn Queue>) -> Box<dyn Queue> + Send + 'static,
+    ) -> Result<(Wal, Recovery), Error> {
         let Parts { directory, mut log, superblock, opened } = open::open(options)?;
         let inbox = Inbox::new(&log, options.queue_bytes_max, options.when_full);
         let followers = Arc::new(Followers::new(&mut log));
@@ -165,7 +168,7 @@ impl Wal {
             scrubs: Mutex::default(),
             read_buffers: Mutex::default(),
         });
-        let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap };
+        let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap: Box::new(wrap) };
         let (ready, is_ready) = channel();
         let thread = Builder::new()
             .name("wal".to_owned())
@@ -278,7 +281,7 @@ impl Wal {
         loop {
             let from = range.start.plus(entries.len() as u64);
             let log = self.shared.log();
-            if matches!(follower.as_ref().map(|own| own.look(from, None)), Some(Seen::Cut(_))) {
+            if matches!(follower.as_ref().map(|own| own.look(from, &mut None)), Some(Seen::Cut(_))) {
                 return Ok(entries);
             }
             let plan = log.plan_read(group, from, range.end, bytes_max - bytes);
