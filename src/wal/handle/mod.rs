@@ -70,6 +70,7 @@ mod pending;
 mod preparer;
 mod scrub;
 mod tail;
+mod told;
 mod verify;
 mod waiting;
 mod watch;

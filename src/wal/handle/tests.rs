@@ -7,6 +7,7 @@ mod reading;
 mod scrub;
 mod tail;
 mod tail_waits;
+mod told;
 mod wakers;
 mod watch;
 
