@@ -6,8 +6,9 @@
 //! ```
 //!
 //! While it is under way the core takes no append, so that no other frame is written or flushed beside it: of two flushes
-//! of one file the kernel tells only one that a write was lost. Appends queue up for the core's next turn. Only while the core's clock runs, because it is the core that sees a disk that hangs; so the first
-//! append after a rest goes to the core.
+//! of one file the kernel tells only one that a write was lost. Appends queue up for the core's next turn. An appender
+//! writes only while the core's clock runs, because it is the core that sees a disk that hangs; so the first append after a
+//! rest goes to the core.
 
 use std::io;
 use std::ops::Range;

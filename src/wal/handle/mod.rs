@@ -32,7 +32,10 @@
 //! known for what it is at the next start; dropping the handle tries the same and can only log what went wrong. A
 //! [`Tail`] may outlive the handle: then the directory stays locked until it has given what is durable, or is dropped.
 //!
-//! To wait is a matter of wakers: there is no runtime in any public type, threads wait with a waker that unparks.
+//! To wait is a matter of wakers: there is no runtime in any public type, threads wait with a waker that unparks. A waker
+//! may do anything, also call back into the log: no lock is held when it is cloned, woken or dropped. Records are another
+//! matter: their [`Bytes`] may be dropped by the log's thread while it has the log locked, so that an owner that was
+//! given to `Bytes::from_owner` must not call the log when it goes.
 //!
 //! Segments that are full are read by memory map. If a foreign program cuts one, or the device fails under a mapped page,
 //! the kernel sends SIGBUS: the process ends with 18 and a line that names the file. For that a handler of SIGBUS is
