@@ -31,12 +31,12 @@ fn pass(told: &mut Told, counts: &[u64]) -> (Vec<Finding>, usize, u64) {
 #[test]
 fn a_finding_is_told_once_and_counted_in_each_pass() {
     let mut told = Told::new(MAX);
-    let (first, notes, count) = pass(&mut told, &[2, 0, 3]);
-    assert_eq!((first.len(), notes, count), (5, 0, 5));
+    let (first, notes, count) = pass(&mut told, &[2, 0, 2]);
+    assert_eq!((first.len(), notes, count), (4, 0, 4));
     assert_eq!(told.findings(), first);
-    assert_eq!(pass(&mut told, &[2, 0, 3]), (vec![], 0, 5), "all of them are told");
-    assert_eq!(pass(&mut told, &[1, 1, 3]), (vec![found(1, 0)], 0, 5), "one went, another came");
-    assert_eq!(pass(&mut told, &[2, 0, 3]), (vec![found(0, 1)], 0, 5), "one that went and came again is new");
+    assert_eq!(pass(&mut told, &[2, 0, 2]), (vec![], 0, 4), "all of them are told");
+    assert_eq!(pass(&mut told, &[1, 1, 2]), (vec![found(1, 0)], 0, 4), "one went, another came");
+    assert_eq!(pass(&mut told, &[2, 0, 2]), (vec![found(0, 1)], 0, 4), "one that went and came again is new");
 }
 
 #[test]
