@@ -45,8 +45,7 @@ pub struct BlockingQueue {
     /// Submitted and not taken, oldest first.
     in_flight: VecDeque<Token>,
     /// Since when the thread's present request is with the kernel.
-    begun: Arc<Mutex<Option<Instant>>>,
-    age_max: Duration,
+    begun: Begun,
     /// A write timed out: nothing that comes later counts.
     hung: bool,
     thread: Option<JoinHandle<()>>,
@@ -75,9 +74,8 @@ impl BlockingQueue {
         age_max: Duration,
     ) -> Result<BlockingQueue, Error> {
         let (jobs, incoming) = channel();
-        let (done, begun) = (Arc::default(), Arc::default());
-        let writer =
-            Writer { directory: directory.clone(), sync_mode, begun: Arc::clone(&begun), seam, poisoned: false };
+        let (done, begun) = (Arc::default(), Begun::new(age_max));
+        let writer = Writer { directory: directory.clone(), sync_mode, begun: begun.clone(), seam, poisoned: false };
         let mutants = mutant::inherit();
         let told = Arc::clone(&done);
         let thread = std::thread::Builder::new()
@@ -94,15 +92,13 @@ impl BlockingQueue {
             done,
             in_flight: VecDeque::new(),
             begun,
-            age_max,
             hung: false,
             thread: Some(thread),
         })
     }
 
     fn lost(&mut self) -> Option<Completion> {
-        let is_old = |since: Instant| since.elapsed() >= self.age_max;
-        if !self.hung && !lock(&self.begun).is_some_and(is_old) {
+        if !self.hung && !self.begun.is_lost() {
             return None;
         }
         self.hung = true;
@@ -158,17 +154,27 @@ pub struct ThreadWriter {
     writer: Writer,
 }
 
-/// Since when a [`ThreadWriter`] is in the kernel.
+/// Since when a thread is in the kernel with a request, and how long it may be.
 #[derive(Clone, Debug)]
-pub struct Begun(Arc<Mutex<Option<Instant>>>);
+pub struct Begun(Arc<Mutex<Age>>);
+
+#[derive(Debug)]
+struct Age {
+    since: Option<Instant>,
+    max: Duration,
+}
 
 impl ThreadWriter {
     pub fn new(directory: Directory, sync_mode: SyncMode) -> ThreadWriter {
-        ThreadWriter::with_seam(directory, sync_mode, Seam::default())
+        let (begun, seam) = (Begun::new(DISK_OPERATION_AGE_MAX), Seam::default());
+        ThreadWriter { writer: Writer { directory, sync_mode, begun, seam, poisoned: false } }
     }
 
-    pub(crate) fn with_seam(directory: Directory, sync_mode: SyncMode, seam: Seam) -> ThreadWriter {
-        ThreadWriter { writer: Writer { directory, sync_mode, begun: Arc::default(), seam, poisoned: false } }
+    /// From now on writes go this way and meet these faults, and none may take longer: whoever has [`Begun`] sees it.
+    #[cfg(test)]
+    pub(crate) fn inject(&mut self, sync_mode: SyncMode, seam: Seam, age_max: Duration) {
+        (self.writer.sync_mode, self.writer.seam) = (sync_mode, seam);
+        lock(&self.writer.begun.0).max = age_max;
     }
 
     /// Done when it returns, which may be as late as the disk likes: see [`ThreadWriter::begun`].
@@ -185,7 +191,7 @@ impl ThreadWriter {
 
     /// For another thread, which looks whether the disk hangs.
     pub fn begun(&self) -> Begun {
-        Begun(Arc::clone(&self.writer.begun))
+        self.writer.begun.clone()
     }
 }
 
@@ -196,9 +202,22 @@ impl fmt::Debug for ThreadWriter {
 }
 
 impl Begun {
-    /// Whether a request is with the kernel for longer than [`DISK_OPERATION_AGE_MAX`].
+    fn new(max: Duration) -> Begun {
+        Begun(Arc::new(Mutex::new(Age { since: None, max })))
+    }
+
+    /// Whether a request is with the kernel for longer than it may be: [`DISK_OPERATION_AGE_MAX`].
     pub fn is_lost(&self) -> bool {
-        lock(&self.0).is_some_and(|since| since.elapsed() >= DISK_OPERATION_AGE_MAX)
+        let age = lock(&self.0);
+        age.since.is_some_and(|since| since.elapsed() >= age.max)
+    }
+
+    /// Shows others that a request is with the kernel, and since when.
+    fn timed<T>(&self, request: impl FnOnce() -> T) -> T {
+        lock(&self.0).since = Some(Instant::now());
+        let said = request();
+        lock(&self.0).since = None;
+        said
     }
 }
 
@@ -206,7 +225,7 @@ impl Begun {
 struct Writer {
     directory: Directory,
     sync_mode: SyncMode,
-    begun: Arc<Mutex<Option<Instant>>>,
+    begun: Begun,
     seam: Seam,
     /// A write or a flush failed.
     poisoned: bool,
@@ -260,7 +279,7 @@ impl Writer {
             let start = transfer.next_start();
             let fault = self.seam.draw();
             let end = start + fault.limit(bytes.len() - start);
-            let said = self.timed(|| {
+            let said = self.begun.timed(|| {
                 put_off(fault);
                 rustix::io::pwrite(&target.descriptor, &bytes[start..end], offset + start as u64)
             });
@@ -286,7 +305,7 @@ impl Writer {
                 true => Err(super::poisoned()),
                 false => {
                     let fault = self.seam.draw_flush();
-                    let said = self.timed(|| {
+                    let said = self.begun.timed(|| {
                         put_off(fault);
                         open_file::flush(descriptor)
                     });
@@ -299,14 +318,6 @@ impl Writer {
                 write.outcome = Err(self.error(Operation::Flush, write.file, write.offset, error));
             }
         }
-    }
-
-    /// Shows the other half that a request is with the kernel, and since when.
-    fn timed<T>(&self, request: impl FnOnce() -> T) -> T {
-        *lock(&self.begun) = Some(Instant::now());
-        let said = request();
-        *lock(&self.begun) = None;
-        said
     }
 
     fn error(&self, operation: Operation, file: FileId, offset: u64, source: io::Error) -> Error {

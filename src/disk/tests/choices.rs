@@ -38,6 +38,17 @@ fn another_mode_is_chosen_on_a_disk_made_slow() {
     }
 }
 
+/// Two ways that measure close to each other: fdatasync is ahead by a tenth, and O_DSYNC is chosen, each time.
+#[test]
+fn a_small_lead_of_a_flush_is_no_reason_to_choose_it() {
+    for backend in [Backend::Uring, Backend::Blocking] {
+        for _ in 0..2 {
+            let Some(close) = chosen(backend, SLOW + SLOW / 10, SLOW) else { break };
+            assert_eq!(close.sync_mode, SyncMode::Dsync, "{close}");
+        }
+    }
+}
+
 /// A disk that takes its time, but works on several writes at once, gets several; one that works on one at a time gets
 /// one. The thread of the blocking queue is such a disk.
 #[test]

@@ -23,6 +23,7 @@ use super::Shared;
 use super::error::OutcomeUnknown;
 use super::inbox::Taken;
 use super::open::SUPERBLOCK_TOKENS;
+use super::pending::Woken;
 use super::preparer::Preparer;
 use crate::disk::{
     self, Backend, BlockingQueue, Completion, Directory, Operation, Queue, Runtime, SyncMode, UringQueue,
@@ -45,7 +46,7 @@ pub(super) struct Start {
 }
 
 /// What stands between the core and the disk's queue: nothing, or what a test puts there.
-pub(super) type WrapQueue = fn(Box<dyn Queue>) -> Box<dyn Queue>;
+pub(super) type WrapQueue = Box<dyn FnOnce(Box<dyn Queue>) -> Box<dyn Queue> + Send>;
 
 /// The thread, from its set-up (which `ready` is told of) to its end (which [`super::pending::Progress`] is).
 pub(super) fn run(start: Start, ready: impl FnOnce(Result<(), disk::Error>)) {
@@ -110,6 +111,7 @@ fn set_up(start: Start) -> Result<(Runtime, Core), disk::Error> {
         was_ticking: false,
         segment: SegmentNumber(0),
         is_covering: false,
+        warnings: Vec::new(),
     };
     Ok((runtime, core))
 }
@@ -128,6 +130,15 @@ fn open_queue(
     })
 }
 
+/// What comes after a turn.
+enum Turn {
+    Again,
+    /// Nothing, until the core is woken.
+    Rest,
+    /// The log is closed.
+    Last,
+}
+
 struct Core {
     shared: Arc<Shared>,
     queue: Box<dyn Queue>,
@@ -144,6 +155,8 @@ struct Core {
     segment: SegmentNumber,
     /// Closing, and the covering frame was asked for.
     is_covering: bool,
+    /// To be told when the log is not locked: at most one for each segment that was ordered.
+    warnings: Vec<String>,
 }
 
 impl Core {
@@ -152,37 +165,53 @@ impl Core {
         // Ends: each turn after the first follows an append, a preparation or a tick.
         loop {
             self.queue.hand_over();
-            let mut log = shared.log();
-            let completed = self.take_completions(&mut log);
-            // What became durable before an error is durable all the same.
-            shared.followers.publish(&mut log);
-            completed?;
-            let may_write = self.may_write(&log);
-            self.shared.inbox.take(context.waker(), &mut self.taken, may_write);
-            self.check_direct()?;
-            self.take_in(&mut log);
-            let is_tick = self.tick(&mut log, context);
-            self.tell_ticking();
-            self.take_effects(&mut log);
-            let woken = self.shared.progress.advance(log.durable_ticket());
-            if woken.count() >= WOKEN_MANY {
+            let mut woken = None;
+            let turned = self.turn(&shared, context, &mut woken);
+            if woken.as_ref().is_some_and(|woken| woken.count() >= WOKEN_MANY) {
                 // To wake them takes a while, which the disk need not wait for.
                 self.queue.hand_over();
             }
-            woken.wake();
-            if self.taken.closing && self.is_closed(&mut log)? {
-                return Poll::Ready(Ok(()));
-            }
-            self.take_effects(&mut log);
-            let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
-            let again = self.shared.inbox.settle(&log, room_bytes, self.may_write(&log));
-            drop(log);
-            // They read the log, which is free now. If this turn is the last, those who are left are woken at the end.
+            // No lock is held: wakers, and whoever collects warnings, may do anything. Most read the log.
+            drop(woken);
             shared.followers.wake();
-            if !again && !is_tick {
-                return Poll::Pending;
+            for warning in self.warnings.drain(..) {
+                tracing::warn!("{warning}");
+            }
+            match turned? {
+                Turn::Again => {}
+                Turn::Rest => return Poll::Pending,
+                Turn::Last => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// What is done while the log is locked. `woken` are those who are to be woken when it is free, however this ends.
+    fn turn<'s>(
+        &mut self,
+        shared: &'s Shared,
+        context: &mut Context<'_>,
+        woken: &mut Option<Woken<'s>>,
+    ) -> Result<Turn, disk::Error> {
+        let log = &mut *shared.log();
+        let completed = self.take_completions(log);
+        // What became durable before an error is durable all the same.
+        shared.followers.publish(log);
+        completed?;
+        let may_write = self.may_write(log);
+        shared.inbox.take(context.waker(), &mut self.taken, may_write);
+        self.check_direct()?;
+        self.take_in(log);
+        let is_tick = self.tick(log, context);
+        self.tell_ticking();
+        self.take_effects(log);
+        *woken = Some(shared.progress.advance(log.durable_ticket()));
+        if self.taken.closing && self.is_closed(log)? {
+            return Ok(Turn::Last);
+        }
+        self.take_effects(log);
+        let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
+        let again = shared.inbox.settle(log, room_bytes, self.may_write(log));
+        Ok(if again || is_tick { Turn::Again } else { Turn::Rest })
     }
 
     /// Whether a frame may be written now: not beside one that an appender writes by itself, who wakes this thread then.
@@ -222,7 +251,7 @@ impl Core {
         }
         for (number, result) in self.taken.prepared.drain(..) {
             if let Err(error) = &result {
-                tracing::warn!("a segment could not be made, and is tried again: {error}");
+                self.warnings.push(format!("a segment could not be made, and is tried again: {error}"));
             }
             log.prepared(number, result);
         }

@@ -79,9 +79,11 @@ impl Cursor {
     /// Reads on; what there is instead of entries is the answer.
     fn read_piece(&mut self, waker: Option<&Waker>) -> Result<Option<Step>, wal::Error> {
         let (group, wanted) = (self.group(), self.next);
+        // Outlives the lock: a waker may do anything when it is cloned and when it is dropped.
+        let mut waker = waker.cloned();
         // What is seen holds for the plan: nothing becomes durable, and nothing is cut, between the two.
         let log = self.shared.log();
-        let last = match self.follower.look(wanted, waker) {
+        let last = match self.follower.look(wanted, &mut waker) {
             Seen::UpTo(last) => last,
             Seen::Cut(from) => {
                 self.next = from;

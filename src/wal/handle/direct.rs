@@ -6,8 +6,9 @@
 //! ```
 //!
 //! While it is under way the core takes no append, so that no other frame is written or flushed beside it: of two flushes
-//! of one file the kernel tells only one that a write was lost. Appends queue up for the core's next turn. Only while the core's clock runs, because it is the core that sees a disk that hangs; so the first
-//! append after a rest goes to the core.
+//! of one file the kernel tells only one that a write was lost. Appends queue up for the core's next turn. An appender
+//! writes only while the core's clock runs, because it is the core that sees a disk that hangs; so the first append after a
+//! rest goes to the core.
 
 use std::io;
 use std::ops::Range;
@@ -64,6 +65,8 @@ impl Direct {
 impl Shared {
     /// Appends records and makes them durable on this thread, if the log is idle.
     pub(super) fn append_direct(&self, group: GroupId, records: &[Data]) -> Done {
+        // Before the lock, and so dropped after it.
+        let mut underway = Underway { shared: self, is_taken: false };
         let Ok(mut log) = self.log.try_lock() else { return Done::NotIdle };
         let bytes = records.iter().map(|data| record_bytes(data.bytes.len())).sum();
         if !log.would_write_at_once(bytes) {
@@ -74,18 +77,20 @@ impl Shared {
             Ok(None) => return Done::NotIdle,
             Err(refused) => return Done::Refused(refused),
         };
-        let mut underway = Underway { shared: self, is_done: false };
+        underway.is_taken = true;
         log.push(item).expect("the inbox refuses what the log would");
         let Some(Effect::Write(write)) = log.take_effect() else { panic!("the log was ready to write") };
         self.direct.is_underway.store(true, Ordering::Relaxed);
         drop(log);
         let completion = self.direct.writer().write(write);
         let said = self.settle_direct(completion);
-        underway.is_done = true;
+        underway.is_taken = false;
         Done::Written(said.map(|()| indexes))
     }
 
     fn settle_direct(&self, completion: Completion) -> Result<(), OutcomeUnknown> {
+        // Before the lock, and so dropped after it: wakers may do anything.
+        let woken;
         let mut log = self.log();
         self.direct.is_underway.store(false, Ordering::Relaxed);
         if let Some(failure) = self.progress.failure() {
@@ -93,19 +98,19 @@ impl Shared {
             return Err(failure);
         }
         if let Err(poisoned) = log.completed(completion) {
-            // Wakers may do anything, so no lock is held; a poisoned log takes no write from anybody.
+            // Others are told when no lock is held; a poisoned log takes no write from anybody.
             drop(log);
             return Err(self.fail_direct(poisoned.0));
         }
         self.followers.publish(&mut log);
-        let woken = self.progress.advance(log.durable_ticket());
+        woken = self.progress.advance(log.durable_ticket());
         let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
         let is_waited_for = self.inbox.settle(&log, room_bytes, log.may_write()) || !log.is_at_rest();
         drop(log);
         if is_waited_for {
             self.inbox.wake();
         }
-        woken.wake();
+        drop(woken);
         self.followers.wake();
         Ok(())
     }
@@ -123,12 +128,12 @@ impl Shared {
 /// From the moment at which an append is taken to that at which its outcome is known: a panic between fails the log.
 struct Underway<'a> {
     shared: &'a Shared,
-    is_done: bool,
+    is_taken: bool,
 }
 
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
-        if !self.is_done {
+        if self.is_taken {
             let error = io::Error::other("its thread panicked, which is a defect of this program");
             self.shared.fail_direct(disk::Error::new(Operation::Write, "an append of its own thread", error));
         }

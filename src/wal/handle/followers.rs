@@ -7,6 +7,9 @@
 //!
 //! A reader looks and registers while it holds the log: nothing becomes durable between the two. A place, with its
 //! waker, is gone when its owner is.
+//!
+//! A waker is the code of whoever waits, and may call back into the log: it is cloned, woken and dropped while no lock
+//! is held, neither this one nor the log's.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -140,8 +143,9 @@ impl Follower {
         self.place.0
     }
 
-    /// What there is for a reader that has everything below `next`. If there is nothing it is woken when there is.
-    pub fn look(&self, next: Index, waker: Option<&Waker>) -> Seen {
+    /// What there is for a reader that has everything below `next`. If there is nothing it is woken when there is: then
+    /// `waker` is kept, and what is left in its place is to be dropped when the caller holds no lock.
+    pub fn look(&self, next: Index, waker: &mut Option<Waker>) -> Seen {
         let mut state = self.followers.lock();
         let last = state.durable.get(&self.place.0).copied().unwrap_or_default();
         let ended = state.ended.clone();
@@ -156,7 +160,7 @@ impl Follower {
             return Seen::Ended(ended);
         }
         place.wanted = Index::ZERO;
-        place.waker = waker.cloned();
+        std::mem::swap(&mut place.waker, waker);
         Seen::Nothing
     }
 
@@ -171,6 +175,8 @@ impl Follower {
     }
 
     fn poll(&self, wanted: Option<Index>, waker: &Waker) -> Option<Result<Index, Ended>> {
+        // Cloned before the lock, and the one that it replaces dropped after it.
+        let mut waker = Some(waker.clone());
         let mut state = self.followers.lock();
         let last = state.durable.get(&self.place.0).copied().unwrap_or_default();
         let ended = state.ended.clone();
@@ -184,14 +190,23 @@ impl Follower {
         }
         if ended.is_none() {
             place.wanted = wanted.unwrap_or_default();
-            place.waker = Some(waker.clone());
+            std::mem::swap(&mut place.waker, &mut waker);
         }
         ended.map(Err)
     }
 
     /// Its owner does not wait any more.
     pub fn stop_waiting(&self) {
-        self.place_in(&mut self.followers.lock()).waker = None;
+        // Bound to a name, so that it is dropped when the lock is free.
+        let _waker = self.take_waker();
+    }
+
+    fn take_waker(&self) -> Option<Waker> {
+        self.place_in(&mut self.followers.lock()).waker.take()
+    }
+
+    fn leave(&self) -> Option<FollowerPlace> {
+        self.followers.lock().places.remove(&self.place)
     }
 
     pub fn durable(&self) -> Index {
@@ -205,6 +220,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.followers.lock().places.remove(&self.place);
+        // Bound to a name, so that its waker is dropped when the lock is free.
+        let _place = self.leave();
     }
 }

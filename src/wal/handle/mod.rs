@@ -32,7 +32,10 @@
 //! known for what it is at the next start; dropping the handle tries the same and can only log what went wrong. A
 //! [`Tail`] may outlive the handle: then the directory stays locked until it has given what is durable, or is dropped.
 //!
-//! To wait is a matter of wakers: there is no runtime in any public type, threads wait with a waker that unparks.
+//! To wait is a matter of wakers: there is no runtime in any public type, threads wait with a waker that unparks. A waker
+//! may do anything, also call back into the log: no lock is held when it is cloned, woken or dropped. Records are another
+//! matter: their [`Bytes`] may be dropped by the log's thread while it has the log locked, so that an owner that was
+//! given to `Bytes::from_owner` must not call the log when it goes.
 //!
 //! Segments that are full are read by memory map. If a foreign program cuts one, or the device fails under a mapped page,
 //! the kernel sends SIGBUS: the process ends with 18 and a line that names the file. For that a handler of SIGBUS is
@@ -70,6 +73,7 @@ mod pending;
 mod preparer;
 mod scrub;
 mod tail;
+mod told;
 mod verify;
 mod waiting;
 mod watch;
@@ -85,7 +89,7 @@ use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
 
-use self::core::{Start, WrapQueue};
+use self::core::Start;
 use self::direct::{Direct, Done};
 use self::followers::{Follower, Followers, Seen};
 use self::inbox::Inbox;
@@ -94,7 +98,7 @@ use self::pending::{Links, Progress};
 use self::scrub::Control;
 use super::record::RecordKind;
 use super::{Counters, GroupLog, Log, ReadBuffer, ReadPlan, Ticket};
-use crate::disk::{self, Directory, Operation};
+use crate::disk::{self, Directory, Operation, Queue};
 use crate::limits::{DISK_OPERATION_AGE_MAX, ENTRY_OVERHEAD_BYTES};
 use crate::types::{Data, Entry, GroupId, Index, LogId, Place, Term};
 
@@ -148,7 +152,10 @@ impl Wal {
     }
 
     /// As [`Wal::open`], with something between the log and the disk's queue: for tests.
-    pub(crate) fn open_with(options: &Options, wrap: WrapQueue) -> Result<(Wal, Recovery), Error> {
+    pub(crate) fn open_with(
+        options: &Options,
+        wrap: impl FnOnce(Box<dyn Queue>) -> Box<dyn Queue> + Send + 'static,
+    ) -> Result<(Wal, Recovery), Error> {
         let Parts { directory, mut log, superblock, opened } = open::open(options)?;
         let inbox = Inbox::new(&log, options.queue_bytes_max, options.when_full);
         let followers = Arc::new(Followers::new(&mut log));
@@ -165,7 +172,7 @@ impl Wal {
             scrubs: Mutex::default(),
             read_buffers: Mutex::default(),
         });
-        let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap };
+        let start = Start { shared: Arc::clone(&shared), superblock, backend, sync_mode, wrap: Box::new(wrap) };
         let (ready, is_ready) = channel();
         let thread = Builder::new()
             .name("wal".to_owned())
@@ -278,7 +285,7 @@ impl Wal {
         loop {
             let from = range.start.plus(entries.len() as u64);
             let log = self.shared.log();
-            if matches!(follower.as_ref().map(|own| own.look(from, None)), Some(Seen::Cut(_))) {
+            if matches!(follower.as_ref().map(|own| own.look(from, &mut None)), Some(Seen::Cut(_))) {
                 return Ok(entries);
             }
             let plan = log.plan_read(group, from, range.end, bytes_max - bytes);

@@ -3,6 +3,9 @@
 //! Tasks leave a waker. Threads sleep in the slot of their ticket, all of one ticket in the same: appends that were
 //! joined have one ticket, so that a flush wakes dozens of threads by one call to the kernel. Tickets far apart share a
 //! slot; who wakes too early sleeps again.
+//!
+//! A waker is the code of whoever waits, and may call back into the log: it is cloned, woken and dropped while no lock
+//! is held, neither this one nor the log's.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -66,8 +69,8 @@ struct Slot {
     moved: Condvar,
 }
 
-/// Those that a flush has made durable, not yet woken.
-#[must_use = "they sleep until they are woken"]
+/// Those that a flush has made durable. Dropping it wakes them, so hold no lock then: a waker may do anything.
+#[must_use = "they are woken when it is dropped"]
 pub(super) struct Woken<'a> {
     progress: &'a Progress,
     wakers: BTreeMap<(Ticket, u64), Waker>,
@@ -129,9 +132,9 @@ impl Future for Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if let Some(waiter) = self.waiter {
-            self.link.progress.lock().wakers.remove(&(self.ticket, waiter));
-        }
+        let Some(waiter) = self.waiter else { return };
+        // Bound to a name, so that it is dropped when the lock is free.
+        let _waker = self.link.progress.take_waker(self.ticket, waiter);
     }
 }
 
@@ -193,6 +196,9 @@ impl Progress {
             *waiter = None;
             return Poll::Ready(Ok(()));
         }
+        // Cloned before the lock, and the one that it replaces dropped after it.
+        let waker = waker.clone();
+        let _replaced;
         let mut state = self.lock();
         if let Some(said) = self.outcome(&state, ticket) {
             *waiter = None;
@@ -202,8 +208,12 @@ impl Progress {
             state.next_waiter += 1;
             state.next_waiter
         });
-        state.wakers.insert((ticket, waiter), waker.clone());
+        _replaced = state.wakers.insert((ticket, waiter), waker);
         Poll::Pending
+    }
+
+    fn take_waker(&self, ticket: Ticket, waiter: u64) -> Option<Waker> {
+        self.lock().wakers.remove(&(ticket, waiter))
     }
 
     fn outcome(&self, state: &State, ticket: Ticket) -> Option<Result<(), OutcomeUnknown>> {
@@ -252,7 +262,7 @@ impl Progress {
         drop(state);
         self.has_failed.store(true, Ordering::Release);
         self.finished.notify_all();
-        self.woken(wakers, Ticket(1)..=Ticket(SLOTS)).wake();
+        drop(self.woken(wakers, Ticket(1)..=Ticket(SLOTS)));
     }
 
     pub fn finish(&self) {
@@ -289,14 +299,16 @@ impl Woken<'_> {
     pub fn count(&self) -> usize {
         self.count
     }
+}
 
-    pub fn wake(self) {
+impl Drop for Woken<'_> {
+    fn drop(&mut self) {
         for (at, slot) in self.progress.slots.iter().enumerate() {
             if self.slots >> at & 1 == 1 {
                 slot.moved.notify_all();
             }
         }
-        self.wakers.into_values().for_each(Waker::wake);
+        std::mem::take(&mut self.wakers).into_values().for_each(Waker::wake);
     }
 }
 

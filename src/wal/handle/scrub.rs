@@ -8,7 +8,6 @@
 //!
 //! Nothing that appends waits for it: it has files of its own and holds no lock while it reads.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
@@ -16,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::open::LOG_DIRECTORY;
 use super::pace::{Bucket, Paced};
+use super::told::Told;
 use super::{Error, Shared, Wal};
 use crate::disk::{self, Directory, Operation};
 use crate::types::SegmentNumber;
@@ -24,7 +24,7 @@ use crate::wal::{Acknowledged, Finding, Severity};
 
 /// Between two passes, and until a segment is sealed where there is none.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Kept; others are told and counted.
+/// Told and remembered; others are counted.
 const FINDINGS_MAX: usize = 1000;
 /// How long whoever stops it waits for a read that is under way. It holds no lock of the directory.
 const STOP_MAX: Duration = Duration::from_secs(5);
@@ -46,30 +46,32 @@ pub struct ScrubCounters {
     pub passes: u64,
     /// How long the last of these took.
     pub last_pass: Option<Duration>,
-    /// Findings, each counted once as long as it stays.
+    /// Findings that were told, each counted once as long as it stays.
     pub findings: u64,
+    /// What the last pass over all sealed segments met, told or not.
+    pub last_pass_findings: u64,
 }
 
 /// What the scrubber shares with those who look at it and stop it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Control {
     state: Mutex<State>,
     changed: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     is_stopping: bool,
     is_finished: bool,
     counters: ScrubCounters,
-    /// What each segment showed when it was looked at last.
-    findings: BTreeMap<SegmentNumber, Vec<Finding>>,
+    told: Told,
 }
 
 impl Wal {
     /// Reads all sealed segments again and again, `bytes_per_second` on average, and checks them as [`Wal::verify`] does.
-    /// What is wrong, a read error too, is given to `on_finding` when it is first seen, on the scrubber's thread.
+    /// What is wrong, a read error too, is given to `on_finding` when it is first seen, on the scrubber's thread. It
+    /// remembers 1,000 findings; if there are more, one note says so, and [`ScrubCounters::last_pass_findings`] how many.
     ///
     /// # Errors
     /// If the thread cannot be started, or the directory not opened.
@@ -79,7 +81,7 @@ impl Wal {
         on_finding: impl FnMut(&Finding) + Send + 'static,
     ) -> Result<Scrub, Error> {
         let files = Directory::open(self.shared.directory.root()).map_err(Error::Disk)?;
-        let control = Arc::new(Control::default());
+        let control = Arc::new(Control::new(FINDINGS_MAX));
         let scrubber = Scrubber {
             shared: Arc::downgrade(&self.shared),
             control: Arc::clone(&control),
@@ -104,9 +106,10 @@ impl Scrub {
         self.control.lock().counters
     }
 
-    /// What is wrong with the sealed segments, as each showed when it was looked at last.
+    /// What is wrong with the sealed segments, as each showed when it was looked at last: what was told, and the note that
+    /// there is more.
     pub fn findings(&self) -> Vec<Finding> {
-        self.control.lock().findings.values().flatten().cloned().collect()
+        self.control.lock().told.findings()
     }
 
     /// Stops it, and waits for that.
@@ -122,6 +125,12 @@ impl Drop for Scrub {
 }
 
 impl Control {
+    fn new(findings_max: usize) -> Control {
+        let (counters, told) = (ScrubCounters::default(), Told::new(findings_max));
+        let state = State { is_stopping: false, is_finished: false, counters, told };
+        Control { state: Mutex::new(state), changed: Condvar::new(), thread: Mutex::default() }
+    }
+
     pub fn stop(&self) {
         let mut state = self.lock();
         state.is_stopping = true;
@@ -182,7 +191,7 @@ impl Scrubber {
             self.look_at(number)?;
         }
         let mut state = self.control.lock();
-        state.findings.retain(|number, _| sealed.contains(number));
+        state.counters.last_pass_findings = state.told.end_pass(&sealed);
         if !sealed.is_empty() {
             state.counters.passes += 1;
             state.counters.last_pass = Some(started.elapsed());
@@ -218,17 +227,11 @@ impl Scrubber {
         goes_on
     }
 
-    fn take(&mut self, number: SegmentNumber, mut findings: Vec<Finding>) {
+    fn take(&mut self, number: SegmentNumber, findings: Vec<Finding>) {
         let mut state = self.control.lock();
+        let new = state.told.take(number, findings);
         state.counters.segments += 1;
-        let old = state.findings.remove(&number).unwrap_or_default();
-        let new: Vec<Finding> = findings.iter().filter(|found| !old.contains(found)).cloned().collect();
         state.counters.findings += new.len() as u64;
-        let kept: usize = state.findings.values().map(Vec::len).sum();
-        findings.truncate(FINDINGS_MAX.saturating_sub(kept));
-        if !findings.is_empty() {
-            state.findings.insert(number, findings);
-        }
         drop(state);
         for finding in &new {
             match finding.severity {

@@ -4,9 +4,12 @@ mod groups;
 mod iter;
 mod limits;
 mod reading;
+mod remembered;
 mod scrub;
 mod tail;
 mod tail_waits;
+mod told;
+mod wakers;
 mod watch;
 
 use std::future::Future;
@@ -199,10 +202,10 @@ fn one_flush_wakes_each_waiter_once() {
         assert!(pending.as_mut().poll(&mut context).is_pending());
         assert!(pending.as_mut().poll(&mut context).is_pending(), "to be polled twice changes nothing");
     }
-    progress.advance(Ticket(6)).wake();
+    drop(progress.advance(Ticket(6)));
     assert_eq!(woken.0.load(Ordering::SeqCst), 6);
     drop(pending.split_off(8));
-    progress.advance(Ticket(10)).wake();
+    drop(progress.advance(Ticket(10)));
     assert_eq!(woken.0.load(Ordering::SeqCst), 8, "who is gone is not woken");
 }
 
@@ -278,6 +281,62 @@ fn a_full_queue_refuses_or_blocks_as_it_was_told() {
     wal.close().unwrap();
     let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
     assert_eq!(read_all(&wal).len(), taken + 800);
+}
+
+/// What stands before the completions of the queue, and is set while the log is open.
+#[derive(Default)]
+struct Gate(AtomicUsize);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum GateState {
+    Open,
+    /// Nothing comes back from the disk.
+    Held,
+    /// What comes back has failed.
+    Fails,
+}
+
+impl Gate {
+    fn set(&self, state: GateState) {
+        self.0.store(state as usize, Ordering::SeqCst);
+    }
+
+    fn is(&self, state: GateState) -> bool {
+        self.0.load(Ordering::SeqCst) == state as usize
+    }
+}
+
+/// The log looks for completions at each tick of its clock.
+fn gated(gate: &Arc<Gate>) -> impl FnOnce(Box<dyn disk::Queue>) -> Box<dyn disk::Queue> + Send + 'static {
+    let gate = Arc::clone(gate);
+    move |queue| Box::new(Gated { queue, gate })
+}
+
+struct Gated {
+    queue: Box<dyn disk::Queue>,
+    gate: Arc<Gate>,
+}
+
+impl disk::Queue for Gated {
+    fn submit(&mut self, write: disk::Write) {
+        self.queue.submit(write);
+    }
+
+    fn hand_over(&mut self) {
+        self.queue.hand_over();
+    }
+
+    fn take(&mut self) -> Option<disk::Completion> {
+        if self.gate.is(GateState::Held) {
+            return None;
+        }
+        let mut completion = self.queue.take()?;
+        if self.gate.is(GateState::Fails) {
+            let error = std::io::Error::from_raw_os_error(5);
+            completion.result = Err(disk::Error::new(Operation::Flush, "the segment", error));
+        }
+        Some(completion)
+    }
 }
 
 /// Lets twenty writes pass; the flush of the next one fails.

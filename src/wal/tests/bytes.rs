@@ -192,8 +192,15 @@ fn noise_is_no_frame() {
     let payload = crate::types::Data::new(bytes::Bytes::copy_from_slice(&good));
     let held = crate::types::Entry { id: LogId::new(Term(3), Index(7)), payload: crate::types::Payload::Data(payload) };
     let items = [Item::Entries { group: GroupId(1), entries: vec![held] }];
-    let own = runs(&items);
-    let mut buffer = Buffer::with_capacity(1 << 16);
+    let buffer = data_frame(&runs(&items), &items);
+    for block in 1..buffer.len() / BLOCK_BYTES {
+        let at = (0x2000 + block * BLOCK_BYTES) as u64;
+        assert!(FrameHead::decode(&buffer[block * BLOCK_BYTES..], SALT, SegmentNumber(5), at).is_err());
+    }
+}
+
+/// A frame of segment 5, at 0x2000.
+fn data_frame(own: &[Run], items: &[Item]) -> Buffer {
     let plan = FramePlan {
         kind: FrameKind::Data,
         segment: SegmentNumber(5),
@@ -201,16 +208,14 @@ fn noise_is_no_frame() {
         offset: 0x2000,
         number: FrameNumber(12),
         durable: place(),
-        own: &own,
+        own,
         previous: &[],
         open: None,
         seal: None,
     };
+    let mut buffer = Buffer::with_capacity(1 << 16);
     body::build(&mut buffer, &plan, items.iter());
-    for block in 1..buffer.len() / BLOCK_BYTES {
-        let at = (0x2000 + block * BLOCK_BYTES) as u64;
-        assert!(FrameHead::decode(&buffer[block * BLOCK_BYTES..], SALT, SegmentNumber(5), at).is_err());
-    }
+    buffer
 }
 
 /// Whether records were encoded before they came into a frame leaves no trace in it.
@@ -227,22 +232,5 @@ fn records_encoded_ahead_are_the_same_bytes() {
     let encoded = Item::Encoded(encoded);
     assert_eq!(encoded.record_bytes(), plain.record_bytes());
     let own = runs(std::slice::from_ref(&plain));
-    let build = |item: &Item| {
-        let plan = FramePlan {
-            kind: FrameKind::Data,
-            segment: SegmentNumber(5),
-            salt: SALT,
-            offset: 0x2000,
-            number: FrameNumber(12),
-            durable: place(),
-            own: &own,
-            previous: &[],
-            open: None,
-            seal: None,
-        };
-        let mut buffer = Buffer::with_capacity(1 << 16);
-        body::build(&mut buffer, &plan, std::iter::once(item));
-        buffer
-    };
-    assert_eq!(build(&encoded)[..], build(&plain)[..]);
+    assert_eq!(data_frame(&own, &[encoded])[..], data_frame(&own, &[plain])[..]);
 }

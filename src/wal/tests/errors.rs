@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::crash::cuts;
 use super::model::State;
-use super::rig::{G, Rig, open, options};
+use super::rig::{G, Rig, open, options, tear};
 use super::voter::Voter;
 use crate::disk::Files;
 use crate::limits::SEGMENT_BYTES_MIN;
@@ -310,13 +310,7 @@ fn torn_on_a_full_disk(has_spare: bool) -> Rig {
             rig.take();
         }
     }
-    rig.grow(G, 1, 3000);
-    rig.pump();
-    let mut at = 0;
-    rig.disk.crash_with(&mut |loose| {
-        at += 1;
-        usize::from(at == 1).min(loose.outcomes - 1)
-    });
+    tear(&mut rig);
     rig.disk.set_capacity(rig.disk.used_bytes());
     rig
 }

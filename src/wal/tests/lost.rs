@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::crash::cuts;
 use super::model::State;
-use super::rig::{DIRECTORY, G, Rig, open, options, segment};
+use super::rig::{DIRECTORY, G, Rig, open, options, segment, tear};
 use super::rot::{Log3, log};
 use super::voter::{self, Voter};
 use crate::disk::Files;
@@ -51,13 +51,7 @@ fn torn() -> (SimDisk, Rig) {
     let mut rig = Rig::new(options());
     rig.grow(G, 2, 300);
     rig.settle();
-    rig.grow(G, 1, 3000);
-    rig.pump();
-    let mut at = 0;
-    rig.disk.crash_with(&mut |loose| {
-        at += 1;
-        usize::from(at == 1).min(loose.outcomes - 1)
-    });
+    tear(&mut rig);
     (rig.disk.clone(), rig)
 }
 

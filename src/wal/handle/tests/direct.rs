@@ -6,22 +6,43 @@ use std::sync::atomic::AtomicU64;
 use rustix::io::Errno;
 
 use super::*;
-use crate::disk::{Fault, Seam, SyncMode, ThreadWriter};
+use crate::disk::{Fault, Seam, SyncMode};
 
-/// Writes that went through the queue of the log's thread, of the one test that counts them.
-static QUEUED: AtomicU64 = AtomicU64::new(0);
-
-struct Counting(Box<dyn disk::Queue>);
+/// Frames that go through the queue of the log's thread.
+struct Counting {
+    queue: Box<dyn disk::Queue>,
+    frames: Arc<AtomicU64>,
+}
 
 impl disk::Queue for Counting {
     fn submit(&mut self, write: disk::Write) {
-        QUEUED.fetch_add(1, Ordering::SeqCst);
-        self.0.submit(write);
+        if write.token.0 < super::super::open::SUPERBLOCK_TOKENS {
+            self.frames.fetch_add(1, Ordering::SeqCst);
+        }
+        self.queue.submit(write);
+    }
+
+    fn hand_over(&mut self) {
+        self.queue.hand_over();
     }
 
     fn take(&mut self) -> Option<disk::Completion> {
-        self.0.take()
+        self.queue.take()
     }
+}
+
+/// A log, and the count of the frames that its own thread writes.
+fn counted(options: &Options) -> (Wal, Arc<AtomicU64>) {
+    let frames = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&frames);
+    let (wal, _) = Wal::open_with(options, |queue| Box::new(Counting { queue, frames: count })).unwrap();
+    (wal, frames)
+}
+
+/// Frames that appenders have written by themselves.
+fn direct_frames(wal: &Wal, frames: &AtomicU64) -> u64 {
+    let flushes = wal.counters().flushes;
+    flushes - frames.load(Ordering::SeqCst)
 }
 
 /// A log whose clock runs and that has nothing to do, for the next 50 ms: the next durable append is written directly.
@@ -37,11 +58,43 @@ fn idle(wal: &Wal) -> MutexGuard<'_, Log> {
     }
 }
 
-/// Lets writes of appenders meet these faults, one by one.
-fn inject(wal: &Wal, faults: impl IntoIterator<Item = Fault>) {
-    let directory = wal.shared.directory.clone();
-    let writer = ThreadWriter::with_seam(directory, SyncMode::Fdatasync, Seam::with(faults));
-    *wal.shared.direct.writer() = writer;
+/// Lets writes of appenders meet these faults, one by one; what is left of them shows whether there was such a write.
+fn inject(wal: &Wal, faults: impl IntoIterator<Item = Fault>) -> Seam {
+    inject_aged(wal, faults, DISK_OPERATION_AGE_MAX)
+}
+
+fn inject_aged(wal: &Wal, faults: impl IntoIterator<Item = Fault>, age_max: Duration) -> Seam {
+    let seam = Seam::with(faults);
+    wal.shared.direct.writer().inject(SyncMode::Fdatasync, seam.clone(), age_max);
+    seam
+}
+
+/// Begins a direct append that hangs for so long, runs `beside` while it does, and gives what it said.
+fn beside_one_that_hangs<T>(
+    wal: &Wal,
+    (time, age_max): (Duration, Duration),
+    beside: impl Fn(&dyn Fn() -> bool) -> T,
+) -> (T, Result<Range<Index>, Unsaved>) {
+    let start = Instant::now();
+    loop {
+        drop(idle(wal));
+        let seam = inject_aged(wal, [Fault::Hangs(time)], age_max);
+        let ended = std::thread::scope(|scope| {
+            let direct = scope.spawn(|| wal.append_records_durably(GROUP, ["direct"]));
+            while seam.left() == 1 && !direct.is_finished() {
+                std::thread::yield_now();
+            }
+            // Otherwise the log's thread was at it just then, and wrote this one.
+            let is_direct = seam.left() == 0;
+            let said = is_direct.then(|| beside(&|| !direct.is_finished()));
+            (said, direct.join().unwrap())
+        });
+        match ended {
+            (Some(beside), direct) => return (beside, direct),
+            (None, direct) => drop(direct.unwrap()),
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "never direct");
+    }
 }
 
 #[test]
@@ -49,16 +102,15 @@ fn an_appender_that_finds_the_log_idle_writes_by_itself() {
     const APPENDS: u64 = 200;
     for io in back_ends() {
         let home = home();
-        QUEUED.store(0, Ordering::SeqCst);
-        let (wal, _) = Wal::open_with(&options(&home, io), |queue| Box::new(Counting(queue))).unwrap();
+        let (wal, frames) = counted(&options(&home, io));
         for append in 0..APPENDS {
             let records = vec![append.to_string(); 1 + append as usize % 3];
             let indexes = wal.append_records_durably(GROUP, records).unwrap();
             assert!(wal.durable_end().offset > 0 && indexes.end > indexes.start);
             assert_eq!(wal.durable_index(GROUP), indexes.end.previous(), "who follows knows as well");
         }
-        let (queued, flushes) = (QUEUED.load(Ordering::SeqCst), wal.counters().flushes);
-        assert!(flushes >= APPENDS && queued < APPENDS / 2, "{queued} of {flushes} through the log's thread");
+        let (direct, flushes) = (direct_frames(&wal, &frames), wal.counters().flushes);
+        assert!(flushes >= APPENDS && direct > APPENDS / 2, "{direct} of {flushes} by the appender");
         let before = read_all(&wal);
         wal.close().unwrap();
         let (wal, opened) = Wal::open(options(&home, io)).unwrap();
@@ -74,7 +126,7 @@ fn direct_writes_and_those_of_the_logs_thread_keep_one_order() {
     const APPENDS: usize = 400;
     for io in back_ends() {
         let home = home();
-        let (wal, _) = Wal::open(options(&home, io)).unwrap();
+        let (wal, frames) = counted(&options(&home, io));
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let wal = &wal;
@@ -86,7 +138,7 @@ fn direct_writes_and_those_of_the_logs_thread_keep_one_order() {
                             2 => drop(wal.append_records(GROUP, [record]).unwrap().wait().unwrap()),
                             _ => drop(wal.append_records(GROUP, [record]).unwrap()),
                         }
-                        if thread < 2 && append % 50 == 0 {
+                        if thread < 2 && append % 10 == 0 {
                             // So that the others' queue empties, and one finds the log idle.
                             std::thread::sleep(Duration::from_millis(3));
                         }
@@ -96,6 +148,9 @@ fn direct_writes_and_those_of_the_logs_thread_keep_one_order() {
         });
         wal.flush().wait().unwrap();
         assert!(wal.counters().segments > 1);
+        let queued = frames.load(Ordering::SeqCst);
+        let direct = direct_frames(&wal, &frames);
+        assert!(direct >= 1 && queued >= 1, "{direct} frames by appenders, {queued} by the log's thread");
         let mut next = [0; 4];
         for entry in read_all(&wal) {
             let text = String::from_utf8(data(&entry).to_vec()).unwrap();
@@ -136,24 +191,72 @@ fn a_direct_write_that_fails_fails_the_log() {
     }
 }
 
+/// Of two flushes of one file at once the kernel tells one alone that a write was lost: the other append would count.
 #[test]
 fn appends_that_come_during_a_direct_write_are_written_after_it() {
-    let home = home();
-    let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
-    drop(idle(&wal));
-    inject(&wal, [Fault::Hangs(Duration::from_millis(30))]);
-    std::thread::scope(|scope| {
-        let direct = scope.spawn(|| wal.append_records_durably(GROUP, ["direct"]));
-        std::thread::sleep(Duration::from_millis(5));
-        let queued: Vec<Pending> = (0..10).map(|_| wal.append_records(GROUP, ["queued"]).unwrap()).collect();
-        for pending in queued {
-            pending.wait().unwrap();
-        }
-        direct.join().unwrap().unwrap();
-    });
-    let entries = read_all(&wal);
-    assert_eq!(entries.iter().filter(|entry| data(entry) == b"queued").count(), 10);
-    assert_eq!(entries.iter().filter(|entry| data(entry) == b"direct").count(), 1);
+    const TIME: Duration = Duration::from_millis(300);
+    for io in back_ends() {
+        let home = home();
+        let (wal, frames) = counted(&Options { writes_in_flight: Some(2), ..options(&home, io) });
+        let beside = |is_under_way: &dyn Fn() -> bool| {
+            let before = frames.load(Ordering::SeqCst);
+            let queued: Vec<Pending> = (0..10).map(|_| wal.append_records(GROUP, ["queued"]).unwrap()).collect();
+            // Several ticks of the clock, each of which is a turn of the log's thread.
+            std::thread::sleep(Duration::from_millis(100));
+            let none_is_durable = queued.iter().all(|pending| !pending.is_durable());
+            let written = frames.load(Ordering::SeqCst) - before;
+            assert!(!is_under_way() || (written == 0 && none_is_durable), "{written} frames beside the one under way");
+            (is_under_way(), queued)
+        };
+        let was_under_way = (0..20).any(|_| {
+            let ((was_under_way, queued), direct) = beside_one_that_hangs(&wal, (TIME, DISK_OPERATION_AGE_MAX), beside);
+            let last_direct = direct.unwrap().start;
+            for pending in queued {
+                assert!(pending.wait().unwrap().start > last_direct);
+            }
+            was_under_way
+        });
+        assert!(was_under_way, "none was under way for as long as it hung");
+        let count = |what: &[u8]| read_all(&wal).iter().filter(|entry| data(entry) == what).count();
+        assert!(count(b"direct") >= 1 && count(b"queued") == 10 * count(b"direct"));
+        wal.close().unwrap();
+    }
+}
+
+/// The log's thread sees it, since its clock runs: all are told, and what the disk says later counts no more.
+#[test]
+fn a_direct_write_that_hangs_fails_the_log_when_it_is_too_old() {
+    const TIMES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(200));
+    let hangs = |unknown: &OutcomeUnknown| assert_eq!(unknown.0.kind(), std::io::ErrorKind::TimedOut, "{unknown}");
+    for io in back_ends() {
+        let home = home();
+        let (wal, _) = Wal::open(options(&home, io)).unwrap();
+        let beside = |is_under_way: &dyn Fn() -> bool| {
+            let before = wal.durable();
+            let mut watch = wal.watch(GROUP);
+            let mut tail = wal.tail(GROUP, wal.durable_index(GROUP).next());
+            let queued = wal.append_records(GROUP, ["queued"]).unwrap();
+            hangs(&queued.wait().unwrap_err());
+            let Err(Ended::Failed(unknown)) = watch.changed().wait() else { panic!("nothing became durable") };
+            hangs(&unknown);
+            let Some(Err(Error::Failed(unknown))) = tail.next() else { panic!("nothing became durable") };
+            hangs(&unknown);
+            let refused = wal.append_records(GROUP, ["late"]).unwrap_err();
+            assert_eq!(refused, Refused::Log(LogRefused::Poisoned));
+            let refused = wal.append_records_durably(GROUP, ["late"]).unwrap_err();
+            assert!(matches!(refused, Unsaved::Refused(Refused::Log(LogRefused::Poisoned))), "{refused}");
+            assert!(is_under_way(), "they were told before the disk answered");
+            before
+        };
+        let (before, direct) = beside_one_that_hangs(&wal, TIMES, beside);
+        // The disk has answered by now, and said that it is written.
+        let Err(Unsaved::OutcomeUnknown(unknown)) = direct else { panic!("{direct:?}") };
+        hangs(&unknown);
+        assert_eq!(wal.durable(), before, "nothing is acknowledged any more");
+        assert!(wal.durable_index(GROUP) < wal.group(GROUP).unwrap().last.index);
+        let Err(Error::Failed(unknown)) = wal.close() else { panic!("it has failed") };
+        hangs(&unknown);
+    }
 }
 
 #[test]
@@ -178,55 +281,5 @@ fn records_behind_the_last_index_are_refused() {
     assert!(matches!(refused, Refused::Log(LogRefused::IndexTooLarge { .. })), "{refused}");
     let refused = wal.append_records(GROUP, [vec![0; 10_000]]).unwrap_err();
     assert!(matches!(refused, Refused::Log(LogRefused::IndexTooLarge { .. })), "{refused}");
-    wal.close().unwrap();
-}
-
-/// Frames that went through the queue of the log's thread, of the one test that counts them.
-static FRAMES: AtomicU64 = AtomicU64::new(0);
-
-struct CountingFrames(Box<dyn disk::Queue>);
-
-impl disk::Queue for CountingFrames {
-    fn submit(&mut self, write: disk::Write) {
-        if write.token.0 < super::super::open::SUPERBLOCK_TOKENS {
-            FRAMES.fetch_add(1, Ordering::SeqCst);
-        }
-        self.0.submit(write);
-    }
-
-    fn take(&mut self) -> Option<disk::Completion> {
-        self.0.take()
-    }
-}
-
-/// Of two flushes of one file at once the kernel tells one alone that a write was lost: the other append would count.
-#[test]
-fn no_frame_is_written_beside_one_that_an_appender_writes() {
-    let home = home();
-    let options = Options {
-        writes_in_flight: Some(2),
-        sync_mode: Some(SyncMode::Fdatasync),
-        ..options(&home, IoChoice::Blocking)
-    };
-    let (wal, _) = Wal::open_with(&options, |queue| Box::new(CountingFrames(queue))).unwrap();
-    let was_seen = (0..20).any(|_| {
-        drop(idle(&wal));
-        inject(&wal, [Fault::Hangs(Duration::from_millis(300))]);
-        std::thread::scope(|scope| {
-            let direct = scope.spawn(|| wal.append_records_durably(GROUP, ["direct"]).unwrap());
-            std::thread::sleep(Duration::from_millis(60));
-            let is_under_way = !direct.is_finished();
-            let before = FRAMES.load(Ordering::SeqCst);
-            let queued = wal.append_records(GROUP, ["queued"]).unwrap();
-            std::thread::sleep(Duration::from_millis(100));
-            let frames = FRAMES.load(Ordering::SeqCst) - before;
-            let is_still = !direct.is_finished();
-            queued.wait().unwrap();
-            direct.join().unwrap();
-            assert!(!(is_under_way && is_still) || frames == 0, "{frames} frames beside the one under way");
-            is_under_way && is_still
-        })
-    });
-    assert!(was_seen, "a direct write was under way");
     wal.close().unwrap();
 }
