@@ -9,20 +9,24 @@
 //!                              ▲─────────────────────────────────╯
 //! ```
 //!
-//! While as many writes are in flight as may be, appends wake nobody: the completion does, and takes them all.
+//! While as many writes are in flight as may be, appends wake nobody: the completion does, and takes them all. The append
+//! with which enough waits for a large frame wakes the thread before that. Behind a flush that leaves the disk idle, the few
+//! whom it wakes are awaited for a moment (gathering.rs), so that what they append next is one frame.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Shared;
 use super::error::OutcomeUnknown;
+use super::gathering::Gathering;
 use super::inbox::Taken;
 use super::open::SUPERBLOCK_TOKENS;
+use super::pending::Woken;
 use super::preparer::Preparer;
 use crate::disk::{
     self, Backend, BlockingQueue, Completion, Directory, Operation, Queue, Runtime, SyncMode, UringQueue,
@@ -106,6 +110,7 @@ fn set_up(start: Start) -> Result<(Runtime, Core), disk::Error> {
         superblock,
         preparer,
         taken: Taken::default(),
+        gathering: Gathering::default(),
         clock: None,
         was_ticking: false,
         segment: SegmentNumber(0),
@@ -135,6 +140,7 @@ struct Core {
     preparer: Preparer,
     /// Kept for its memory.
     taken: Taken,
+    gathering: Gathering,
     /// Runs while something depends on time passing.
     clock: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// What appenders were told of the clock.
@@ -157,25 +163,28 @@ impl Core {
             // What became durable before an error is durable all the same.
             shared.followers.publish(&mut log);
             completed?;
-            let may_write = self.may_write(&log);
-            self.shared.inbox.take(context.waker(), &mut self.taken, may_write);
+            let woken = shared.progress.advance(log.durable_ticket());
+            let (mut log, woken) = self.gather(&shared, log, woken);
+            let from_bytes = self.leaves_from_bytes(&log);
+            self.shared.inbox.take(context.waker(), &mut self.taken, from_bytes);
             self.check_direct()?;
             self.take_in(&mut log);
             let is_tick = self.tick(&mut log, context);
             self.tell_ticking();
             self.take_effects(&mut log);
-            let woken = self.shared.progress.advance(log.durable_ticket());
-            if woken.count() >= WOKEN_MANY {
-                // To wake them takes a while, which the disk need not wait for.
-                self.queue.hand_over();
+            if let Some(woken) = woken {
+                if woken.count() >= WOKEN_MANY {
+                    // To wake them takes a while, which the disk need not wait for.
+                    self.queue.hand_over();
+                }
+                woken.wake();
             }
-            woken.wake();
             if self.taken.closing && self.is_closed(&mut log)? {
                 return Poll::Ready(Ok(()));
             }
             self.take_effects(&mut log);
             let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
-            let again = self.shared.inbox.settle(&log, room_bytes, self.may_write(&log));
+            let again = self.shared.inbox.settle(&log, room_bytes, self.leaves_from_bytes(&log));
             drop(log);
             // They read the log, which is free now. If this turn is the last, those who are left are woken at the end.
             shared.followers.wake();
@@ -185,9 +194,28 @@ impl Core {
         }
     }
 
-    /// Whether a frame may be written now: not beside one that an appender writes by itself, who wakes this thread then.
-    fn may_write(&self, log: &Log) -> bool {
-        log.may_write() && !self.shared.direct.is_underway()
+    /// Waits for what those append who are woken, if that is worth it and the disk has nothing to do. Gives those who are
+    /// still to be woken: the next write may leave before.
+    fn gather<'s>(
+        &mut self,
+        shared: &'s Shared,
+        log: MutexGuard<'s, Log>,
+        woken: Woken<'s>,
+    ) -> (MutexGuard<'s, Log>, Option<Woken<'s>>) {
+        let (count, before) = (woken.count(), shared.inbox.appends());
+        if log.is_writing() || !self.gathering.is_worthwhile(count, before) {
+            return (log, Some(woken));
+        }
+        // Readers need not wait meanwhile.
+        drop(log);
+        woken.wake();
+        self.gathering.wait(count, before, || shared.inbox.appends());
+        (shared.log(), None)
+    }
+
+    /// As the log says; none beside a frame that an appender writes by itself, who wakes this thread then.
+    fn leaves_from_bytes(&self, log: &Log) -> Option<usize> {
+        log.leaves_from_bytes().filter(|_| !self.shared.direct.is_underway())
     }
 
     fn take_completions(&mut self, log: &mut Log) -> Result<(), disk::Error> {
