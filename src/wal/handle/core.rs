@@ -26,7 +26,6 @@ use super::error::OutcomeUnknown;
 use super::gathering::Gathering;
 use super::inbox::Taken;
 use super::open::SUPERBLOCK_TOKENS;
-use super::pending::Woken;
 use super::preparer::Preparer;
 use crate::disk::{
     self, Backend, BlockingQueue, Completion, Directory, Operation, Queue, Runtime, SyncMode, UringQueue,
@@ -163,8 +162,7 @@ impl Core {
             // What became durable before an error is durable all the same.
             shared.followers.publish(&mut log);
             completed?;
-            let woken = shared.progress.advance(log.durable_ticket());
-            let (mut log, woken) = self.gather(&shared, log, woken);
+            let mut log = self.gather(&shared, log);
             let from_bytes = self.leaves_from_bytes(&log);
             self.shared.inbox.take(context.waker(), &mut self.taken, from_bytes);
             self.check_direct()?;
@@ -172,13 +170,12 @@ impl Core {
             let is_tick = self.tick(&mut log, context);
             self.tell_ticking();
             self.take_effects(&mut log);
-            if let Some(woken) = woken {
-                if woken.count() >= WOKEN_MANY {
-                    // To wake them takes a while, which the disk need not wait for.
-                    self.queue.hand_over();
-                }
-                woken.wake();
+            let woken = self.shared.progress.advance(log.durable_ticket());
+            if woken.count() >= WOKEN_MANY {
+                // To wake them takes a while, which the disk need not wait for.
+                self.queue.hand_over();
             }
+            woken.wake();
             if self.taken.closing && self.is_closed(&mut log)? {
                 return Poll::Ready(Ok(()));
             }
@@ -194,23 +191,23 @@ impl Core {
         }
     }
 
-    /// Waits for what those append who are woken, if that is worth it and the disk has nothing to do. Gives those who are
-    /// still to be woken: the next write may leave before.
-    fn gather<'s>(
-        &mut self,
-        shared: &'s Shared,
-        log: MutexGuard<'s, Log>,
-        woken: Woken<'s>,
-    ) -> (MutexGuard<'s, Log>, Option<Woken<'s>>) {
-        let (count, before) = (woken.count(), shared.inbox.appends());
-        if log.is_writing() || !self.gathering.is_worthwhile(count, before) {
-            return (log, Some(woken));
+    /// Behind a flush that leaves the disk idle: wakes whom it made durable, and waits for what they append, if that is
+    /// worth it. Otherwise they are woken later: the next write leaves before.
+    fn gather<'s>(&mut self, shared: &'s Shared, log: MutexGuard<'s, Log>) -> MutexGuard<'s, Log> {
+        if shared.progress.durable() >= log.durable_ticket() || log.is_writing() {
+            return log;
         }
+        let waiting = shared.inbox.appends();
+        if !self.gathering.is_worthwhile(shared.inbox.taken_appends(), waiting) {
+            return log;
+        }
+        let woken = shared.progress.advance(log.durable_ticket());
         // Readers need not wait meanwhile.
         drop(log);
+        let count = woken.count();
         woken.wake();
-        self.gathering.wait(count, before, || shared.inbox.appends());
-        (shared.log(), None)
+        self.gathering.wait(count, waiting, || shared.inbox.appends());
+        shared.log()
     }
 
     /// As the log says; none beside a frame that an appender writes by itself, who wakes this thread then.

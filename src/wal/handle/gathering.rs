@@ -18,20 +18,25 @@ use std::time::{Duration, Instant};
 const WAIT_MAX: Duration = Duration::from_micros(60);
 /// More than so many appends keep the processors busy about as long as a flush takes: to write meanwhile is better.
 const EXPECTED_MAX: usize = 16;
-/// Flushes behind which nobody is awaited, after less than half of those woken came.
+/// Flushes behind which nobody is awaited, after nobody came.
 const PAUSE_FLUSHES: u32 = 32;
 
 /// Whether those who are woken come back.
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
+    /// The most appends that were expected behind a flush; it fades by an eighth with each. Where many threads append, a
+    /// frame that happens to be small is no sign of few.
+    crowd: usize,
     /// Flushes until somebody is awaited again.
     pause_flushes: u32,
 }
 
 impl Gathering {
-    /// Whether to wait behind a flush that wakes `woken`, with so many appends waiting already. One alone is not worth it.
-    pub fn is_worthwhile(&mut self, woken: usize, waiting: usize) -> bool {
-        let is_fit = woken > 0 && (2..=EXPECTED_MAX).contains(&(woken + waiting));
+    /// Whether to wait behind a flush of so many appends, with so many others waiting already. One alone is not worth it.
+    pub fn is_worthwhile(&mut self, flushed: usize, waiting: usize) -> bool {
+        let expected = flushed + waiting;
+        self.crowd = expected.max(self.crowd - self.crowd.div_ceil(8));
+        let is_fit = expected >= 2 && self.crowd <= EXPECTED_MAX;
         if is_fit && self.pause_flushes > 0 {
             self.pause_flushes -= 1;
             return false;
@@ -44,8 +49,8 @@ impl Gathering {
         let start = Instant::now();
         while waiting() < before + woken {
             if start.elapsed() >= WAIT_MAX {
-                let came = waiting().saturating_sub(before);
-                self.pause_flushes = if came < woken.div_ceil(2) { PAUSE_FLUSHES } else { 0 };
+                let has_come = waiting() > before;
+                self.pause_flushes = if has_come { 0 } else { PAUSE_FLUSHES };
                 return;
             }
             // They need a processor to come.

@@ -285,6 +285,11 @@ impl Inbox {
         self.room.notify_all();
     }
 
+    /// Appends that the core took last.
+    pub fn taken_appends(&self) -> usize {
+        self.lock().taken_appends
+    }
+
     /// Appends that wait for the core to take them.
     pub fn appends(&self) -> usize {
         self.appends.load(Ordering::Relaxed)

@@ -67,7 +67,7 @@ struct Slot {
 }
 
 /// Those that a flush has made durable, not yet woken.
-#[must_use = "they are woken when it is dropped"]
+#[must_use = "they sleep until they are woken"]
 pub(super) struct Woken<'a> {
     progress: &'a Progress,
     wakers: BTreeMap<(Ticket, u64), Waker>,
@@ -291,19 +291,12 @@ impl Woken<'_> {
     }
 
     pub fn wake(self) {
-        drop(self);
-    }
-}
-
-/// Wakes them, on whichever way it goes: what they wait for is durable, whatever fails next.
-impl Drop for Woken<'_> {
-    fn drop(&mut self) {
         for (at, slot) in self.progress.slots.iter().enumerate() {
             if self.slots >> at & 1 == 1 {
                 slot.moved.notify_all();
             }
         }
-        std::mem::take(&mut self.wakers).into_values().for_each(Waker::wake);
+        self.wakers.into_values().for_each(Waker::wake);
     }
 }
 
