@@ -26,7 +26,7 @@ pub struct Options {
     pub identity: Identity,
     /// The size of segments made from now on: a multiple of a block within the bounds of limits.rs.
     pub segment_bytes: u64,
-    /// Writes in flight at once, 1 to [`WRITES_IN_FLIGHT_MAX`].
+    /// Small writes in flight at once, 1 to [`WRITES_IN_FLIGHT_MAX`].
     pub writes_in_flight: usize,
     /// Ticks without anything to do after which a covering frame is written.
     pub quiet_ticks: u32,
