@@ -1,6 +1,7 @@
 //! Memory that the kernel may read from while we do something else: aligned to a block, and moved, never copied.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -108,7 +109,8 @@ impl fmt::Debug for Buffer {
 /// Buffers that came back, kept for the next batch up to a bound in bytes.
 #[derive(Debug)]
 pub struct BufferPool {
-    free: Vec<Buffer>,
+    /// In the order in which they came back.
+    free: VecDeque<Buffer>,
     /// The capacities of `free`, added up; at most `free_bytes_max`.
     free_bytes: usize,
     free_bytes_max: usize,
@@ -116,32 +118,34 @@ pub struct BufferPool {
 
 impl BufferPool {
     pub fn new(free_bytes_max: usize) -> BufferPool {
-        BufferPool { free: Vec::new(), free_bytes: 0, free_bytes_max }
+        BufferPool { free: VecDeque::new(), free_bytes: 0, free_bytes_max }
     }
 
-    /// An empty buffer of at least this capacity: the smallest free one that fits, or a new one.
+    /// An empty buffer of at least this capacity: of the smallest free ones that fit the last that came back, since the
+    /// processor may still have it; or a new one.
     pub fn take(&mut self, capacity: usize) -> Buffer {
         let fitting = (0..self.free.len())
+            .rev()
             .filter(|&at| self.free[at].capacity() >= capacity)
             .min_by_key(|&at| self.free[at].capacity());
-        match fitting {
-            Some(at) => {
-                let buffer = self.free.swap_remove(at);
-                self.free_bytes -= buffer.capacity();
-                buffer
-            }
-            None => Buffer::with_capacity(capacity.next_power_of_two()),
-        }
+        let free = fitting.and_then(|at| self.free.remove(at));
+        self.free_bytes -= free.as_ref().map_or(0, Buffer::capacity);
+        free.unwrap_or_else(|| Buffer::with_capacity(capacity.next_power_of_two()))
     }
 
-    /// Takes a buffer back; beyond the bound it is freed.
+    /// Takes a buffer back. Beyond the bound those are freed that came back first: they have been of no use since, and a
+    /// pool full of them would have each large buffer made anew.
     pub fn put(&mut self, mut buffer: Buffer) {
-        if self.free_bytes + buffer.capacity() > self.free_bytes_max {
+        if buffer.capacity() > self.free_bytes_max {
             return;
         }
         buffer.clear();
         self.free_bytes += buffer.capacity();
-        self.free.push(buffer);
+        self.free.push_back(buffer);
+        while self.free_bytes > self.free_bytes_max {
+            let oldest = self.free.pop_front().expect("what is counted is there");
+            self.free_bytes -= oldest.capacity();
+        }
     }
 }
 

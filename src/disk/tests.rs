@@ -1,6 +1,7 @@
 //! The contract of files and queue, kept by the real ones and by the simulated one.
 
 mod agreement;
+mod buffers;
 mod choices;
 mod contract;
 mod hot_path;

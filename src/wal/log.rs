@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::body::{self, FramePlan, Item};
 use super::error::Refused;
-use super::flight::InFlight;
+use super::flight::{InFlight, JOINED_BYTES_MAX};
 use super::frame::{FrameHead, FrameKind, Run, SEAL_FRAME_BYTES_MAX};
 use super::group::GroupLog;
 use super::locator::Locator;
@@ -26,7 +26,7 @@ pub struct Options {
     pub identity: Identity,
     /// The size of segments made from now on: a multiple of a block within the bounds of limits.rs.
     pub segment_bytes: u64,
-    /// Writes in flight at once, 1 to [`WRITES_IN_FLIGHT_MAX`].
+    /// Small writes in flight at once, 1 to [`WRITES_IN_FLIGHT_MAX`].
     pub writes_in_flight: usize,
     /// Ticks without anything to do after which a covering frame is written.
     pub quiet_ticks: u32,
@@ -454,7 +454,7 @@ impl Log {
     }
 
     fn pump_running(&mut self) -> bool {
-        if !self.may_write() {
+        if self.leaves_from_bytes().is_none_or(|from| self.queued_bytes < from) {
             return false;
         }
         if self.queue.is_empty() {
@@ -469,8 +469,8 @@ impl Log {
         true
     }
 
-    /// The appends that go into the next frame and the directory that names them: as many as fit it and the segment,
-    /// none if the segment is full.
+    /// The appends that go into the next frame and the directory that names them: as many as make a large one and fit the
+    /// segment, none if that is full.
     fn take_batch(&mut self) -> (Vec<Queued>, Vec<Run>) {
         let open_bytes = if self.repeat_open.is_some() { OPEN_SECTION_BYTES_MAX } else { 0 };
         let room = (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset) as usize;
@@ -484,7 +484,8 @@ impl Log {
             let runs = own.len() + next.runs.len() - usize::from(joined);
             let is_alone = records == next.item.records() || !mutant::is_on(Mutant::BatchHalfVisible);
             let fits = body::frame_bytes_max(bytes, open_bytes, 0) <= room && records <= FRAME_RECORDS_MAX;
-            fits && runs <= FRAME_RUNS_MAX && is_alone
+            let is_wanted = bytes == next.bytes || bytes <= JOINED_BYTES_MAX;
+            fits && runs <= FRAME_RUNS_MAX && is_alone && is_wanted
         }) {
             self.queued_bytes -= next.bytes;
             self.queued_frame_bytes -= body::frame_room_bytes(next.bytes);

@@ -9,18 +9,21 @@
 //!                              ▲─────────────────────────────────╯
 //! ```
 //!
-//! While as many writes are in flight as may be, appends wake nobody: the completion does, and takes them all.
+//! While as many writes are in flight as may be, appends wake nobody: the completion does, and takes them all. The append
+//! with which enough waits for a large frame wakes the thread before that. Behind a flush that leaves the disk idle, the few
+//! whom it wakes are awaited for a moment (gathering.rs), so that what they append next is one frame.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Shared;
 use super::error::OutcomeUnknown;
+use super::gathering::Gathering;
 use super::inbox::Taken;
 use super::open::SUPERBLOCK_TOKENS;
 use super::pending::Woken;
@@ -107,6 +110,7 @@ fn set_up(start: Start) -> Result<(Runtime, Core), disk::Error> {
         superblock,
         preparer,
         taken: Taken::default(),
+        gathering: Gathering::default(),
         clock: None,
         was_ticking: false,
         segment: SegmentNumber(0),
@@ -146,6 +150,7 @@ struct Core {
     preparer: Preparer,
     /// Kept for its memory.
     taken: Taken,
+    gathering: Gathering,
     /// Runs while something depends on time passing.
     clock: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// What appenders were told of the clock.
@@ -192,13 +197,14 @@ impl Core {
         context: &mut Context<'_>,
         woken: &mut Option<Woken<'s>>,
     ) -> Result<Turn, disk::Error> {
-        let log = &mut *shared.log();
-        let completed = self.take_completions(log);
+        let mut log = shared.log();
+        let completed = self.take_completions(&mut log);
         // What became durable before an error is durable all the same.
-        shared.followers.publish(log);
+        shared.followers.publish(&mut log);
         completed?;
-        let may_write = self.may_write(log);
-        shared.inbox.take(context.waker(), &mut self.taken, may_write);
+        let log = &mut *self.gather(shared, log);
+        let from_bytes = self.leaves_from_bytes(log);
+        shared.inbox.take(context.waker(), &mut self.taken, from_bytes);
         self.check_direct()?;
         self.take_in(log);
         let is_tick = self.tick(log, context);
@@ -210,13 +216,32 @@ impl Core {
         }
         self.take_effects(log);
         let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
-        let again = shared.inbox.settle(log, room_bytes, self.may_write(log));
+        let again = shared.inbox.settle(log, room_bytes, self.leaves_from_bytes(log));
         Ok(if again || is_tick { Turn::Again } else { Turn::Rest })
     }
 
-    /// Whether a frame may be written now: not beside one that an appender writes by itself, who wakes this thread then.
-    fn may_write(&self, log: &Log) -> bool {
-        log.may_write() && !self.shared.direct.is_underway()
+    /// Behind a flush that leaves the disk idle: wakes whom it made durable, and waits for what they append, if that is
+    /// worth it. Otherwise they are woken later: the next write leaves before.
+    fn gather<'s>(&mut self, shared: &'s Shared, log: MutexGuard<'s, Log>) -> MutexGuard<'s, Log> {
+        if shared.progress.durable() >= log.durable_ticket() || log.is_writing() {
+            return log;
+        }
+        let waiting = shared.inbox.appends();
+        if !self.gathering.is_worthwhile(shared.inbox.taken_appends(), waiting) {
+            return log;
+        }
+        let woken = shared.progress.advance(log.durable_ticket());
+        // Readers need not wait meanwhile.
+        drop(log);
+        let count = woken.count();
+        drop(woken);
+        self.gathering.wait(count, waiting, || shared.inbox.appends());
+        shared.log()
+    }
+
+    /// As the log says; none beside a frame that an appender writes by itself, who wakes this thread then.
+    fn leaves_from_bytes(&self, log: &Log) -> Option<usize> {
+        log.leaves_from_bytes().filter(|_| !self.shared.direct.is_underway())
     }
 
     fn take_completions(&mut self, log: &mut Log) -> Result<(), disk::Error> {

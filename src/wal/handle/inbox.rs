@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -35,6 +36,8 @@ pub(super) struct Inbox {
     /// The most record bytes of one batch.
     batch_bytes_max: usize,
     when_full: WhenFull,
+    /// Appends since the core took the items last. Changed while the state is locked.
+    appends: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -57,13 +60,13 @@ struct State {
     blocked: usize,
     /// The disk is full, and frames of so many bytes still fit what is ready.
     room_bytes: Option<u64>,
-    /// Appends since the core took the items last, and how many it took then: with one the log has a lone appender.
-    appends: usize,
+    /// Appends that the core took last: with one the log has a lone appender.
     taken_appends: usize,
     /// Set while the core sleeps. Whoever takes it wakes the core.
     waker: Option<Waker>,
-    /// The core could write at once: an append wakes it. Otherwise the write in flight will.
-    wake_on_append: bool,
+    /// The core could write at once if record bytes so many wait: the append that makes them so many wakes it. None if only
+    /// the write in flight will.
+    wake_from_bytes: Option<usize>,
     /// The core comes round at each tick: it sees a write that hangs.
     is_ticking: bool,
     closing: bool,
@@ -93,16 +96,22 @@ impl Inbox {
             prepared: Vec::new(),
             blocked: 0,
             room_bytes: None,
-            appends: 0,
             taken_appends: 0,
             waker: None,
-            wake_on_append: true,
+            wake_from_bytes: Some(0),
             is_ticking: false,
             closing: false,
             poisoned: false,
         };
         let batch_bytes_max = log.batch_bytes_max();
-        Inbox { state: Mutex::new(state), room: Condvar::new(), queue_bytes_max, batch_bytes_max, when_full }
+        Inbox {
+            state: Mutex::new(state),
+            room: Condvar::new(),
+            queue_bytes_max,
+            batch_bytes_max,
+            when_full,
+            appends: AtomicUsize::new(0),
+        }
     }
 
     /// Takes entries that the caller has named.
@@ -150,7 +159,7 @@ impl Inbox {
         let item = state.items.pop().expect("it was added to none");
         state.core_bytes += std::mem::take(&mut state.item_bytes);
         state.core_frame_bytes += std::mem::take(&mut state.item_frame_bytes);
-        state.wake_on_append = false;
+        state.wake_from_bytes = None;
         Ok(Some((item, indexes)))
     }
 
@@ -240,9 +249,9 @@ impl Inbox {
 
     /// Something was taken: sees to it that it is written.
     fn taken_in(&self, mut state: MutexGuard<'_, State>) -> Ticket {
-        state.appends += 1;
+        self.appends.store(self.appends() + 1, Ordering::Relaxed);
         let ticket = state.last_ticket;
-        let waker = if state.wake_on_append { state.waker.take() } else { None };
+        let waker = if state.reaches(state.wake_from_bytes) { state.waker.take() } else { None };
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
@@ -276,6 +285,16 @@ impl Inbox {
         self.room.notify_all();
     }
 
+    /// Appends that the core took last.
+    pub fn taken_appends(&self) -> usize {
+        self.lock().taken_appends
+    }
+
+    /// Appends that wait for the core to take them.
+    pub fn appends(&self) -> usize {
+        self.appends.load(Ordering::Relaxed)
+    }
+
     pub fn batch_bytes_max(&self) -> usize {
         self.batch_bytes_max
     }
@@ -288,33 +307,33 @@ impl Inbox {
         self.lock().names.get(&group).cloned()
     }
 
-    /// The core begins a turn. `taken.items` is empty, and swapped for what waits.
-    pub fn take(&self, waker: &Waker, taken: &mut Taken, with_items: bool) {
+    /// The core begins a turn. `taken.items` is empty, and swapped for what waits, if that is enough for a frame to leave.
+    pub fn take(&self, waker: &Waker, taken: &mut Taken, from_bytes: Option<usize>) {
         let mut state = self.lock();
         if state.waker.as_ref().is_none_or(|old| !old.will_wake(waker)) {
             state.waker = Some(waker.clone());
         }
         (taken.closing, taken.poisoned) = (state.closing, state.poisoned);
         std::mem::swap(&mut taken.prepared, &mut state.prepared);
-        if with_items {
+        if state.reaches(from_bytes) {
             std::mem::swap(&mut taken.items, &mut state.items);
             state.core_bytes += std::mem::take(&mut state.item_bytes);
             state.core_frame_bytes += std::mem::take(&mut state.item_frame_bytes);
-            if state.appends > 0 {
-                state.taken_appends = std::mem::take(&mut state.appends);
+            if self.appends() > 0 {
+                state.taken_appends = self.appends.swap(0, Ordering::Relaxed);
             }
         }
     }
 
     /// The core ends a turn, or an appender a write of its own: tells whether the core must take a turn at once.
-    pub fn settle(&self, log: &Log, room_bytes: Option<u64>, can_write: bool) -> bool {
+    pub fn settle(&self, log: &Log, room_bytes: Option<u64>, from_bytes: Option<usize>) -> bool {
         let mut state = self.lock();
         let core_bytes = log.queued_bytes();
         state.core_bytes = core_bytes;
         state.core_frame_bytes = log.queued_frame_bytes();
         state.room_bytes = room_bytes;
-        state.wake_on_append = can_write;
-        let again = (can_write && !state.items.is_empty()) || !state.prepared.is_empty();
+        state.wake_from_bytes = from_bytes;
+        let again = (state.reaches(from_bytes) && !state.items.is_empty()) || !state.prepared.is_empty();
         let has_room = state.item_bytes + core_bytes < self.queue_bytes_max;
         // On a full disk the queue may never empty: who waits for that is told now.
         let has_answer = state.blocked > 0 && (has_room || room_bytes.is_some());
@@ -343,6 +362,11 @@ impl Inbox {
 }
 
 impl State {
+    /// Whether so many bytes wait, here and in the core.
+    fn reaches(&self, bytes: Option<usize>) -> bool {
+        bytes.is_some_and(|bytes| self.item_bytes + self.core_bytes >= bytes)
+    }
+
     fn check_group(&self, group: GroupId) -> Result<(), Refused> {
         if !self.names.contains_key(&group) && self.names.len() >= GROUPS_MAX {
             return Err(wal::Refused::TooManyGroups { max: GROUPS_MAX }.into());

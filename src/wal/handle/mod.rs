@@ -64,6 +64,7 @@ mod cursor;
 mod direct;
 mod error;
 mod followers;
+mod gathering;
 mod inbox;
 mod iter;
 mod open;

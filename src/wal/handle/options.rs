@@ -22,7 +22,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// How writes are flushed; none = as measured when the log was made.
     pub sync_mode: Option<SyncMode>,
-    /// Writes on their way to the disk at once, 1 to 8; none = as measured when the log was made.
+    /// Small writes on their way to the disk at once, 1 to 8; none = as measured when the log was made. Large ones go up to
+    /// three at a time in any case.
     pub writes_in_flight: Option<usize>,
     /// Record bytes that may wait for a write. One append may go beyond it if nothing else waits.
     pub queue_bytes_max: usize,

@@ -1,7 +1,9 @@
 mod direct;
 mod full_disk;
+mod gathering;
 mod groups;
 mod iter;
+mod large;
 mod limits;
 mod reading;
 mod remembered;

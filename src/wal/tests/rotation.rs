@@ -190,9 +190,44 @@ fn large_frames_go_alone() {
             rig.pump();
         }
         assert_eq!(rig.disk.pending().len(), in_flight, "{bytes}");
-        assert!(!rig.log.may_write());
+        assert_ne!(rig.log.leaves_from_bytes(), Some(0));
         rig.settle();
         rig.check();
+    }
+}
+
+/// Of what waits together not all goes into one frame: the next one is built while that is written.
+#[test]
+fn what_waits_is_joined_into_frames_of_bounded_size() {
+    let mut rig = Rig::new(Options { writes_in_flight: 1, segment_bytes: 16 << 20, ..options() });
+    rig.settle();
+    for bytes in [1_000, 300_000, 300_000, 300_000, 300_000, 3_000_000, 1_000] {
+        rig.grow(G, 1, bytes);
+    }
+    rig.pump();
+    let lengths: Vec<usize> = rig.disk.pending().iter().map(|write| write.length / 100_000).collect();
+    assert_eq!(lengths, [9, 3, 30], "one append is never cut");
+    rig.settle();
+    rig.check();
+}
+
+/// A large frame is built and handed out while those before it are on their way, and no fourth one.
+#[test]
+fn a_large_frame_goes_beside_others() {
+    for writes_in_flight in [1, 2, 4] {
+        let mut rig = Rig::new(Options { writes_in_flight, segment_bytes: 16 << 20, ..options() });
+        rig.settle();
+        let mut pending = Vec::new();
+        for bytes in [200_000, 300_000, 300_000, 600_000, 1 << 20] {
+            rig.grow(G, 1, bytes);
+            rig.pump();
+            pending.push(rig.disk.pending().len());
+        }
+        assert_eq!(pending, [1, 1, 2, 3, 3], "{writes_in_flight}");
+        rig.settle();
+        rig.check();
+        rig.disk.crash(&mut Random::seeded(3));
+        rig.reopened().check();
     }
 }
 

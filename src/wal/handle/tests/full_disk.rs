@@ -31,7 +31,7 @@ fn who_waits_for_room_is_told_when_the_disk_is_full() {
             std::thread::yield_now();
         }
         // The first record is with the core, and finds no segment.
-        inbox.settle(&log, Some(0), false);
+        inbox.settle(&log, Some(0), None);
         let said = said.recv_timeout(Duration::from_secs(10));
         inbox.close();
         assert_eq!(said.expect("it is answered at once"), Err(NO_SPACE));
@@ -42,9 +42,9 @@ fn who_waits_for_room_is_told_when_the_disk_is_full() {
 fn appends_go_on_when_there_is_room_again() {
     let log = log();
     let inbox = Inbox::new(&log, 1000, WhenFull::Block);
-    inbox.settle(&log, Some(0), true);
+    inbox.settle(&log, Some(0), Some(0));
     assert_eq!(append(&inbox, 10), Err(NO_SPACE));
-    inbox.settle(&log, None, true);
+    inbox.settle(&log, None, Some(0));
     append(&inbox, 10).unwrap();
 }
 
@@ -53,10 +53,10 @@ fn appends_go_on_when_there_is_room_again() {
 fn room_is_counted_in_frames() {
     let log = log();
     let inbox = Inbox::new(&log, 1 << 20, WhenFull::Busy);
-    inbox.settle(&log, Some(4096), true);
+    inbox.settle(&log, Some(4096), Some(0));
     assert_eq!(append(&inbox, 4000), Err(NO_SPACE), "with its head the record does not fit one block");
     let room: u64 = 64 << 10;
-    inbox.settle(&log, Some(room), true);
+    inbox.settle(&log, Some(room), Some(0));
     let mut taken = 0;
     while append(&inbox, 100).is_ok() {
         // Each in an item of its own.
