@@ -76,7 +76,8 @@ impl Gathered {
             identity: source.identity,
             candidates: Vec::new(),
             leftovers: Vec::new(),
-            next_segment: SegmentNumber(1),
+            // A number is used once, also if the files that had it are gone.
+            next_segment: source.evidence.segment.next(),
             findings: Vec::new(),
         }
     }

@@ -4,6 +4,7 @@ mod groups;
 mod iter;
 mod limits;
 mod reading;
+mod repaired;
 mod scrub;
 mod tail;
 mod tail_waits;
