@@ -374,16 +374,28 @@ fn has_whole_manifest<F: Files>(files: &F, home: &str) -> Result<bool, Error> {
 fn copy<F: Files>(files: &F, from: FileId, name: &str) -> Result<(u64, Checksum), Error> {
     let bytes = files.length(from)?;
     let to = files.create(name)?;
-    let copied = copy_bytes(files, from, to, bytes).and_then(|checksum| files.sync(to).map(|()| checksum));
+    let copied = copy_bytes(files, (from, 0..bytes), to).and_then(|copied| files.sync(to).map(|()| copied));
     files.close(to);
-    Ok((bytes, copied?))
+    Ok((bytes, copied?.checksum))
 }
 
-fn copy_bytes<F: Files>(files: &F, from: FileId, to: FileId, bytes: u64) -> Result<Checksum, disk::Error> {
-    let mut window = vec![0; COPY_BYTES];
-    let mut checksum = Checksum::default();
-    for at in (0..bytes).step_by(COPY_BYTES) {
-        let length = (bytes - at).min(COPY_BYTES as u64) as usize;
+/// What became of a copy.
+pub(super) struct Copied {
+    checksum: Checksum,
+    /// They are zero in the copy.
+    pub unreadable_blocks: usize,
+}
+
+/// Copies a range of a file to the start of another, block by block where it cannot be read otherwise.
+pub(super) fn copy_bytes<F: Files>(
+    files: &F,
+    (from, range): (FileId, Range<u64>),
+    to: FileId,
+) -> Result<Copied, disk::Error> {
+    let mut window = vec![0; COPY_BYTES.min((range.end - range.start) as usize)];
+    let mut copied = Copied { checksum: Checksum::default(), unreadable_blocks: 0 };
+    for at in range.clone().step_by(COPY_BYTES) {
+        let length = (range.end - at).min(COPY_BYTES as u64) as usize;
         if files.read(from, at, &mut window[..length]).is_err() {
             for (block, part) in window[..length].chunks_mut(BLOCK_BYTES).enumerate() {
                 if files.read(from, at + (block * BLOCK_BYTES) as u64, part).is_err() {
@@ -391,10 +403,11 @@ fn copy_bytes<F: Files>(files: &F, from: FileId, to: FileId, bytes: u64) -> Resu
                 }
             }
         }
-        files.write(to, at, &window[..length])?;
-        checksum = checksum.and(&window[..length]);
+        files.write(to, at - range.start, &window[..length])?;
+        copied.checksum = copied.checksum.and(&window[..length]);
     }
-    Ok(checksum)
+                    copied.unreadable_blocks += 1;
+    Ok(copied)
 }
 
 /// Makes a small file, or replaces it, so that it is there whole or not at all.
