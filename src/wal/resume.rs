@@ -40,17 +40,15 @@ pub struct Recovery {
 
 impl Log {
     /// Makes an empty log in a directory that holds none, with its first segment in use. What a crash in the midst of
-    /// this left, segments that never joined a log, is no log.
+    /// this left, a log in which nothing was ever written, is no log: it goes first, whoever's it was to be.
     pub fn create<F: Files>(files: &F, options: Options, wall_clock_milliseconds: u64) -> Result<Log, Error> {
         files.create_directory(&options.directory)?;
         let source =
             Source { directory: options.directory.clone(), identity: None, evidence: Place::START, exclusive: true };
         let found = Analysis::read(files, &source)?;
-        if !found.chain.is_empty() || found.damage().is_some() {
-            found.close(files);
-            return Err(Error::Exists { directory: options.directory });
-        }
-        remove_leftovers(files, &options.directory, found.leftovers.iter().cloned())?;
+        let removed = remove_half_made(files, &options.directory, &found);
+        found.close(files);
+        removed?;
         let mut random = Random::seeded(options.seed);
         let section = OpenSection { predecessor_end: Place::START, wall_clock_milliseconds, groups: Vec::new() };
         let number = found.next_segment;
@@ -62,7 +60,6 @@ impl Log {
         let mut log = Log::assemble(options, random, (opened.header, opened.file), opened.head.end(), locator);
         log.wall_clock_milliseconds = wall_clock_milliseconds;
         log.repeat_open = Some(section);
-        log.recyclable = found.spare.into_iter().collect();
         Ok(log)
     }
 
@@ -228,6 +225,22 @@ impl Log {
             options,
         }
     }
+}
+
+/// Removes what the making of a log left that did not come to its end: segments in no chain, or one with nothing but its
+/// open frame. The names are flushed before another's take their place.
+fn remove_half_made<F: Files>(files: &F, directory: &str, found: &Analysis) -> Result<(), Error> {
+    let is_empty = found.groups.is_empty() && found.end.frame <= FrameNumber(1);
+    if !is_empty || found.damage().is_some() {
+        return Err(Error::Exists { directory: directory.to_owned() });
+    }
+    remove_leftovers(files, directory, found.leftovers.iter().cloned())?;
+    let chain = found.chain.iter().map(|segment| segment.header.number);
+    let numbers: BTreeSet<SegmentNumber> = chain.chain(found.spare.iter().map(|&(number, _)| number)).collect();
+    for &number in &numbers {
+        files.remove(&segment_name(directory, number))?;
+    }
+    if numbers.is_empty() { Ok(()) } else { files.sync_directory(directory).map_err(Error::Disk) }
 }
 
 /// An analysis without damage.
