@@ -18,7 +18,8 @@
 //! ```
 //!
 //! Until step 3 is durable the log is the damaged one, and afterwards the repaired one. No byte of a segment that holds
-//! frames is written over.
+//! frames is changed; where reads may tell what is in memory alone, what is kept and not proven is written again as it
+//! is, before step 3.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -29,7 +30,7 @@ use super::error::{Error, Finding, Severity};
 use super::log::{Log, Options};
 use super::loss::{self, Loss};
 use super::resume::{self, open_segment};
-use super::rewrite::section_at;
+use super::rewrite::{section_at, write_in_place};
 use super::scan::Scan;
 use super::segment::{FRAMES_START, Fill, segment_name, segment_number};
 use crate::checksum::Checksum;
@@ -314,6 +315,11 @@ fn cut_acknowledged<F: Files>(
     if let Some((name, text)) = &orders.mark {
         write_whole(files, ("", name), text)?;
     }
+    if let (false, Some(last)) = (files.reads_past_cache(), kept.chain.last()) {
+        // What was read may be in memory alone, and its end is about to be named.
+        let is_within = kept.proven.segment == last.header.number;
+        write_in_place(files, last, if is_within { kept.proven.offset } else { FRAMES_START })?;
+    }
     let mut section = section_at(kept);
     section.wall_clock_milliseconds = orders.wall_clock_milliseconds;
     let salt = kept.chain.last().map_or(0, |last| last.header.salt);
@@ -400,13 +406,13 @@ pub(super) fn copy_bytes<F: Files>(
             for (block, part) in window[..length].chunks_mut(BLOCK_BYTES).enumerate() {
                 if files.read(from, at + (block * BLOCK_BYTES) as u64, part).is_err() {
                     part.fill(0);
+                    copied.unreadable_blocks += 1;
                 }
             }
         }
         files.write(to, at - range.start, &window[..length])?;
         copied.checksum = copied.checksum.and(&window[..length]);
     }
-                    copied.unreadable_blocks += 1;
     Ok(copied)
 }
 

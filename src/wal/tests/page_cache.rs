@@ -182,6 +182,27 @@ fn a_copied_frame_has_room_for_what_it_repeats() {
     rig.reopened().check();
 }
 
+/// A cut named an end that was in the page cache alone.
+#[test]
+fn the_end_that_a_cut_names_is_on_the_disk() {
+    for entries_before in [0, 3] {
+        let Rig { disk, .. } = abandoned(entries_before);
+        let seen = Place { segment: SegmentNumber(1), offset: 40_960, frame: FrameNumber(100) };
+        let source =
+            Source { directory: DIRECTORY.to_owned(), identity: Some(identity()), evidence: seen, exclusive: true };
+        let plan = repair::plan(&disk.files(), &source).expect("well");
+        let loss = plan.damage.and_then(|(_, loss)| loss);
+        assert!(loss.is_some(), "frames that the superblock has seen are missing");
+        let orders = Orders { loss, mark: None, seed: 3, wall_clock_milliseconds: 1 };
+        repair::apply(&disk.files(), &source, &orders).expect("well");
+        lose_all(&disk);
+        let files = disk.files();
+        let (log, _) = Log::open(&files, options(), seen, 1).expect("it was repaired");
+        let found = state_of(&files, &log).expect("it can be read");
+        assert_eq!(found[&G].entries.last().map(|last| last.id.index), Some(Index(entries_before + 2)));
+    }
+}
+
 /// Where the copying failed the copy's file stayed open, and its lock was held until the process ended.
 #[test]
 fn a_copy_that_failed_is_not_held() {
