@@ -380,3 +380,39 @@ fn what_the_superblock_has_seen_does_not_outrank_what_is_written_after_a_cut() {
         assert_eq!(analysis(&rig.disk, evidence).severity(), Some(Severity::Corrupt));
     }
 }
+
+/// Entries that others had replaced were counted as lost: somebody had to agree to the loss of what was gone long ago.
+#[test]
+fn what_was_replaced_or_cut_before_is_not_named_as_lost() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    for group in [G, GroupId(4), GroupId(5)] {
+        rig.grow(group, 2, 30);
+    }
+    rig.settle();
+    let first = rig.log.durable_end();
+    for group in [G, GroupId(4), GroupId(5)] {
+        rig.grow(group, 3, 30);
+    }
+    rig.settle();
+    rig.model.term = Term(2);
+    let entries = rig.model.entries_behind(Index(2), 1, 30);
+    rig.append(G, &entries);
+    rig.truncate(GroupId(4), Index(4));
+    rig.truncate(GroupId(5), Index(3));
+    rig.rest();
+    let end = rig.log.durable_end();
+    let disk = rig.disk;
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    disk.flip_bit(&segment(1), first.offset - 4096 + 3, 1);
+    let loss = plan(&disk, end).damage.and_then(|(_, loss)| loss).expect("something is left");
+    let names: Vec<String> = loss.entries.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        names,
+        [
+            "group 0 entries 1..4 (the last is 3@2)",
+            "group 4 entries 1..4 (the last is 3@1)",
+            "group 5 entries 1..3 (the last is 2@1)",
+        ]
+    );
+}
