@@ -71,12 +71,13 @@ pub struct SegmentNumber(pub u64);
 pub struct FrameNumber(pub u64);
 
 /// An end in the log's files: the byte after frame `frame`, which lies in `segment`. Frames up to and including
-/// `frame` are meant. The order is that of the log. The default lies before every frame.
+/// `frame` are meant. The order is that of the log: by frame first, whose numbers rise whatever becomes of the files. The
+/// default lies before every frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Place {
+    pub frame: FrameNumber,
     pub segment: SegmentNumber,
     pub offset: u64,
-    pub frame: FrameNumber,
 }
 
 /// One entry of a group's log.

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chain::{self, Candidate};
+use super::dead::Suspect;
 use super::error::{Error, Finding, LogIds, Severity};
 use super::frame::Run;
 use super::group::GroupLog;
@@ -65,6 +66,8 @@ pub struct Analysis {
     /// Above every number ever seen.
     pub next_segment: SegmentNumber,
     pub findings: Vec<Finding>,
+    /// Findings that may be about what was replaced since: see [`super::dead`].
+    pub(super) suspects: Vec<Suspect>,
 }
 
 /// One segment of the chain, and what was counted in it.
@@ -110,13 +113,21 @@ impl Analysis {
             torn: None,
             next_segment,
             findings: Vec::new(),
+            suspects: Vec::new(),
         }
     }
 
-    pub(super) fn take_files(&mut self, candidates: &[Candidate], linked: &[SegmentNumber]) {
+    /// Segments of this log below `needed_from` are spare, too, once it is open: what says so may not be durable before.
+    pub(super) fn take_files(
+        &mut self,
+        candidates: &[Candidate],
+        linked: &[SegmentNumber],
+        needed_from: SegmentNumber,
+    ) {
         self.files = candidates.iter().map(|candidate| candidate.file).collect();
         let linked: BTreeSet<SegmentNumber> = linked.iter().copied().collect();
-        let spare = candidates.iter().filter(|candidate| candidate.is_spare && !linked.contains(&candidate.number));
+        let is_spare = |own: &&Candidate| own.is_spare || (own.header.is_some() && own.number < needed_from);
+        let spare = candidates.iter().filter(is_spare).filter(|candidate| !linked.contains(&candidate.number));
         self.spare = spare.map(|candidate| (candidate.number, candidate.file)).collect();
     }
 

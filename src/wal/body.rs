@@ -9,7 +9,7 @@ use super::sections::{OpenSection, SealSection};
 use crate::checksum::Checksum;
 use crate::codec::Reader;
 use crate::disk::Buffer;
-use crate::limits::{BLOCK_BYTES, SECTOR_BYTES};
+use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, SECTOR_BYTES};
 use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Place, SegmentNumber};
 
 /// What goes into a frame: the entries of one append, or a cut.
@@ -128,6 +128,7 @@ pub fn build<'i>(buffer: &mut Buffer, plan: &FramePlan<'_>, items: impl Iterator
     }
     let records_bytes = buffer.len() - records_start;
     buffer.pad_to(BLOCK_BYTES);
+    assert!(buffer.len() <= FRAME_BYTES_MAX, "no reader takes a longer frame: {} bytes", buffer.len());
     let head = FrameHead {
         kind: plan.kind,
         segment: plan.segment,

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::analysis::{Analysis, Source};
+use super::dead;
 use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, HeadFault};
 use super::recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
@@ -44,6 +45,8 @@ pub(super) struct Gathered {
     pub leftovers: Vec<String>,
     pub next_segment: SegmentNumber,
     pub findings: Vec<Finding>,
+    /// Segments below this one are taken for files that a purge gave up.
+    needed_from: SegmentNumber,
 }
 
 /// Opens every segment and reads its headers.
@@ -76,8 +79,10 @@ impl Gathered {
             identity: source.identity,
             candidates: Vec::new(),
             leftovers: Vec::new(),
-            next_segment: SegmentNumber(1),
+            // A number is used once, also if the files that had it are gone.
+            next_segment: source.evidence.segment.next(),
             findings: Vec::new(),
+            needed_from: SegmentNumber(0),
         }
     }
 
@@ -88,9 +93,23 @@ impl Gathered {
 
     /// Links the chain and reads it; as if nothing lay behind `until`, if that is given.
     pub fn read<F: Files>(&mut self, files: &F, source: &Source, until: Option<Place>) -> Analysis {
+        self.needed_from = SegmentNumber(0);
         let mut analysis = self.read_part(files, source, until);
         walk::check_ends(source, &mut analysis);
-        analysis
+        let Some(number) = dead::needed_from(&analysis) else { return analysis };
+        if !analysis.findings[self.findings.len()..].iter().any(|finding| dead::is_below(finding, number)) {
+            return analysis;
+        }
+        // What is damaged there no recovery would miss if its files were gone: so it is read as if they were.
+        self.needed_from = number;
+        let mut needed = self.read_part(files, source, until);
+        walk::check_ends(source, &mut needed);
+        if walk::lacks_beginning(&needed) {
+            self.needed_from = SegmentNumber(0);
+            return analysis;
+        }
+        dead::take_notes(&mut needed, analysis, (number, self.findings.len()));
+        needed
     }
 
     /// As [`Gathered::read`], of a log that was read whole before: what allows that segments are gone from its beginning
@@ -99,8 +118,11 @@ impl Gathered {
         let mut analysis = Analysis::empty(self.identity, self.next_segment);
         analysis.leftovers.clone_from(&self.leftovers);
         analysis.findings.clone_from(&self.findings);
-        let linked = link(files, &mut self.candidates, source, &mut analysis.findings);
-        analysis.take_files(&self.candidates, &linked);
+        let mut linked = link(files, &mut self.candidates, source, &mut analysis.findings);
+        let known = analysis.findings.split_off(self.findings.len());
+        analysis.findings.extend(known.into_iter().filter(|finding| !dead::is_below(finding, self.needed_from)));
+        linked.retain(|&number| number >= self.needed_from);
+        analysis.take_files(&self.candidates, &linked, self.needed_from);
         walk::walk(files, &self.candidates, &linked, (source, until), &mut analysis);
         analysis
     }

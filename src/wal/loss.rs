@@ -139,14 +139,30 @@ impl Names {
             sections.previous.iter().for_each(|run| self.add_run(run));
         }
         for start in sections.open.iter().flat_map(|open| &open.groups).filter(|start| start.last.index > Index::ZERO) {
+            self.end_at(start.group, start.last);
             self.add(start.group, start.last, start.last);
         }
         sections.own.iter().for_each(|run| self.add_run(run));
     }
 
+    /// A run of entries or a truncation ends what was known from its first index on.
     fn add_run(&mut self, run: &Run) {
+        if run.kind == RecordKind::Purge {
+            return;
+        }
+        self.end_at(run.group, LogId::new(run.previous_term, run.first.previous()));
         if run.kind == RecordKind::Entry {
             self.add(run.group, LogId::new(run.term, run.first), LogId::new(run.term, run.end().previous()));
+        }
+    }
+
+    /// Nothing of the group lies behind this entry now.
+    fn end_at(&mut self, group: GroupId, last: LogId) {
+        let Some(known) = self.known.get_mut(&group) else { return };
+        if last.index < known.0.index {
+            self.known.remove(&group);
+        } else if last.index < known.1.index {
+            known.1 = last;
         }
     }
 

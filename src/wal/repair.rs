@@ -18,7 +18,8 @@
 //! ```
 //!
 //! Until step 3 is durable the log is the damaged one, and afterwards the repaired one. No byte of a segment that holds
-//! frames is written over.
+//! frames is changed; where reads may tell what is in memory alone, what is kept and not proven is written again as it
+//! is, before step 3.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -29,7 +30,7 @@ use super::error::{Error, Finding, Severity};
 use super::log::{Log, Options};
 use super::loss::{self, Loss};
 use super::resume::{self, open_segment};
-use super::rewrite::section_at;
+use super::rewrite::{section_at, write_in_place};
 use super::scan::Scan;
 use super::segment::{FRAMES_START, Fill, segment_name, segment_number};
 use crate::checksum::Checksum;
@@ -314,6 +315,11 @@ fn cut_acknowledged<F: Files>(
     if let Some((name, text)) = &orders.mark {
         write_whole(files, ("", name), text)?;
     }
+    if let (false, Some(last)) = (files.reads_past_cache(), kept.chain.last()) {
+        // What was read may be in memory alone, and its end is about to be named.
+        let is_within = kept.proven.segment == last.header.number;
+        write_in_place(files, last, if is_within { kept.proven.offset } else { FRAMES_START })?;
+    }
     let mut section = section_at(kept);
     section.wall_clock_milliseconds = orders.wall_clock_milliseconds;
     let salt = kept.chain.last().map_or(0, |last| last.header.salt);
@@ -374,27 +380,40 @@ fn has_whole_manifest<F: Files>(files: &F, home: &str) -> Result<bool, Error> {
 fn copy<F: Files>(files: &F, from: FileId, name: &str) -> Result<(u64, Checksum), Error> {
     let bytes = files.length(from)?;
     let to = files.create(name)?;
-    let copied = copy_bytes(files, from, to, bytes).and_then(|checksum| files.sync(to).map(|()| checksum));
+    let copied = copy_bytes(files, (from, 0..bytes), to).and_then(|copied| files.sync(to).map(|()| copied));
     files.close(to);
-    Ok((bytes, copied?))
+    Ok((bytes, copied?.checksum))
 }
 
-fn copy_bytes<F: Files>(files: &F, from: FileId, to: FileId, bytes: u64) -> Result<Checksum, disk::Error> {
-    let mut window = vec![0; COPY_BYTES];
-    let mut checksum = Checksum::default();
-    for at in (0..bytes).step_by(COPY_BYTES) {
-        let length = (bytes - at).min(COPY_BYTES as u64) as usize;
+/// What became of a copy.
+pub(super) struct Copied {
+    checksum: Checksum,
+    /// They are zero in the copy.
+    pub unreadable_blocks: usize,
+}
+
+/// Copies a range of a file to the start of another, block by block where it cannot be read otherwise.
+pub(super) fn copy_bytes<F: Files>(
+    files: &F,
+    (from, range): (FileId, Range<u64>),
+    to: FileId,
+) -> Result<Copied, disk::Error> {
+    let mut window = vec![0; COPY_BYTES.min((range.end - range.start) as usize)];
+    let mut copied = Copied { checksum: Checksum::default(), unreadable_blocks: 0 };
+    for at in range.clone().step_by(COPY_BYTES) {
+        let length = (range.end - at).min(COPY_BYTES as u64) as usize;
         if files.read(from, at, &mut window[..length]).is_err() {
             for (block, part) in window[..length].chunks_mut(BLOCK_BYTES).enumerate() {
                 if files.read(from, at + (block * BLOCK_BYTES) as u64, part).is_err() {
                     part.fill(0);
+                    copied.unreadable_blocks += 1;
                 }
             }
         }
-        files.write(to, at, &window[..length])?;
-        checksum = checksum.and(&window[..length]);
+        files.write(to, at - range.start, &window[..length])?;
+        copied.checksum = copied.checksum.and(&window[..length]);
     }
-    Ok(checksum)
+    Ok(copied)
 }
 
 /// Makes a small file, or replaces it, so that it is there whole or not at all.

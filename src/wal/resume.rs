@@ -1,6 +1,7 @@
 //! Makes a log, and opens one that is there: the half of recovery that writes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use super::analysis::{Analysis, Source};
 use super::body::{self, FramePlan};
@@ -9,6 +10,7 @@ use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, Run};
 use super::locator::Locator;
 use super::log::{Counters, Log, Options, Phase, Ticket};
+use super::repair::{self, Copied};
 use super::rewrite::{self, start_of};
 use super::sections::{OPEN_SECTION_BYTES_MAX, OpenSection};
 use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader, prepare, segment_name};
@@ -32,23 +34,21 @@ pub struct Recovery {
     /// Notes and a torn tail; a log with anything worse is not opened.
     pub findings: Vec<Finding>,
     /// Bytes of a torn tail: the file they lie in and where.
-    pub torn: Option<std::ops::Range<u64>>,
+    pub torn: Option<Range<u64>>,
     pub segments: usize,
 }
 
 impl Log {
     /// Makes an empty log in a directory that holds none, with its first segment in use. What a crash in the midst of
-    /// this left, segments that never joined a log, is no log.
+    /// this left, a log in which nothing was ever written, is no log: it goes first, whoever's it was to be.
     pub fn create<F: Files>(files: &F, options: Options, wall_clock_milliseconds: u64) -> Result<Log, Error> {
         files.create_directory(&options.directory)?;
         let source =
             Source { directory: options.directory.clone(), identity: None, evidence: Place::START, exclusive: true };
         let found = Analysis::read(files, &source)?;
-        if !found.chain.is_empty() || found.damage().is_some() {
-            found.close(files);
-            return Err(Error::Exists { directory: options.directory });
-        }
-        remove_leftovers(files, &options.directory, found.leftovers.iter().cloned())?;
+        let removed = remove_half_made(files, &options.directory, &found);
+        found.close(files);
+        removed?;
         let mut random = Random::seeded(options.seed);
         let section = OpenSection { predecessor_end: Place::START, wall_clock_milliseconds, groups: Vec::new() };
         let number = found.next_segment;
@@ -60,7 +60,6 @@ impl Log {
         let mut log = Log::assemble(options, random, (opened.header, opened.file), opened.head.end(), locator);
         log.wall_clock_milliseconds = wall_clock_milliseconds;
         log.repeat_open = Some(section);
-        log.recyclable = found.spare.into_iter().collect();
         Ok(log)
     }
 
@@ -228,6 +227,22 @@ impl Log {
     }
 }
 
+/// Removes what the making of a log left that did not come to its end: segments in no chain, or one with nothing but its
+/// open frame. The names are flushed before another's take their place.
+fn remove_half_made<F: Files>(files: &F, directory: &str, found: &Analysis) -> Result<(), Error> {
+    let is_empty = found.groups.is_empty() && found.end.frame <= FrameNumber(1);
+    if !is_empty || found.damage().is_some() {
+        return Err(Error::Exists { directory: directory.to_owned() });
+    }
+    remove_leftovers(files, directory, found.leftovers.iter().cloned())?;
+    let chain = found.chain.iter().map(|segment| segment.header.number);
+    let numbers: BTreeSet<SegmentNumber> = chain.chain(found.spare.iter().map(|&(number, _)| number)).collect();
+    for &number in &numbers {
+        files.remove(&segment_name(directory, number))?;
+    }
+    if numbers.is_empty() { Ok(()) } else { files.sync_directory(directory).map_err(Error::Disk) }
+}
+
 /// An analysis without damage.
 pub(super) fn intact(analysis: Analysis) -> Result<Analysis, Error> {
     match analysis.damage() {
@@ -310,13 +325,13 @@ pub(super) fn remove_leftovers<F: Files>(
 }
 
 /// Copies what is cut to a file of its own, for whoever wants to look. Bounded; done before the cut is named. A disk that
-/// is too full for it is no reason not to go on, and is noted.
+/// is too full for it, or cannot read all of it, is no reason not to go on, and is noted.
 fn keep_aside<F: Files>(
     files: &F,
     directory: &str,
     header: SegmentHeader,
     file: FileId,
-    torn: &std::ops::Range<u64>,
+    torn: &Range<u64>,
 ) -> Result<Option<Finding>, Error> {
     let segment = segment_name(directory, header.number);
     let name = format!("{}-{}.cut", segment.trim_end_matches(".segment"), torn.start);
@@ -327,28 +342,32 @@ fn keep_aside<F: Files>(
         return Ok(None);
     }
     let length = (torn.end - torn.start).min(CUT_BYTES_MAX);
-    let mut bytes = vec![0; length as usize];
-    files.read(file, torn.start, &mut bytes)?;
+    let note = |what: &str| Finding {
+        severity: Severity::Note,
+        file: segment,
+        bytes: torn.clone(),
+        what: what.to_owned(),
+        acknowledged: None,
+        entries: Vec::new(),
+    };
     // A crash leaves a name that is removed at the next start, and not half of a copy that counts as one.
     let temporary = format!("{name}.preparing");
-    match copy_aside(files, &temporary, &bytes).and_then(|()| files.rename(&temporary, &name)) {
-        Ok(()) => files.sync_directory(directory).map(|()| None).map_err(Error::Disk),
-        Err(error) if error.is_no_space() => Ok(Some(Finding {
-            severity: Severity::Note,
-            file: segment,
-            bytes: torn.clone(),
-            what: "what is cut off is not kept aside: the disk is full".to_owned(),
-            acknowledged: None,
-            entries: Vec::new(),
-        })),
+    let copied = copy_aside(files, &temporary, file, torn.start..torn.start + length);
+    match copied.and_then(|copied| files.rename(&temporary, &name).map(|()| copied)) {
+        Ok(copied) => {
+            files.sync_directory(directory)?;
+            let note = || note("some of what is cut off could not be read: it is zero in what is kept aside");
+            Ok((copied.unreadable_blocks > 0).then(note))
+        }
+        Err(error) if error.is_no_space() => Ok(Some(note("what is cut off is not kept aside: the disk is full"))),
         Err(error) => Err(Error::Disk(error)),
     }
 }
 
-fn copy_aside<F: Files>(files: &F, name: &str, bytes: &[u8]) -> Result<(), disk::Error> {
-    let copy = files.create(name)?;
-    let written = files.write(copy, 0, bytes).and_then(|()| files.sync(copy));
-    files.close(copy);
+fn copy_aside<F: Files>(files: &F, name: &str, from: FileId, range: Range<u64>) -> Result<Copied, disk::Error> {
+    let to = files.create(name)?;
+    let copied = repair::copy_bytes(files, (from, range), to).and_then(|copied| files.sync(to).map(|()| copied));
+    files.close(to);
     // The error that counts is the first; a name that stays is removed at the next start.
-    written.inspect_err(|_| drop(files.remove(name)))
+    copied.inspect_err(|_| drop(files.remove(name)))
 }

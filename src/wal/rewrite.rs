@@ -9,9 +9,9 @@
 //!       │ open │ proven │ proven │ read  │ read  │
 //!       └──────┴────────┴────────┴ ─ ─ ─ ┴ ─ ─ ─ ┘
 //!                                ▲
-//!  new  ┌──────┬───────┬───────┬─│─────┐   1. the frames and a flush
-//!       │ open │ copy  │ copy  │ cover │   2. the open frame, which names the proven end, and a flush
-//!       └──┬───┴───────┴───────┴─│─────┘   3. a covering frame and a flush: the copies are proven
+//!  new  ┌──────┬────────┬──────┬─│────┬───────┐   1. what repeats the open frame, the frames and a flush
+//!       │ open │ repeat │ copy │ copy │ cover │   2. the open frame, which names the proven end, and a flush
+//!       └──┬───┴────────┴──────┴─│────┴───────┘   3. a covering frame and a flush: the copies are proven
 //!          └─────────────────────┘
 //! ```
 //!
@@ -38,7 +38,7 @@ use super::record::{RecordHead, RecordKind};
 use super::recovery::Acknowledged;
 use super::resume::prepare_or_recycle;
 use super::scan::{Found, Scan};
-use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection};
+use super::sections::{GroupStart, OpenSection};
 use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader, segment_name};
 use crate::codec;
 use crate::disk::{Buffer, FileId, Files};
@@ -74,25 +74,15 @@ pub(super) fn rewrite<F: Files>(
         return write_in_place(files, old, start);
     }
     let mut copy = Copy::prepare(files, options, gathered, (section, from), &heads, old)?;
-    copy.open(previous);
+    copy.open(files, previous)?;
     for head in &heads {
         copy.frame(files, old, head)?;
     }
-    copy.finish(files)?;
-    let Copy { header, file, .. } = copy;
-    gathered.candidates.push(Candidate {
-        number: header.number,
-        file,
-        header: Some(header),
-        open: None,
-        is_spare: false,
-    });
-    gathered.next_segment = header.number.next();
-    Ok(())
+    copy.finish(files)
 }
 
 /// Writes the bytes of the segment from `start` on once more, so that the next flush covers them.
-fn write_in_place<F: Files>(files: &F, old: &ChainSegment, start: u64) -> Result<(), Error> {
+pub(super) fn write_in_place<F: Files>(files: &F, old: &ChainSegment, start: u64) -> Result<(), Error> {
     let mut block = [0; BLOCK_BYTES];
     for at in (start..old.end).step_by(BLOCK_BYTES) {
         files.read(old.file, at, &mut block)?;
@@ -146,6 +136,7 @@ struct Copy {
     offset: u64,
     next_frame: FrameNumber,
     previous: Vec<Run>,
+    /// Until the open frame and its repetition are built.
     repeat_open: bool,
     directory: String,
 }
@@ -159,9 +150,8 @@ impl Copy {
         heads: &[FrameHead],
         old: &ChainSegment,
     ) -> Result<Copy, Error> {
-        let frame_bytes = |head: &FrameHead| body::frame_bytes_max(head.records_bytes, OPEN_SECTION_BYTES_MAX, 0);
-        let frames: usize = heads.iter().map(frame_bytes).sum();
-        let around = 2 * BLOCK_BYTES + 2 * OPEN_FRAME_BYTES_MAX + SEAL_FRAME_BYTES_MAX;
+        let frames: usize = heads.iter().map(|head| body::frame_bytes_max(head.records_bytes, 0, 0)).sum();
+        let around = 2 * BLOCK_BYTES + 3 * OPEN_FRAME_BYTES_MAX + SEAL_FRAME_BYTES_MAX;
         let bytes = options.segment_bytes.max((frames + around) as u64);
         assert!(bytes <= SEGMENT_BYTES_MAX, "the number of frames is bounded, and so is each");
         // Salts must differ from those of the last life even if the caller's seed does not.
@@ -169,27 +159,43 @@ impl Copy {
         let header = SegmentHeader { identity: options.identity, number: gathered.next_segment, salt, bytes };
         let directory = options.directory.clone();
         let order = Prepare { directory: directory.clone(), header, fill: Fill::Allocated, recycled: None };
+        let file = prepare_or_recycle(files, order, &mut gathered.candidates)?;
+        // From here on it is closed with the others, whatever becomes of it.
+        gathered.candidates.push(Candidate {
+            number: header.number,
+            file,
+            header: Some(header),
+            open: None,
+            is_spare: false,
+        });
+        gathered.next_segment = header.number.next();
         Ok(Copy {
             header,
-            file: prepare_or_recycle(files, order, &mut gathered.candidates)?,
+            file,
             section,
             proven,
             open_frame: Buffer::with_capacity(OPEN_FRAME_BYTES_MAX),
             offset: FRAMES_START,
             next_frame: proven.frame.next(),
             previous: Vec::new(),
-            repeat_open: false,
+            repeat_open: true,
             directory,
         })
     }
 
-    fn open(&mut self, previous: Vec<Run>) {
+    /// Builds the open frame, and writes the frame behind it, which repeats it: one without records, because the frames
+    /// that are copied may fill their room without that.
+    fn open<F: Files>(&mut self, files: &F, previous: Vec<Run>) -> Result<(), Error> {
         self.previous = previous;
+        let mut open_frame = Buffer::with_capacity(OPEN_FRAME_BYTES_MAX);
+        self.build(&mut open_frame, FrameKind::Open, &[], &[]);
+        self.open_frame = open_frame;
         let mut buffer = Buffer::with_capacity(OPEN_FRAME_BYTES_MAX);
-        self.repeat_open = true;
-        self.build(&mut buffer, FrameKind::Open, &[], &[]);
-        self.open_frame = buffer;
-        self.repeat_open = true;
+        let offset = self.offset;
+        self.build(&mut buffer, FrameKind::Cover, &[], &[]);
+        files.write(self.file, offset, &buffer)?;
+        self.repeat_open = false;
+        Ok(())
     }
 
     /// Copies one frame of the old segment.
@@ -197,7 +203,7 @@ impl Copy {
         let mut scan = Scan::new(files, old.file, old.header);
         let Found::Frame(frame) = scan.frame_at(head.offset) else { return Err(self.changed(old, head.offset)) };
         let (own, items) = contents(&frame).ok_or_else(|| self.changed(old, head.offset))?;
-        let mut buffer = Buffer::with_capacity(body::frame_bytes_max(head.records_bytes, OPEN_SECTION_BYTES_MAX, 0));
+        let mut buffer = Buffer::with_capacity(body::frame_bytes_max(head.records_bytes, 0, 0));
         let offset = self.offset;
         self.build(&mut buffer, FrameKind::Data, &own, &items);
         files.write(self.file, offset, &buffer)?;
@@ -236,7 +242,6 @@ impl Copy {
         self.offset = head.end().offset;
         self.next_frame = head.number.next();
         self.previous = own.to_vec();
-        self.repeat_open = false;
     }
 
     fn changed(&self, old: &ChainSegment, at: u64) -> Error {

@@ -3,6 +3,7 @@
 
 mod bytes;
 mod crash;
+mod dead;
 mod errors;
 mod forged;
 mod holes;

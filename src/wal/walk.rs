@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::analysis::{Analysis, ChainSegment, Source};
-use super::body::{FrameView, Sections, extend_runs};
+use super::body::{BodyFault, FrameView, Sections, extend_runs};
 use super::chain::{Candidate, head_fault};
 use super::error::{LogIds, Severity};
 use super::frame::{FrameHead, FrameKind, Run};
@@ -56,6 +56,7 @@ pub(super) fn walk<F: Files>(
         let scan = Scan::with_window(files, (candidate.file, header), window).expect_all();
         window = SegmentWalk { scan, name, end, expected, at: FRAMES_START }.run(analysis);
     }
+    analysis.settle_suspects();
 }
 
 /// What a log must hold beside frames that join each other.
@@ -80,26 +81,10 @@ fn begin(analysis: &mut Analysis, open: &OpenSection) {
 
 /// Entries that only a missing predecessor could hold must have been purged since.
 fn check_beginning(source: &Source, analysis: &mut Analysis) {
-    let Some(OpenSection { predecessor_end, groups, .. }) = analysis.chain.first().map(|oldest| oldest.open.clone())
-    else {
-        return;
-    };
+    let Some(oldest) = analysis.chain.first().map(|oldest| oldest.open.clone()) else { return };
+    let predecessor_end = oldest.predecessor_end;
     let missing = predecessor_end.segment;
-    if missing.0 == 0 {
-        return;
-    }
-    let mut needed = Vec::new();
-    for start in &groups {
-        let Some(first) = analysis.groups.get(&start.group).map(GroupLog::first) else { continue };
-        let last = start.last;
-        if first < last.index {
-            needed.push(LogIds::unnamed(start.group, first..last.index));
-        }
-        if first <= last.index {
-            let term = Some(last.term);
-            needed.push(LogIds { first: last.index, term, ..LogIds::unnamed(start.group, first..last.index.next()) });
-        }
-    }
+    let needed = needed_before(analysis, &oldest);
     if needed.is_empty() {
         return;
     }
@@ -109,6 +94,32 @@ fn check_beginning(source: &Source, analysis: &mut Analysis) {
         "the segment is missing, or its open frame cannot be read".to_owned(),
         needed,
     );
+}
+
+/// Whether entries are needed that lie before the chain.
+pub(super) fn lacks_beginning(analysis: &Analysis) -> bool {
+    analysis.chain.first().is_some_and(|oldest| !needed_before(analysis, &oldest.open).is_empty())
+}
+
+/// What only segments before the one that begins so can hold, and was not purged since.
+pub(super) fn needed_before(analysis: &Analysis, open: &OpenSection) -> Vec<LogIds> {
+    let mut needed = Vec::new();
+    if open.predecessor_end.segment.0 == 0 {
+        return needed;
+    }
+    for start in &open.groups {
+        let own = analysis.groups.get(&start.group);
+        let first = own.map_or(start.before_first.index.next(), GroupLog::first);
+        let last = start.last;
+        if first < last.index {
+            needed.push(LogIds::unnamed(start.group, first..last.index));
+        }
+        if first <= last.index {
+            let term = Some(last.term);
+            needed.push(LogIds { first: last.index, term, ..LogIds::unnamed(start.group, first..last.index.next()) });
+        }
+    }
+    needed
 }
 
 /// What the superblock has seen durable must be there, up to its last frame.
@@ -146,6 +157,14 @@ struct Faulty {
     head: Option<FrameHead>,
     /// The records concerned, if the frame's own directory can be read.
     ids: Option<Vec<LogIds>>,
+    /// What else the frame says, if nothing but entries is damaged.
+    rest: Option<Contents>,
+}
+
+/// What a frame says that is taken in: sections, and the intact records that are not a client's.
+struct Contents {
+    sections: Sections,
+    internal: Vec<InternalRecord>,
 }
 
 /// A record that is not a client's: group, index, kind of payload, payload.
@@ -183,25 +202,33 @@ impl<F: Files> SegmentWalk<'_, F> {
                 let head = frame.head;
                 if head.number != self.expected && !mutant::is_on(Mutant::OlderGenerationAccepted) {
                     let what = format!("frame {} stands where frame {} should", head.number, self.expected);
-                    return Step::Faulty(Faulty { fault: Fault::HeadDamaged, what, head: Some(head), ids: None });
+                    return Step::Faulty(Faulty {
+                        fault: Fault::HeadDamaged,
+                        what,
+                        head: Some(head),
+                        ids: None,
+                        rest: None,
+                    });
                 }
                 let mut malformed = None;
                 let verified = frame.verify(|record, payload| match internal_record(record, payload) {
                     Ok(found) => internal.extend(found),
                     Err(error) => malformed = Some(error),
                 });
+                let is_record = matches!(verified, Err(BodyFault::Record { .. }));
                 let (what, fault) = match (verified, malformed) {
                     (Ok(sections), None) => return Step::Accepted(head, sections, internal),
                     (Ok(_), Some(error)) => (error.to_string(), Fault::BodyDamaged),
                     (Err(error), _) if frame.has_unwritten_sectors() => (error.to_string(), Fault::BodyUnwritten),
                     (Err(error), _) => (error.to_string(), Fault::BodyDamaged),
                 };
-                return Step::Faulty(Faulty { fault, what, head: Some(head), ids: damaged_ids(&frame) });
+                let rest = if is_record { rest_of(&frame) } else { None };
+                return Step::Faulty(Faulty { fault, what, head: Some(head), ids: damaged_ids(&frame), rest });
             }
             Found::Fault(problem) => problem,
         };
         let fault = head_fault(&mut self.scan, self.at, &problem);
-        Step::Faulty(Faulty { fault, what: problem.to_string(), head: None, ids: None })
+        Step::Faulty(Faulty { fault, what: problem.to_string(), head: None, ids: None, rest: None })
     }
 
     fn accept(
@@ -333,7 +360,7 @@ impl<F: Files> SegmentWalk<'_, F> {
         &mut self,
         analysis: &mut Analysis,
         severity: (Severity, Acknowledged),
-        Faulty { what, head, ids, .. }: Faulty,
+        Faulty { what, head, ids, rest, .. }: Faulty,
         later: &[FrameHead],
     ) {
         let next = later.first().copied();
@@ -344,6 +371,23 @@ impl<F: Files> SegmentWalk<'_, F> {
         let known = if ids.is_some() { "" } else { "; which entries it held is not known" };
         let what = format!("frame {}: {what}{known}", self.expected);
         analysis.note(severity, (&self.name, self.at..end), what, ids.unwrap_or_default());
+        if let Some((head, rest)) = head.zip(rest) {
+            self.take_rest(analysis, &head, rest);
+        }
+    }
+
+    /// Takes in a frame of which entries are damaged that may be dead: for whoever else has records in it, and so that
+    /// readers find that others replaced them.
+    fn take_rest(&mut self, analysis: &mut Analysis, head: &FrameHead, Contents { sections, internal }: Contents) {
+        let finding = analysis.findings.pop().expect("it was just noted");
+        if analysis.damage().is_none() {
+            self.check_names(analysis, head, &sections);
+        }
+        take_names(analysis, head, &sections);
+        take_internal(analysis, &sections, internal);
+        analysis.locator.note(head, &sections.own);
+        analysis.last_runs = sections.own;
+        analysis.suspect(finding);
     }
 
     /// What the frame behind the damaged one says that it held.
@@ -386,6 +430,7 @@ impl<F: Files> SegmentWalk<'_, F> {
 
 fn take_names(analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
     for run in &sections.own {
+        analysis.end_suspects(run);
         let group = analysis.groups.entry(run.group).or_insert_with(|| {
             let before = LogId::new(run.previous_term, run.first.previous());
             GroupLog::new(run.group, before, head.end())
@@ -428,6 +473,19 @@ fn damaged_ids(frame: &FrameView<'_>) -> Option<Vec<LogIds>> {
     });
     let concerned = if damaged.is_empty() { &own } else { &damaged };
     Some(concerned.iter().map(LogIds::of).collect())
+}
+
+/// What a damaged frame says, if only records of entries are damaged in it.
+fn rest_of(frame: &FrameView<'_>) -> Option<Contents> {
+    let sections = frame.sections().ok()?;
+    let mut internal = Vec::new();
+    let mut is_known = true;
+    frame.salvage(&sections.own, |(_, kind, _), record| match record.map(|(head, data)| internal_record(head, data)) {
+        Ok(Ok(found)) => internal.extend(found),
+        Ok(Err(_)) => is_known = false,
+        Err(_) => is_known &= kind == RecordKind::Entry,
+    });
+    is_known.then_some(Contents { sections, internal })
 }
 
 /// Decodes what is not a client's. What does not decode under a valid checksum was written by another program.

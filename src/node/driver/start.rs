@@ -71,8 +71,11 @@ pub fn format<F: Files>(
     seed: u64,
     wall_clock_milliseconds: u64,
 ) -> Result<(), StartError> {
-    if superblock::inspect(files).is_ok() {
-        return Err(superblock::Error::AlreadyFormatted.into());
+    match superblock::inspect(files) {
+        Err(superblock::Error::NotFormatted) => {}
+        Ok(_) => return Err(superblock::Error::AlreadyFormatted.into()),
+        // There is one, whatever is wrong with it: the log that belongs to it stays as it is.
+        Err(error) => return Err(error.into()),
     }
     let identity = Identity { cluster: state.cluster, node: state.node, incarnation: state.incarnation };
     let options = log_options(identity, segment_bytes, 1, 1, seed);

@@ -2,5 +2,6 @@
 
 mod apply;
 mod clients;
+mod format;
 mod reads;
 mod rig;

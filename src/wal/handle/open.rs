@@ -2,7 +2,6 @@
 //! absence.
 
 use std::io;
-use std::path::Path;
 
 use super::core::wall_clock_milliseconds;
 use super::error::Error;
@@ -11,8 +10,8 @@ use crate::disk::{Backend, Directory, Files, Operation, Probed, choose, probe};
 use crate::limits::TICK;
 use crate::random::entropy;
 use crate::superblock::{self, Loaded, State};
-use crate::types::{ClusterId, FrameNumber, Incarnation, Membership, NodeId, Place};
-use crate::wal::{self, Analysis, Identity, Log, Source};
+use crate::types::{ClusterId, Incarnation, Membership, NodeId};
+use crate::wal::{self, Identity, Log};
 
 /// The node id of a log that belongs to no cluster: none that a node can be given.
 pub const NODE_ALONE: NodeId = NodeId(u64::MAX);
@@ -143,10 +142,10 @@ fn lock(directory: &Directory, shown: &str) -> Result<(), Error> {
     opened.map(drop).map_err(|error| Error::disk(error, shown))
 }
 
-/// Log first, superblock last: a directory with a superblock is whole. The handle that it is made through is dropped,
+/// Log first, superblock last: a directory with a superblock is whole. Without one, a log in which something was ever
+/// written has lost it. The handle that it is made through is dropped,
 /// and its locks with it.
 fn make(options: &Options, backend: Backend, shown: &str) -> Result<(), Error> {
-    remove_half_made(&options.directory, shown)?;
     let files = Directory::open(&options.directory).map_err(Error::Disk)?;
     let chosen = choose(&files, backend).map_err(Error::Disk)?;
     let cluster = ClusterId(u128::from(entropy()) << 64 | u128::from(entropy()));
@@ -154,28 +153,13 @@ fn make(options: &Options, backend: Backend, shown: &str) -> Result<(), Error> {
     state.remember(&chosen);
     let identity = Identity { cluster, node: state.node, incarnation: state.incarnation };
     let log = Log::create(&files, log_options(options, identity, chosen.writes_in_flight), wall_clock_milliseconds());
-    state.durable_end = log.map_err(|error| Error::log(error, shown))?.durable_end();
+    state.durable_end = log
+        .map_err(|error| match error {
+            wal::Error::Exists { .. } => Error::SuperblockLost { directory: shown.to_owned() },
+            error => Error::log(error, shown),
+        })?
+        .durable_end();
     superblock::format(&files, &state).map_err(|error| Error::superblock(error, shown))
-}
-
-/// Segments without a superblock: if nothing was ever appended, the making of the log did not come to its end.
-fn remove_half_made(path: &Path, shown: &str) -> Result<(), Error> {
-    let files = Directory::open(path).map_err(Error::Disk)?;
-    let names = match files.list(LOG_DIRECTORY) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(Error::Disk)?,
-    };
-    let source =
-        Source { directory: LOG_DIRECTORY.to_owned(), identity: None, evidence: Place::START, exclusive: true };
-    let analysis = Analysis::read(&files, &source).map_err(|error| Error::log(error, shown))?;
-    let is_empty = analysis.groups.is_empty() && analysis.end.frame <= FrameNumber(1);
-    if !is_empty || analysis.damage().is_some() {
-        return Err(Error::SuperblockLost { directory: shown.to_owned() });
-    }
-    for name in names.iter().filter(|name| name.ends_with(".segment")) {
-        files.remove(&format!("{LOG_DIRECTORY}/{name}")).map_err(Error::Disk)?;
-    }
-    files.sync_directory(LOG_DIRECTORY).map_err(Error::Disk)
 }
 
 fn log_options(options: &Options, identity: Identity, writes_in_flight: usize) -> wal::Options {

@@ -7,6 +7,7 @@ mod large;
 mod limits;
 mod reading;
 mod remembered;
+mod repaired;
 mod scrub;
 mod tail;
 mod tail_waits;

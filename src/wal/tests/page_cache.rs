@@ -1,12 +1,14 @@
 //! Where reads do not go past the page cache.
 
-use super::model::Model;
-use super::rig::{DIRECTORY, G, Rig, open, options, segment};
+use super::model::{Model, state_of};
+use super::rig::{DIRECTORY, G, Rig, identity, open, options, segment};
 use crate::disk::Files;
+use crate::limits::{FRAME_BYTES_MAX, GROUPS_MAX};
 use crate::random::Random;
 use crate::sim::disk::{Code, Failure, SimDisk};
-use crate::types::{Index, Term};
-use crate::wal::{Options, prepare};
+use crate::types::{FrameNumber, GroupId, Index, Place, SegmentNumber, Term};
+use crate::wal::repair::{self, Orders};
+use crate::wal::{Log, Options, Source, prepare};
 
 /// A frame whose flush failed: whole in the page cache, clean there, and not on the disk.
 fn abandoned(entries_before: u64) -> Rig {
@@ -156,4 +158,68 @@ fn segments_that_an_unproven_purge_emptied_are_not_missed() {
     rig.grow(G, 2, 300);
     rig.rest();
     rig.check();
+}
+
+/// The copy of a frame that fills its room to the last block got the groups' beginnings besides, and was longer than a
+/// frame may be: nobody could read it.
+#[test]
+fn a_copied_frame_has_room_for_what_it_repeats() {
+    let mut rig = Rig::new(Options { segment_bytes: 16 << 20, ..options() });
+    rig.disk.set_reads_past_cache(false);
+    let groups = || (0..GROUPS_MAX as u32).map(GroupId);
+    groups().for_each(|group| rig.grow(group, 1, 10));
+    rig.rest();
+    let before = rig.log.durable_end();
+    groups().for_each(|group| rig.grow(group, 1, 130_944));
+    rig.settle();
+    let end = rig.log.durable_end();
+    assert_eq!(end.frame, before.frame.next(), "one frame holds them all");
+    assert!(end.offset - before.offset + 4096 > FRAME_BYTES_MAX as u64, "{}", end.offset - before.offset);
+    rig.disk.kill(&mut Random::seeded(1));
+    let rig = rig.reopened();
+    rig.check();
+    rig.disk.kill(&mut Random::seeded(2));
+    rig.reopened().check();
+}
+
+/// A cut named an end that was in the page cache alone.
+#[test]
+fn the_end_that_a_cut_names_is_on_the_disk() {
+    for entries_before in [0, 3] {
+        let Rig { disk, .. } = abandoned(entries_before);
+        let seen = Place { segment: SegmentNumber(1), offset: 40_960, frame: FrameNumber(100) };
+        let source =
+            Source { directory: DIRECTORY.to_owned(), identity: Some(identity()), evidence: seen, exclusive: true };
+        let plan = repair::plan(&disk.files(), &source).expect("well");
+        let loss = plan.damage.and_then(|(_, loss)| loss);
+        assert!(loss.is_some(), "frames that the superblock has seen are missing");
+        let orders = Orders { loss, mark: None, seed: 3, wall_clock_milliseconds: 1 };
+        repair::apply(&disk.files(), &source, &orders).expect("well");
+        lose_all(&disk);
+        let files = disk.files();
+        let (log, _) = Log::open(&files, options(), seen, 1).expect("it was repaired");
+        let found = state_of(&files, &log).expect("it can be read");
+        assert_eq!(found[&G].entries.last().map(|last| last.id.index), Some(Index(entries_before + 2)));
+    }
+}
+
+/// Where the copying failed the copy's file stayed open, and its lock was held until the process ended.
+#[test]
+fn a_copy_that_failed_is_not_held() {
+    let mut cases = 0;
+    for at in 0.. {
+        let Rig { disk, model, .. } = abandoned(3);
+        let files = disk.files();
+        disk.fail_at(disk.operations() + at, Failure::Error(Code::Io));
+        let failed = Log::open(&files, options(), Place::START, 1);
+        disk.clear_failures();
+        match failed {
+            Ok(_) if at > 40 => break,
+            Ok((log, _)) => log.close(&files),
+            Err(_) => cases += 1,
+        }
+        let (log, _) = Log::open(&files, options(), Place::START, 1).unwrap_or_else(|error| panic!("{at}: {error}"));
+        assert!(model.is_possible(&state_of(&files, &log).expect("it can be read")), "{at}");
+    }
+    assert!(cases >= 15, "{cases}");
 }

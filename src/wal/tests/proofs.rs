@@ -1,7 +1,7 @@
 //! The proofs of the log on the simulated disk: one test for each row of the table in docs/testing.md. How much of each
 //! is done: see [`crate::sim::proofs`]. A violation is a panic that names its case.
 
-use super::{crash, errors, forged, holes, identity, lost, random, rot, tail, voter};
+use super::{crash, dead, errors, forged, holes, identity, lost, random, rot, tail, voter};
 use crate::sim::proofs::{Proof, prove};
 
 #[test]
@@ -32,7 +32,11 @@ fn d04_bits_and_blocks_of_the_log_and_of_the_superblock() {
 
 #[test]
 fn d05_what_is_covered_is_never_torn() {
-    prove("D5", tail::damaged_where_it_is_covered_and_where_not, [1_000, 20_000, 160_000]);
+    let run = |proof: &Proof| {
+        tail::damaged_where_it_is_covered_and_where_not(proof);
+        dead::dead_everywhere(proof);
+    };
+    prove("D5", run, [1_000, 20_000, 160_000]);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Bugs that were found, each by its name.
 
 use super::model::{entry, state_of};
-use super::rig::{DIRECTORY, G, Rig, open, options, segment};
+use super::rig::{DIRECTORY, G, Rig, identity, open, options, segment};
 use crate::disk::Files;
 use crate::random::Random;
-use crate::sim::disk::SimDisk;
-use crate::types::{GroupId, Index, LogId, Place, SegmentNumber, Term};
+use crate::sim::disk::{Code, Failure, SimDisk};
+use crate::types::{GroupId, Incarnation, Index, LogId, Place, SegmentNumber, Term};
 use crate::wal::log::Phase;
-use crate::wal::{Error, Log, Options, Refused};
+use crate::wal::{Error, Identity, Log, Options, Refused};
 
 /// A crash between the seal and the next open frame: the sealed segment was written on.
 #[test]
@@ -59,6 +59,55 @@ fn making_a_log_survives_a_crash_at_each_operation() {
         }
     }
     assert!(cases >= 80, "{cases}");
+}
+
+/// What was left belonged to the incarnation of the first attempt, and no other could be made beside it or started.
+#[test]
+fn making_a_log_begins_anew_whatever_the_first_attempt_left() {
+    let own = Options { identity: Identity { incarnation: Incarnation(9), ..identity() }, seed: 8, ..options() };
+    let mut cases = 0;
+    for at in 0.. {
+        let disk = SimDisk::new();
+        disk.crash_at(at);
+        let is_made = Log::create(&disk.files(), options(), 1).is_ok();
+        for seed in 0..8 {
+            let disk = disk.fork();
+            disk.crash(&mut Random::seeded(seed));
+            let log = Log::create(&disk.files(), own.clone(), 1).unwrap_or_else(|error| panic!("{at}: {error}"));
+            log.close(&disk.files());
+            disk.crash(&mut Random::seeded(seed));
+            open(&disk, &own).unwrap_or_else(|error| panic!("{at}: {error}"));
+            cases += 1;
+        }
+        if is_made {
+            break;
+        }
+    }
+    assert!(cases >= 80, "{cases}");
+}
+
+/// What the first attempt had left stayed open where the second failed, and its lock was held.
+#[test]
+fn what_a_failed_making_found_is_not_held() {
+    let left = SimDisk::new();
+    let made = Log::create(&left.files(), options(), 1).expect("the disk is well");
+    drop(made);
+    left.kill(&mut Random::seeded(1));
+    let mut cases = 0;
+    for at in 0.. {
+        let disk = left.fork();
+        let files = disk.files();
+        disk.fail_at(disk.operations() + at, Failure::Error(Code::Io));
+        let failed = Log::create(&files, options(), 1);
+        disk.clear_failures();
+        match failed {
+            Ok(_) if at > 40 => break,
+            Ok(log) => log.close(&files),
+            Err(_) => cases += 1,
+        }
+        Log::create(&files, options(), 1).unwrap_or_else(|error| panic!("{at}: {error}")).close(&files);
+    }
+    assert!(cases >= 10, "{cases}");
 }
 
 /// A retired segment of another size became one whose last header stood in the wrong place.

@@ -1,6 +1,6 @@
 //! Repair: what it costs is said before, and a cut of power in its midst leaves the old log or the new one.
 
-use super::model::{State, state_of};
+use super::model::{Model, State, state_of};
 use super::rig::{G, Rig, identity, open, options, segment};
 use crate::checksum::Checksum;
 use crate::disk::Files;
@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::types::{FrameNumber, GroupId, Index, LogId, Place, SegmentNumber, Term};
 use crate::wal::repair::{self, MANIFEST_NAME, Orders, Plan, Step};
-use crate::wal::{Analysis, Severity, Source};
+use crate::wal::{Analysis, Log, Severity, Source};
 
 /// Two segments and the beginning of a third, at rest, without anything loose.
 fn log() -> (SimDisk, Place) {
@@ -54,7 +54,7 @@ fn analysis(disk: &SimDisk, evidence: Place) -> Analysis {
 /// What the log holds, after it was opened to be written; it must be sound with this evidence.
 fn opened(disk: &SimDisk, evidence: Place) -> State {
     let files = disk.files();
-    let (log, _) = crate::wal::Log::open(&files, options(), evidence, 1).unwrap_or_else(|error| panic!("{error}"));
+    let (log, _) = Log::open(&files, options(), evidence, 1).unwrap_or_else(|error| panic!("{error}"));
     state_of(&files, &log).expect("it can be read")
 }
 
@@ -349,4 +349,70 @@ fn a_repair_that_is_cut_off_leaves_the_old_log_or_the_new_one() {
     }
     println!("{cases} cases");
     assert!(cases > 300, "{cases}");
+}
+
+/// The segment that a cut began could have a lower number than the last one that the superblock had seen. Then that
+/// outranked all that was written later: no later durable end could be saved, and what a covering frame proved was not
+/// taken for proven.
+#[test]
+fn what_the_superblock_has_seen_does_not_outrank_what_is_written_after_a_cut() {
+    let (disk, end) = log();
+    let older = Place { segment: SegmentNumber(40), offset: 40_960, frame: FrameNumber(end.frame.0 + 100) };
+    let newest_lost = disk.fork();
+    for name in disk.files().list("log").expect("well").iter().filter(|name| !name.ends_with("1.segment")) {
+        newest_lost.lose(&format!("log/{name}"));
+    }
+    for (disk, evidence) in [(disk, older), (newest_lost, end)] {
+        let plan = plan(&disk, evidence);
+        repair::apply(&disk.files(), &source(evidence, true), &orders(&plan)).expect("well");
+        let files = disk.files();
+        let (log, _) = Log::open(&files, options(), evidence, 1).expect("it was repaired");
+        assert!(log.durable_end() >= evidence, "the superblock can follow: {} {evidence}", log.durable_end());
+        let found = state_of(&files, &log).expect("it can be read");
+        let mut rig = Rig::with(disk, log, Model { term: Term(2), ..Model::new(found) });
+        rig.grow(G, 1, 300);
+        rig.settle();
+        let covered = rig.log.durable_end();
+        rig.rest();
+        assert!(rig.log.is_covered());
+        rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+        rig.disk.zero(&segment(covered.segment.0), covered.offset - 4096..covered.offset);
+        assert_eq!(analysis(&rig.disk, evidence).severity(), Some(Severity::Corrupt));
+    }
+}
+
+/// Entries that others had replaced were counted as lost: somebody had to agree to the loss of what was gone long ago.
+#[test]
+fn what_was_replaced_or_cut_before_is_not_named_as_lost() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    for group in [G, GroupId(4), GroupId(5)] {
+        rig.grow(group, 2, 30);
+    }
+    rig.settle();
+    let first = rig.log.durable_end();
+    for group in [G, GroupId(4), GroupId(5)] {
+        rig.grow(group, 3, 30);
+    }
+    rig.settle();
+    rig.model.term = Term(2);
+    let entries = rig.model.entries_behind(Index(2), 1, 30);
+    rig.append(G, &entries);
+    rig.truncate(GroupId(4), Index(4));
+    rig.truncate(GroupId(5), Index(3));
+    rig.rest();
+    let end = rig.log.durable_end();
+    let disk = rig.disk;
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    disk.flip_bit(&segment(1), first.offset - 4096 + 3, 1);
+    let loss = plan(&disk, end).damage.and_then(|(_, loss)| loss).expect("something is left");
+    let names: Vec<String> = loss.entries.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        names,
+        [
+            "group 0 entries 1..4 (the last is 3@2)",
+            "group 4 entries 1..4 (the last is 3@1)",
+            "group 5 entries 1..3 (the last is 2@1)",
+        ]
+    );
 }

@@ -196,6 +196,27 @@ fn unreadable_blocks_are_found() {
     }
 }
 
+/// Where nothing was ever written it cost the whole log: what was to be kept aside could not be read.
+#[test]
+fn unreadable_blocks_behind_the_end_cost_nothing() {
+    let log = log();
+    for (at, (name, end)) in log.segments.iter().enumerate() {
+        // Where the next frame would begin nobody knows that there was none.
+        for start in (*end + if at == 2 { 4096 } else { 0 }..61_440).step_by(4096) {
+            let fork = log.disk.fork();
+            fork.make_unreadable(name, start..start + 512);
+            let (own, recovery, found) =
+                open(&fork, &options()).unwrap_or_else(|error| panic!("{name} {start}: {error}"));
+            assert!(found == log.state, "{name} {start}");
+            let is_noted = recovery.findings.iter().any(|finding| finding.what.contains("could not be read"));
+            assert_eq!(is_noted, at == 2, "{name} {start}: {:?}", recovery.findings);
+            own.close(&fork.files());
+            let (.., again) = open(&fork, &options()).expect("it was cut off");
+            assert!(again == log.state, "{name} {start}");
+        }
+    }
+}
+
 /// A segment of 1 MiB, full of frames of one block each but for its last, up to the room that is kept for a seal.
 fn large() -> (Vec<u8>, u64) {
     let mut rig = Rig::new(Options { segment_bytes: 1 << 20, ..options() });

@@ -158,7 +158,7 @@ fn a_sound_log() {
 #[test]
 fn each_class_of_damage() {
     let block = BLOCK_BYTES as u64;
-    let [first, second] = [2 * block, 4 * block];
+    let [first, second, third] = [2 * block, 4 * block, 6 * block];
     let all = ["verify DIR", "dump DIR", "repair DIR"];
     let cut = "repair DIR --apply --unsafe-cut-acknowledged";
     let mut text = String::new();
@@ -176,9 +176,10 @@ fn each_class_of_damage() {
     class("a header of a segment", true, &|disk| disk.flip_bit(SEGMENT, 20, 1), &mended);
     class("two blocks of the superblock", true, &|disk| disk.zero(superblock::FILE_NAME, 0..2 * block), &mended);
     class("an end that was being written", false, &|disk| disk.fill(SEGMENT, end + 4096..end + 5000, 9), &torn);
-    let agreed = format!("{cut} --lost 3..5 --lost 9:1..2");
+    let agreed = format!("{cut} --lost 3..4 --lost 9:1..2");
     let lost = [json(), cut.to_owned(), agreed.clone(), verify(), "dump DIR".to_owned()];
-    class("a record", true, &|disk| disk.flip_bit(SEGMENT, second + 185, 1), &lost);
+    class("a record that was replaced", true, &|disk| disk.flip_bit(SEGMENT, second + 185, 1), &lost[..1]);
+    class("a record", true, &|disk| disk.flip_bit(SEGMENT, third + 226, 1), &lost);
     class(
         "a frame that is gone",
         true,
@@ -194,7 +195,7 @@ fn each_class_of_damage() {
 #[test]
 fn a_node_that_lost_what_it_acknowledged_has_no_voice() {
     let disk = log(NodeId(2), true);
-    disk.flip_bit(SEGMENT, 4 * BLOCK_BYTES as u64 + 185, 1);
+    disk.flip_bit(SEGMENT, 6 * BLOCK_BYTES as u64 + 226, 1);
     let lines = ["verify DIR", "repair DIR"];
     compare("node.txt", include_str!("node.txt"), &story(&disk, &lines));
     for (keep, is_marked) in [("", true), (" --unsafe-keep-voice", false)] {

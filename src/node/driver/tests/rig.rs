@@ -24,7 +24,7 @@ pub const OTHER: NodeId = NodeId(2);
 pub const CLIENT: ClientKey = ClientKey(7);
 /// What the log keeps in memory: little, so that reads go to the disk soon.
 pub const CACHE_BYTES: usize = 64 << 10;
-const CLUSTER: ClusterId = ClusterId(5);
+pub const CLUSTER: ClusterId = ClusterId(5);
 const SEGMENT_BYTES: u64 = 4 << 20;
 const TURNS_MAX: usize = 100_000;
 
@@ -85,7 +85,7 @@ impl<M: StateMachine> Rig<M> {
         Rig::on(disk, machine)
     }
 
-    fn on(disk: SimDisk, machine: M) -> Rig<M> {
+    pub fn on(disk: SimDisk, machine: M) -> Rig<M> {
         let (files, queue) = (disk.files(), disk.queue());
         let driver = Driver::start(&files, options(), machine, 0).unwrap().driver;
         Rig {

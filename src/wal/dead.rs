@@ -1,0 +1,91 @@
+//! Damage to what is not part of the log any more: noted, and nothing else.
+//!
+//! Two things end records for good. A **purge** ends whole segments: from some segment of the chain on nothing is needed
+//! that lies before it, and the older ones are files that wait to be used again. If one of those is damaged the log is
+//! read as if they were gone. A **later run** of a group's entries, or a truncation, ends the older ones from its first
+//! index on: a damaged entry is a suspect until the walk is at its end, and then dead if something ended it.
+//!
+//! Only what is certain counts. Of a damaged frame the directory must hold, and nothing but entries be damaged in it: then
+//! their names are known, the other records of the frame are taken in, and readers pass the damaged ones by. An entry that
+//! was purged in a segment that is still needed may have been a configuration: it stays damaged.
+
+use super::analysis::Analysis;
+use super::error::{Finding, LogIds, Severity};
+use super::frame::Run;
+use super::record::RecordKind;
+use super::segment::segment_number;
+use super::walk;
+use crate::types::SegmentNumber;
+
+/// More damaged frames than these are not looked after: each is compared with all that follows.
+const SUSPECTS_MAX: usize = 1024;
+
+/// Damaged entries of one frame, which something may have ended.
+#[derive(Clone, Debug)]
+pub(super) struct Suspect {
+    finding: Finding,
+    /// What is still part of the log of what the finding names.
+    live: Vec<LogIds>,
+    /// Its place among the findings.
+    at: usize,
+}
+
+/// The youngest segment of the chain before which nothing is needed.
+pub(super) fn needed_from(analysis: &Analysis) -> Option<SegmentNumber> {
+    let mut youngest = analysis.chain.iter().rev();
+    let found = youngest.find(|segment| walk::needed_before(analysis, &segment.open).is_empty());
+    found.map(|segment| segment.header.number)
+}
+
+/// Whether a finding is about a segment below `number`, and forbids to open the log.
+pub(super) fn is_below(finding: &Finding, number: SegmentNumber) -> bool {
+    let own = finding.file.rsplit('/').next().and_then(segment_number);
+    finding.severity >= Severity::Unclear && own.is_some_and(|own| own < number)
+}
+
+/// Takes over what was found, from `from` on, in segments below `number` when those were read: none of it matters. The
+/// configurations that stand there are known as long as the files are.
+pub(super) fn take_notes(needed: &mut Analysis, whole: Analysis, (number, from): (SegmentNumber, usize)) {
+    needed.memberships = whole.memberships;
+    for mut finding in whole.findings.into_iter().skip(from).filter(|finding| is_below(finding, number)) {
+        demote(&mut finding, "nothing in the segment is needed any more");
+        needed.findings.push(finding);
+    }
+}
+
+impl Analysis {
+    /// Looks after a finding of which it is known that nothing but the entries that it names is damaged.
+    pub(super) fn suspect(&mut self, finding: Finding) {
+        let (at, live) = (self.findings.len(), finding.entries.clone());
+        match self.suspects.len() < SUSPECTS_MAX {
+            true => self.suspects.push(Suspect { finding, live, at }),
+            false => self.findings.push(finding),
+        }
+    }
+
+    /// Does to the suspects what a later run says.
+    pub(super) fn end_suspects(&mut self, run: &Run) {
+        if run.kind == RecordKind::Purge {
+            return;
+        }
+        for ids in self.suspects.iter_mut().flat_map(|suspect| &mut suspect.live).filter(|ids| ids.group == run.group) {
+            ids.end = ids.end.min(run.first);
+        }
+    }
+
+    /// All is read: what was ended is noted, and what was not is damage.
+    pub(super) fn settle_suspects(&mut self) {
+        for Suspect { mut finding, live, at } in std::mem::take(&mut self.suspects).into_iter().rev() {
+            if live.iter().all(|ids| ids.end <= ids.first) {
+                demote(&mut finding, "these entries were replaced or cut off since");
+            }
+            self.findings.insert(at, finding);
+        }
+    }
+}
+
+fn demote(finding: &mut Finding, why: &str) {
+    finding.severity = Severity::Note;
+    finding.acknowledged = None;
+    finding.what = format!("{}; {why}", finding.what);
+}

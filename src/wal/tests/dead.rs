@@ -1,0 +1,218 @@
+//! Damage to what is not part of the log any more.
+
+use std::ops::Range;
+
+use super::model::{Model, State};
+use super::rig::{DIRECTORY, G, Rig, open, options, segment};
+use crate::disk::Files;
+use crate::random::Random;
+use crate::sim::disk::SimDisk;
+use crate::sim::proofs::Proof;
+use crate::types::{GroupId, Index, SegmentNumber, Term};
+use crate::wal::{Error, Severity};
+
+/// A log that stands on the disk, and what it must hold.
+struct Stand {
+    disk: SimDisk,
+    state: State,
+}
+
+impl Stand {
+    fn of(rig: Rig) -> Stand {
+        let Rig { disk, model, .. } = rig;
+        disk.crash_to(&vec![0; disk.loose().len()]);
+        Stand { disk, state: model.state().clone() }
+    }
+
+    /// Whether a damaged copy opens; it must hold what it held, and say what it found.
+    fn opens(&self, fork: &SimDisk, what: &str) -> bool {
+        match open(fork, &options()) {
+            Ok((log, recovery, found)) => {
+                assert!(found == self.state, "{what}: {}", super::model::shown(&found));
+                let is_noted = recovery.findings.iter().any(|finding| finding.severity == Severity::Note);
+                assert!(is_noted, "{what} is not noted");
+                log.close(&fork.files());
+                true
+            }
+            Err(Error::Damaged(_)) => false,
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+
+    /// Each sector of a range, in each way.
+    fn damage(&self, name: &str, range: Range<u64>, proof: &Proof, mut each: impl FnMut(&SimDisk, u64, &str)) {
+        for start in range.step_by(512) {
+            for kind in 0..4 {
+                let fork = self.disk.fork();
+                let sector = start..start + 512;
+                match kind {
+                    0 => fork.zero(name, sector),
+                    1 => fork.fill(name, sector, 0xff),
+                    2 => fork.junk(name, sector, &mut Random::seeded(start)),
+                    _ => fork.make_unreadable(name, sector),
+                }
+                if kind == 3 || fork.contents(name) != self.disk.contents(name) {
+                    let readable = if kind == 3 { "not given" } else { "readable" };
+                    each(&fork, start, &format!("{name} sector at {start}, kind {kind}, {readable}"));
+                    proof.case();
+                }
+            }
+        }
+    }
+}
+
+/// Two segments that a purge gave up, whose files are there still, and one with live entries.
+fn retired() -> (Stand, Vec<String>) {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    rig.grow(GroupId(1), 3, 600);
+    rig.rotate(G);
+    rig.rotate(G);
+    rig.purge(G, rig.model.group(G).last());
+    rig.purge(GroupId(1), rig.model.group(GroupId(1)).last());
+    rig.grow(G, 2, 300);
+    rig.grow(GroupId(1), 1, 300);
+    rig.rest();
+    let active = rig.log.active.number;
+    assert_eq!(active, SegmentNumber(3));
+    let names = rig.files.list(DIRECTORY).expect("it is there");
+    let dead: Vec<String> = [1, 2].map(segment).into();
+    assert!(dead.iter().all(|dead| names.iter().any(|name| dead.ends_with(name))), "{names:?}");
+    (Stand::of(rig), dead)
+}
+
+/// A segment in which frames were replaced and cut off.
+struct Replaced {
+    stand: Stand,
+    /// Frames, and where their records lie in them: all of them are dead.
+    dead: Vec<(Range<u64>, Range<u64>)>,
+    /// A frame, where dead records lie in it, and where the live ones end that follow.
+    mixed: (Range<u64>, Range<u64>, u64),
+    live: Range<u64>,
+}
+
+/// Where records begin in a frame with so many runs of its own and of the frame before.
+fn records_start(runs: u64) -> u64 {
+    104 + runs * 40
+}
+
+const RECORD_BYTES: u64 = 40 + 600;
+
+fn replaced() -> Replaced {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    rig.grow(G, 2, 600);
+    rig.settle();
+    let frame = |rig: &mut Rig| {
+        let start = rig.log.durable_end().offset;
+        rig.settle();
+        start..rig.log.durable_end().offset
+    };
+    rig.grow(G, 4, 600);
+    let replaced = frame(&mut rig);
+    rig.grow(G, 2, 600);
+    rig.grow(GroupId(1), 2, 600);
+    let mixed = frame(&mut rig);
+    rig.model.term = Term(2);
+    let entries = rig.model.entries_behind(Index(2), 1, 600);
+    rig.append(G, &entries);
+    rig.settle();
+    rig.grow(GroupId(2), 1, 100);
+    rig.settle();
+    rig.grow(GroupId(2), 3, 600);
+    let cut = frame(&mut rig);
+    rig.truncate(GroupId(2), Index(2));
+    rig.settle();
+    rig.grow(GroupId(2), 1, 100);
+    rig.grow(G, 2, 600);
+    let live = frame(&mut rig);
+    rig.rest();
+    let records = |runs: u64, count: u64| records_start(runs)..records_start(runs) + count * RECORD_BYTES;
+    let dead = vec![(replaced, records(2, 4)), (cut, records(2, 3))];
+    let mixed = (mixed, records(3, 2), records(3, 4).end);
+    Replaced { stand: Stand::of(rig), dead, mixed, live }
+}
+
+/// D5, the other way round: a frame that is covered is corrupt, but for what is in it and is not in the log any more. Each
+/// sector of segments that were given up, and of records that were replaced, in each way: the log opens, holds what it
+/// held, and notes it. Where anything live is damaged it does not.
+pub fn dead_everywhere(proof: &Proof) {
+    let (stand, dead) = retired();
+    for name in &dead {
+        stand.damage(name, 4096..61_440, proof, |fork, start, what| {
+            let is_written =
+                stand.disk.contents(name)[start as usize..start as usize + 512].iter().any(|&byte| byte != 0);
+            let opens = match open(&fork.fork(), &options()) {
+                Ok((_, _, found)) => found == stand.state,
+                Err(error) => panic!("{what}: {error}"),
+            };
+            assert!(opens && (!is_written || stand.opens(fork, what)), "{what}");
+        });
+    }
+    let Replaced { stand, dead, mixed, live } = replaced();
+    // What opens for certain: sectors that hold nothing but dead records, and can be read. The first sector holds the
+    // names of what is in the frame, and without them nothing is certain.
+    for (frame, records) in dead {
+        let records = frame.start + records.start..frame.start + records.end;
+        stand.damage(&segment(1), frame, proof, |fork, sector, what| {
+            let is_dead = records.start <= sector && sector + 512 <= records.end && what.ends_with("readable");
+            assert!(stand.opens(fork, what) || !is_dead, "{what}");
+        });
+    }
+    let (frame, records, behind) = mixed;
+    let [first, end, live_end] = [records.start, records.end, behind].map(|at| frame.start + at);
+    stand.damage(&segment(1), frame, proof, |fork, sector, what| {
+        let opens = stand.opens(fork, what);
+        let is_dead = first <= sector && sector + 512 <= end && what.ends_with("readable");
+        let is_live = sector < live_end && sector + 512 > end;
+        assert!(opens && !is_live || !opens && !is_dead, "{what}");
+    });
+    stand.damage(&segment(1), live, proof, |fork, _, what| assert!(!stand.opens(fork, what), "{what}"));
+}
+
+/// A log of which a retired segment is damaged goes on, and uses the file again.
+#[test]
+fn a_damaged_file_that_was_given_up_is_used_again() {
+    let (stand, dead) = retired();
+    dead.iter().for_each(|name| stand.disk.fill(name, 8192..12_288, 7));
+    let (log, _, found) = open(&stand.disk, &options()).expect("nothing of it is needed");
+    let mut rig = Rig::with(stand.disk, log, Model { term: Term(2), ..Model::new(found) });
+    for _ in 0..3 {
+        rig.rotate(G);
+    }
+    rig.rest();
+    let names = rig.files.list(DIRECTORY).expect("it is there");
+    assert!(dead.iter().all(|dead| !names.iter().any(|name| dead.ends_with(name))), "{names:?}");
+    rig.disk.crash(&mut Random::seeded(1));
+    rig.reopened().check();
+}
+
+/// Where reads may tell what is in memory alone the purge may be, too: what it gives up stays until it is on the disk.
+#[test]
+fn what_an_unproven_purge_gave_up_is_not_used_for_its_copy() {
+    let mut rig = Rig::new(options());
+    rig.disk.set_reads_past_cache(false);
+    rig.settle();
+    rig.rotate(G);
+    rig.rotate(G);
+    rig.rest();
+    rig.purge(G, rig.model.group(G).last());
+    rig.settle();
+    rig.disk.kill(&mut Random::seeded(1));
+    rig.disk.fill(&segment(1), 8192..12_288, 7);
+    rig.disk.set_capacity(rig.disk.used_bytes());
+    let mut at = 0;
+    loop {
+        let fork = rig.disk.fork();
+        fork.crash_at(fork.operations() + at);
+        let is_open = open(&fork, &options()).is_ok();
+        fork.crash(&mut Random::seeded(at));
+        let (.., found) = open(&fork, &options()).unwrap_or_else(|error| panic!("{at}: {error}"));
+        assert!(rig.model.is_possible(&found), "{at}");
+        if is_open {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 10, "{at}");
+}
