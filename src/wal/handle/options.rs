@@ -24,7 +24,8 @@ pub struct Options {
     pub sync_mode: Option<SyncMode>,
     /// Writes on their way to the disk at once, 1 to 8; none = as measured when the log was made.
     pub writes_in_flight: Option<usize>,
-    /// Record bytes that may wait for a write. One append may go beyond it if nothing else waits.
+    /// Record bytes that may wait for a write. One append may go beyond it if nothing else waits; truncates and purges
+    /// may by 64 KiB.
     pub queue_bytes_max: usize,
     pub when_full: WhenFull,
     /// What was written last stays in memory for readers, in bytes of write buffers: 0 for none. What a read holds while
