@@ -20,6 +20,7 @@ mod repair;
 mod rig;
 mod rot;
 mod rotation;
+mod silent;
 mod tail;
 mod tail_cache;
 mod voter;
