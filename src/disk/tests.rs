@@ -19,6 +19,7 @@ use super::*;
 use crate::limits::{BLOCK_BYTES, DISK_OPERATION_AGE_MAX};
 use crate::random::Random;
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
+use crate::sim::skips::skipped;
 
 /// Real files, and the thread.
 struct BlockingRig {
@@ -308,7 +309,7 @@ impl UringRig {
         let runtime = match Runtime::new(Backend::Uring) {
             Ok(runtime) => runtime,
             Err(error) => {
-                eprintln!("SKIPPED, since io_uring is not to be had: {error}");
+                skipped("disk on io_uring", &error.to_string());
                 return None;
             }
         };
@@ -453,9 +454,13 @@ fn uring_completes_beside_a_busy_task() {
 #[test]
 fn both_runtimes_have_timers_sockets_and_tasks() {
     for backend in [Backend::Blocking, Backend::Uring] {
-        let Ok(runtime) = Runtime::new(backend) else {
-            eprintln!("SKIPPED, since io_uring is not to be had");
-            continue;
+        let runtime = match Runtime::new(backend) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                assert_eq!(backend, Backend::Uring, "{error}");
+                skipped("disk on io_uring", &error.to_string());
+                continue;
+            }
         };
         assert_eq!(runtime.backend(), backend);
         let answer = runtime.block_on(async {

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::disk::{IoChoice, ProbeError};
+use crate::sim::skips::skipped;
 use crate::types::{Payload, SegmentNumber};
 use crate::wal::Refused as LogRefused;
 
@@ -32,19 +33,10 @@ fn back_ends() -> Vec<IoChoice> {
     match Wal::open(options(&home, IoChoice::Uring)) {
         Ok(_) => vec![IoChoice::Blocking, IoChoice::Uring],
         Err(Error::Io(ProbeError::Refused { cause, .. })) => {
-            skipped(&cause);
+            skipped("wal::handle on io_uring", &cause);
             vec![IoChoice::Blocking]
         }
         Err(error) => panic!("{error}"),
-    }
-}
-
-fn skipped(cause: &str) {
-    let line = format!("SKIPPED wal::handle on io_uring: {cause}\n");
-    eprint!("{line}");
-    if let Some(file) = std::env::var_os("TRILITH_SKIPS_FILE") {
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
-        std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
     }
 }
 
