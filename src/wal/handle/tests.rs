@@ -1,4 +1,5 @@
 mod direct;
+mod errors;
 mod full_disk;
 mod groups;
 mod iter;
