@@ -4,6 +4,7 @@ mod command_line;
 mod ends;
 mod examples;
 mod forgetful;
+mod full_disk;
 mod kills;
 mod log_cuts;
 mod power_cut;
