@@ -6,6 +6,7 @@ mod iter;
 mod limits;
 mod reading;
 mod scrub;
+mod slow;
 mod tail;
 mod tail_waits;
 mod watch;
