@@ -12,3 +12,4 @@ mod processes;
 mod refusals;
 mod simulation;
 mod tidy;
+mod wal_command;
