@@ -486,3 +486,15 @@ fn a_flush_that_is_not_done_leaves_all_loose_and_other_operations_know_no_such_f
         assert_eq!((byte, disk.contents("f").len()), ([1], SECTOR_BYTES));
     }
 }
+
+/// Found by ring, thread and memory side by side: a real disk is not asked then, also not whether the file may be written.
+#[test]
+fn to_write_or_zero_nothing_is_no_operation() {
+    let (disk, files, file) = with_file(&[1; SECTOR_BYTES]);
+    files.close(file);
+    let file = files.open_read("f").expect("it is there");
+    let before = disk.operations();
+    files.write(file, 9, &[]).expect("nothing is to be done");
+    files.zero(file, 9, 0).expect("nothing is to be done");
+    assert_eq!((disk.operations(), disk.contents("f").len()), (before, SECTOR_BYTES));
+}
