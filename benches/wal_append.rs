@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use trilith::cli::bench_header;
 use trilith::types::{GroupId, LogId};
 use trilith::wal::{Wal, handle::Options};
 
@@ -13,7 +14,7 @@ const APPENDS_PER_PURGE: u64 = 1000;
 fn append(criterion: &mut Criterion) {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory can be made");
     let (wal, opened) = Wal::open(Options::new(home.path().join("wal"))).expect("a log can be made");
-    eprintln!("{}, {}", opened.io, opened.sync_mode);
+    println!("{}", bench_header(home.path(), &opened).expect("the disk works"));
     let mut group = criterion.benchmark_group("wal_append");
     for (name, records, bytes) in [("128", 1, 128), ("64x128", 64, 128), ("16384", 1, 16_384)] {
         group.throughput(Throughput::Bytes((records * bytes) as u64));

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Instant;
 
+use trilith::cli::bench_header;
 use trilith::types::{GroupId, Index};
 use trilith::wal::Wal;
 use trilith::wal::handle::Options;
@@ -34,6 +35,9 @@ fn main() {
 fn grow(largest: u64) {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory can be made");
     let path = home.path().join("wal");
+    let (wal, opened) = Wal::open(Options::new(&path)).expect("a log can be made");
+    println!("{}", bench_header(home.path(), &opened).expect("the disk works"));
+    wal.close().expect("the disk works");
     println!("records | append ns | read all ns | one read us | MiB in memory | start s | MiB at start");
     let mut records = 0;
     for milestone in [100_000, 1_000_000, 10_000_000, 25_000_000] {

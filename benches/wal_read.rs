@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use trilith::cli::bench_header;
 use trilith::types::{GroupId, Index};
 use trilith::wal::{Wal, handle::Options};
 
@@ -20,7 +21,7 @@ const TAIL_RECORDS: u64 = 8192;
 fn filled(path: &Path, tail_cache_bytes: usize) -> Wal {
     let options = Options { tail_cache_bytes, ..Options::new(path) };
     let (wal, opened) = Wal::open(options).expect("a log can be made");
-    eprintln!("{}, {}", opened.io, opened.sync_mode);
+    println!("{}", bench_header(path.parent().expect("it has one"), &opened).expect("the disk works"));
     for _ in 0..RECORDS / BATCH {
         drop(wal.append_records(GROUP, (0..BATCH).map(|_| vec![7; RECORD_BYTES])).expect("the log takes it"));
     }

@@ -58,6 +58,9 @@ pub const APPEND_ENTRIES_MAX: usize = 16_384;
 pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
 /// What waits for the core.
 pub const CORE_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// What truncates and purges may take of the log's queue beyond the appends: 25 of them for each group. They are let in
+/// where an append is not, since they may be what makes room; but on a disk that hangs they, too, would wait without end.
+pub const CUT_QUEUE_BYTES: usize = 64 << 10;
 /// The newest entries, kept in memory for followers and readers.
 pub const TAIL_CACHE_BYTES_MAX: usize = 64 << 20;
 /// The newest frames of a log by itself, kept in the buffers that they were written from. More of them would be cold in

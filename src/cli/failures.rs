@@ -139,27 +139,20 @@ pub fn of_disk(error: &disk::Error, message: String) -> Failure {
         let next = "another process has this directory: stop it first (its end may take as long as its last write)";
         return Failure::new(Exit::InUse, message, next);
     }
-    if error.is_no_space() {
-        return Failure::new(
-            Exit::NoSpace,
-            message,
-            "free space on this file system, or move the directory to a larger one",
-        );
-    }
-    match (error.kind(), error.operation) {
-        (std::io::ErrorKind::NotFound, disk::Operation::Open) => Failure::new(
-            Exit::WrongIdentity,
-            message,
-            "check the path and the mount; `trilith init` makes a node's directory, `trilith node` never does",
-        ),
-        (std::io::ErrorKind::PermissionDenied, _) => {
-            Failure::new(Exit::Other, message, "run as the owner of the directory, or give this user the right")
+    let exit = match (error.kind(), error.operation) {
+        _ if error.is_no_space() => Exit::NoSpace,
+        (std::io::ErrorKind::NotFound, disk::Operation::Open) => {
+            return Failure::new(
+                Exit::WrongIdentity,
+                message,
+                "check the path and the mount; `trilith init` makes a node's directory, `trilith node` never does",
+            );
         }
-        (_, disk::Operation::Write | disk::Operation::Flush | disk::Operation::Read) => {
-            Failure::new(Exit::DiskFailed, message, "check the disk (kernel log, SMART) before starting again")
-        }
-        _ => Failure::new(Exit::Other, message, "check the path, the file system and the rights of this user"),
-    }
+        (std::io::ErrorKind::PermissionDenied, _) => Exit::Other,
+        (_, disk::Operation::Write | disk::Operation::Flush | disk::Operation::Read) => Exit::DiskFailed,
+        _ => Exit::Other,
+    };
+    Failure::new(exit, message, error.next_step())
 }
 
 fn of_network(error: &net::Error, message: String) -> Failure {

@@ -38,6 +38,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use bench::header as bench_header;
 pub use exit::{Exit, Failure};
 
 /// A replicated write-ahead log.

@@ -48,6 +48,33 @@ impl Error {
         self.source.kind()
     }
 
+    /// What to do about it.
+    pub fn next_step(&self) -> &'static str {
+        if self.is_locked() {
+            return "stop the other process first; its end may take as long as its last write";
+        }
+        if self.is_no_space() {
+            return "free space on this file system, or move the directory to a larger one";
+        }
+        match (self.kind(), self.operation) {
+            (io::ErrorKind::NotFound, Operation::Open) => "check the path and the mount",
+            (io::ErrorKind::PermissionDenied, _) => "run as the owner of the directory, or give this user the right",
+            (_, Operation::Write | Operation::Flush | Operation::Read) => {
+                "check the disk (kernel log, SMART) before starting again"
+            }
+            _ => "check the path, the file system and the rights of this user",
+        }
+    }
+
+    /// The same once more, for somebody else: an [`io::Error`] cannot be copied.
+    pub fn told_again(&self) -> Error {
+        let source = match self.source.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(self.kind(), self.source.to_string()),
+        };
+        Error { operation: self.operation, path: self.path.clone(), offset: self.offset, source }
+    }
+
     /// The disk, or this user's share of it, is full.
     pub fn is_no_space(&self) -> bool {
         matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -21,6 +21,7 @@ use super::*;
 use crate::limits::{BLOCK_BYTES, DISK_OPERATION_AGE_MAX};
 use crate::random::Random;
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
+use crate::sim::skips::skipped;
 
 /// Real files, and the thread.
 struct BlockingRig {
@@ -310,7 +311,7 @@ impl UringRig {
         let runtime = match Runtime::new(Backend::Uring) {
             Ok(runtime) => runtime,
             Err(error) => {
-                eprintln!("SKIPPED, since io_uring is not to be had: {error}");
+                skipped("disk on io_uring", &error.to_string());
                 return None;
             }
         };
@@ -390,13 +391,13 @@ fn uring_gives_up_on_a_hung_disk() {
 /// Completions come as they happen, and an error takes those with it that come later.
 #[test]
 fn uring_completes_in_any_order() {
-    let Some(mut rig) = faulty_uring(SyncMode::Dsync, [Fault::Late(5_000)]) else { return };
+    let Some(mut rig) = faulty_uring(SyncMode::Dsync, [Fault::Late(100_000)]) else { return };
     let file = contract::create(rig.files(), "f", &[1; 2 * BLOCK_BYTES]);
     rig.submit(contract::write(1, file, 0, 2, 1));
     rig.submit(contract::write(2, file, 1, 2, 1));
     assert_eq!([rig.wait().token, rig.wait().token], [Token(2), Token(1)]);
 
-    let faults = [Fault::Late(5_000), Fault::Fails(Errno::IO)];
+    let faults = [Fault::Late(100_000), Fault::Fails(Errno::IO)];
     let mut rig = faulty_uring(SyncMode::Dsync, faults).expect("it was there");
     let file = contract::create(rig.files(), "f", &[1; 2 * BLOCK_BYTES]);
     rig.submit(contract::write(1, file, 0, 2, 1));
@@ -462,9 +463,13 @@ fn uring_completes_beside_a_busy_task() {
 #[test]
 fn both_runtimes_have_timers_sockets_and_tasks() {
     for backend in [Backend::Blocking, Backend::Uring] {
-        let Ok(runtime) = Runtime::new(backend) else {
-            eprintln!("SKIPPED, since io_uring is not to be had");
-            continue;
+        let runtime = match Runtime::new(backend) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                assert_eq!(backend, Backend::Uring, "{error}");
+                skipped("disk on io_uring", &error.to_string());
+                continue;
+            }
         };
         assert_eq!(runtime.backend(), backend);
         let answer = runtime.block_on(async {

@@ -23,6 +23,8 @@ mod recovery;
 mod report;
 mod scenario;
 #[cfg(test)]
+pub(crate) mod skips;
+#[cfg(test)]
 mod tests;
 mod trace;
 

@@ -46,7 +46,7 @@ pub enum Refused {
     IndexTooLarge { found: Index, max: u64 },
     #[error("there are {max} groups already")]
     TooManyGroups { max: usize },
-    #[error("the disk is full")]
+    #[error("no segment can be made, mostly for want of space")]
     NoSpace,
     #[error("a write or a flush has failed; nothing more is written")]
     Poisoned,
@@ -92,6 +92,47 @@ pub struct LogIds {
     pub end: Index,
     /// `None` if nothing that can be read tells it, and in a cut of an end, which has none.
     pub term: Option<Term>,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn next_step(&self) -> String {
+        match self {
+            Error::Disk(error) => error.next_step().to_owned(),
+            Error::Damaged(finding) => finding.next_step("DIR", false),
+            Error::WrongIdentity { .. } => {
+                "these files belong to another log, or to another life of it: put back what belongs here".to_owned()
+            }
+            Error::NewerFormat { .. } => "use the version that wrote it, or a newer one".to_owned(),
+            Error::Missing { .. } => "check the path and the mount, and delete nothing".to_owned(),
+            Error::Exists { .. } => "open it, or make the new one in another directory".to_owned(),
+            Error::Stale { .. } => "read again".to_owned(),
+            Error::Trimmed { first, .. } => format!("read from {first} on"),
+        }
+    }
+}
+
+impl Refused {
+    /// What to do about it.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Refused::TooLarge { .. } => {
+                "append fewer records at once or smaller ones, or make the log with larger segments"
+            }
+            Refused::Gap { .. } => {
+                "ask the log where the group begins and ends (`Wal::group`), and go on from an index in between"
+            }
+            Refused::IndexTooLarge { .. } => "name the entries from a lower index on",
+            Refused::TooManyGroups { .. } => "use a group that is there, or another log",
+            Refused::NoSpace => {
+                "free space on this file system, or purge; appends are then taken again by themselves. \
+                 `Wal::preparation_error` says what stands in the way"
+            }
+            Refused::Poisoned => {
+                "ask for the cause (`Wal::failure`), mend it, and open the log again: it shows what is there"
+            }
+        }
+    }
 }
 
 impl fmt::Display for Severity {

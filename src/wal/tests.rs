@@ -21,6 +21,7 @@ mod repair;
 mod rig;
 mod rot;
 mod rotation;
+mod silent;
 mod stale;
 mod tail;
 mod tail_cache;

@@ -120,7 +120,8 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> T {
 pub fn skip(name: &str, reason: &str, needs: &str) {
     let needs = if needs.is_empty() { String::new() } else { format!(" (needs {needs})") };
     let line = format!("SKIPPED {name}: {reason}{needs}\n");
-    eprint!("{line}");
+    // Not by a macro: what goes through those is shown of tests that fail alone.
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("standard error takes a line");
     if let Some(file) = std::env::var_os("TRILITH_SKIPS_FILE").map(PathBuf::from) {
         let mut file = std::fs::File::options().append(true).create(true).open(file).expect("the file of skips");
         std::io::Write::write_all(&mut file, line.as_bytes()).expect("the file of skips can be written");

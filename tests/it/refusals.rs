@@ -137,6 +137,39 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
     assert!(contents(&trial.cluster.data_directory(FIRST)) == before, "nothing was changed");
 }
 
+/// Where a segment's header has its format version; the header is the first block and the last.
+#[test]
+fn segments_of_a_newer_format_are_refused_and_left_as_they_are() {
+    let trial = stopped_with_records();
+    let directory = trial.cluster.data_directory(FIRST);
+    for (path, mut bytes) in contents(&directory.join("log")) {
+        let last = bytes.len() - BLOCK_BYTES;
+        for block in [0, last] {
+            bytes[block + VERSION_AT] += 1;
+        }
+        std::fs::write(path, bytes).expect("it can be written");
+    }
+    let before = contents(&directory.join("log"));
+    refused(&node(&trial.cluster.configuration_file(FIRST), &[]), 20, &["version", "or newer"]);
+    assert!(contents(&directory.join("log")) == before, "the log is as it was");
+}
+
+/// The same cluster and the same node, made anew.
+#[test]
+fn segments_of_another_incarnation_are_refused_and_left_as_they_are() {
+    let trial = stopped_with_records();
+    let (directory, anew) = (trial.cluster.data_directory(FIRST), trial.home.path().join("anew"));
+    let configuration = edited(&trial, FIRST, "data_directory", &anew);
+    let made = Command::new(PROGRAM).args(["init", "--initial", "--config"]).arg(configuration).output();
+    assert!(made.as_ref().is_ok_and(|made| made.status.success()), "{made:?}");
+    std::fs::rename(directory.join("log"), trial.home.path().join("old-log")).expect("it is there");
+    std::fs::rename(anew.join("log"), directory.join("log")).expect("it is there");
+    let before = contents(&directory.join("log"));
+    let output = node(&trial.cluster.configuration_file(FIRST), &[]);
+    refused(&output, 12, &["incarnation", "put back what belongs here"]);
+    assert!(contents(&directory.join("log")) == before, "the log is as it was");
+}
+
 #[test]
 fn io_uring_insisted_on_where_it_cannot_be_used_is_refused() {
     let trial = Trial::prepare(1, None);

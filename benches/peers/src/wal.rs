@@ -183,7 +183,10 @@ impl<'a> Conductor<'a> {
         let mut command = Command::new(&self.program);
         command.args([name, "--engine", kind.name(), "--threads", &case.threads.to_string(), "--directory"]);
         command.arg(directory).args(["--io", &self.settings.io.to_string()]);
-        command.args(["--depth", &self.settings.depth.to_string()]).envs(kind.environment(directory));
+        if let Some(depth) = self.settings.depth {
+            command.args(["--depth", &depth.to_string()]);
+        }
+        command.envs(kind.environment(directory));
         command
     }
 }

@@ -12,6 +12,7 @@ mod wal;
 
 use super::exit::{Exit, Failure};
 use crate::disk::ProbeError;
+pub use surroundings::header;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

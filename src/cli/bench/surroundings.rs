@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::doctor;
+use crate::disk::{Directory, Error, measure_flush};
+use crate::wal::handle::Recovery;
 
 /// The machine, and what lies under a directory.
 #[derive(Debug, Serialize)]
@@ -33,6 +35,55 @@ impl Surroundings {
         let Surroundings { version, kernel, cores, file_system, device } = self;
         format!("{version}, Linux {kernel}, {cores} cores, {file_system} on {device}")
     }
+}
+
+/// How a log does its I/O, as a report has it.
+#[derive(Debug, Serialize)]
+pub struct Io {
+    io: String,
+    io_reason: String,
+    direct: bool,
+    sync_mode: String,
+    writes_in_flight: usize,
+}
+
+impl Io {
+    pub fn of(opened: &Recovery) -> Io {
+        Io {
+            io: opened.io.backend.to_string(),
+            io_reason: opened.io.reason.clone(),
+            direct: opened.io.direct,
+            sync_mode: opened.sync_mode.to_string(),
+            writes_in_flight: opened.writes_in_flight,
+        }
+    }
+
+    pub fn line(&self) -> String {
+        let Io { io, io_reason, direct, sync_mode, writes_in_flight } = self;
+        let cache = if *direct { "O_DIRECT" } else { "page cache" };
+        format!("{io}, {cache} ({io_reason}), {sync_mode}, {writes_in_flight} writes in flight")
+    }
+}
+
+/// The disk's own time for one block.
+pub fn flush_words(fdatasync_microseconds: f64, dsync_microseconds: f64) -> String {
+    format!("one written block: pwrite + fdatasync {fdatasync_microseconds:.1} us, O_DSYNC {dsync_microseconds:.1} us")
+}
+
+/// What stands above the figures of a benchmark of the log: the machine, the disk's own flush time, measured now, and how
+/// the log does its I/O.
+///
+/// # Errors
+/// What the disk says.
+pub fn header(directory: &Path, opened: &Recovery) -> Result<String, Error> {
+    let flush = measure_flush(&Directory::open(directory)?)?;
+    let microseconds = |time: std::time::Duration| time.as_nanos() as f64 / 1000.0;
+    Ok(format!(
+        "trilith {}\ndisk alone: {}\nio: {}",
+        Surroundings::of(directory).line(),
+        flush_words(microseconds(flush.fdatasync), microseconds(flush.dsync)),
+        Io::of(opened).line()
+    ))
 }
 
 /// File systems of several devices have a number that leads to none.

@@ -10,7 +10,7 @@ use super::verify::Shown;
 use crate::cli::exit::Failure;
 use crate::cli::output::{self, Format};
 use crate::types::{GroupId, Index};
-use crate::wal::ChainSegment;
+use crate::wal::{Analysis, ChainSegment};
 
 /// The answer, as it goes into the JSON document.
 #[derive(Debug, Serialize)]
@@ -24,6 +24,9 @@ pub struct Answer {
     superblock: Option<Superblock>,
     segments: Vec<Segment>,
     groups: Vec<Group>,
+    /// Groups that have live entries in the oldest segment, and so keep it and all behind it from being used again; none
+    /// of the one in use.
+    pinned_by: Vec<u32>,
     /// Segments that stand ready or wait to be used again.
     spare_segments: Vec<u64>,
     findings: Vec<Shown>,
@@ -105,6 +108,7 @@ impl Answer {
             }),
             segments: analysis.chain.iter().map(|segment| Segment::of(reading, segment)).collect(),
             groups: analysis.groups.values().map(group).collect(),
+            pinned_by: pinned_by(analysis),
             spare_segments: analysis.spare.iter().map(|(number, _)| number.0).collect(),
             findings: reading.findings.iter().map(|finding| Shown::of(reading, finding)).collect(),
         }
@@ -127,6 +131,10 @@ impl Answer {
         };
         let rows: Vec<Vec<String>> = self.groups.iter().map(row).collect();
         out.push_str(&columns(&["group", "first", "last", "terms"], &rows));
+        if let (Some(oldest), [first, rest @ ..]) = (self.segments.first(), self.pinned_by.as_slice()) {
+            let others: String = rest.iter().map(|group| format!(", group {group}")).collect();
+            line(&mut out, format_args!("\noldest segment {}: pinned by group {first}{others}", oldest.number));
+        }
         let spare: Vec<String> = self.spare_segments.iter().map(u64::to_string).collect();
         line(
             &mut out,
@@ -167,6 +175,17 @@ impl Segment {
             self.groups.iter().map(range).collect::<Vec<_>>().join(", "),
         ]
     }
+}
+
+/// By the rule by which the log gives segments up.
+fn pinned_by(analysis: &Analysis) -> Vec<u32> {
+    let Some(oldest) = analysis.locator.segments().next().filter(|_| analysis.chain.len() > 1) else {
+        return Vec::new();
+    };
+    let is_live = |group: &GroupId, highest: Index| {
+        analysis.groups.get(group).is_some_and(|log| highest > log.before_first.index)
+    };
+    oldest.highest.iter().filter(|(group, highest)| is_live(group, **highest)).map(|(group, _)| group.0).collect()
 }
 
 /// From where each group stood when the segment was opened, or was cut back to, to its highest index in it.

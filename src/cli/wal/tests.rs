@@ -88,7 +88,7 @@ fn inspect_says_what_there_is() {
     let json: serde_json::Value = serde_json::from_str(&inspect::text(&reading, Format::Json)).unwrap();
     assert_eq!(json["kind"], "a log by itself");
     assert_eq!(json["segments"][0]["groups"][0], serde_json::json!({"group": 0, "first": 1, "end": 4}));
-    assert_eq!(json["superblock"]["boot"], 1);
+    assert_eq!((&json["superblock"]["boot"], &json["pinned_by"]), (&1.into(), &serde_json::json!([0])));
     assert_eq!(json["groups"][1], serde_json::json!({"group": 5, "first": 2, "last": "2@1", "terms": 1}));
 }
 

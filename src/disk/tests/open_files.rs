@@ -63,3 +63,49 @@ fn what_is_in_use_stays_open() {
     drop(queue);
     assert_eq!(contract::read(&directory, busy, 0, 8), [5; 8]);
 }
+
+/// Descriptors of this process on files below a directory that the kernel has down as O_DSYNC.
+fn durable_descriptors(root: &std::path::Path) -> usize {
+    const O_DSYNC: u32 = 0o10_000;
+    let is_below = |name: &std::ffi::OsStr| {
+        // Those of other tests come and go meanwhile.
+        let target = std::fs::read_link(std::path::Path::new("/proc/self/fd").join(name)).unwrap_or_default();
+        target.starts_with(root)
+    };
+    let flags = |name: std::ffi::OsString| {
+        let text = std::fs::read_to_string(std::path::Path::new("/proc/self/fdinfo").join(name)).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or("0").trim();
+        u32::from_str_radix(line, 8).expect("the kernel prints octal")
+    };
+    let names =
+        std::fs::read_dir("/proc/self/fd").expect("Linux has it").filter_map(|entry| Some(entry.ok()?.file_name()));
+    names.filter(|name| is_below(name)).filter(|name| flags(name.clone()) & O_DSYNC != 0).count()
+}
+
+fn write_durably(rig: &mut impl Rig, root: &std::path::Path) -> usize {
+    let file = contract::create(rig.files(), "f", &[1; 2 * BLOCK_BYTES]);
+    assert_eq!(durable_descriptors(root), 0, "nothing was written durably");
+    rig.submit(contract::write(1, file, 0, 1, 2));
+    rig.wait().result.expect("nothing is wrong with the disk");
+    let count = durable_descriptors(root);
+    rig.files().close(file);
+    count
+}
+
+/// No cut of power is needed to see that a write through O_DSYNC is one: the kernel says how the descriptor is open. The
+/// zoo's `dsync_left_out` is found by that.
+#[test]
+fn what_is_written_through_o_dsync_is_open_with_it() {
+    use crate::mutant::{self, Mutant};
+    let check = |name: &str, expected: usize| {
+        let mut rig = super::blocking(SyncMode::Dsync, true).expect("it always works");
+        let root = rig.root.path().canonicalize().expect("it exists");
+        assert_eq!(write_durably(&mut rig, &root), expected, "blocking, {name}");
+        if let Some(mut rig) = super::uring(SyncMode::Dsync, true) {
+            let root = rig.root.path().canonicalize().expect("it exists");
+            assert_eq!(write_durably(&mut rig, &root), expected, "uring, {name}");
+        }
+    };
+    check("sound", 1);
+    mutant::with(Mutant::DsyncLeftOut, || check("dsync_left_out", 0));
+}

@@ -1,8 +1,9 @@
 //! D8 of docs/testing.md at the door to real files, below what the simulated disk stands for: each fault at each request
-//! of a run.
+//! of a run. D11: that it stands for them.
 
 use rustix::io::Errno;
 
+use super::agreement::all_say_the_same;
 use super::contract::{self, Rig};
 use super::{Fault, UringRig, faulty, faulty_uring};
 use crate::disk::{Files, SyncMode};
@@ -71,7 +72,14 @@ fn d08_a_fault_at_each_request_to_the_kernel() {
         blocking(proof);
         uring(proof);
     };
-    prove("D8b", run, [70, 140, 700]);
+    // Without a ring, which says so by itself, its half is missing.
+    let halves = if faulty_uring(SyncMode::Dsync, []).is_some() { 2 } else { 1 };
+    prove("D8b", run, [70, 140, 700].map(|half| half * halves));
+}
+
+#[test]
+fn d11_ring_thread_and_memory_say_the_same() {
+    prove("D11", all_say_the_same, [10_000, 100_000, 1_000_000]);
 }
 
 /// The zoo's two bugs of the door.

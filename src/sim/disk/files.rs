@@ -6,6 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::content::Content;
+use super::queue::moved;
 use super::state::{Open, State, Verdict, power_is_off};
 use super::{Act, Code, Failure};
 use crate::disk::{Error, FileId, Files, Operation, name};
@@ -83,13 +84,13 @@ impl SimFiles {
         opened.ok_or_else(|| Error::new(Operation::Lock, name, io::Error::from(io::ErrorKind::WouldBlock)))
     }
 
-    /// Writes or zeros: `put` does it for so many bytes.
+    /// Writes or zeros: `put` does it, from where on and for so many bytes.
     fn change(
         &self,
         file: FileId,
         offset: u64,
         (length, bytes): (u64, &[u8]),
-        put: impl FnOnce(&mut Content, u64),
+        put: impl FnOnce(&mut Content, u64, u64),
     ) -> Result<(), Error> {
         // As on a real disk, which is not asked then.
         if length == 0 {
@@ -101,14 +102,16 @@ impl SimFiles {
             if !open.writable {
                 return Err(Code::BadDescriptor.into());
             }
-            let (landing, said) = match verdict {
-                Verdict::Proceeds => (length, Ok(())),
-                Verdict::Cut => (length, Err(power_is_off())),
-                Verdict::Fails(Failure::Partial { bytes, error }) => (length.min(bytes), Err(error.into())),
+            let (start, landing, said) = match verdict {
+                Verdict::Proceeds => (offset, length, Ok(())),
+                Verdict::Cut => (offset, length, Err(power_is_off())),
+                Verdict::Fails(Failure::Partial { bytes, error }) => (offset, length.min(bytes), Err(error.into())),
+                Verdict::Fails(Failure::Lost) => return Ok(()),
+                Verdict::Fails(Failure::Misdirected { by }) => (moved(offset, by), length, Ok(())),
                 Verdict::Fails(failure) => return Err(failure.error()),
             };
-            state.check_room(open.node, offset + length)?;
-            put(state.content_mut(open.node), landing);
+            state.check_room(open.node, start + length)?;
+            put(state.content_mut(open.node), start, landing);
             said
         });
         said.map_err(|error| error.at(offset))
@@ -170,13 +173,13 @@ impl Files for SimFiles {
     }
 
     fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.change(file, offset, (bytes.len() as u64, bytes), |content, landing| {
-            content.write(offset, &bytes[..landing as usize]);
+        self.change(file, offset, (bytes.len() as u64, bytes), |content, start, landing| {
+            content.write(start, &bytes[..landing as usize]);
         })
     }
 
     fn zero(&self, file: FileId, offset: u64, bytes: u64) -> Result<(), Error> {
-        self.change(file, offset, (bytes, &[]), |content, landing| content.zero(offset, landing))
+        self.change(file, offset, (bytes, &[]), |content, start, landing| content.zero(start, landing))
     }
 
     fn allocate(&self, file: FileId, bytes: u64) -> Result<(), Error> {
@@ -190,6 +193,7 @@ impl Files for SimFiles {
                 Ok(())
             }
             Verdict::Cut => Err(power_is_off()),
+            Verdict::Fails(Failure::Lost) => Ok(()),
             Verdict::Fails(failure) => {
                 state.content_mut(open.node).abandon();
                 Err(failure.error())

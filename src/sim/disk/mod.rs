@@ -33,6 +33,7 @@
 //! | a process dies, its machine does not | [`SimDisk::kill`], [`SimDisk::set_reads_past_cache`] |
 //! | directory entries are lost: creates, renames, removals | [`What::Name`] among what is loose |
 //! | the kth operation fails, or does half of its work | [`SimDisk::fail_at`] with a [`Failure`] |
+//! | the kth write goes nowhere or elsewhere, or the kth flush is not done, and success is told | [`Failure::Lost`], [`Failure::Misdirected`] |
 //! | a write is slow; the order of completions is another | [`Queue::submit`], and [`SimDisk::complete`] when you say so |
 //! | a write hangs, is given up, and happens all the same | [`SimDisk::time_out`] |
 //! | bit rot; blocks zeroed, filled, or junk | [`SimDisk::flip_bit`], [`SimDisk::zero`], [`SimDisk::fill`], [`SimDisk::junk`] |
@@ -42,7 +43,11 @@
 //! | a full disk, a read-only one, files that do not open | [`SimDisk::set_capacity`], [`SimDisk::set_read_only`], [`SimDisk::refuse_to_open`] |
 //!
 //! Time does not pass here. A test that needs it keeps a clock of its own: it completes a write when it is due, and may
-//! charge every other operation in [`SimDisk::observe`].
+//! charge every other operation in [`SimDisk::observe`]. A call of [`Files`] cannot hang: nothing could go on beside it.
+//! What a caller is told who has waited for too long is [`Code::TimedOut`], through [`SimDisk::fail_at`].
+//!
+//! A disk and all its handles live on one thread: they share it by `Rc`. A test with threads keeps the disk on one of
+//! them, and has the others ask that one.
 //!
 //! # A storage of your own
 //!
@@ -232,7 +237,8 @@ impl From<Code> for io::Error {
     }
 }
 
-/// What goes wrong with an operation. A failed flush abandons what it should have flushed.
+/// What goes wrong with an operation. A failed flush abandons what it should have flushed. The last two are not told:
+/// they are for writes and flushes, and nothing goes wrong with anything else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failure {
     /// Nothing is done, and this is said.
@@ -246,6 +252,13 @@ pub enum Failure {
     },
     /// The file ends too early: for reads.
     Ends,
+    /// Of a write or a flush: nothing is done, and success is told.
+    Lost,
+    /// Of a write: it lands so many bytes further on in its file, or before, and success is told.
+    Misdirected {
+        /// In bytes. Panics if the write would begin before its file does.
+        by: i64,
+    },
 }
 
 /// Something that a cut of power decides.
@@ -489,7 +502,11 @@ impl fmt::Debug for SimDisk {
 
 impl Act {
     fn changes_the_disk(self) -> bool {
-        matches!(self, Act::Create | Act::Write | Act::Zero | Act::Rename | Act::Remove | Act::Submit)
+        self.is_write() || matches!(self, Act::Create | Act::Rename | Act::Remove)
+    }
+
+    fn is_write(self) -> bool {
+        matches!(self, Act::Write | Act::Zero | Act::Submit)
     }
 }
 
@@ -498,6 +515,16 @@ impl Failure {
         match self {
             Failure::Error(error) | Failure::Partial { error, .. } => error.into(),
             Failure::Ends => io::ErrorKind::UnexpectedEof.into(),
+            Failure::Lost | Failure::Misdirected { .. } => unreachable!("nobody is told of it"),
+        }
+    }
+
+    /// Whether it has a meaning for such an operation.
+    fn concerns(self, act: Act) -> bool {
+        match self {
+            Failure::Lost => act.is_write() || act == Act::Flush,
+            Failure::Misdirected { .. } => act.is_write(),
+            Failure::Error(_) | Failure::Partial { .. } | Failure::Ends => true,
         }
     }
 

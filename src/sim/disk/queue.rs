@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::state::{Pending, State, Verdict};
-use super::{Act, Code, SimFiles};
+use super::{Act, Code, Failure, SimFiles};
 use crate::disk::{Completion, Queue, WRITES_QUEUED_MAX, Write};
 
 /// One process's hot path to a [`super::SimDisk`]. Nothing completes by itself: see [`super::SimDisk::complete`].
@@ -41,9 +41,13 @@ impl Queue for SimQueue {
         let poisoned = queue.poisoned;
         let open = state.opened(write.file);
         let Write { token, file, offset, buffer } = write;
-        let mut pending = Pending { queue: self.queue, token, file, node: open.node, offset, buffer, error: None };
-        let doom = if poisoned { Some(crate::disk::poisoned()) } else { doom(&mut state, &pending, open.writable) };
-        pending.error = doom.map(|error| state.write_error(&pending, error));
+        let (queue, node, lands_at) = (self.queue, open.node, Some(offset));
+        let mut pending = Pending { queue, token, file, node, offset, lands_at, buffer, error: None };
+        let fate = if poisoned { Err(crate::disk::poisoned()) } else { fate(&mut state, &pending, open.writable) };
+        match fate {
+            Ok(lands_at) => pending.lands_at = lands_at,
+            Err(error) => pending.error = Some(state.write_error(&pending, error)),
+        }
         // A queue that has an error to tell is poisoned from here on, as one whose kernel refuses at once.
         state.queues[self.queue].poisoned |= pending.error.is_some();
         state.pending.push(pending);
@@ -61,28 +65,31 @@ impl Queue for SimQueue {
     }
 }
 
-/// Why a write will fail, if it will. A part of it may have landed.
-fn doom(state: &mut State, write: &Pending, writable: bool) -> Option<io::Error> {
+/// Where a write will land, or why it will fail. A part of one that fails may have landed.
+fn fate(state: &mut State, write: &Pending, writable: bool) -> io::Result<Option<u64>> {
     let name = state.tree.name_of(write.node);
-    let verdict = match state.begin(Act::Submit, &name, write.offset, write.buffer.len() as u64, &write.buffer) {
-        Ok(verdict) => verdict,
-        Err(error) => return Some(error),
-    };
+    let length = write.buffer.len() as u64;
+    let verdict = state.begin(Act::Submit, &name, write.offset, length, &write.buffer)?;
     if !writable {
-        return Some(Code::BadDescriptor.into());
+        return Err(Code::BadDescriptor.into());
     }
-    if let Err(error) = state.check_room(write.node, write.offset + write.buffer.len() as u64) {
-        return Some(error);
-    }
-    match verdict {
-        Verdict::Proceeds | Verdict::Cut => None,
-        Verdict::Fails(failure) => {
-            let landed = failure.landing().min(write.buffer.len() as u64) as usize;
-            state.content_mut(write.node).write(write.offset, &write.buffer[..landed]);
-            state.content_mut(write.node).abandon();
-            Some(failure.error())
-        }
-    }
+    let (lands_at, told) = match verdict {
+        Verdict::Proceeds | Verdict::Cut => (write.offset, None),
+        Verdict::Fails(Failure::Lost) => return Ok(None),
+        Verdict::Fails(Failure::Misdirected { by }) => (moved(write.offset, by), None),
+        Verdict::Fails(failure) => (write.offset, Some(failure)),
+    };
+    state.check_room(write.node, lands_at + length)?;
+    let Some(failure) = told else { return Ok(Some(lands_at)) };
+    let landed = failure.landing().min(length) as usize;
+    state.content_mut(write.node).write(write.offset, &write.buffer[..landed]);
+    state.content_mut(write.node).abandon();
+    Err(failure.error())
+}
+
+/// Where a misdirected write begins.
+pub(super) fn moved(offset: u64, by: i64) -> u64 {
+    offset.checked_add_signed(by).expect("a misdirected write stays in its file")
 }
 
 impl fmt::Debug for SimQueue {

@@ -59,6 +59,8 @@ pub(super) struct Pending {
     pub file: FileId,
     pub node: NodeId,
     pub offset: u64,
+    /// Where it goes on the disk, whatever its submitter thinks: nowhere, if it is lost.
+    pub lands_at: Option<u64>,
     pub buffer: Buffer,
     /// It is not to be carried out: the queue is poisoned, or the write was doomed when it was submitted.
     pub error: Option<Error>,
@@ -122,7 +124,8 @@ impl State {
         if self.read_only && act.changes_the_disk() {
             return Err(Code::ReadOnly.into());
         }
-        Ok(self.failures.remove(&number).map_or(Verdict::Proceeds, Verdict::Fails))
+        let failure = self.failures.remove(&number).filter(|failure| failure.concerns(act));
+        Ok(failure.map_or(Verdict::Proceeds, Verdict::Fails))
     }
 
     /// An operation that fails as a whole or not at all. What it does is done before a cut, and is loose then.
@@ -176,7 +179,9 @@ impl State {
         let error = match write.error.take() {
             Some(error) => Some(error),
             None => {
-                self.content_mut(write.node).settle(write.offset, &write.buffer);
+                if let Some(offset) = write.lands_at {
+                    self.content_mut(write.node).settle(offset, &write.buffer);
+                }
                 // It was in flight when another failed: it has happened, but it does not count.
                 self.queues[write.queue].poisoned.then(|| self.write_error(&write, crate::disk::poisoned()))
             }
@@ -187,10 +192,10 @@ impl State {
     /// Completes a pending write with an error; `landed` says of each of its sectors whether it is on the disk.
     pub fn fail(&mut self, at: usize, error: io::Error, mut landed: impl FnMut() -> bool) {
         let write = self.pending.remove(at);
-        if write.error.is_none() {
+        if let (None, Some(start)) = (&write.error, write.lands_at) {
             for (index, sector) in write.buffer.chunks(crate::limits::SECTOR_BYTES).enumerate() {
                 if landed() {
-                    let offset = write.offset + (index * crate::limits::SECTOR_BYTES) as u64;
+                    let offset = start + (index * crate::limits::SECTOR_BYTES) as u64;
                     self.content_mut(write.node).settle(offset, sector);
                 }
             }
@@ -202,9 +207,9 @@ impl State {
     /// Completes a pending write with a timeout: it may happen yet.
     pub fn time_out(&mut self, at: usize) {
         let mut write = self.pending.remove(at);
-        if write.error.is_none() {
+        if let (None, Some(offset)) = (&write.error, write.lands_at) {
             let content = self.content_mut(write.node);
-            content.write(write.offset, &write.buffer);
+            content.write(offset, &write.buffer);
             content.abandon();
         }
         write.buffer = Buffer::with_capacity(write.buffer.len());
@@ -281,8 +286,8 @@ impl State {
     /// What was in flight may be on the disk like anything else that was not flushed.
     fn land_pending(&mut self) {
         for write in std::mem::take(&mut self.pending) {
-            if write.error.is_none() {
-                self.content_mut(write.node).write(write.offset, &write.buffer);
+            if let (None, Some(offset)) = (&write.error, write.lands_at) {
+                self.content_mut(write.node).write(offset, &write.buffer);
             }
         }
     }

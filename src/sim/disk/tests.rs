@@ -451,3 +451,52 @@ fn the_same_seed_gives_the_same_disk() {
     assert_eq!(run(5), run(5));
     assert_ne!(run(5), run(6));
 }
+
+/// One is lost and one lands a block further on; both are told to have succeeded.
+#[test]
+fn writes_go_nowhere_or_elsewhere_and_nobody_is_told() {
+    let block = BLOCK_BYTES as i64;
+    for is_queued in [false, true] {
+        for (failure, expected) in [
+            (Failure::Lost, [0_u8, 0, 0]),
+            (Failure::Misdirected { by: block }, [0, 0, 1]),
+            (Failure::Misdirected { by: -block }, [1, 0, 0]),
+        ] {
+            let (disk, files, file) = with_file(&[0; 3 * BLOCK_BYTES]);
+            disk.fail_at(disk.operations(), failure);
+            if is_queued {
+                let mut queue = disk.queue();
+                queue.submit(block_write(1, file, 1, 1));
+                assert_eq!(all_states(&disk.fork(), first_bytes).len(), if failure == Failure::Lost { 1 } else { 256 });
+                disk.complete_all();
+                queue.take().expect("it is told").result.expect("that all is well");
+            } else {
+                files.write(file, BLOCK_BYTES as u64, &[1; BLOCK_BYTES]).expect("it says that all is well");
+                files.sync(file).expect("nothing is wrong");
+            }
+            let found: Vec<u8> = first_bytes(&disk).chunks(SECTORS).map(|block| block[0]).collect();
+            assert_eq!(found, expected, "{failure:?}, queued: {is_queued}");
+            assert_eq!(all_states(&disk, first_bytes).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_flush_that_is_not_done_leaves_all_loose_and_other_operations_know_no_such_failure() {
+    let (disk, files, file) = with_file(&[0; SECTOR_BYTES]);
+    files.write(file, 0, &[1; SECTOR_BYTES]).expect("there is room");
+    disk.fail_at(disk.operations(), Failure::Lost);
+    files.sync(file).expect("it says that all is well");
+    assert_eq!(all_states(&disk, first_bytes).len(), 2);
+    files.sync(file).expect("nothing is wrong");
+    assert_eq!(all_states(&disk, first_bytes).len(), 1, "nothing was abandoned");
+    for failure in [Failure::Lost, Failure::Misdirected { by: 1 }] {
+        let before = disk.operations();
+        (0..4).for_each(|ahead| disk.fail_at(before + ahead, failure));
+        let mut byte = [0];
+        files.read(file, 0, &mut byte).expect("reads know no such failure");
+        files.rename("f", "g").and_then(|()| files.rename("g", "f")).expect("renames neither");
+        files.sync_directory("").expect("directories neither");
+        assert_eq!((byte, disk.contents("f").len()), ([1], SECTOR_BYTES));
+    }
+}

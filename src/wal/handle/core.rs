@@ -333,11 +333,11 @@ impl Core {
     /// One step towards the end: everything durable, then covered, then known to the superblock.
     fn is_closed(&mut self, log: &mut Log) -> Result<bool, disk::Error> {
         if !log.is_idle() {
-            if log.is_out_of_space() && !log.is_writing() {
-                let root = self.shared.directory.root().display().to_string();
-                return Err(disk::Error::new(Operation::Write, root, io::Error::from(io::ErrorKind::StorageFull)));
-            }
-            return Ok(false);
+            // What was taken has no segment to go to, and there may never be one.
+            return match log.preparation_error().filter(|_| !log.is_writing()) {
+                Some(error) => Err(error.told_again()),
+                None => Ok(false),
+            };
         }
         if self.shared.inbox.last_ticket() != log.last_ticket() {
             return Ok(false);

@@ -1,4 +1,6 @@
 //! What can go wrong around the log: opening it, appending to it, waiting for it.
+//!
+//! A message says what is wrong and where; `next_step` what to do about it. docs/operations.md lists them all.
 
 use std::sync::Arc;
 
@@ -21,7 +23,7 @@ pub enum Error {
     #[error("{directory} belongs to node {node} of a cluster, and is no log by itself")]
     OfNode { directory: String, node: NodeId },
     /// What had been acknowledged is damaged, or might be: nothing was cut and nothing was changed.
-    #[error("the log in {directory} is damaged: {finding}; next: {}", finding.next_step(directory, false))]
+    #[error("the log in {directory} is damaged: {finding}")]
     Damaged { directory: String, finding: Box<wal::Finding> },
     /// The superblock is there and what it speaks of is not.
     #[error("the log in {directory} is damaged: it had reached {evidence}, and its segments are gone")]
@@ -82,6 +84,102 @@ pub enum Ended {
     Closed,
     #[error(transparent)]
     Failed(#[from] OutcomeUnknown),
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn next_step(&self) -> String {
+        let step = match self {
+            Error::Options { .. } => "correct the option that the message names",
+            Error::Missing { .. } => "check the path and the mount; with `create` a log is made there",
+            Error::NotEmpty { .. } => "name a directory that is empty, or that is not there yet",
+            Error::InUse { .. } => {
+                "stop the other process, or close the other handle and drop its tails; the end of a process may take as \
+                 long as its last write"
+            }
+            Error::OfNode { .. } => "start that node with `trilith node`, or give the log a directory of its own",
+            Error::Damaged { directory, finding } => return finding.next_step(directory, false),
+            Error::LogLost { directory, .. } => {
+                return format!(
+                    "delete nothing: put the directory `log` back, or mount it; `trilith wal verify {directory}` says \
+                     what is missing"
+                );
+            }
+            Error::SuperblockLost { .. } => {
+                "delete nothing: put the file `superblock` back; a log with entries is never made anew"
+            }
+            Error::Superblock(error) => return superblock_step(error),
+            Error::Io(ProbeError::Refused { remedy, .. }) => {
+                return format!("{remedy}; or open it with `IoChoice::Auto`");
+            }
+            Error::Io(ProbeError::Disk(error)) | Error::Disk(error) => error.next_step(),
+            Error::Log(error) => return error.next_step(),
+            Error::Truncated { from, .. } => return format!("read anew from {from} on: what stood there has ended"),
+            Error::Failed(unknown) => unknown.next_step(),
+        };
+        step.to_owned()
+    }
+}
+
+fn superblock_step(error: &superblock::Error) -> String {
+    let step = match error {
+        superblock::Error::NotFormatted => "check the path and the mount",
+        superblock::Error::AlreadyFormatted => "open what is there",
+        superblock::Error::Damaged { .. } => {
+            "delete nothing: `trilith wal verify` says what is damaged, and `trilith wal repair` what can be mended"
+        }
+        superblock::Error::NewerFormat { .. } => "use the version that wrote it, or a newer one",
+        superblock::Error::WrongCluster { .. } | superblock::Error::WrongNode { .. } => {
+            "check that this is the directory that was meant"
+        }
+        superblock::Error::Disk(error) => error.next_step(),
+    };
+    step.to_owned()
+}
+
+impl Refused {
+    /// What to do about it.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Refused::Log(refused) => refused.next_step(),
+            Refused::Order { .. } => "name the entries of an append one after the other, in terms that do not fall",
+            Refused::TooManyTerms { .. } => "append in several batches",
+            Refused::Busy { .. } => {
+                "append again when something has become durable, or let appends wait for room (`WhenFull::Block`)"
+            }
+            Refused::Closed => "open the log again",
+        }
+    }
+}
+
+impl OutcomeUnknown {
+    /// What to do about it.
+    pub fn next_step(&self) -> &'static str {
+        if self.0.is_no_space() {
+            return "free space on this file system, then open the log again: it shows what is there";
+        }
+        "find the cause (kernel log, SMART), then open the log again: it shows what is there"
+    }
+}
+
+impl Unsaved {
+    /// What to do about it.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Unsaved::Refused(refused) => refused.next_step(),
+            Unsaved::OutcomeUnknown(unknown) => unknown.next_step(),
+        }
+    }
+}
+
+impl Ended {
+    /// What to do about it.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Ended::Closed => Refused::Closed.next_step(),
+            Ended::Failed(unknown) => unknown.next_step(),
+        }
+    }
 }
 
 impl From<wal::Refused> for Refused {

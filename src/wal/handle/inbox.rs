@@ -12,7 +12,7 @@ use std::task::Waker;
 use super::error::Refused;
 use super::options::WhenFull;
 use crate::disk::{self, FileId};
-use crate::limits::{FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX};
+use crate::limits::{CUT_QUEUE_BYTES, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX};
 use crate::types::{Data, Entry, GroupId, Index, LogId, Payload, Place, SegmentNumber, Term};
 use crate::wal::body::{Item, frame_room_bytes};
 use crate::wal::encoded::Encoded;
@@ -185,9 +185,10 @@ impl Inbox {
     pub fn cut(&self, group: GroupId, kind: RecordKind, id: LogId) -> Result<Ticket, Refused> {
         let item = Item::Cut { group, kind, id };
         let bytes = self.check_size(&item)?;
-        // A cut needs no room of the clients': it may be what makes some.
-        let state = self.lock();
-        state.check_open()?;
+        // A cut has room of its own behind that of the clients: it may be what makes some.
+        let max = self.queue_bytes_max.saturating_add(CUT_QUEUE_BYTES);
+        let state =
+            self.wait_until(bytes, max, |state| state.room_bytes.is_none() || state.waiting_bytes() + bytes <= max)?;
         state.check_group(group)?;
         if kind == RecordKind::Truncate {
             state.check_join(group, id.index)?;
@@ -219,19 +220,32 @@ impl Inbox {
     }
 
     fn wait_for_room(&self, bytes: usize) -> Result<MutexGuard<'_, State>, Refused> {
+        self.wait_until(bytes, self.queue_bytes_max, |state| {
+            let frame_bytes = || state.item_frame_bytes + state.core_frame_bytes + frame_room_bytes(bytes);
+            state.room_bytes.is_none_or(|room| frame_bytes() <= room)
+        })
+    }
+
+    /// Waits until no more than `max` bytes wait with these, unless the disk has no room for them: nothing may be written
+    /// then, and the wait would not end.
+    fn wait_until(
+        &self,
+        bytes: usize,
+        max: usize,
+        fits_disk: impl Fn(&State) -> bool,
+    ) -> Result<MutexGuard<'_, State>, Refused> {
         let mut state = self.lock();
         loop {
             state.check_open()?;
-            let waiting = state.item_bytes + state.core_bytes;
-            let frame_bytes = || state.item_frame_bytes + state.core_frame_bytes + frame_room_bytes(bytes);
-            if state.room_bytes.is_some_and(|room| frame_bytes() > room) {
+            if !fits_disk(&state) {
                 return Err(wal::Refused::NoSpace.into());
             }
-            if waiting == 0 || waiting + bytes <= self.queue_bytes_max {
+            let waiting = state.waiting_bytes();
+            if waiting == 0 || waiting + bytes <= max {
                 return Ok(state);
             }
             if self.when_full == WhenFull::Busy {
-                return Err(Refused::Busy { bytes: waiting, max: self.queue_bytes_max });
+                return Err(Refused::Busy { bytes: waiting, max });
             }
             state.blocked += 1;
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -364,7 +378,12 @@ impl Inbox {
 impl State {
     /// Whether so many bytes wait, here and in the core.
     fn reaches(&self, bytes: Option<usize>) -> bool {
-        bytes.is_some_and(|bytes| self.item_bytes + self.core_bytes >= bytes)
+        bytes.is_some_and(|bytes| self.waiting_bytes() >= bytes)
+    }
+
+    /// Record bytes that wait for a frame.
+    fn waiting_bytes(&self) -> usize {
+        self.item_bytes + self.core_bytes
     }
 
     fn check_group(&self, group: GroupId) -> Result<(), Refused> {

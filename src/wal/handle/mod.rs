@@ -366,6 +366,12 @@ impl Wal {
         self.shared.log().counters()
     }
 
+    /// Why the next segment cannot be made, as long as that is so: mostly a full disk. It is tried again by itself; once
+    /// what stands ready is full, appends are refused with [`super::Refused::NoSpace`] until it succeeds.
+    pub fn preparation_error(&self) -> Option<disk::Error> {
+        self.shared.log().preparation_error().map(disk::Error::told_again)
+    }
+
     /// Why nothing is taken any more, if the log has failed.
     pub fn failure(&self) -> Option<OutcomeUnknown> {
         self.shared.progress.failure()
@@ -428,7 +434,9 @@ impl Drop for Wal {
         }
         match self.end() {
             Ok(()) => tracing::debug!("a log was dropped without being closed; it was closed in time"),
-            Err(error) => tracing::error!("a log was dropped and could not be closed: {error}"),
+            Err(error) => {
+                tracing::error!("a log was dropped and could not be closed: {error}; next: {}", error.next_step())
+            }
         }
     }
 }

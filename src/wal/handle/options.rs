@@ -25,7 +25,8 @@ pub struct Options {
     /// Small writes on their way to the disk at once, 1 to 8; none = as measured when the log was made. Large ones go up to
     /// three at a time in any case.
     pub writes_in_flight: Option<usize>,
-    /// Record bytes that may wait for a write. One append may go beyond it if nothing else waits.
+    /// Record bytes that may wait for a write. One append may go beyond it if nothing else waits; truncates and purges
+    /// may by 64 KiB.
     pub queue_bytes_max: usize,
     pub when_full: WhenFull,
     /// What was written last stays in memory for readers, in bytes of write buffers: 0 for none. What a read holds while

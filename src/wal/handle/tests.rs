@@ -1,4 +1,5 @@
 mod direct;
+mod errors;
 mod full_disk;
 mod gathering;
 mod groups;
@@ -9,6 +10,7 @@ mod reading;
 mod remembered;
 mod repaired;
 mod scrub;
+mod slow;
 mod tail;
 mod tail_waits;
 mod told;
@@ -26,6 +28,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::disk::{IoChoice, ProbeError};
+use crate::sim::skips::skipped;
 use crate::types::{Payload, SegmentNumber};
 use crate::wal::Refused as LogRefused;
 
@@ -38,19 +41,10 @@ fn back_ends() -> Vec<IoChoice> {
     match Wal::open(options(&home, IoChoice::Uring)) {
         Ok(_) => vec![IoChoice::Blocking, IoChoice::Uring],
         Err(Error::Io(ProbeError::Refused { cause, .. })) => {
-            skipped(&cause);
+            skipped("wal::handle on io_uring", &cause);
             vec![IoChoice::Blocking]
         }
         Err(error) => panic!("{error}"),
-    }
-}
-
-fn skipped(cause: &str) {
-    let line = format!("SKIPPED wal::handle on io_uring: {cause}\n");
-    eprint!("{line}");
-    if let Some(file) = std::env::var_os("TRILITH_SKIPS_FILE") {
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
-        std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
     }
 }
 

@@ -41,3 +41,13 @@ fn each_bug_of_the_log_is_found_by_its_proof() {
         assert!(proof.cases() < *cases_max, "{} is found after {} cases", mutant.name(), proof.cases());
     }
 }
+
+/// The zoo's page names each of them, in a table.
+#[test]
+fn each_bug_stands_in_the_documentation() {
+    const TESTING: &str = include_str!("../../../docs/testing.md");
+    for mutant in Mutant::ALL {
+        let row = format!("| `{}`", mutant.name());
+        assert!(TESTING.lines().any(|line| line.starts_with(&row)), "{} is not in docs/testing.md", mutant.name());
+    }
+}

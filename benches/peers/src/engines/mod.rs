@@ -40,9 +40,9 @@ pub struct Settings {
     /// Trilith's way to the disk: auto, uring, blocking
     #[arg(long, default_value = "auto")]
     pub io: IoChoice,
-    /// Trilith's writes on their way to the disk at once
-    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..=8))]
-    pub depth: u8,
+    /// Trilith's writes on their way to the disk at once; what was measured when the log was made, if not given
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub depth: Option<u8>,
 }
 
 /// Which log a process is to open.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use trilith::cli::{Exit, Failure};
 use trilith::types::{GroupId, Index, LogId};
 use trilith::wal::Wal;
-use trilith::wal::handle::{Error, Recovery, Options, Pending};
+use trilith::wal::handle::{Error, Options, Pending, Recovery};
 
 use super::{Counted, Engine, Kind, Producer, Settings};
 
@@ -18,13 +18,12 @@ const READ_BYTES: usize = 8 << 20;
 struct Own {
     wal: Wal,
     opened: Recovery,
-    depth: u8,
     /// The last record at the beat before, which nobody needs any more.
     released: Mutex<LogId>,
 }
 
 fn options(directory: &Path, settings: &Settings) -> Options {
-    let writes_in_flight = Some(usize::from(settings.depth));
+    let writes_in_flight = settings.depth.map(usize::from);
     Options { io: settings.io, writes_in_flight, ..Options::new(directory.join("wal")) }
 }
 
@@ -41,7 +40,7 @@ fn failure(error: &Error) -> Failure {
 
 pub fn open(directory: &Path, settings: &Settings) -> Result<Box<dyn Engine>, Failure> {
     let (wal, opened) = Wal::open(options(directory, settings)).map_err(|error| failure(&error))?;
-    Ok(Box::new(Own { wal, opened, depth: settings.depth, released: Mutex::new(LogId::ZERO) }))
+    Ok(Box::new(Own { wal, opened, released: Mutex::new(LogId::ZERO) }))
 }
 
 impl Engine for Own {
@@ -61,8 +60,8 @@ impl Engine for Own {
     }
 
     fn about(&self) -> String {
-        let Recovery { io, sync_mode, .. } = &self.opened;
-        format!("{io}, {sync_mode}, {} in flight, one group", self.depth)
+        let Recovery { io, sync_mode, writes_in_flight, .. } = &self.opened;
+        format!("{io}, {sync_mode}, {writes_in_flight} in flight, one group")
     }
 
     fn close(self: Box<Self>) -> Result<(), Failure> {

@@ -77,6 +77,17 @@ pub enum Stopped {
     Read(#[from] handle::Error),
 }
 
+impl Stopped {
+    pub fn next_step(&self) -> String {
+        match self {
+            Stopped::Refused(error) => error.next_step().to_owned(),
+            Stopped::OutcomeUnknown(error) => error.next_step().to_owned(),
+            Stopped::Unsaved(error) => error.next_step().to_owned(),
+            Stopped::Read(error) => error.next_step(),
+        }
+    }
+}
+
 /// What the threads are told, and tell.
 #[derive(Debug)]
 struct Phase {
@@ -163,7 +174,7 @@ impl Load {
         let before = if self.warm_up.is_zero() { Counters::default() } else { wal.counters() };
         let start = Instant::now();
         phase.is_measuring.store(true, Ordering::Relaxed);
-        let mut shown = Shown::new(self.time, before.records);
+        let mut shown = Shown::new(self.time, self.records, before.records);
         let mut counted = Counted::default();
         let mut seen = (start, before.records, 0);
         let is_full = |counters: Counters| {
@@ -331,26 +342,29 @@ impl Phase {
 }
 
 /// Progress, a line that is drawn on a terminal only, to standard error.
-struct Shown {
-    bar: ProgressBar,
+pub(super) struct Shown {
+    pub(super) bar: ProgressBar,
     at: Duration,
     records: u64,
+    /// What the log had before, if the run ends after so many records, and not after a time.
+    first: Option<u64>,
 }
 
 impl Shown {
-    fn new(time: Duration, records: u64) -> Shown {
-        let bar = ProgressBar::new(time.as_millis() as u64);
+    /// Its length is the records that are wanted, or the time in milliseconds.
+    pub(super) fn new(time: Duration, wanted: Option<u64>, records: u64) -> Shown {
+        let bar = ProgressBar::new(wanted.unwrap_or_else(|| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)));
         bar.set_style(ProgressStyle::with_template("{bar:30} {msg}").expect("the template is a constant"));
-        Shown { bar, at: Duration::ZERO, records }
+        Shown { bar, at: Duration::ZERO, records, first: wanted.map(|_| records) }
     }
 
-    fn refresh(&mut self, at: Duration, records: u64) {
+    pub(super) fn refresh(&mut self, at: Duration, records: u64) {
         let past = at - self.at;
         if past < SHOWN_EVERY {
             return;
         }
         let per_second = (records - self.records) as f64 / past.as_secs_f64();
-        self.bar.set_position(at.as_millis() as u64);
+        self.bar.set_position(self.first.map_or(at.as_millis() as u64, |first| records - first));
         self.bar.set_message(format!("{:.0} s: {per_second:.0} records/s", at.as_secs_f64()));
         (self.at, self.records) = (at, records);
     }

@@ -13,6 +13,8 @@
 mod load;
 mod reading;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -95,6 +97,16 @@ fn sync_mode(word: &str) -> Result<Sync, String> {
             Ok(mode) => Ok(Sync(Some(mode))),
             Err(_) => Err("it is none of auto, dsync, fdatasync".to_owned()),
         },
+    }
+}
+
+impl Arguments {
+    /// The segments that a log makes at its birth are ready before it.
+    fn warm_up(&self) -> Duration {
+        if self.records.is_some() || self.within_segment {
+            return Duration::ZERO;
+        }
+        (Duration::from_secs(u64::from(self.seconds)) / 4).min(Duration::from_secs(1))
     }
 }
 
@@ -186,12 +198,7 @@ fn load(arguments: &Arguments, wal: &Wal) -> Result<Measured, Failure> {
         threads: usize::from(arguments.threads),
         in_flight: arguments.in_flight as usize,
         batch: usize::from(arguments.batch),
-        // The segments that a log makes at its birth are ready then.
-        warm_up: if arguments.records.is_some() || arguments.within_segment {
-            Duration::ZERO
-        } else {
-            (time / 4).min(Duration::from_secs(1))
-        },
+        warm_up: arguments.warm_up(),
         time: arguments.records.map_or(time, |_| Duration::MAX),
         records: arguments.records,
         // Frames that are on their way when it is seen still fit.
@@ -199,7 +206,8 @@ fn load(arguments: &Arguments, wal: &Wal) -> Result<Measured, Failure> {
         read_bytes_per_second: u64::from(arguments.read_mb_per_second) * 1_000_000,
     };
     load.run(wal).map_err(|error| {
-        Failure::new(Exit::DiskFailed, error.to_string(), "see the kernel's log; nothing but the bench's own is lost")
+        let next = format!("{}; nothing but the bench's own is lost", error.next_step());
+        Failure::new(Exit::DiskFailed, error.to_string(), next)
     })
 }
 
@@ -208,6 +216,6 @@ fn open_failure(error: &handle::Error) -> Failure {
         handle::Error::Io(error @ ProbeError::Refused { .. }) => refused(error),
         handle::Error::Disk(error) => disk_failure(error),
         handle::Error::Log(crate::wal::Error::Disk(error)) => disk_failure(error),
-        other => Failure::new(Exit::Other, other.to_string(), "run it again in another --directory"),
+        other => Failure::new(Exit::Other, other.to_string(), other.next_step()),
     }
 }

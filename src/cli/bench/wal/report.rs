@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::load::{Measured, Turns};
 use super::{Alone, Arguments};
-use crate::cli::bench::surroundings::Surroundings;
+use crate::cli::bench::surroundings::{Io, Surroundings, flush_words};
 use crate::wal::handle::Recovery;
 
 /// One JSON document.
@@ -22,16 +22,14 @@ pub struct Report {
     /// The disk's own pace by writes of 1 MiB in the way in which the log writes, before the run and behind it.
     disk_bytes_per_second_before: f64,
     disk_bytes_per_second_behind: f64,
-    io: String,
-    io_reason: String,
-    direct: bool,
-    sync_mode: String,
-    writes_in_flight: usize,
+    #[serde(flatten)]
+    io: Io,
     segment_bytes: u64,
     payload_bytes_per_record: u32,
     threads: u16,
     in_flight_per_thread: u32,
     records_per_append: u16,
+    warm_up_seconds: f64,
     seconds: f64,
     records: u64,
     records_per_second: f64,
@@ -92,16 +90,13 @@ impl Report {
             disk_dsync_microseconds: microseconds(alone.flush.dsync),
             disk_bytes_per_second_before: before,
             disk_bytes_per_second_behind: behind,
-            io: opened.io.backend.to_string(),
-            io_reason: opened.io.reason.clone(),
-            direct: opened.io.direct,
-            sync_mode: opened.sync_mode.to_string(),
-            writes_in_flight: opened.writes_in_flight,
+            io: Io::of(opened),
             segment_bytes: arguments.segment_bytes,
             payload_bytes_per_record: arguments.bytes,
             threads: arguments.threads,
             in_flight_per_thread: arguments.in_flight,
             records_per_append: arguments.batch,
+            warm_up_seconds: arguments.warm_up().as_secs_f64(),
             seconds,
             records: counters.records,
             records_per_second: counters.records as f64 / seconds,
@@ -131,32 +126,26 @@ impl Report {
         let mut row = |name: &str, value: String| {
             writeln!(out, "{name:<14}{value}").expect("a string takes what it is given");
         };
-        let Report { io, io_reason, sync_mode, .. } = self;
         row("trilith", self.surroundings.line());
-        row(
-            "disk alone",
-            format!(
-                "one written block: pwrite + fdatasync {:.1} us, O_DSYNC {:.1} us",
-                self.disk_fdatasync_microseconds, self.disk_dsync_microseconds
-            ),
-        );
+        row("disk alone", flush_words(self.disk_fdatasync_microseconds, self.disk_dsync_microseconds));
         let disk = [self.disk_bytes_per_second_before, self.disk_bytes_per_second_behind].map(mebibytes);
         row("", format!("1 MiB as the log writes: {:.0} MiB/s before, {:.0} MiB/s behind", disk[0], disk[1]));
-        let cache = if self.direct { "O_DIRECT" } else { "page cache" };
-        let writes = self.writes_in_flight;
-        row("io", format!("{io}, {cache} ({io_reason}), {sync_mode}, {writes} writes in flight"));
+        row("io", self.io.line());
         let segment = mebibytes(self.segment_bytes as f64);
         row(
             "load",
             format!(
-                "{} threads x {} in flight x {} records of {} bytes, {:.1} s, segments of {segment} MiB",
+                "{} threads x {} in flight x {} records of {} bytes, {:.1} s behind {:.2} s of warm-up",
                 self.threads,
                 self.in_flight_per_thread,
                 self.records_per_append,
                 self.payload_bytes_per_record,
-                self.seconds
+                self.seconds,
+                self.warm_up_seconds
             ),
         );
+        let tail = mebibytes(self.tail_cache_bytes as f64);
+        row("log", format!("segments of {segment} MiB, a tail cache of {tail} MiB"));
         let payload = mebibytes(self.payload_bytes_per_second);
         row("throughput", format!("{:.0} records/s, {payload:.1} MiB/s", self.records_per_second));
         row("latency", self.latency_microseconds.to_string());

@@ -3,6 +3,7 @@
 use std::sync::mpsc::channel;
 
 use super::*;
+use crate::limits::SEGMENT_BYTES_MIN;
 use crate::sim::disk::SimDisk;
 use crate::wal::Identity;
 
@@ -64,4 +65,71 @@ fn room_is_counted_in_frames() {
         taken += 1;
     }
     assert!(taken >= 2 && 2 * taken * 4096 <= room, "{taken} records of two frames each");
+}
+
+/// Nothing is full here: the log's directory is away, and no file can be made in it.
+struct Away {
+    wal: Wal,
+    at: std::path::PathBuf,
+    home: TempDir,
+}
+
+fn away(io: IoChoice) -> Away {
+    let home = home();
+    let small = Options { segment_bytes: SEGMENT_BYTES_MIN, ..options(&home, io) };
+    let at = small.directory.join(LOG_DIRECTORY);
+    let (wal, _) = Wal::open(small).unwrap();
+    wal.append_records(GROUP, ["first"]).unwrap().wait().unwrap();
+    let ready = 1 + crate::limits::SEGMENTS_READY + crate::limits::SEGMENTS_SPARE;
+    let start = Instant::now();
+    let names = || std::fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    while names().filter(|name| name.ends_with(".segment")).count() < ready {
+        assert!(start.elapsed() < Duration::from_secs(20), "no segments stand ready");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(wal.preparation_error().is_none());
+    std::fs::rename(&at, home.path().join("away")).unwrap();
+    Away { wal, at, home }
+}
+
+#[test]
+fn why_no_segment_can_be_made_is_told_and_appends_resume_by_themselves() {
+    for io in back_ends() {
+        let Away { wal, at, home } = away(io);
+        let begin = Instant::now();
+        let refused = loop {
+            match wal.append_records(GROUP, [vec![7; 4000]]) {
+                Ok(pending) => drop(pending.wait().unwrap()),
+                Err(refused) => break refused,
+            }
+            assert!(begin.elapsed() < Duration::from_secs(20), "never refused");
+        };
+        assert_eq!(refused, NO_SPACE);
+        let cause = wal.preparation_error().expect("it stands in the way");
+        assert_eq!(cause.kind(), std::io::ErrorKind::NotFound, "{cause}");
+        assert!(!refused.to_string().contains("full"), "{refused}");
+        assert!(wal.failure().is_none(), "nothing durable is at stake");
+        std::fs::rename(home.path().join("away"), at).unwrap();
+        while wal.append_records(GROUP, [vec![7; 4000]]).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "it does not resume");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        wal.flush().wait().unwrap();
+        assert!(wal.preparation_error().is_none());
+        wal.close().unwrap();
+    }
+}
+
+/// What waits for a segment when the log is closed is told the cause, whatever it is.
+#[test]
+fn closing_tells_why_what_was_taken_could_not_be_written() {
+    let Away { wal, at, home } = away(IoChoice::Blocking);
+    let held = wal.shared.log();
+    let pending: Vec<Pending> = (0..100).map(|_| wal.append_records(GROUP, [vec![7; 10_000]]).unwrap()).collect();
+    drop(held);
+    let Err(Error::Failed(unknown)) = wal.close() else { panic!("a million bytes do not fit four small segments") };
+    assert_eq!(unknown.0.kind(), std::io::ErrorKind::NotFound, "{unknown}");
+    assert!(pending.into_iter().any(|pending| pending.wait().is_err()));
+    std::fs::rename(home.path().join("away"), at).unwrap();
+    assert!(!read_all(&Wal::open(options(&home, IoChoice::Blocking)).unwrap().0).is_empty());
 }

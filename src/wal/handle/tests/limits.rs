@@ -2,6 +2,7 @@
 
 use super::full_disk::{append, log};
 use super::*;
+use crate::limits::CUT_QUEUE_BYTES;
 
 const MAX: usize = 10_000;
 
@@ -96,4 +97,69 @@ fn nobody_is_left_waiting_when_the_disk_fails() {
         });
         assert!(matches!(wal.close(), Err(Error::Failed(_))));
     }
+}
+
+fn cut(inbox: &Inbox, index: u64) -> Result<Ticket, Refused> {
+    inbox.cut(GROUP, RecordKind::Purge, LogId::new(Term(1), Index(index)))
+}
+
+/// Truncates and purges go beyond the queue's bound, by a bound of their own.
+#[test]
+fn cuts_in_a_loop_on_a_disk_that_hangs_end_at_their_reserve() {
+    let (_, inbox) = inbox(WhenFull::Busy);
+    append(&inbox, MAX).unwrap();
+    assert!(matches!(append(&inbox, 1), Err(Refused::Busy { max: MAX, .. })));
+    let mut taken = 0;
+    let refused = loop {
+        match cut(&inbox, taken + 1) {
+            Ok(_) => taken += 1,
+            Err(refused) => break refused,
+        }
+        assert!(taken < 100_000, "cuts grow the queue without bound");
+    };
+    assert!(taken > 1000, "{taken}: some go where an append does not");
+    let max = MAX + CUT_QUEUE_BYTES;
+    assert!(matches!(refused, Refused::Busy { bytes, max: said } if bytes <= max && said == max), "{refused:?}");
+}
+
+#[test]
+fn a_cut_beyond_the_reserve_blocks_and_goes_on_when_something_was_written() {
+    let home = home();
+    let (wal, _) = Wal::open(Options { queue_bytes_max: MAX, ..options(&home, IoChoice::Blocking) }).unwrap();
+    wal.append_records(GROUP, vec!["x"; 100]).unwrap().wait().unwrap();
+    let held = wal.shared.log();
+    let cuts = ((MAX + CUT_QUEUE_BYTES) / 40 + 100) as u64;
+    std::thread::scope(|scope| {
+        let purging = scope.spawn(|| {
+            for cut in 0..cuts {
+                wal.purge_prefix(GROUP, LogId::new(Term(1), Index(1 + cut * 99 / cuts))).map(drop).unwrap();
+            }
+        });
+        wait_for_blocked(&wal.shared.inbox, 1);
+        drop(held);
+        purging.join().unwrap();
+    });
+    wal.flush().wait().unwrap();
+    assert_eq!(wal.group(GROUP).unwrap().before_first.index, Index(99));
+}
+
+/// The queue may never empty on a full disk, so nobody waits there.
+#[test]
+fn a_cut_beyond_the_reserve_is_told_that_the_disk_is_full() {
+    let (log, inbox) = inbox(WhenFull::Block);
+    inbox.settle(&log, Some(0), false);
+    let refused = (1..100_000).find_map(|index| cut(&inbox, index).err());
+    assert_eq!(refused, Some(Refused::Log(LogRefused::NoSpace)));
+    std::thread::scope(|scope| {
+        inbox.settle(&log, None, false);
+        let waiting = scope.spawn(|| cut(&inbox, 100_001));
+        wait_for_blocked(&inbox, 1);
+        inbox.settle(&log, Some(0), false);
+        let start = Instant::now();
+        while inbox.blocked() > 0 && start.elapsed() < Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        inbox.close();
+        assert_eq!(waiting.join().unwrap(), Err(Refused::Log(LogRefused::NoSpace)), "it is answered at once");
+    });
 }

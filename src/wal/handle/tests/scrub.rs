@@ -86,10 +86,8 @@ fn verifying_an_open_log_names_what_is_damaged() {
     wal.close().unwrap();
     let refusal = Wal::open(options(&home, IoChoice::Blocking)).unwrap_err();
     let said = refusal.to_string();
-    assert!(
-        ["entry 1@1", "acknowledged: yes", "next: delete nothing"].iter().all(|part| said.contains(part)),
-        "{said}"
-    );
+    assert!(["entry 1@1", "acknowledged: yes"].iter().all(|part| said.contains(part)), "{said}");
+    assert!(refusal.next_step().starts_with("delete nothing"), "{}", refusal.next_step());
 }
 
 #[test]

@@ -1,0 +1,161 @@
+//! A log on a disk that is really full: a small tmpfs of its own.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use tempfile::TempDir;
+use trilith::disk::{IoChoice, ProbeError};
+use trilith::types::{GroupId, Index, LogId, Payload};
+use trilith::wal::handle::{Error, Options, Refused};
+use trilith::wal::{self, Wal};
+
+use crate::processes::skip;
+
+const GROUP: GroupId = GroupId(0);
+const RECORD_BYTES: usize = 16 << 10;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Eight MiB; taken off when it is dropped.
+struct Small {
+    at: PathBuf,
+    _home: TempDir,
+}
+
+impl Small {
+    /// None, and a line that says so, where nothing may be mounted.
+    fn mounted() -> Option<Small> {
+        if !rustix::process::geteuid().is_root() {
+            skip("full_disk", "not root", "root");
+            return None;
+        }
+        let home = tempfile::tempdir().expect("a directory can be made");
+        let at = home.path().join("disk");
+        std::fs::create_dir(&at).expect("a directory can be made");
+        let flags = MountFlags::NODEV | MountFlags::NOSUID;
+        match mount("tmpfs", &at, "tmpfs", flags, c"size=8m") {
+            Ok(()) => Some(Small { at, _home: home }),
+            Err(error) => {
+                // A right that a container withholds.
+                skip("full_disk", &format!("no tmpfs can be mounted here: {error}"), "");
+                None
+            }
+        }
+    }
+
+    /// The log, if this back end is to be had here.
+    fn open(&self, io: IoChoice) -> Option<Wal> {
+        let options = Options { io, segment_bytes: 256 << 10, ..Options::new(self.at.join("wal")) };
+        match Wal::open(options) {
+            Ok((wal, _)) => Some(wal),
+            Err(Error::Io(ProbeError::Refused { cause, .. })) => {
+                skip("full_disk on io_uring", &cause, "");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        if let Err(error) = unmount(&self.at, UnmountFlags::DETACH) {
+            eprintln!("{} cannot be taken off: {error}", self.at.display());
+        }
+    }
+}
+
+fn record(number: u64) -> Vec<u8> {
+    let mut record = vec![number as u8; RECORD_BYTES];
+    record[..8].copy_from_slice(&number.to_le_bytes());
+    record
+}
+
+/// Appends one after another until the disk is full; gives the last that is durable.
+fn fill(wal: &Wal, from: u64) -> u64 {
+    for number in from.. {
+        assert!(number < 10_000, "a small disk takes no end");
+        match wal.append_records(GROUP, [record(number)]) {
+            Ok(pending) => assert_eq!(pending.wait().expect("what was taken is written").start, Index(number)),
+            Err(refused) => {
+                assert_eq!(refused, Refused::Log(wal::Refused::NoSpace));
+                return number - 1;
+            }
+        }
+    }
+    unreachable!("numbers do not end")
+}
+
+/// Without anything being done to the log, it takes this record.
+fn wait_for_room(wal: &Wal, number: u64) {
+    let begin = Instant::now();
+    loop {
+        match wal.append_records(GROUP, [record(number)]) {
+            Ok(pending) => {
+                assert_eq!(pending.wait().expect("the disk works").start, Index(number));
+                return;
+            }
+            Err(refused) => assert_eq!(refused, Refused::Log(wal::Refused::NoSpace)),
+        }
+        assert!(begin.elapsed() < PATIENCE, "appends do not resume: {:?}", wal.preparation_error());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn check(wal: &Wal, first: u64, last: u64) {
+    let mut next = first;
+    for entry in wal.iter(GROUP, Index(first)) {
+        let entry = entry.expect("it is there");
+        if next > last {
+            break;
+        }
+        let Payload::Data(data) = &entry.payload else { panic!("{}: no record of ours", entry.id) };
+        assert!(entry.id.index == Index(next) && data.bytes[..] == record(next)[..], "{}", entry.id);
+        next += 1;
+    }
+    assert_eq!(next, last + 1, "{first} to {last} are there");
+}
+
+fn back_ends() -> [IoChoice; 2] {
+    [IoChoice::Blocking, IoChoice::Uring]
+}
+
+#[test]
+fn on_a_full_disk_appends_are_refused_purges_pass_and_appends_resume() {
+    for io in back_ends() {
+        let Some(small) = Small::mounted() else { return };
+        let Some(wal) = small.open(io) else { continue };
+        let full = fill(&wal, 1);
+        assert!(full > 200, "{full} records of 16 KiB on 8 MiB");
+        let cause = wal.preparation_error().expect("it stands in the way");
+        assert!(cause.is_no_space(), "{cause}");
+        assert!(wal.failure().is_none());
+        check(&wal, 1, full);
+        let kept = full / 2;
+        let purged = LogId::new(wal.group(GROUP).expect("it is there").last.term, Index(kept - 1));
+        wal.purge_prefix(GROUP, purged).expect("a purge is taken").wait().expect("and is written");
+        wait_for_room(&wal, full + 1);
+        let again = fill(&wal, full + 2);
+        assert!(again > full + 50, "what the purge has given up is used again: {full}, {again}");
+        check(&wal, kept, again);
+        wal.close().expect("the disk works");
+        let wal = small.open(io).expect("it was to be had before");
+        check(&wal, kept, again);
+        println!("full disk, {io}: {full} records, {} more after a purge", again - full);
+    }
+}
+
+#[test]
+fn appends_resume_by_themselves_when_another_file_goes() {
+    for io in back_ends() {
+        let Some(small) = Small::mounted() else { return };
+        let other = small.at.join("other");
+        std::fs::write(&other, vec![1; 3 << 20]).expect("there is room");
+        let Some(wal) = small.open(io) else { continue };
+        let full = fill(&wal, 1);
+        std::fs::remove_file(&other).expect("it is there");
+        wait_for_room(&wal, full + 1);
+        wal.close().expect("the disk works");
+        check(&small.open(io).expect("it was to be had before"), 1, full + 1);
+    }
+}
