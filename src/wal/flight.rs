@@ -12,6 +12,7 @@ const BESIDE_BYTES_MAX: usize = 128 << 10;
 pub(super) struct InFlight {
     pub head: FrameHead,
     pub own: Vec<Run>,
+    pub holds_membership: bool,
     /// The last append that it holds.
     pub ticket: Ticket,
     /// Its buffer, once the write has completed.

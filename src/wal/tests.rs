@@ -20,6 +20,7 @@ mod repair;
 mod rig;
 mod rot;
 mod rotation;
+mod seals;
 mod tail;
 mod tail_cache;
 mod voter;

@@ -12,7 +12,7 @@ use crate::limits::TICK;
 use crate::random::entropy;
 use crate::superblock::{self, Loaded, State};
 use crate::types::{ClusterId, FrameNumber, Incarnation, Membership, NodeId, Place};
-use crate::wal::{self, Analysis, Identity, Log, Source};
+use crate::wal::{self, Analysis, Identity, Log, Reading, Source};
 
 /// The node id of a log that belongs to no cluster: none that a node can be given.
 pub const NODE_ALONE: NodeId = NodeId(u64::MAX);
@@ -82,7 +82,8 @@ fn open_log(
     let sync_mode = options.sync_mode.unwrap_or(state.sync_mode());
     let writes_in_flight = options.writes_in_flight.unwrap_or(state.writes_in_flight());
     let log_options = log_options(options, identity, writes_in_flight);
-    let opened = Log::open(&directory, log_options, evidence, wall_clock_milliseconds());
+    let reading = if options.verify_at_start { Reading::Everything } else { Reading::BySeals };
+    let opened = Log::open_reading(&directory, log_options, (evidence, reading), wall_clock_milliseconds());
     let (log, wal::Recovery { findings, segments, .. }) = opened.map_err(|error| match error {
         wal::Error::Missing { .. } => lost(),
         wal::Error::Disk(error) if error.operation == Operation::List && error.kind() == io::ErrorKind::NotFound => {
@@ -165,8 +166,13 @@ fn remove_half_made(path: &Path, shown: &str) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(Error::Disk)?,
     };
-    let source =
-        Source { directory: LOG_DIRECTORY.to_owned(), identity: None, evidence: Place::START, exclusive: true };
+    let source = Source {
+        directory: LOG_DIRECTORY.to_owned(),
+        identity: None,
+        evidence: Place::START,
+        exclusive: true,
+        reading: Reading::Everything,
+    };
     let analysis = Analysis::read(&files, &source).map_err(|error| Error::log(error, shown))?;
     let is_empty = analysis.groups.is_empty() && analysis.end.frame <= FrameNumber(1);
     if !is_empty || analysis.damage().is_some() {

@@ -84,7 +84,8 @@ fn verifying_an_open_log_names_what_is_damaged() {
     let error = wal.read(GROUP, Index(1)..Index(2), 1 << 20).unwrap_err();
     assert!(error.to_string().contains("entry 1@1"), "{error}");
     wal.close().unwrap();
-    let refusal = Wal::open(options(&home, IoChoice::Blocking)).unwrap_err();
+    let verified = Options { verify_at_start: true, ..options(&home, IoChoice::Blocking) };
+    let refusal = Wal::open(verified).unwrap_err();
     let said = refusal.to_string();
     assert!(
         ["entry 1@1", "acknowledged: yes", "next: delete nothing"].iter().all(|part| said.contains(part)),
