@@ -144,6 +144,7 @@ fn a_late_preparation_stalls_nothing() {
     rig.rotate(G);
     rig.check();
     rig.disk.crash(&mut Random::seeded(1));
+    super::seals::compare(&rig.disk, rig.log.options());
     rig.reopened().check();
 }
 
@@ -179,6 +180,7 @@ fn a_segment_that_was_zeroed_too_late_is_numbered_anew() {
     assert_eq!(rig.log.counters().unzeroed_segments, unzeroed, "they are used");
     rig.check();
     rig.disk.crash(&mut Random::seeded(3));
+    super::seals::compare(&rig.disk, rig.log.options());
     rig.reopened().check();
 }
 
@@ -225,6 +227,7 @@ fn a_retired_segment_is_used_again_all_zero() {
     assert!(rig.log.active.number > SegmentNumber(10));
     rig.check();
     rig.disk.crash(&mut Random::seeded(2));
+    super::seals::compare(&rig.disk, rig.log.options());
     rig.reopened().check();
 }
 
@@ -240,6 +243,7 @@ fn a_segment_that_one_group_needs_stays() {
     assert_eq!(rig.log.locator.segments().next().map(|own| own.header.number), Some(SegmentNumber(1)));
     rig.check();
     rig.disk.crash(&mut Random::seeded(3));
+    super::seals::compare(&rig.disk, rig.log.options());
     rig.reopened().check();
 }
 

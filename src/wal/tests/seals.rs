@@ -376,3 +376,13 @@ fn a_start_by_seals_reads_of_an_older_segment_its_headers_its_open_frame_and_its
     let [few, many] = [10, 100].map(|segments| bytes_at_start(segments, Reading::Everything));
     assert!(many - few > 90 * (200 << 10));
 }
+
+/// Whoever is told that a log is damaged is told of everything.
+#[test]
+fn behind_a_first_damage_the_rest_is_read_whole() {
+    let (rig, seal) = sealed();
+    let disk = rig.disk.fork();
+    disk.flip_bit(&segment(1), seal.start + 200, 1);
+    disk.flip_bit(&segment(2), 9000, 1);
+    assert_eq!(findings(&disk, "both"), 2);
+}
