@@ -87,7 +87,7 @@ impl Sealed {
         let is_block =
             |offset: &u64| offset.is_multiple_of(BLOCK) && FRAMES_START < *offset && *offset < self.head.offset;
         let are_places = memberships.iter().all(is_block) && memberships.is_sorted_by(|before, next| before < next);
-        can_be(&runs) && can_be(&sparse) && are_places
+        first < self.head.number && can_be(&runs) && can_be(&sparse) && are_places
     }
 
     fn with_memberships<F: Files>(mut self, scan: &mut Scan<'_, F>) -> Option<Sealed> {
@@ -140,6 +140,9 @@ impl Names {
 
 /// The seal, if it is the last frame before this end.
 fn seal_frame<F: Files>(scan: &mut Scan<'_, F>, end: Place) -> Option<(FrameHead, SealSection)> {
+    if !end.offset.is_multiple_of(BLOCK) || end.offset > scan.header.frames_end() {
+        return None;
+    }
     let blocks = end.offset.checked_sub(FRAMES_START)?.min(SEAL_FRAME_BYTES_MAX as u64) / BLOCK;
     (1..=blocks).find_map(|blocks| {
         let offset = end.offset - blocks * BLOCK;

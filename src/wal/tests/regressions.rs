@@ -5,7 +5,9 @@ use super::rig::{DIRECTORY, G, Rig, open, options, segment};
 use crate::disk::Files;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
-use crate::types::{Entry, GroupId, Index, LogId, Membership, NodeId, Payload, Place, SegmentNumber, Term};
+use crate::types::{
+    Entry, GroupId, Incarnation, Index, LogId, Member, Membership, NodeId, Payload, Place, SegmentNumber, Term,
+};
 use crate::wal::log::Phase;
 use crate::wal::{Error, Log, Options, Refused};
 
@@ -192,8 +194,9 @@ fn a_configuration_written_again_in_its_frame_is_not_lost() {
     let mut rig = Rig::new(options());
     rig.settle();
     let configuration = |term: u64| {
-        let payload = Payload::Membership(Membership { voters: [NodeId(term)].into(), ..Membership::default() });
-        [Entry { id: LogId::new(Term(term), Index(1)), payload }]
+        let member = Member { id: NodeId(term), incarnation: Incarnation(1), address: ([127, 0, 0, 1], 1).into() };
+        let members = Membership { voters: [member.id].into(), members: vec![member], ..Membership::default() };
+        [Entry { id: LogId::new(Term(term), Index(1)), payload: Payload::Membership(members) }]
     };
     rig.append(G, &configuration(1));
     rig.truncate(G, Index(1));
