@@ -269,7 +269,7 @@ fn a_seal_that_is_not_as_it_was_written_is_judged_as_any_frame() {
 #[test]
 fn a_seal_that_contradicts_its_neighbours_is_not_believed() {
     type Change = fn(&mut Vec<OutlineRun>);
-    let changes: [(&str, Change, bool); 9] = [
+    let changes: [(&str, Change, bool); 11] = [
         ("nothing", |_| {}, true),
         ("an entry less", |runs| runs.last_mut().expect("it has runs").run.count -= 1, false),
         ("an entry more", |runs| runs.last_mut().expect("it has runs").run.count += 1, false),
@@ -279,6 +279,8 @@ fn a_seal_that_contradicts_its_neighbours_is_not_believed() {
         ("a group more", |runs| runs[0].run.group = GroupId(7), false),
         ("no run", Vec::clear, false),
         ("the order of frames", |runs| runs.reverse(), false),
+        ("a frame behind the seal", |runs| runs.last_mut().expect("it has runs").offset += 1 << 20, false),
+        ("a frame between blocks", |runs| runs.last_mut().expect("it has runs").offset += 8, false),
     ];
     for (what, change, is_believed) in changes {
         let mut rig = Rig::new(options());
