@@ -13,7 +13,7 @@ use trilith::cli::bench_header;
 use trilith::disk::{Buffer, Directory};
 use trilith::types::{GroupId, Place};
 use trilith::wal::handle::{LOG_DIRECTORY, Options};
-use trilith::wal::{Analysis, Source, Wal};
+use trilith::wal::{Analysis, Reading, Source, Wal};
 
 const GROUP: GroupId = GroupId(0);
 const BATCH: usize = 1024;
@@ -82,8 +82,13 @@ fn fill(path: &Path, record_bytes: usize, log_bytes: usize) {
 
 /// Reads the log; gives its number of records.
 fn analyse(path: &Path) -> u64 {
-    let source =
-        Source { directory: LOG_DIRECTORY.to_owned(), identity: None, evidence: Place::START, exclusive: false };
+    let source = Source {
+        directory: LOG_DIRECTORY.to_owned(),
+        identity: None,
+        evidence: Place::START,
+        exclusive: false,
+        reading: Reading::Everything,
+    };
     let directory = Directory::open(path).expect("it was made above");
     let analysis = Analysis::read(&directory, &source).expect("the disk works");
     assert!(analysis.damage().is_none());

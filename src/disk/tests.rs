@@ -391,13 +391,13 @@ fn uring_gives_up_on_a_hung_disk() {
 /// Completions come as they happen, and an error takes those with it that come later.
 #[test]
 fn uring_completes_in_any_order() {
-    let Some(mut rig) = faulty_uring(SyncMode::Dsync, [Fault::Late(100_000)]) else { return };
+    let Some(mut rig) = faulty_uring(SyncMode::Dsync, [Fault::Late(50_000)]) else { return };
     let file = contract::create(rig.files(), "f", &[1; 2 * BLOCK_BYTES]);
     rig.submit(contract::write(1, file, 0, 2, 1));
     rig.submit(contract::write(2, file, 1, 2, 1));
     assert_eq!([rig.wait().token, rig.wait().token], [Token(2), Token(1)]);
 
-    let faults = [Fault::Late(100_000), Fault::Fails(Errno::IO)];
+    let faults = [Fault::Late(50_000), Fault::Fails(Errno::IO)];
     let mut rig = faulty_uring(SyncMode::Dsync, faults).expect("it was there");
     let file = contract::create(rig.files(), "f", &[1; 2 * BLOCK_BYTES]);
     rig.submit(contract::write(1, file, 0, 2, 1));

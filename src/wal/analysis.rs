@@ -33,6 +33,17 @@ pub struct Source {
     pub evidence: Place,
     /// Whether the log is opened to be written: then files are locked, and flushed before they are read.
     pub exclusive: bool,
+    pub reading: Reading,
+}
+
+/// How much of a log is read to say what it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// Every frame, with its checksums.
+    Everything,
+    /// Of all segments but the last two the open frame and the seal, and the frames that hold configurations. Damage to
+    /// the others is not seen by that: it is found by who reads there.
+    BySeals,
 }
 
 /// What a log holds.

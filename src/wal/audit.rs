@@ -7,7 +7,7 @@
 //! The end is known, so everything before it must be there: each fault is damage to what had been acknowledged. A segment
 //! that was retired since may be in other use by now, and what is found in it means nothing.
 
-use super::analysis::{Analysis, Source};
+use super::analysis::{Analysis, Reading, Source};
 use super::chain;
 use super::error::{Error, Finding, Severity};
 use super::log::Log;
@@ -87,6 +87,7 @@ impl Extent {
             identity: Some(self.identity),
             evidence: self.end,
             exclusive: false,
+            reading: Reading::Everything,
         };
         let mut gathered = chain::gather_segments(files, &source, &self.segments)?;
         let analysis = gathered.read(files, &source, Some(self.end));

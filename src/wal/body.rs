@@ -10,7 +10,7 @@ use crate::checksum::Checksum;
 use crate::codec::Reader;
 use crate::disk::Buffer;
 use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, SECTOR_BYTES};
-use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Place, SegmentNumber};
+use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Payload, Place, SegmentNumber};
 
 /// What goes into a frame: the entries of one append, or a cut.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,6 +91,12 @@ impl Item {
             Item::Encoded(encoded) => encoded.last_index(),
             Item::Cut { id, .. } => id.index,
         }
+    }
+
+    /// Whether a configuration is among its entries. None is ever encoded ahead.
+    pub fn holds_membership(&self) -> bool {
+        let is_membership = |entry: &Entry| matches!(entry.payload, Payload::Membership(_));
+        matches!(self, Item::Entries { entries, .. } if entries.iter().any(is_membership))
     }
 
     pub fn records(&self) -> usize {

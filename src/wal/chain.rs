@@ -3,9 +3,10 @@
 use std::io;
 
 use super::analysis::{Analysis, Source};
+use super::body::FrameView;
 use super::dead;
 use super::error::{Error, Finding, Severity};
-use super::frame::{FrameHead, FrameKind, HeadFault};
+use super::frame::{FrameHead, FrameKind, HeadFault, OPEN_FRAME_BYTES_MAX};
 use super::recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
 use super::scan::{Found, HeadProblem, Scan};
 use super::sections::OpenSection;
@@ -216,8 +217,16 @@ fn link<F: Files>(
     for candidate in candidates.iter_mut() {
         (candidate.open, candidate.is_spare) = (None, false);
         let Some(header) = candidate.header else { continue };
-        let mut scan = Scan::with_window(files, (candidate.file, header), window);
-        read_open(&mut scan, candidate, source, findings);
+        // Mostly it is there, and more than it is not looked at.
+        let end = FRAMES_START + OPEN_FRAME_BYTES_MAX as u64;
+        let mut scan = Scan::for_reader(files, (candidate.file, header), end, window);
+        if let Found::Frame(frame) = scan.frame_at(FRAMES_START) {
+            candidate.open = open_frame(&frame).ok();
+        }
+        let mut scan = Scan::with_window(files, (candidate.file, header), scan.into_window());
+        if candidate.open.is_none() {
+            read_open(&mut scan, candidate, source, findings);
+        }
         window = scan.into_window();
     }
     let newest = candidates.iter().filter(|candidate| candidate.open.is_some()).max_by_key(|candidate| {
@@ -298,20 +307,22 @@ fn proves_open<F: Files>(scan: &mut Scan<'_, F>, later: Option<FrameHead>) -> bo
 /// The open frame, or what is wrong with it.
 fn open_fault<F: Files>(scan: &mut Scan<'_, F>) -> Result<OpenFrame, (Fault, String)> {
     let problem = match scan.frame_at(FRAMES_START) {
-        Found::Frame(frame) => {
-            let number = frame.head.number;
-            return match frame.verify(|_, _| {}) {
-                Ok(sections) => match sections.open {
-                    Some(section) if frame.head.kind == FrameKind::Open => Ok(OpenFrame { number, section }),
-                    _ => Err((Fault::HeadDamaged, "another frame stands in its place".to_owned())),
-                },
-                Err(fault) if frame.has_unwritten_sectors() => Err((Fault::BodyUnwritten, fault.to_string())),
-                Err(fault) => Err((Fault::BodyDamaged, fault.to_string())),
-            };
-        }
+        Found::Frame(frame) => return open_frame(&frame),
         Found::Fault(problem) => problem,
     };
     Err((head_fault(scan, FRAMES_START, &problem), problem.to_string()))
+}
+
+fn open_frame(frame: &FrameView<'_>) -> Result<OpenFrame, (Fault, String)> {
+    let number = frame.head.number;
+    match frame.verify(|_, _| {}) {
+        Ok(sections) => match sections.open {
+            Some(section) if frame.head.kind == FrameKind::Open => Ok(OpenFrame { number, section }),
+            _ => Err((Fault::HeadDamaged, "another frame stands in its place".to_owned())),
+        },
+        Err(fault) if frame.has_unwritten_sectors() => Err((Fault::BodyUnwritten, fault.to_string())),
+        Err(fault) => Err((Fault::BodyDamaged, fault.to_string())),
+    }
 }
 
 /// What a place is where no head can be read.

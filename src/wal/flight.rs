@@ -21,6 +21,7 @@ pub(super) const JOINED_BYTES_MAX: usize = 1 << 20;
 pub(super) struct InFlight {
     pub head: FrameHead,
     pub own: Vec<Run>,
+    pub holds_membership: bool,
     /// The last append that it holds.
     pub ticket: Ticket,
     /// Its buffer, once the write has completed.

@@ -276,6 +276,13 @@ impl Run {
         same && self.kind == RecordKind::Entry && self.end() == next.first
     }
 
+    /// This run and `next`, which goes on in it and names its term as the one before, as one.
+    pub fn joined(&self, next: &Run) -> Option<Run> {
+        let goes_on = self.goes_on_in(next) && next.previous_term == self.term;
+        let count = self.count.checked_add(next.count).filter(|_| goes_on)?;
+        Some(Run { count, ..*self })
+    }
+
     pub fn put(&self, out: &mut impl BufMut) {
         out.put_u32_le(self.group.0);
         out.put_u8(self.kind.byte());

@@ -12,7 +12,7 @@ pub struct GroupLog {
     pub before_first: LogId,
     /// The last entry, or `before_first`.
     pub last: LogId,
-    /// The end of the frame that holds `last`.
+    /// The end of the last frame that added an entry.
     pub last_place: Place,
     /// Entries as runs of one term: each begins at an index and reaches to the next run, or to `last`.
     pub terms: Vec<(Index, Term)>,
@@ -86,10 +86,12 @@ impl GroupLog {
     /// Does what a run of a frame says. `end` is the end of that frame.
     pub fn apply(&mut self, run: &Run, end: Place) {
         match run.kind {
-            RecordKind::Entry => self.append(run.first, u64::from(run.count), run.term),
+            RecordKind::Entry => {
+                self.append(run.first, u64::from(run.count), run.term);
+                self.last_place = end;
+            }
             RecordKind::Truncate => self.truncate(run.first),
             RecordKind::Purge => self.purge(LogId::new(run.term, run.first)),
         }
-        self.last_place = end;
     }
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::followed::Followed;
 use super::frame::{FRAME_HEAD_BYTES, FrameHead, Run};
+use super::outline::{Outline, OutlineRun};
 use super::record::RecordKind;
 use super::sections::{SPARSE_ENTRIES_MAX, SealSection, SparseEntry};
 use super::segment::{FRAMES_START, SegmentHeader};
@@ -43,8 +44,18 @@ pub struct SegmentIndex {
     pub end_frame: FrameNumber,
     /// The highest index of each group in it: below the group's first one, the segment is not needed for it.
     pub highest: BTreeMap<GroupId, Index>,
-    seal: SealSection,
+    /// The lowest index that each group was cut back to in it.
+    pub cuts: BTreeMap<GroupId, Index>,
+    /// Some of its frames with entries, in their order.
+    pub sparse: Vec<SparseEntry>,
     stride_bytes: u64,
+    /// Records in it, and their bytes.
+    records: u64,
+    records_bytes: u64,
+    /// For its seal. `None` if it is too long for that, or no seal will be written any more.
+    outline: Option<Outline>,
+    /// Every frame of it was read and found intact when the log was opened, or was written since.
+    pub is_verified: bool,
 }
 
 /// Where one group's live entries lie.
@@ -81,7 +92,7 @@ pub struct Part {
     pub end: u64,
     /// Entries from this index on are not to be taken from here: they were written again later.
     pub until: Index,
-    /// Nothing is written to this segment any more. All of it was verified by the recovery that opened the log, or
+    /// Nothing is written to this segment any more, and all of it was verified by the recovery that opened the log, or
     /// written since.
     pub is_ended: bool,
 }
@@ -90,6 +101,9 @@ impl Locator {
     pub fn add_segment(&mut self, header: SegmentHeader, file: FileId) {
         let newest = self.segments.last_key_value().map(|(&number, _)| number);
         assert!(newest.is_none_or(|newest| newest < header.number), "segments join the chain in order");
+        if let Some(mut ended) = self.segments.last_entry() {
+            ended.get_mut().outline = None;
+        }
         self.segments.insert(
             header.number,
             SegmentIndex {
@@ -98,8 +112,13 @@ impl Locator {
                 end: FRAMES_START,
                 end_frame: FrameNumber(0),
                 highest: BTreeMap::new(),
-                seal: SealSection::default(),
+                cuts: BTreeMap::new(),
+                sparse: Vec::new(),
                 stride_bytes: SPARSE_STRIDE_BYTES,
+                records: 0,
+                records_bytes: 0,
+                outline: Some(Outline::default()),
+                is_verified: true,
             },
         );
     }
@@ -115,48 +134,80 @@ impl Locator {
         self.segments.values()
     }
 
-    /// What the segment's seal frame will say.
-    pub fn seal(&self, number: SegmentNumber) -> SealSection {
-        self.segments.get(&number).map(|segment| segment.seal.clone()).unwrap_or_default()
+    /// What the seal frame of the newest segment will say.
+    pub fn seal(&self) -> SealSection {
+        let newest = self.segments.last_key_value().expect("only what is in a segment is sealed").1;
+        SealSection {
+            sparse: newest.sparse.clone(),
+            records: newest.records,
+            records_bytes: newest.records_bytes,
+            outline: newest.outline.clone(),
+        }
     }
 
     /// Spans of all groups and places of all segments: what grows with the log.
     #[cfg(test)]
     pub fn sizes(&self) -> (usize, usize) {
         let spans = self.groups.values().map(|group| group.spans.len()).sum();
-        (spans, self.segments.values().map(|segment| segment.seal.sparse.len()).sum())
+        (spans, self.segments.values().map(|segment| segment.sparse.len()).sum())
     }
 
-    /// Lets the segment's seal say something else than what is in the segment.
+    /// Leaves out how the log was read, and what matters to a segment that is written alone; gives how many segments were
+    /// taken in by their seals.
     #[cfg(test)]
-    pub fn falsify_seal(&mut self, number: SegmentNumber, change: impl FnOnce(&mut SealSection)) {
-        change(&mut self.segments.get_mut(&number).expect("it is in the chain").seal);
+    pub fn forget_reading(&mut self) -> usize {
+        let mut by_seal = 0;
+        for segment in self.segments.values_mut() {
+            by_seal += usize::from(!segment.is_verified);
+            (segment.is_verified, segment.stride_bytes) = (true, SPARSE_STRIDE_BYTES);
+        }
+        by_seal
+    }
+
+    /// Lets the seal of the newest segment say something else than what is in the segment.
+    #[cfg(test)]
+    pub fn falsify_seal(&mut self, change: impl FnOnce(&mut SealSection)) {
+        let mut seal = self.seal();
+        change(&mut seal);
+        let mut newest = self.segments.last_entry().expect("it is in the chain");
+        let newest = newest.get_mut();
+        (newest.sparse, newest.outline) = (seal.sparse, seal.outline);
+        (newest.records, newest.records_bytes) = (seal.records, seal.records_bytes);
     }
 
     /// Takes in a durable frame.
-    pub fn note(&mut self, head: &FrameHead, own: &[Run]) {
+    pub fn note(&mut self, head: &FrameHead, own: &[Run], holds_membership: bool) {
         let segment = self.segments.get_mut(&head.segment).expect("frames lie in segments of the chain");
         assert!(segment.end <= head.offset, "frames are noted in order");
-        segment.end = head.offset + head.length as u64;
+        segment.end = head.end().offset;
         segment.end_frame = head.number;
+        segment.records += head.records as u64;
+        segment.records_bytes += head.records_bytes as u64;
+        segment.outline = segment.outline.take().and_then(|outline| outline.with(head, own, holds_membership));
         for run in own {
+            if run.kind == RecordKind::Entry {
+                segment.note_place(head, run);
+            }
             if let Some(followed) = &mut self.followed {
                 followed.note(run);
             }
             let group = self.groups.entry(run.group).or_default();
-            match run.kind {
-                RecordKind::Entry => {
-                    segment.note_entries(head, run);
-                    if group.note_entries(head, run) {
-                        segment.note_cut(run.group, run.first);
-                    }
-                }
-                RecordKind::Truncate => {
-                    group.cut(run.first);
-                    segment.note_cut(run.group, run.first);
-                }
-                RecordKind::Purge => group.purge(run.first),
-            }
+            segment.note_run(group, run, (head.offset, head.number));
+        }
+    }
+
+    /// Takes in the newest segment as its seal, whose head this is, describes it.
+    pub fn note_sealed(&mut self, head: &FrameHead, seal: SealSection, runs: &[OutlineRun]) {
+        let segment = self.segments.get_mut(&head.segment).expect("it was added to the chain");
+        assert!(segment.end == FRAMES_START, "nothing of it was noted yet");
+        segment.end = head.end().offset;
+        segment.end_frame = head.number;
+        segment.sparse = seal.sparse;
+        (segment.records, segment.records_bytes) = (seal.records, seal.records_bytes);
+        segment.is_verified = false;
+        for OutlineRun { run, offset, frame } in runs {
+            let group = self.groups.entry(run.group).or_default();
+            segment.note_run(group, run, (*offset, *frame));
         }
     }
 
@@ -203,61 +254,76 @@ impl Locator {
             let Some(segment) = self.segments.get(&start.segment) else { continue };
             let nearest = segment.nearest(group, from, start.frame).map_or(start.offset, |entry| entry.offset);
             let (file, header, end) = (segment.file, segment.header, segment.end);
-            parts.push(Part { file, header, start: nearest, end, until, is_ended: newest != Some(start.segment) });
+            let is_ended = newest != Some(start.segment) && segment.is_verified;
+            parts.push(Part { file, header, start: nearest, end, until, is_ended });
         }
     }
 }
 
 impl SegmentIndex {
-    fn note_entries(&mut self, head: &FrameHead, run: &Run) {
-        let highest = self.highest.entry(run.group).or_default();
-        *highest = (*highest).max(run.end().previous());
-        let previous = self.seal.sparse.iter().rev().find(|entry| entry.group == run.group);
+    /// Takes in a run that begins in the frame of this offset and number; where else it goes on is of no interest.
+    fn note_run(&mut self, group: &mut GroupSpans, run: &Run, (offset, frame): (u64, FrameNumber)) {
+        match run.kind {
+            RecordKind::Entry => {
+                let highest = self.highest.entry(run.group).or_default();
+                *highest = (*highest).max(run.end().previous());
+                let span = Span { first: run.first, segment: self.header.number, offset, frame };
+                if group.note_entries(run, span) {
+                    self.note_cut(run.group, run.first);
+                }
+            }
+            RecordKind::Truncate => {
+                group.cut(run.first);
+                self.note_cut(run.group, run.first);
+            }
+            RecordKind::Purge => group.purge(run.first),
+        }
+    }
+
+    fn note_cut(&mut self, group: GroupId, from: Index) {
+        let lowest = self.cuts.entry(group).or_insert(from);
+        *lowest = (*lowest).min(from);
+    }
+
+    /// A frame with entries, for the sparse index.
+    fn note_place(&mut self, head: &FrameHead, run: &Run) {
+        let previous = self.sparse.iter().rev().find(|entry| entry.group == run.group);
         let due =
             previous.is_none_or(|entry| head.offset >= entry.offset + self.stride_bytes || run.first < entry.first);
         if !due || previous.is_some_and(|entry| entry.frame == head.number) {
             return;
         }
-        if self.seal.sparse.len() == SPARSE_ENTRIES_MAX {
+        if self.sparse.len() == SPARSE_ENTRIES_MAX {
             let mut ordinal = 0;
-            self.seal.sparse.retain(|_| {
+            self.sparse.retain(|_| {
                 ordinal += 1;
                 ordinal % 2 == 1
             });
             self.stride_bytes *= 2;
         }
         let (offset, frame) = (head.offset, head.number);
-        self.seal.sparse.push(SparseEntry { group: run.group, first: run.first, offset, frame });
-    }
-
-    fn note_cut(&mut self, group: GroupId, from: Index) {
-        match self.seal.cuts.iter_mut().find(|(other, _)| *other == group) {
-            Some((_, lowest)) => *lowest = (*lowest).min(from),
-            None => self.seal.cuts.push((group, from)),
-        }
+        self.sparse.push(SparseEntry { group: run.group, first: run.first, offset, frame });
     }
 
     /// The last place of the sparse index, among frames from `frame_min` on, that does not lie behind `from`.
     fn nearest(&self, group: GroupId, from: Index, frame_min: FrameNumber) -> Option<&SparseEntry> {
         let fits = |entry: &&SparseEntry| entry.group == group && entry.frame >= frame_min && entry.first <= from;
-        self.seal.sparse.iter().rev().find(fits)
+        self.sparse.iter().rev().find(fits)
     }
 }
 
 impl GroupSpans {
-    /// Takes in a run of entries; tells whether it ended older ones.
-    fn note_entries(&mut self, head: &FrameHead, run: &Run) -> bool {
+    /// Takes in a run of entries, which may begin a span; tells whether it ended older ones.
+    fn note_entries(&mut self, run: &Run, span: Span) -> bool {
         let ends_older = run.first < self.end;
         if ends_older {
             self.cut(run.first);
         }
         if self.is_cut || self.spans.is_empty() || run.first > self.end {
-            let span = Span { first: run.first, segment: head.segment, offset: head.offset, frame: head.number };
             self.spans.push(span);
         }
-        if self.starts.back().is_none_or(|last| last.segment < head.segment) {
-            let start = Span { first: run.first, segment: head.segment, offset: head.offset, frame: head.number };
-            self.starts.push_back(start);
+        if self.starts.back().is_none_or(|last| last.segment < span.segment) {
+            self.starts.push_back(span);
         }
         self.is_cut = false;
         self.end = run.end();

@@ -403,9 +403,10 @@ impl Log {
         let frame = own.expect("a completion names a write in flight");
         assert!(frame.written.is_none(), "a write completes once");
         frame.written = Some(buffer);
-        while let Some(InFlight { head, own, ticket, written: Some(buffer) }) =
+        while let Some(InFlight { head, own, holds_membership, ticket, written: Some(buffer) }) =
             self.in_flight.pop_front_if(|frame| frame.written.is_some())
         {
+            self.locator.note(&head, &own, holds_membership);
             self.became_durable(&head, &own, ticket);
             self.tail.push(&head, own, buffer, &mut self.pool);
         }
@@ -413,7 +414,6 @@ impl Log {
 
     fn became_durable(&mut self, head: &FrameHead, own: &[Run], ticket: Ticket) {
         assert!(head.number == self.durable.frame.next(), "frames become durable in order");
-        self.locator.note(head, own);
         self.durable = head.end();
         self.proven_frame = self.proven_frame.max(head.durable.frame);
         self.durable_ticket = ticket;
@@ -506,6 +506,8 @@ impl Log {
         let open = self.repeat_open.take();
         let items = batch.iter().map(|queued| &queued.item);
         self.submit(FrameKind::Data, own, open.as_ref(), None, (bytes, items), ticket);
+        let frame = self.in_flight.back_mut().expect("it was just submitted");
+        frame.holds_membership = batch.iter().any(|queued| queued.item.holds_membership());
         self.last_data_frame = FrameNumber(self.next_frame.0 - 1);
     }
 
@@ -572,6 +574,6 @@ impl Log {
             self.framed.entry(run.group).or_insert_with(|| GroupStart::before(run)).apply(run, head.end());
         }
         self.previous_runs.clone_from(&own);
-        self.in_flight.push_back(InFlight { head, own, ticket, written: None });
+        self.in_flight.push_back(InFlight { head, own, holds_membership: false, ticket, written: None });
     }
 }

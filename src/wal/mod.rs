@@ -23,13 +23,13 @@
 //!
 //! # Where to read what
 //!
-//! Bytes, from small to large: `record`, `frame` and `sections`, `body` (building and verifying), `salvage`, `encoded`, `segment`.
-//! Writing: `log`, `naming`, `flight`, `rotation`. Reading: `locator`, `plan`, `tail_cache`, `reader`, `scan` with its
-//! `window`; `followed` is told to those who follow. Recovery: `recovery` is the table by which faults are judged, `chain`
-//! and `walk` gather the facts, `dead` says which of them do not matter, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may tell what is in
-//! memory alone; `audit` is the same walk over an open log. For tools: `contents` gives every record in order, `repair`
-//! mends what recovery refuses, `loss` says what that costs. Around the core: `handle`, the threads that make it the
-//! public [`Wal`].
+//! Bytes, from small to large: `record`, `frame`, `sections` with the `outline`, `body` (building and verifying), `salvage`,
+//! `encoded`, `segment`. Writing: `log`, `naming`, `flight`, `rotation`. Reading: `locator`, `plan`, `tail_cache`, `reader`,
+//! `scan` with its `window`; `followed` is told to those who follow. Recovery: `recovery` is the table by which faults are
+//! judged, `chain` and `walk` gather the facts, `sealed` those that a seal tells, `dead` says which of them do not matter,
+//! `analysis` is their sum, `resume` acts on it, `rewrite` where reads may tell what is in memory alone; `audit` is the same
+//! walk over an open log. For tools: `contents` gives every record in order, `repair` mends what recovery refuses, `loss` says
+//! what that costs. Around the core: `handle`, the threads that make it the public [`Wal`].
 
 mod analysis;
 mod audit;
@@ -49,6 +49,7 @@ mod log;
 mod loss;
 mod mutants;
 mod naming;
+mod outline;
 mod plan;
 mod reader;
 mod record;
@@ -59,6 +60,7 @@ mod rewrite;
 mod rotation;
 mod salvage;
 mod scan;
+mod sealed;
 mod sections;
 mod segment;
 mod tail_cache;
@@ -67,7 +69,7 @@ mod tests;
 mod walk;
 mod window;
 
-pub use analysis::{Analysis, ChainSegment, Source};
+pub use analysis::{Analysis, ChainSegment, Reading, Source};
 pub use audit::{Checked, Extent};
 pub use contents::{Piece, contents};
 pub use error::{Error, Finding, LogIds, Refused, Severity};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
-use super::analysis::{Analysis, Source};
+use super::analysis::{Analysis, Reading, Source};
 use super::body::{self, FramePlan};
 use super::chain::{self, Candidate, Gathered};
 use super::error::{Error, Finding, Severity};
@@ -43,8 +43,13 @@ impl Log {
     /// this left, a log in which nothing was ever written, is no log: it goes first, whoever's it was to be.
     pub fn create<F: Files>(files: &F, options: Options, wall_clock_milliseconds: u64) -> Result<Log, Error> {
         files.create_directory(&options.directory)?;
-        let source =
-            Source { directory: options.directory.clone(), identity: None, evidence: Place::START, exclusive: true };
+        let source = Source {
+            directory: options.directory.clone(),
+            identity: None,
+            evidence: Place::START,
+            exclusive: true,
+            reading: Reading::Everything,
+        };
         let found = Analysis::read(files, &source)?;
         let removed = remove_half_made(files, &options.directory, &found);
         found.close(files);
@@ -56,19 +61,31 @@ impl Log {
         let opened = open_segment(files, &options, &mut random, order, &section, (FrameNumber(1), &[]))?;
         let mut locator = Locator::default();
         locator.add_segment(opened.header, opened.file);
-        locator.note(&opened.head, &[]);
+        locator.note(&opened.head, &[], false);
         let mut log = Log::assemble(options, random, (opened.header, opened.file), opened.head.end(), locator);
         log.wall_clock_milliseconds = wall_clock_milliseconds;
         log.repeat_open = Some(section);
         Ok(log)
     }
 
-    /// Opens a log to write on. Recovery happens here: nothing of the log counts before this returns. Refuses a log
-    /// that is damaged, or might be.
+    /// Opens a log to write on. Recovery happens here: nothing of the log counts before this returns. Reads everything,
+    /// and refuses a log that is damaged, or might be.
     pub fn open<F: Files>(
         files: &F,
         options: Options,
         evidence: Place,
+        wall_clock_milliseconds: u64,
+    ) -> Result<(Log, Recovery), Error> {
+        Log::open_reading(files, options, (evidence, Reading::Everything), wall_clock_milliseconds)
+    }
+
+    /// As [`Log::open`]. [`Reading::BySeals`] takes as long for a long log as for a short one, and sees damage only where
+    /// it reads: what else is damaged is an error of [`super::ReadPlan::run`], with file, offset and log ids, never other
+    /// data than was written.
+    pub fn open_reading<F: Files>(
+        files: &F,
+        options: Options,
+        (evidence, reading): (Place, Reading),
         wall_clock_milliseconds: u64,
     ) -> Result<(Log, Recovery), Error> {
         let source = Source {
@@ -76,6 +93,7 @@ impl Log {
             identity: Some(options.identity),
             evidence,
             exclusive: true,
+            reading,
         };
         let mut gathered = chain::gather(files, &source)?;
         let opened = Log::open_gathered(files, options, (&mut gathered, &source), wall_clock_milliseconds);
@@ -166,7 +184,7 @@ impl Log {
         self.recyclable.retain(|number, _| candidates.iter().any(|candidate| candidate.number == *number));
         self.next_segment = number.next();
         self.locator.add_segment(opened.header, opened.file);
-        self.locator.note(&opened.head, &[]);
+        self.locator.note(&opened.head, &[], false);
         (self.active, self.active_file) = (opened.header, opened.file);
         self.durable = opened.head.end();
         self.offset = self.durable.offset;

@@ -79,7 +79,7 @@ impl Log {
 
     /// Ends the active segment with its seal. Everything in it is durable.
     pub(super) fn write_seal(&mut self) -> bool {
-        let seal = self.locator.seal(self.active.number);
+        let seal = self.locator.seal();
         let ticket = self.last_ticket_sent();
         let open = self.repeat_open.take();
         self.submit(FrameKind::Seal, Vec::new(), open.as_ref(), Some(&seal), (0, std::iter::empty()), ticket);

@@ -7,6 +7,7 @@
 use bytes::BufMut;
 
 use super::frame::Run;
+use super::outline::{OUTLINE_BYTES_MAX, OUTLINE_MEMBERSHIPS_MAX, OUTLINE_RUNS_MAX, Outline, narrow};
 use super::record::RecordKind;
 use crate::codec::{self, Error, Reader};
 use crate::limits::GROUPS_MAX;
@@ -14,13 +15,12 @@ use crate::types::{FrameNumber, GroupId, Index, LogId, Place, SegmentNumber};
 
 const OPEN_FIXED_BYTES: usize = 40;
 const OPEN_GROUP_BYTES: usize = 72;
-const SEAL_FIXED_BYTES: usize = 8;
-const SPARSE_BYTES: usize = 32;
-const CUT_BYTES: usize = 16;
+const SEAL_FIXED_BYTES: usize = 32;
+const SPARSE_BYTES: usize = 24;
 /// Entries of a segment's sparse index; when full, every second one goes.
 pub const SPARSE_ENTRIES_MAX: usize = 128;
 pub const OPEN_SECTION_BYTES_MAX: usize = OPEN_FIXED_BYTES + GROUPS_MAX * OPEN_GROUP_BYTES;
-pub const SEAL_SECTION_BYTES_MAX: usize = SEAL_FIXED_BYTES + SPARSE_ENTRIES_MAX * SPARSE_BYTES + GROUPS_MAX * CUT_BYTES;
+pub const SEAL_SECTION_BYTES_MAX: usize = SEAL_FIXED_BYTES + SPARSE_ENTRIES_MAX * SPARSE_BYTES + OUTLINE_BYTES_MAX;
 
 /// How a segment joins its predecessor.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +40,7 @@ pub struct GroupStart {
     /// The entry before the group's first.
     pub before_first: LogId,
     pub last: LogId,
-    /// The end of the frame that holds `last`.
+    /// The end of the last frame that added an entry.
     pub last_place: Place,
 }
 
@@ -49,8 +49,11 @@ pub struct GroupStart {
 pub struct SealSection {
     /// In order of frames.
     pub sparse: Vec<SparseEntry>,
-    /// For each group that was cut back within this segment, the lowest index it was cut back to.
-    pub cuts: Vec<(GroupId, Index)>,
+    /// Records in it, and their bytes.
+    pub records: u64,
+    pub records_bytes: u64,
+    /// `None` if it is too long: then the segment is read whole.
+    pub outline: Option<Outline>,
 }
 
 /// A frame that holds an entry of a group.
@@ -138,46 +141,49 @@ impl GroupStart {
 
 impl SealSection {
     pub fn put(&self, out: &mut impl BufMut) {
-        assert!(self.sparse.len() <= SPARSE_ENTRIES_MAX && self.cuts.len() <= GROUPS_MAX, "bounded by the writer");
+        let (runs, memberships) =
+            self.outline.as_ref().map_or((0, 0), |outline| (outline.runs.len(), outline.memberships.len()));
+        let fits = runs <= OUTLINE_RUNS_MAX && memberships <= OUTLINE_MEMBERSHIPS_MAX;
+        assert!(fits && self.sparse.len() <= SPARSE_ENTRIES_MAX, "bounded by the writer");
         out.put_u32_le(self.sparse.len() as u32);
-        out.put_u32_le(self.cuts.len() as u32);
+        out.put_u32_le(runs as u32);
+        out.put_u32_le(memberships as u32);
+        out.put_u32_le(u32::from(self.outline.is_some()));
+        out.put_u64_le(self.records);
+        out.put_u64_le(self.records_bytes);
         for entry in &self.sparse {
             out.put_u32_le(entry.group.0);
-            out.put_u32_le(0);
+            out.put_u32_le(narrow(entry.offset));
             out.put_u64_le(entry.first.0);
-            out.put_u64_le(entry.offset);
             out.put_u64_le(entry.frame.0);
         }
-        for &(group, lowest) in &self.cuts {
-            out.put_u32_le(group.0);
-            out.put_u32_le(0);
-            out.put_u64_le(lowest.0);
+        if let Some(outline) = &self.outline {
+            outline.put(out);
         }
     }
 
     pub fn decode(bytes: &[u8]) -> Result<SealSection, Error> {
         let mut reader = Reader::new(bytes);
         let sparse_count = reader.length(SPARSE_ENTRIES_MAX, "number of index entries")?;
-        let cuts_count = reader.length(GROUPS_MAX, "number of cuts")?;
-        let mut seal = SealSection::default();
-        for _ in 0..sparse_count {
-            let group = GroupId(reader.u32("group")?);
-            reader.u32("zero")?;
-            seal.sparse.push(SparseEntry {
-                group,
-                first: Index(reader.u64("first index")?),
-                offset: reader.u64("offset")?,
-                frame: FrameNumber(reader.u64("frame number")?),
-            });
-        }
-        for _ in 0..cuts_count {
-            let group = GroupId(reader.u32("group")?);
-            reader.u32("zero")?;
-            seal.cuts.push((group, Index(reader.u64("lowest index")?)));
-        }
+        let runs = reader.length(OUTLINE_RUNS_MAX, "number of runs")?;
+        let memberships = reader.length(OUTLINE_MEMBERSHIPS_MAX, "number of frames with configurations")?;
+        let has_outline = match reader.u32("whether there is an outline")? {
+            0 if runs + memberships == 0 => false,
+            1 => true,
+            found => return Err(Error::Invalid { what: "whether there is an outline", found: u64::from(found) }),
+        };
+        let (records, records_bytes) = (reader.u64("number of records")?, reader.u64("length of the records")?);
+        let sparse = (0..sparse_count).map(|_| sparse_entry(&mut reader)).collect::<Result<_, _>>()?;
+        let outline = if has_outline { Some(Outline::take(&mut reader, (runs, memberships))?) } else { None };
         reader.finish("seal section")?;
-        Ok(seal)
+        Ok(SealSection { sparse, records, records_bytes, outline })
     }
+}
+
+fn sparse_entry(reader: &mut Reader<'_>) -> Result<SparseEntry, Error> {
+    let (group, offset) = (GroupId(reader.u32("group")?), u64::from(reader.u32("offset")?));
+    let (first, frame) = (Index(reader.u64("first index")?), FrameNumber(reader.u64("frame number")?));
+    Ok(SparseEntry { group, first, offset, frame })
 }
 
 fn put_place(out: &mut impl BufMut, place: Place) {

@@ -21,6 +21,7 @@ mod repair;
 mod rig;
 mod rot;
 mod rotation;
+mod seals;
 mod silent;
 mod stale;
 mod tail;

@@ -1,8 +1,10 @@
 //! Walks the chain's frames forward and takes in what they say.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
-use super::analysis::{Analysis, ChainSegment, Source};
+use super::analysis::{Analysis, ChainSegment, Reading, Source};
 use super::body::{BodyFault, FrameView, Sections, extend_runs};
 use super::chain::{Candidate, head_fault};
 use super::error::{LogIds, Severity};
@@ -11,6 +13,7 @@ use super::group::GroupLog;
 use super::record::{RecordHead, RecordKind};
 use super::recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
 use super::scan::{Found, Scan};
+use super::sealed;
 use super::sections::OpenSection;
 use super::segment::{FRAMES_START, segment_name};
 use super::window::Window;
@@ -18,9 +21,13 @@ use crate::codec;
 use crate::disk::Files;
 use crate::limits::BLOCK_BYTES;
 use crate::mutant::{self, Mutant};
-use crate::types::{Data, FrameNumber, GroupId, Index, LogId, Payload, Place, SegmentNumber};
+use crate::types::{Data, FrameNumber, GroupId, Index, LogId, Membership, Payload, Place, SegmentNumber};
 
-/// Walks the segments `linked` of `candidates`, oldest first, the last one up to `until` if that is given.
+/// Segments at the end of the chain that are read whole, whatever else is not.
+const READ_WHOLE_MIN: usize = 2;
+
+/// Walks the segments `linked` of `candidates`, oldest first, the last one up to `until` if that is given. Older ones are
+/// taken in by their seals if `source` wants it so.
 pub(super) fn walk<F: Files>(
     files: &F,
     candidates: &[Candidate],
@@ -51,6 +58,16 @@ pub(super) fn walk<F: Files>(
             is_sealed: false,
         });
         analysis.locator.add_segment(header, candidate.file);
+        let is_by_seal = source.reading == Reading::BySeals && at + READ_WHOLE_MIN < chain.len();
+        if let Some(next) = next.filter(|_| is_by_seal && analysis.damage().is_none()) {
+            let end = next.section.predecessor_end.offset;
+            let mut scan = Scan::for_reader(files, (candidate.file, header), end, window);
+            let is_taken = sealed::take(&mut scan, (open.number, &next.section), analysis);
+            window = scan.into_window();
+            if is_taken {
+                continue;
+            }
+        }
         let name = segment_name(&source.directory, header.number);
         let expected = open.number;
         let scan = Scan::with_window(files, (candidate.file, header), window).expect_all();
@@ -146,8 +163,22 @@ struct SegmentWalk<'a, F: Files> {
 
 /// What was found at one place.
 enum Step {
-    Accepted(FrameHead, Sections, Vec<InternalRecord>),
+    Accepted(FrameHead, Contents),
     Faulty(Faulty),
+}
+
+/// What is in a frame that is taken in, but for clients' records: sections, and the intact records that are not theirs.
+pub(super) struct Contents {
+    pub sections: Sections,
+    internal: Vec<InternalRecord>,
+}
+
+/// What is wrong with a frame whose head is intact.
+pub(super) struct Flaw {
+    fault: Fault,
+    what: String,
+    /// The directory holds: it is records that are damaged.
+    is_in_records: bool,
 }
 
 /// What is known of a frame that is not as it was written.
@@ -161,15 +192,10 @@ struct Faulty {
     rest: Option<Contents>,
 }
 
-/// What a frame says that is taken in: sections, and the intact records that are not a client's.
-struct Contents {
-    sections: Sections,
-    internal: Vec<InternalRecord>,
-}
-
-/// A record that is not a client's: group, index, kind of payload, payload.
+/// A record that is not a client's.
 struct InternalRecord {
-    group: GroupId,
+    /// Records before it in the frame. A frame may hold the same index several times, so this says which run is its own.
+    ordinal: u64,
     index: Index,
     payload: Payload,
 }
@@ -183,7 +209,7 @@ impl<F: Files> SegmentWalk<'_, F> {
                 break;
             }
             match self.step() {
-                Step::Accepted(head, sections, internal) => self.accept(analysis, &head, &sections, internal),
+                Step::Accepted(head, contents) => self.accept(analysis, &head, contents),
                 Step::Faulty(faulty) => {
                     if !self.judge(analysis, faulty) {
                         return self.scan.into_window();
@@ -196,7 +222,6 @@ impl<F: Files> SegmentWalk<'_, F> {
     }
 
     fn step(&mut self) -> Step {
-        let mut internal = Vec::new();
         let problem = match self.scan.frame_at(self.at) {
             Found::Frame(frame) => {
                 let head = frame.head;
@@ -210,20 +235,13 @@ impl<F: Files> SegmentWalk<'_, F> {
                         rest: None,
                     });
                 }
-                let mut malformed = None;
-                let verified = frame.verify(|record, payload| match internal_record(record, payload) {
-                    Ok(found) => internal.extend(found),
-                    Err(error) => malformed = Some(error),
-                });
-                let is_record = matches!(verified, Err(BodyFault::Record { .. }));
-                let (what, fault) = match (verified, malformed) {
-                    (Ok(sections), None) => return Step::Accepted(head, sections, internal),
-                    (Ok(_), Some(error)) => (error.to_string(), Fault::BodyDamaged),
-                    (Err(error), _) if frame.has_unwritten_sectors() => (error.to_string(), Fault::BodyUnwritten),
-                    (Err(error), _) => (error.to_string(), Fault::BodyDamaged),
+                return match contents(&frame) {
+                    Ok(contents) => Step::Accepted(head, contents),
+                    Err(Flaw { fault, what, is_in_records }) => {
+                        let rest = if is_in_records { rest_of(&frame) } else { None };
+                        Step::Faulty(Faulty { fault, what, head: Some(head), ids: damaged_ids(&frame), rest })
+                    }
                 };
-                let rest = if is_record { rest_of(&frame) } else { None };
-                return Step::Faulty(Faulty { fault, what, head: Some(head), ids: damaged_ids(&frame), rest });
             }
             Found::Fault(problem) => problem,
         };
@@ -231,42 +249,32 @@ impl<F: Files> SegmentWalk<'_, F> {
         Step::Faulty(Faulty { fault, what: problem.to_string(), head: None, ids: None, rest: None })
     }
 
-    fn accept(
-        &mut self,
-        analysis: &mut Analysis,
-        head: &FrameHead,
-        sections: &Sections,
-        internal: Vec<InternalRecord>,
-    ) {
+    fn accept(&mut self, analysis: &mut Analysis, head: &FrameHead, contents: Contents) {
+        let sections = &contents.sections;
         if analysis.damage().is_none() {
             self.check_names(analysis, head, sections);
             self.check_seal(analysis, head, sections);
         }
-        take_names(analysis, head, sections);
-        take_internal(analysis, sections, internal);
+        take_runs(analysis, head, &sections.own);
         let segment = analysis.chain.last_mut().expect("the segment was pushed before its walk");
         segment.end = head.end().offset;
         segment.frames += 1;
         segment.records += head.records as u64;
         segment.payload_bytes += head.records_bytes as u64;
         segment.is_sealed = head.kind == FrameKind::Seal;
-        analysis.locator.note(head, &sections.own);
+        analysis.locator.note(head, &sections.own, contents.holds_membership());
         analysis.end = head.end();
         analysis.last_runs.clone_from(&sections.own);
         analysis.proven = analysis.proven.max(head.durable);
+        take_internal(analysis, contents);
         self.at = head.end().offset;
         self.expected = head.number.next();
     }
 
-    /// A seal says where the frames before it lie and what they cut back. Whoever reads by it must find what a scan finds.
-    /// Cuts that ended entries of segments that are gone by now are known to the seal alone.
+    /// A seal says where the frames before it lie and what they do to the log. Whoever reads by it must find what a scan
+    /// finds.
     fn check_seal(&mut self, analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
-        let Some(seal) = &sections.seal else { return };
-        let scanned = analysis.locator.seal(head.segment);
-        let knows = |&(group, lowest): &(GroupId, Index)| {
-            seal.cuts.iter().any(|&(other, said)| other == group && said <= lowest)
-        };
-        if seal.sparse != scanned.sparse || !scanned.cuts.iter().all(knows) {
+        if sections.seal.as_ref().is_some_and(|seal| *seal != analysis.locator.seal()) {
             let what = format!("frame {}: the seal says other than what is in the segment", head.number);
             self.contradicted(analysis, head, what, Vec::new());
         }
@@ -279,9 +287,7 @@ impl<F: Files> SegmentWalk<'_, F> {
             let Some(group) = analysis.groups.get(&run.group) else { continue };
             // Within one frame a run may join the run before it, which is not taken in yet.
             let joins_own = sections.own.iter().any(|other| other.group == run.group && other.end() == run.first);
-            let before = run.first.previous();
-            let is_unread = analysis.unread.get(&run.group).is_some_and(|&last| before <= last);
-            let joins = group.id_at(before).is_some_and(|id| is_unread || id.term == run.previous_term);
+            let joins = joins(group, analysis.unread.get(&run.group).copied(), run);
             if !joins && !joins_own && sections.own.iter().find(|other| other.group == run.group) == Some(run) {
                 problem = Some(format!("group {} goes on at {}, after {}", run.group, run.first, group.last));
             }
@@ -378,15 +384,16 @@ impl<F: Files> SegmentWalk<'_, F> {
 
     /// Takes in a frame of which entries are damaged that may be dead: for whoever else has records in it, and so that
     /// readers find that others replaced them.
-    fn take_rest(&mut self, analysis: &mut Analysis, head: &FrameHead, Contents { sections, internal }: Contents) {
+    fn take_rest(&mut self, analysis: &mut Analysis, head: &FrameHead, rest: Contents) {
         let finding = analysis.findings.pop().expect("it was just noted");
+        let sections = &rest.sections;
         if analysis.damage().is_none() {
-            self.check_names(analysis, head, &sections);
+            self.check_names(analysis, head, sections);
         }
-        take_names(analysis, head, &sections);
-        take_internal(analysis, &sections, internal);
-        analysis.locator.note(head, &sections.own);
-        analysis.last_runs = sections.own;
+        take_runs(analysis, head, &sections.own);
+        analysis.locator.note(head, &sections.own, rest.holds_membership());
+        analysis.last_runs.clone_from(&sections.own);
+        take_internal(analysis, rest);
         analysis.suspect(finding);
     }
 
@@ -428,37 +435,88 @@ impl<F: Files> SegmentWalk<'_, F> {
     }
 }
 
-fn take_names(analysis: &mut Analysis, head: &FrameHead, sections: &Sections) {
-    for run in &sections.own {
+/// Does what the runs of a frame say.
+fn take_runs(analysis: &mut Analysis, head: &FrameHead, own: &[Run]) {
+    for run in own {
         analysis.end_suspects(run);
-        let group = analysis.groups.entry(run.group).or_insert_with(|| {
-            let before = LogId::new(run.previous_term, run.first.previous());
-            GroupLog::new(run.group, before, head.end())
-        });
-        group.apply(run, head.end());
-        if let Some(unread) = analysis.unread.get_mut(&run.group).filter(|_| run.kind != RecordKind::Purge) {
-            *unread = (*unread).min(run.first.previous());
-        }
+        take_run((&mut analysis.groups, &mut analysis.unread), run, head.end());
     }
 }
 
-fn take_internal(analysis: &mut Analysis, sections: &Sections, internal: Vec<InternalRecord>) {
+/// Whether a run of entries joins what its group has; `unread` is the last entry whose term is not known.
+pub(super) fn joins(group: &GroupLog, unread: Option<Index>, run: &Run) -> bool {
+    let before = run.first.previous();
+    let is_unread = unread.is_some_and(|last| before <= last);
+    group.id_at(before).is_some_and(|id| is_unread || id.term == run.previous_term)
+}
+
+/// Does to its group what a run says that ends at `end`.
+pub(super) fn take_run(
+    (groups, unread): (&mut BTreeMap<GroupId, GroupLog>, &mut BTreeMap<GroupId, Index>),
+    run: &Run,
+    end: Place,
+) {
+    let group = groups.entry(run.group).or_insert_with(|| {
+        let before = LogId::new(run.previous_term, run.first.previous());
+        GroupLog::new(run.group, before, Place::START)
+    });
+    group.apply(run, end);
+    if let Some(unread) = unread.get_mut(&run.group).filter(|_| run.kind != RecordKind::Purge) {
+        *unread = (*unread).min(run.first.previous());
+    }
+}
+
+/// Takes in a frame's configurations.
+pub(super) fn take_internal(analysis: &mut Analysis, Contents { sections, internal }: Contents) {
     let mut internal = internal.into_iter().peekable();
+    let mut end = 0;
     for run in &sections.own {
-        let memberships = analysis.memberships.entry(run.group).or_default();
-        match run.kind {
-            RecordKind::Entry | RecordKind::Truncate => memberships.retain(|&(index, _)| index < run.first),
-            RecordKind::Purge => {}
-        }
-        let in_run = |record: &InternalRecord| {
-            record.group == run.group && record.index >= run.first && record.index < run.end()
-        };
-        while let Some(record) = internal.next_if(|record| run.kind == RecordKind::Entry && in_run(record)) {
+        let memberships = end_memberships(analysis, run);
+        end += u64::from(run.count);
+        while let Some(record) = internal.next_if(|record| record.ordinal < end) {
             if let Payload::Membership(membership) = record.payload {
                 memberships.push((record.index, membership));
             }
         }
     }
+}
+
+/// The configurations of a run's group that it leaves.
+pub(super) fn end_memberships<'a>(analysis: &'a mut Analysis, run: &Run) -> &'a mut Vec<(Index, Membership)> {
+    let memberships = analysis.memberships.entry(run.group).or_default();
+    match run.kind {
+        RecordKind::Entry | RecordKind::Truncate => memberships.retain(|&(index, _)| index < run.first),
+        RecordKind::Purge => {}
+    }
+    memberships
+}
+
+impl Contents {
+    fn holds_membership(&self) -> bool {
+        self.internal.iter().any(|record| matches!(record.payload, Payload::Membership(_)))
+    }
+}
+
+/// Verifies a frame and takes out what is in it, or says what is wrong.
+pub(super) fn contents(frame: &FrameView<'_>) -> Result<Contents, Flaw> {
+    let mut internal = Vec::new();
+    let mut malformed = None;
+    let mut ordinal = 0;
+    let verified = frame.verify(|record, payload| {
+        match internal_record((ordinal, record), payload) {
+            Ok(found) => internal.extend(found),
+            Err(error) => malformed = Some(error),
+        }
+        ordinal += 1;
+    });
+    let is_in_records = matches!(verified, Err(BodyFault::Record { .. }));
+    let (fault, what) = match (verified, malformed) {
+        (Ok(sections), None) => return Ok(Contents { sections, internal }),
+        (Ok(_), Some(error)) => (Fault::BodyDamaged, error.to_string()),
+        (Err(error), _) if frame.has_unwritten_sectors() => (Fault::BodyUnwritten, error.to_string()),
+        (Err(error), _) => (Fault::BodyDamaged, error.to_string()),
+    };
+    Err(Flaw { fault, what, is_in_records })
 }
 
 /// The names of a frame's records that are damaged; of all if it is not a record that is. `None` if its directory cannot
@@ -480,21 +538,28 @@ fn rest_of(frame: &FrameView<'_>) -> Option<Contents> {
     let sections = frame.sections().ok()?;
     let mut internal = Vec::new();
     let mut is_known = true;
-    frame.salvage(&sections.own, |(_, kind, _), record| match record.map(|(head, data)| internal_record(head, data)) {
-        Ok(Ok(found)) => internal.extend(found),
-        Ok(Err(_)) => is_known = false,
-        Err(_) => is_known &= kind == RecordKind::Entry,
+    let mut ordinal = 0;
+    frame.salvage(&sections.own, |(_, kind, _), record| {
+        match record.map(|(head, data)| internal_record((ordinal, head), data)) {
+            Ok(Ok(found)) => internal.extend(found),
+            Ok(Err(_)) => is_known = false,
+            Err(_) => is_known &= kind == RecordKind::Entry,
+        }
+        ordinal += 1;
     });
     is_known.then_some(Contents { sections, internal })
 }
 
 /// Decodes what is not a client's. What does not decode under a valid checksum was written by another program.
-fn internal_record(record: &RecordHead, payload: &[u8]) -> Result<Option<InternalRecord>, codec::Error> {
+fn internal_record(
+    (ordinal, record): (u64, &RecordHead),
+    payload: &[u8],
+) -> Result<Option<InternalRecord>, codec::Error> {
     let is_data = record.payload_kind == 4;
     if record.kind != RecordKind::Entry || is_data {
         return Ok(None);
     }
     let data = Data { bytes: Bytes::copy_from_slice(payload), checksum: record.payload_checksum };
     let payload = codec::decode_payload(record.payload_kind, data)?;
-    Ok(Some(InternalRecord { group: record.group, index: record.id.index, payload }))
+    Ok(Some(InternalRecord { ordinal, index: record.id.index, payload }))
 }

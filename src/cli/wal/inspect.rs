@@ -192,14 +192,12 @@ fn pinned_by(analysis: &Analysis) -> Vec<u32> {
 fn ranges(reading: &Reading, segment: &ChainSegment) -> Vec<Range> {
     let locator = &reading.analysis.locator;
     let number = segment.header.number;
-    let seal = locator.seal(number);
     let Some(index) = locator.segments().find(|index| index.header.number == number) else { return Vec::new() };
     let first = |group: GroupId| {
         let start = segment.open.groups.iter().find(|start| start.group == group);
-        let sparse = seal.sparse.iter().filter(|entry| entry.group == group).map(|entry| entry.first);
+        let sparse = index.sparse.iter().filter(|entry| entry.group == group).map(|entry| entry.first);
         let first = start.map(|start| start.last.index.next()).or(sparse.min()).unwrap_or(Index::FIRST);
-        let cut = seal.cuts.iter().find(|(other, _)| *other == group).map(|&(_, from)| from);
-        cut.map_or(first, |from| from.min(first))
+        index.cuts.get(&group).map_or(first, |&from| from.min(first))
     };
     let range =
         |(&group, highest): (&GroupId, &Index)| Range { group: group.0, first: first(group).0, end: highest.next().0 };

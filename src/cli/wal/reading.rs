@@ -144,6 +144,7 @@ pub fn source(superblock: Option<&Inspection>, exclusive: bool) -> Source {
         identity: state.map(identity),
         evidence: state.map_or(Place::START, |state| state.durable_end),
         exclusive,
+        reading: wal::Reading::Everything,
     }
 }
 

@@ -37,7 +37,9 @@
 //! matter: their [`Bytes`] may be dropped by the log's thread while it has the log locked, so that an owner that was
 //! given to `Bytes::from_owner` must not call the log when it goes.
 //!
-//! Segments that are full are read by memory map. If a foreign program cuts one, or the device fails under a mapped page,
+//! [`Wal::open`] does not read the whole log: see [`Options::verify_at_start`].
+//!
+//! Segments that are full are read by memory map, if they were written or read whole since the log was opened. If a foreign program cuts one, or the device fails under a mapped page,
 //! the kernel sends SIGBUS: the process ends with 18 and a line that names the file. For that a handler of SIGBUS is
 //! installed with the first such read; what is not ours it passes on to the handler that was there before.
 //!
@@ -144,10 +146,11 @@ struct Shared {
 }
 
 impl Wal {
-    /// Opens the log, and makes it if there is none and the options say so. Recovery is done when this returns.
+    /// Opens the log, and makes it if there is none and the options say so. Recovery is done when this returns. Of all
+    /// segments but the last two it reads what it takes to know what is in them: see [`Options::verify_at_start`].
     ///
     /// # Errors
-    /// A log that is damaged, or might be, is not opened: `trilith wal verify` says what is wrong with it.
+    /// A log that is damaged where it was read, or might be, is not opened: `trilith wal verify` says what is wrong with it.
     pub fn open(options: Options) -> Result<(Wal, Recovery), Error> {
         Wal::open_with(&options, |queue| queue)
     }

@@ -11,7 +11,7 @@ use crate::limits::TICK;
 use crate::random::entropy;
 use crate::superblock::{self, Loaded, State};
 use crate::types::{ClusterId, Incarnation, Membership, NodeId};
-use crate::wal::{self, Identity, Log};
+use crate::wal::{self, Identity, Log, Reading};
 
 /// The node id of a log that belongs to no cluster: none that a node can be given.
 pub const NODE_ALONE: NodeId = NodeId(u64::MAX);
@@ -81,7 +81,8 @@ fn open_log(
     let sync_mode = options.sync_mode.unwrap_or(state.sync_mode());
     let writes_in_flight = options.writes_in_flight.unwrap_or(state.writes_in_flight());
     let log_options = log_options(options, identity, writes_in_flight);
-    let opened = Log::open(&directory, log_options, evidence, wall_clock_milliseconds());
+    let reading = if options.verify_at_start { Reading::Everything } else { Reading::BySeals };
+    let opened = Log::open_reading(&directory, log_options, (evidence, reading), wall_clock_milliseconds());
     let (log, wal::Recovery { findings, segments, .. }) = opened.map_err(|error| match error {
         wal::Error::Missing { .. } => lost(),
         wal::Error::Disk(error) if error.operation == Operation::List && error.kind() == io::ErrorKind::NotFound => {

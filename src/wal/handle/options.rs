@@ -32,6 +32,12 @@ pub struct Options {
     /// What was written last stays in memory for readers, in bytes of write buffers: 0 for none. What a read holds while
     /// it runs comes on top, at most 16 MiB.
     pub tail_cache_bytes: usize,
+    /// Read the whole log before it is opened, and refuse it if anything that counts is damaged. Otherwise the last two
+    /// segments are read, and of each older one what it takes to know what is in it, so that a start does not take longer
+    /// as the log grows. Damage to an older segment is then met by whoever reads there, as an error with file, offset and
+    /// log ids, never as other data than was written; [`super::Wal::verify`], [`super::Wal::scrub`] and `trilith wal verify`
+    /// look for it. Older segments that were not read are read without a memory map.
+    pub verify_at_start: bool,
 }
 
 /// What an append does that finds the queue full.
@@ -75,6 +81,7 @@ impl Options {
             queue_bytes_max: CORE_QUEUE_BYTES_MAX,
             when_full: WhenFull::Block,
             tail_cache_bytes: FRAME_CACHE_BYTES_DEFAULT,
+            verify_at_start: false,
         }
     }
 

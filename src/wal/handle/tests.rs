@@ -462,6 +462,7 @@ fn segments(home: &TempDir) -> Vec<std::path::PathBuf> {
         identity: None,
         evidence: Place::START,
         exclusive: false,
+        reading: crate::wal::Reading::Everything,
     };
     let analysis = crate::wal::Analysis::read(&directory, &source).unwrap();
     analysis.chain.iter().map(|segment| home.path().join("wal").join(segment.name(LOG_DIRECTORY))).collect()

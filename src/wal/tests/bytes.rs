@@ -9,6 +9,7 @@ use crate::types::{Entry, FrameNumber, GroupId, Index, LogId, Payload, Place, Se
 use crate::wal::body::{self, FramePlan, FrameView, Item, extend_runs};
 use crate::wal::encoded::Encoded;
 use crate::wal::frame::{FrameHead, FrameKind, HeadFault, Run};
+use crate::wal::outline::{Outline, OutlineRun};
 use crate::wal::record::{FrameSalt, RecordKind, parse};
 use crate::wal::sections::{GroupStart, OpenSection, SealSection, SparseEntry};
 use crate::wal::segment::{HeaderFault, SegmentHeader};
@@ -33,7 +34,11 @@ fn open_section() -> OpenSection {
 
 fn seal_section() -> SealSection {
     let entry = SparseEntry { group: GroupId(1), first: Index(7), offset: 0x3000, frame: FrameNumber(11) };
-    SealSection { sparse: vec![entry], cuts: vec![(GroupId(1), Index(7))] }
+    let run = |kind, term| Run { group: GroupId(1), kind, first: Index(7), count: 1, term, previous_term: Term(3) };
+    let runs = [run(RecordKind::Entry, Term(3)), run(RecordKind::Truncate, Term(0))];
+    let runs = runs.map(|run| OutlineRun { run, offset: 0x3000, frame: FrameNumber(11) }).to_vec();
+    let outline = Some(Outline { runs, memberships: vec![0x3000] });
+    SealSection { sparse: vec![entry], records: 2, records_bytes: 88, outline }
 }
 
 fn items() -> Vec<Item> {

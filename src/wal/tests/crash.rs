@@ -120,6 +120,10 @@ pub fn cuts(disk: &SimDisk, most: u64, random: &mut Random, mut each: impl FnMut
 
 /// What survives is a state that may be; to recover again gives the same; and the log can be written on.
 fn check(disk: SimDisk, model: &Model, options: &Options, what: &dyn Fn() -> String) {
+    // Of one in eight, by what it wrote.
+    if disk.operations().is_multiple_of(8) {
+        super::seals::compare(&disk, options);
+    }
     let (log, _, found) = open(&disk, options).unwrap_or_else(|error| panic!("{}: {error}", what()));
     assert!(model.is_possible(&found), "{}: {}", what(), super::model::shown(&found));
     let mut rig = Rig::with(disk, log, Model { term: model.term.max(crate::types::Term(2)), ..Model::new(found) });

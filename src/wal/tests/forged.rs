@@ -12,7 +12,7 @@ use crate::types::{Data, Entry, FrameNumber, GroupId, Index, LogId, Payload, Pla
 use crate::wal::body::{self, FramePlan, Item};
 use crate::wal::frame::{FrameHead, FrameKind, Run};
 use crate::wal::record::RecordKind;
-use crate::wal::{Analysis, Severity, Source};
+use crate::wal::{Analysis, Reading, Severity, Source};
 
 /// A head that says what the next frames of a log would say, under a checksum that anyone can make.
 fn forged(random: &mut Random, salt: u64, next: FrameNumber, place: (SegmentNumber, u64)) -> FrameHead {
@@ -123,6 +123,7 @@ pub fn torn_frames_that_hold_frames(proof: &Proof) {
             identity: Some(identity()),
             evidence: Place::START,
             exclusive: false,
+            reading: Reading::Everything,
         };
         let found = Analysis::read(&rig.disk.files(), &source).expect("no fault of the disk");
         assert_eq!(found.severity(), Some(Severity::Torn), "shift {shift}: {:?}", found.findings);

@@ -8,7 +8,7 @@ use crate::random::Random;
 use crate::sim::disk::{Code, Failure, SimDisk};
 use crate::types::{FrameNumber, GroupId, Index, Place, SegmentNumber, Term};
 use crate::wal::repair::{self, Orders};
-use crate::wal::{Log, Options, Source, prepare};
+use crate::wal::{Log, Options, Reading, Source, prepare};
 
 /// A frame whose flush failed: whole in the page cache, clean there, and not on the disk.
 fn abandoned(entries_before: u64) -> Rig {
@@ -188,8 +188,13 @@ fn the_end_that_a_cut_names_is_on_the_disk() {
     for entries_before in [0, 3] {
         let Rig { disk, .. } = abandoned(entries_before);
         let seen = Place { segment: SegmentNumber(1), offset: 40_960, frame: FrameNumber(100) };
-        let source =
-            Source { directory: DIRECTORY.to_owned(), identity: Some(identity()), evidence: seen, exclusive: true };
+        let source = Source {
+            directory: DIRECTORY.to_owned(),
+            identity: Some(identity()),
+            evidence: seen,
+            exclusive: true,
+            reading: Reading::Everything,
+        };
         let plan = repair::plan(&disk.files(), &source).expect("well");
         let loss = plan.damage.and_then(|(_, loss)| loss);
         assert!(loss.is_some(), "frames that the superblock has seen are missing");

@@ -67,6 +67,7 @@ fn cycle(mut rig: Rig, random: &mut Random) -> Rig {
         }
         rig.disk.crash(random);
     }
+    super::seals::compare(&rig.disk, rig.log.options());
     rig.reopened()
 }
 

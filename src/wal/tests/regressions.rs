@@ -5,7 +5,9 @@ use super::rig::{DIRECTORY, G, Rig, identity, open, options, segment};
 use crate::disk::Files;
 use crate::random::Random;
 use crate::sim::disk::{Code, Failure, SimDisk};
-use crate::types::{GroupId, Incarnation, Index, LogId, Place, SegmentNumber, Term};
+use crate::types::{
+    Entry, GroupId, Incarnation, Index, LogId, Member, Membership, NodeId, Payload, Place, SegmentNumber, Term,
+};
 use crate::wal::log::Phase;
 use crate::wal::{Error, Identity, Log, Options, Refused};
 
@@ -15,7 +17,7 @@ fn a_sealed_segment_takes_no_more_frames() {
     let mut rig = Rig::new(options());
     rig.settle();
     while rig.log.phase != Phase::Sealing {
-        rig.grow(G, 1, 26_000);
+        rig.grow(G, 1, 22_000);
         rig.pump();
         if rig.log.phase != Phase::Sealing {
             rig.disk.complete_all();
@@ -233,4 +235,24 @@ fn a_stale_plan_says_so() {
     let first = rig.log.group(G).expect("it has entries").first();
     let purged = rig.log.plan_read(G, Index(1), Index(3), 1 << 20).run(&rig.files);
     assert!(matches!(purged, Err(Error::Trimmed { wanted: Index(1), first: found, .. }) if found == first));
+}
+
+/// Of two configurations at the same index of one frame, the one that counts was taken for the one that had ended.
+#[test]
+fn a_configuration_written_again_in_its_frame_is_not_lost() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    let configuration = |term: u64| {
+        let member = Member { id: NodeId(term), incarnation: Incarnation(1), address: ([127, 0, 0, 1], 1).into() };
+        let members = Membership { voters: [member.id].into(), members: vec![member], ..Membership::default() };
+        [Entry { id: LogId::new(Term(term), Index(1)), payload: Payload::Membership(members) }]
+    };
+    rig.append(G, &configuration(1));
+    rig.truncate(G, Index(1));
+    rig.append(G, &configuration(2));
+    rig.rest();
+    rig.disk.crash(&mut Random::seeded(1));
+    let (_, recovery, _) = open(&rig.disk, &options()).expect("it is intact");
+    let [(index, found)] = recovery.memberships[&G].as_slice() else { panic!("{:?}", recovery.memberships) };
+    assert_eq!((*index, &found.voters), (Index(1), &[NodeId(2)].into()));
 }

@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::types::{FrameNumber, GroupId, Index, LogId, Place, SegmentNumber, Term};
 use crate::wal::repair::{self, MANIFEST_NAME, Orders, Plan, Step};
-use crate::wal::{Analysis, Log, Severity, Source};
+use crate::wal::{Analysis, Log, Reading, Severity, Source};
 
 /// Two segments and the beginning of a third, at rest, without anything loose.
 fn log() -> (SimDisk, Place) {
@@ -28,7 +28,13 @@ fn log() -> (SimDisk, Place) {
 }
 
 fn source(evidence: Place, exclusive: bool) -> Source {
-    Source { directory: "log".to_owned(), identity: Some(identity()), evidence, exclusive }
+    Source {
+        directory: "log".to_owned(),
+        identity: Some(identity()),
+        evidence,
+        exclusive,
+        reading: Reading::Everything,
+    }
 }
 
 fn orders(plan: &Plan) -> Orders {

@@ -13,7 +13,7 @@ use crate::sim::disk::SimDisk;
 use crate::sim::proofs::{Proof, Scale};
 use crate::types::{Data, Entry, GroupId, LogId, Payload, Place, SegmentNumber};
 use crate::wal::frame::SEAL_FRAME_BYTES_MAX;
-use crate::wal::{Analysis, Error, Log, Options, Severity, Source};
+use crate::wal::{Analysis, Error, Log, Options, Reading, Severity, Source};
 
 pub struct Log3 {
     pub disk: SimDisk,
@@ -78,6 +78,7 @@ pub fn severity(disk: &SimDisk) -> Option<Severity> {
         identity: Some(identity()),
         evidence: Place::START,
         exclusive: false,
+        reading: Reading::Everything,
     };
     let files = disk.files();
     let analysis = Analysis::read(&files, &source).expect("no fault of the disk");

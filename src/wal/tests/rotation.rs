@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use super::rig::{DIRECTORY, G, Rig, identity, options, segment};
 use crate::random::Random;
 use crate::types::{GroupId, Index, Place, SegmentNumber};
+use crate::wal::outline::OutlineRun;
 use crate::wal::scan::{Found, Scan};
+use crate::wal::sections::SealSection;
 use crate::wal::segment::FRAMES_START;
-use crate::wal::{Analysis, Fill, Options, Source};
+use crate::wal::{Analysis, Fill, Options, Reading, Source};
 
 /// Appends one large entry after another while `each` looks on, until so many segments were opened.
 fn fill(rig: &mut Rig, segments: u64, mut each: impl FnMut(&mut Rig)) {
@@ -96,6 +98,7 @@ fn a_lost_open_frame_is_reported_with_what_it_said() {
         identity: Some(identity()),
         evidence: Place::START,
         exclusive: false,
+        reading: Reading::Everything,
     };
     let analysis = Analysis::read(&disk.files(), &source).expect("no fault");
     assert_eq!(analysis.chain.len(), 2, "the repetition links it");
@@ -141,6 +144,7 @@ fn a_late_preparation_stalls_nothing() {
     rig.rotate(G);
     rig.check();
     rig.disk.crash(&mut Random::seeded(1));
+    super::seals::compare(&rig.disk, rig.log.options());
     rig.reopened().check();
 }
 
@@ -176,6 +180,7 @@ fn a_segment_that_was_zeroed_too_late_is_numbered_anew() {
     assert_eq!(rig.log.counters().unzeroed_segments, unzeroed, "they are used");
     rig.check();
     rig.disk.crash(&mut Random::seeded(3));
+    super::seals::compare(&rig.disk, rig.log.options());
     rig.reopened().check();
 }
 
@@ -257,6 +262,7 @@ fn a_retired_segment_is_used_again_all_zero() {
     assert!(rig.log.active.number > SegmentNumber(10));
     rig.check();
     rig.disk.crash(&mut Random::seeded(2));
+    super::seals::compare(&rig.disk, rig.log.options());
     rig.reopened().check();
 }
 
@@ -272,20 +278,31 @@ fn a_segment_that_one_group_needs_stays() {
     assert_eq!(rig.log.locator.segments().next().map(|own| own.header.number), Some(SegmentNumber(1)));
     rig.check();
     rig.disk.crash(&mut Random::seeded(3));
+    super::seals::compare(&rig.disk, rig.log.options());
     rig.reopened().check();
+}
+
+fn runs(seal: &mut SealSection) -> &mut Vec<OutlineRun> {
+    &mut seal.outline.as_mut().expect("it is short").runs
 }
 
 /// A seal that names other frames than there are, or forgets a cut, is damage, though its checksum holds.
 #[test]
 fn a_seal_that_does_not_fit_its_segment_is_damage() {
-    type Change = fn(&mut crate::wal::sections::SealSection);
-    let changes: [(&str, Change, bool); 6] = [
+    type Change = fn(&mut SealSection);
+    let changes: [(&str, Change, bool); 12] = [
         ("nothing", |_| {}, true),
-        ("a cut of entries that are gone", |seal| seal.cuts.push((GroupId(9), Index(4))), true),
         ("a frame more", |seal| seal.sparse.push(*seal.sparse.last().unwrap()), false),
         ("no frames", |seal| seal.sparse.clear(), false),
         ("another place", |seal| seal.sparse[0].offset += 4096, false),
-        ("a cut is forgotten", |seal| seal.cuts.clear(), false),
+        ("a run is forgotten", |seal| runs(seal).truncate(1), false),
+        ("a run more", |seal| runs(seal).extend_from_within(..1), false),
+        ("a run of another group", |seal| runs(seal)[0].run.group = GroupId(5), false),
+        ("a run in another frame", |seal| runs(seal)[1].offset += 4096, false),
+        ("a run of another length", |seal| runs(seal)[0].run.count -= 1, false),
+        ("no outline", |seal| seal.outline = None, false),
+        ("configurations", |seal| seal.outline.as_mut().expect("it is short").memberships.push(8192), false),
+        ("records", |seal| seal.records += 1, false),
     ];
     for (what, change, is_intact) in changes {
         let mut rig = Rig::new(options());
@@ -300,7 +317,7 @@ fn a_seal_that_does_not_fit_its_segment_is_damage() {
             rig.take();
             let free = rig.log.active.frames_end() - rig.log.offset;
             if free < 45_000 && rig.log.active.number == number && rig.log.queued_bytes() == 0 {
-                rig.log.locator.falsify_seal(number, change);
+                rig.log.locator.falsify_seal(change);
                 break;
             }
         }

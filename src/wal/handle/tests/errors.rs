@@ -41,7 +41,12 @@ variants!(log_errors: LogError as "wal::Error" {
     NewerFormat = LogError::NewerFormat { segment: SegmentNumber(1), found: 9, known: 1 },
     Missing = LogError::Missing { directory: directory() },
     Exists = LogError::Exists { directory: directory() },
-    Stale = LogError::Stale { group: GROUP, wanted: Index(7) },
+    Stale = LogError::Stale {
+        group: GROUP,
+        wanted: Index(7),
+        segment: SegmentNumber(1),
+        cause: Box::new(LogError::Damaged(finding())),
+    },
     Trimmed = LogError::Trimmed { group: GROUP, first: Index(7), wanted: Index(1) },
 });
 

@@ -147,14 +147,14 @@ fn a_cut_beyond_the_reserve_blocks_and_goes_on_when_something_was_written() {
 #[test]
 fn a_cut_beyond_the_reserve_is_told_that_the_disk_is_full() {
     let (log, inbox) = inbox(WhenFull::Block);
-    inbox.settle(&log, Some(0), false);
+    inbox.settle(&log, Some(0), None);
     let refused = (1..100_000).find_map(|index| cut(&inbox, index).err());
     assert_eq!(refused, Some(Refused::Log(LogRefused::NoSpace)));
     std::thread::scope(|scope| {
-        inbox.settle(&log, None, false);
+        inbox.settle(&log, None, None);
         let waiting = scope.spawn(|| cut(&inbox, 100_001));
         wait_for_blocked(&inbox, 1);
-        inbox.settle(&log, Some(0), false);
+        inbox.settle(&log, Some(0), None);
         let start = Instant::now();
         while inbox.blocked() > 0 && start.elapsed() < Duration::from_secs(10) {
             std::thread::yield_now();

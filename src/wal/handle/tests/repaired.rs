@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::superblock;
-use crate::wal::Source;
 use crate::wal::repair::{self, Orders};
+use crate::wal::{Reading, Source};
 
 /// The newest segment is lost, with all that stood ready: the log begins again under a number that the superblock has
 /// not seen. It had seen a higher one, and each start ended in a panic.
@@ -21,7 +21,13 @@ fn a_log_that_lost_its_end_opens_after_a_repair() {
     assert!(Wal::open(options(&home, IoChoice::Blocking)).is_err(), "what was acknowledged is missing");
     let files = Directory::open(home.path().join("wal")).unwrap();
     let evidence = superblock::inspect(&files).unwrap().state.durable_end;
-    let source = Source { directory: LOG_DIRECTORY.to_owned(), identity: None, evidence, exclusive: true };
+    let source = Source {
+        directory: LOG_DIRECTORY.to_owned(),
+        identity: None,
+        evidence,
+        exclusive: true,
+        reading: Reading::Everything,
+    };
     let plan = repair::plan(&files, &source).unwrap();
     let orders = Orders { loss: plan.damage.unwrap().1, mark: None, seed: 5, wall_clock_milliseconds: 1 };
     repair::apply(&files, &source, &orders).unwrap();

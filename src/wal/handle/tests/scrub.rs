@@ -84,7 +84,16 @@ fn verifying_an_open_log_names_what_is_damaged() {
     let error = wal.read(GROUP, Index(1)..Index(2), 1 << 20).unwrap_err();
     assert!(error.to_string().contains("entry 1@1"), "{error}");
     wal.close().unwrap();
-    let refusal = Wal::open(options(&home, IoChoice::Blocking)).unwrap_err();
+    // By its seals the log opens, what is damaged is an error, and the same is found.
+    let uncached = Options { tail_cache_bytes: 0, ..options(&home, IoChoice::Blocking) };
+    let (wal, _) = Wal::open(uncached).unwrap();
+    let again = wal.read(GROUP, Index(1)..Index(2), 1 << 20).unwrap_err();
+    assert_eq!(again.to_string(), error.to_string());
+    assert_eq!(wal.read(GROUP, Index(2)..Index(3), 1 << 20).unwrap().len(), 1);
+    assert_eq!(wal.verify().unwrap().findings, checked.findings);
+    wal.close().unwrap();
+    let verified = Options { verify_at_start: true, ..options(&home, IoChoice::Blocking) };
+    let refusal = Wal::open(verified).unwrap_err();
     let said = refusal.to_string();
     assert!(["entry 1@1", "acknowledged: yes"].iter().all(|part| said.contains(part)), "{said}");
     assert!(refusal.next_step().starts_with("delete nothing"), "{}", refusal.next_step());
