@@ -251,7 +251,8 @@ fn a_seal_that_is_not_as_it_was_written_is_judged_as_any_frame() {
     rotate(&mut older, 1);
     let older = older.disk.contents(&name);
     assert!(older[seal.start as usize..][..5] == *b"TFRM\x03", "a seal stands there, of another life");
-    let changes: [(&str, &dyn Fn(&SimDisk)); 4] = [
+    type Change<'a> = &'a dyn Fn(&SimDisk);
+    let changes: [(&str, Change<'_>); 4] = [
         ("zeros", &|disk| disk.zero(&name, seal.clone())),
         ("junk", &|disk| disk.junk(&name, seal.clone(), &mut Random::seeded(1))),
         ("unreadable", &|disk| disk.make_unreadable(&name, seal.start + 512..seal.start + 1024)),
@@ -323,7 +324,7 @@ fn damage_to_an_old_segment_is_met_where_it_is() {
         for entry in &all {
             let index = entry.id.index;
             match log.plan_read(G, index, index.next(), 1 << 20).run(&files) {
-                Ok(found) => assert_eq!(found, [entry.clone()], "{at}"),
+                Ok(found) => assert_eq!(found, std::slice::from_ref(entry), "{at}"),
                 Err(Error::Damaged(finding)) => {
                     assert_eq!(finding.file, segment(1));
                     assert!(finding.bytes.contains(&at), "{at} {finding}");
