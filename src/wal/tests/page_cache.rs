@@ -1,12 +1,12 @@
 //! Where reads do not go past the page cache.
 
-use super::model::{Model, state_of};
+use super::model::{Model, entry, state_of};
 use super::rig::{DIRECTORY, G, Rig, identity, open, options, segment};
 use crate::disk::Files;
-use crate::limits::{FRAME_BYTES_MAX, GROUPS_MAX};
+use crate::limits::{FRAME_BYTES_MAX, FRAME_RUNS_MAX, GROUPS_MAX};
 use crate::random::Random;
 use crate::sim::disk::{Code, Failure, SimDisk};
-use crate::types::{FrameNumber, GroupId, Index, Place, SegmentNumber, Term};
+use crate::types::{Entry, FrameNumber, GroupId, Index, Place, SegmentNumber, Term};
 use crate::wal::repair::{self, Orders};
 use crate::wal::{Log, Options, Reading, Source, prepare};
 
@@ -160,8 +160,9 @@ fn segments_that_an_unproven_purge_emptied_are_not_missed() {
     rig.check();
 }
 
-/// The copy of a frame that fills its room to the last block got the groups' beginnings besides, and was longer than a
-/// frame may be: nobody could read it.
+/// The copy of a frame that filled its room to the last block got the groups' beginnings besides, and was longer than a
+/// frame may be: nobody could read it. Such a frame was of several appends, which are not joined into one so long any
+/// more; the largest append with the most runs is copied here.
 #[test]
 fn a_copied_frame_has_room_for_what_it_repeats() {
     let mut rig = Rig::new(Options { segment_bytes: 16 << 20, ..options() });
@@ -170,11 +171,14 @@ fn a_copied_frame_has_room_for_what_it_repeats() {
     groups().for_each(|group| rig.grow(group, 1, 10));
     rig.rest();
     let before = rig.log.durable_end();
-    groups().for_each(|group| rig.grow(group, 1, 130_944));
+    // Each entry has a term of its own, and so a run.
+    let entries: Vec<Entry> =
+        (1..=FRAME_RUNS_MAX as u64).map(|term| entry(Term(term), Index(1 + term), 130_800)).collect();
+    rig.append(GroupId(0), &entries);
     rig.settle();
     let end = rig.log.durable_end();
     assert_eq!(end.frame, before.frame.next(), "one frame holds them all");
-    assert!(end.offset - before.offset + 4096 > FRAME_BYTES_MAX as u64, "{}", end.offset - before.offset);
+    assert!(end.offset - before.offset + 3 * 4096 > FRAME_BYTES_MAX as u64, "{}", end.offset - before.offset);
     rig.disk.kill(&mut Random::seeded(1));
     let rig = rig.reopened();
     rig.check();

@@ -352,7 +352,8 @@ fn an_old_segment_that_was_not_read_is_not_mapped() {
     let maps = Rc::new(Cell::new(0));
     let seen = Rc::clone(&maps);
     rig.disk.observe(move |event| seen.set(seen.get() + usize::from(event.act == Act::Map)));
-    let refusal = log.plan_read(G, Index(1), Index(2), 1 << 20).run(&rig.files).expect_err("it cannot be read");
+    let read = log.plan_read(G, Index(1), Index(2), 1 << 20).run(&rig.disk.files());
+    let refusal = read.expect_err("it cannot be read");
     assert!(matches!(refusal, Error::Disk(_)), "{refusal}");
     assert_eq!(maps.get(), 0);
 }

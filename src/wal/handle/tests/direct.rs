@@ -1,7 +1,7 @@
 //! Appends that are written by their own thread.
 
-use std::sync::MutexGuard;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Barrier, MutexGuard};
 
 use rustix::io::Errno;
 
@@ -45,11 +45,14 @@ fn direct_frames(wal: &Wal, frames: &AtomicU64) -> u64 {
     flushes - frames.load(Ordering::SeqCst)
 }
 
+/// What is appended until the log is idle.
+const BEFORE: &str = "before";
+
 /// A log whose clock runs and that has nothing to do, for the next 50 ms: the next durable append is written directly.
 fn idle(wal: &Wal) -> MutexGuard<'_, Log> {
     let start = Instant::now();
     loop {
-        wal.append_records(GROUP, ["before"]).unwrap().wait().unwrap();
+        wal.append_records(GROUP, [BEFORE]).unwrap().wait().unwrap();
         let log = wal.shared.log();
         if log.would_write_at_once(100) && !log.is_covered() {
             return log;
@@ -124,23 +127,34 @@ fn an_appender_that_finds_the_log_idle_writes_by_itself() {
 #[test]
 fn direct_writes_and_those_of_the_logs_thread_keep_one_order() {
     const APPENDS: usize = 400;
+    const STOP_EACH: usize = 20;
     for io in back_ends() {
         let home = home();
         let (wal, frames) = counted(&options(&home, io));
+        let together = Barrier::new(4);
         std::thread::scope(|scope| {
             for thread in 0..4 {
-                let wal = &wal;
+                let (wal, together) = (&wal, &together);
                 scope.spawn(move || {
                     for append in 0..APPENDS {
                         let record = format!("{thread}/{append}/{}", "-".repeat(append * 13 % 6000));
+                        // All stop, so that one of them finds the log idle.
+                        let is_stop = append % STOP_EACH == 0;
+                        if is_stop {
+                            together.wait();
+                        }
+                        match thread {
+                            0 if is_stop => drop(idle(wal)),
+                            _ if is_stop => drop(together.wait()),
+                            _ => {}
+                        }
                         match thread {
                             0 | 1 => drop(wal.append_records_durably(GROUP, [record]).unwrap()),
                             2 => drop(wal.append_records(GROUP, [record]).unwrap().wait().unwrap()),
                             _ => drop(wal.append_records(GROUP, [record]).unwrap()),
                         }
-                        if thread < 2 && append % 10 == 0 {
-                            // So that the others' queue empties, and one finds the log idle.
-                            std::thread::sleep(Duration::from_millis(3));
+                        if is_stop && thread == 0 {
+                            together.wait();
                         }
                     }
                 });
@@ -154,6 +168,9 @@ fn direct_writes_and_those_of_the_logs_thread_keep_one_order() {
         let mut next = [0; 4];
         for entry in read_all(&wal) {
             let text = String::from_utf8(data(&entry).to_vec()).unwrap();
+            if text == BEFORE {
+                continue;
+            }
             let mut parts = text.split('/').map(str::parse::<usize>);
             let (thread, append) = (parts.next().unwrap().unwrap(), parts.next().unwrap().unwrap());
             assert_eq!(append, next[thread], "thread {thread}");
