@@ -6,7 +6,8 @@
 //! index on: a damaged entry is a suspect until the walk is at its end, and then dead if something ended it.
 //!
 //! Only what is certain counts. Of a damaged frame the directory must hold, and nothing but entries be damaged in it: then
-//! their names are known, the other records of the frame are taken in, and readers pass the damaged ones by. An entry that
+//! their names are known, the other records of the frame are taken in, and readers pass the damaged ones by. It must be
+//! proven, and what ended it must stand in a later frame. An entry that
 //! was purged in a segment that is still needed may have been a configuration: it stays damaged.
 
 use super::analysis::Analysis;
@@ -15,10 +16,12 @@ use super::frame::Run;
 use super::record::RecordKind;
 use super::segment::segment_number;
 use super::walk;
-use crate::types::SegmentNumber;
+use crate::types::{Index, SegmentNumber};
 
 /// More damaged frames than these are not looked after: each is compared with all that follows.
 const SUSPECTS_MAX: usize = 1024;
+
+const REPLACED: &str = "these entries were replaced or cut off since";
 
 /// Damaged entries of one frame, which something may have ended.
 #[derive(Clone, Debug)]
@@ -43,13 +46,30 @@ pub(super) fn is_below(finding: &Finding, number: SegmentNumber) -> bool {
     finding.severity >= Severity::Unclear && own.is_some_and(|own| own < number)
 }
 
-/// Takes over what was found, from `from` on, in segments below `number` when those were read: none of it matters. The
-/// configurations that stand there are known as long as the files are.
+/// Takes over what was found, from `from` on, in segments below `number` when those were read: none of it matters. Of the
+/// configurations that stand there, those before a group's first entry are known as long as the files are.
 pub(super) fn take_notes(needed: &mut Analysis, whole: Analysis, (number, from): (SegmentNumber, usize)) {
-    needed.memberships = whole.memberships;
+    for (group, memberships) in whole.memberships {
+        let before_first = needed.groups.get(&group).map_or(Index::ZERO, |own| own.before_first.index);
+        let own = needed.memberships.entry(group).or_default();
+        let first_own = own.first().map(|&(index, _)| index);
+        let is_older = |index: Index| index <= before_first && first_own.is_none_or(|first| index < first);
+        let older: Vec<_> = memberships.into_iter().filter(|&(index, _)| is_older(index)).collect();
+        own.splice(0..0, older);
+    }
     for mut finding in whole.findings.into_iter().skip(from).filter(|finding| is_below(finding, number)) {
         demote(&mut finding, "nothing in the segment is needed any more");
         needed.findings.push(finding);
+    }
+}
+
+/// A part of the log was read again: what reading all of it showed to be dead is dead in the part.
+pub(super) fn settle_by(part: &mut Analysis, whole: &Analysis) {
+    for finding in part.findings.iter_mut().filter(|finding| finding.severity >= Severity::Unclear) {
+        let is_same = |known: &&Finding| known.file == finding.file && known.bytes == finding.bytes;
+        if whole.findings.iter().filter(is_same).any(|known| known.severity == Severity::Note) {
+            demote(finding, REPLACED);
+        }
     }
 }
 
@@ -77,7 +97,7 @@ impl Analysis {
     pub(super) fn settle_suspects(&mut self) {
         for Suspect { mut finding, live, at } in std::mem::take(&mut self.suspects).into_iter().rev() {
             if live.iter().all(|ids| ids.end <= ids.first) {
-                demote(&mut finding, "these entries were replaced or cut off since");
+                demote(&mut finding, REPLACED);
             }
             self.findings.insert(at, finding);
         }

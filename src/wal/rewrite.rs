@@ -30,6 +30,7 @@ use bytes::Bytes;
 use super::analysis::{Analysis, ChainSegment, Source};
 use super::body::{self, FramePlan, FrameView, Item};
 use super::chain::{Candidate, Gathered};
+use super::dead;
 use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, OPEN_FRAME_BYTES_MAX, Run, SEAL_FRAME_BYTES_MAX};
 use super::group::GroupLog;
@@ -62,7 +63,10 @@ pub(super) fn rewrite<F: Files>(
     let is_within = analysis.proven.segment == old.header.number;
     let (from, mut section, previous) = match is_within {
         true => {
-            let proven = super::resume::intact(gathered.read_part(files, source, Some(analysis.proven)))?;
+            let mut proven = gathered.read_part(files, source, Some(analysis.proven));
+            // What ended a damaged entry may be in the frames that are copied.
+            dead::settle_by(&mut proven, analysis);
+            let proven = super::resume::intact(proven)?;
             (analysis.proven, section_at(&proven), proven.last_runs)
         }
         false => (old.open.predecessor_end, old.open.clone(), Vec::new()),

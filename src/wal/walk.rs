@@ -71,7 +71,7 @@ pub(super) fn walk<F: Files>(
         let name = segment_name(&source.directory, header.number);
         let expected = open.number;
         let scan = Scan::with_window(files, (candidate.file, header), window).expect_all();
-        window = SegmentWalk { scan, name, end, expected, at: FRAMES_START }.run(analysis);
+        window = SegmentWalk { scan, name, end, expected, at: FRAMES_START, has_rest: false }.run(analysis);
     }
     analysis.settle_suspects();
 }
@@ -159,6 +159,8 @@ struct SegmentWalk<'a, F: Files> {
     /// The number that the next frame must have.
     expected: FrameNumber,
     at: u64,
+    /// A damaged frame was taken in. What its damaged records were is not known, so a seal cannot be compared.
+    has_rest: bool,
 }
 
 /// What was found at one place.
@@ -253,7 +255,9 @@ impl<F: Files> SegmentWalk<'_, F> {
         let sections = &contents.sections;
         if analysis.damage().is_none() {
             self.check_names(analysis, head, sections);
-            self.check_seal(analysis, head, sections);
+            if !self.has_rest {
+                self.check_seal(analysis, head, sections);
+            }
         }
         take_runs(analysis, head, &sections.own);
         let segment = analysis.chain.last_mut().expect("the segment was pushed before its walk");
@@ -321,7 +325,10 @@ impl<F: Files> SegmentWalk<'_, F> {
                 return false;
             }
             Verdict::Corrupt => self.report(analysis, (Severity::Corrupt, acknowledged), faulty, &later),
-            Verdict::Unclear => self.report(analysis, (Severity::Unclear, acknowledged), faulty, &later),
+            // Only what is proven may turn out to be dead: what nothing proves is copied, and must be whole.
+            Verdict::Unclear => {
+                self.report(analysis, (Severity::Unclear, acknowledged), Faulty { rest: None, ..faulty }, &later);
+            }
         }
         analysis.proven = analysis.proven.max(proven);
         self.skip(head, &later)
@@ -386,6 +393,7 @@ impl<F: Files> SegmentWalk<'_, F> {
     /// readers find that others replaced them.
     fn take_rest(&mut self, analysis: &mut Analysis, head: &FrameHead, rest: Contents) {
         let finding = analysis.findings.pop().expect("it was just noted");
+        self.has_rest = true;
         let sections = &rest.sections;
         if analysis.damage().is_none() {
             self.check_names(analysis, head, sections);

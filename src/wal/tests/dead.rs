@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::model::{Model, State};
 use super::rig::{DIRECTORY, G, Rig, open, options, segment};
+use super::seals::{compare, configure, open_by_seals};
 use crate::disk::Files;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
@@ -215,4 +216,59 @@ fn what_an_unproven_purge_gave_up_is_not_used_for_its_copy() {
         at += 1;
     }
     assert!(at > 10, "{at}");
+}
+
+/// Entries and a configuration that were replaced, in the next segment or in their own, with segments behind that are taken
+/// in by their seals: a start by seals and one that reads everything open the log, and say the same. The configuration's
+/// frame is listed in the seal, and cannot be compared with it any more.
+#[test]
+fn a_dead_configuration_under_a_seal_costs_nothing() {
+    for rotations_between in [0, 1, 3] {
+        let mut rig = Rig::new(options());
+        rig.settle();
+        rig.grow(G, 2, 600);
+        rig.settle();
+        let start = rig.log.durable_end().offset;
+        configure(&mut rig, G);
+        rig.grow(G, 1, 600);
+        rig.settle();
+        (0..rotations_between).for_each(|_| rig.rotate(GroupId(1)));
+        rig.model.term = Term(2);
+        let entries = rig.model.entries_behind(Index(2), 4, 600);
+        rig.append(G, &entries);
+        rig.settle();
+        (0..3).for_each(|_| rig.rotate(GroupId(1)));
+        rig.rest();
+        let stand = Stand::of(rig);
+        let records = start + records_start(3);
+        for at in [records + 50, records + 200] {
+            let fork = stand.disk.fork();
+            fork.flip_bit(&segment(1), at, 3);
+            compare(&fork, &options());
+            let log = open_by_seals(&fork.fork(), &options()).unwrap_or_else(|error| panic!("{at}: {error}"));
+            assert_eq!(log.group(G).map(|group| group.last.index), Some(Index(6)));
+            assert!(stand.opens(&fork, &format!("{at}, {rotations_between} between")));
+        }
+    }
+}
+
+/// Where reads may tell what is in memory alone: what replaced a damaged entry is not proven yet, and is copied.
+#[test]
+fn what_an_unproven_frame_replaced_does_not_keep_the_log_from_opening() {
+    let mut rig = Rig::new(options());
+    rig.disk.set_reads_past_cache(false);
+    rig.settle();
+    rig.grow(G, 2, 600);
+    rig.settle();
+    let start = rig.log.durable_end().offset;
+    rig.grow(G, 2, 600);
+    rig.rest();
+    rig.model.term = Term(2);
+    let entries = rig.model.entries_behind(Index(2), 3, 600);
+    rig.append(G, &entries);
+    rig.settle();
+    rig.disk.kill(&mut Random::seeded(1));
+    rig.disk.flip_bit(&segment(1), start + records_start(2) + 200, 3);
+    let rig = rig.reopened();
+    rig.check();
 }

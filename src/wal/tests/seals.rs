@@ -19,7 +19,7 @@ fn analysis(disk: &SimDisk, reading: Reading) -> Analysis {
     Analysis::read(&disk.fork().files(), &source).expect("the directory can be read")
 }
 
-fn open_by_seals(disk: &SimDisk, options: &Options) -> Result<Log, Error> {
+pub fn open_by_seals(disk: &SimDisk, options: &Options) -> Result<Log, Error> {
     let start = (Place::START, Reading::BySeals);
     Log::open_reading(&disk.files(), options.clone(), start, 1).map(|(log, _)| log)
 }
@@ -55,7 +55,7 @@ fn membership(id: LogId) -> Entry {
 }
 
 /// Adds a configuration behind a group's last entry.
-fn configure(rig: &mut Rig, group: GroupId) {
+pub fn configure(rig: &mut Rig, group: GroupId) {
     let id = LogId::new(rig.model.term, rig.model.group(group).last().index.next());
     rig.append(group, &[membership(id)]);
 }
