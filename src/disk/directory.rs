@@ -120,9 +120,8 @@ impl Directory {
     }
 
     /// Whether the file system is a process behind the kernel (FUSE).
-    pub(super) fn is_fuse(&self) -> Result<bool, Error> {
-        let said = rustix::fs::fstatfs(&self.inner.descriptor);
-        let said = said.map_err(|error| Error::new(Operation::Open, self.inner.root.display().to_string(), error))?;
+    pub(super) fn is_fuse(&self) -> Result<bool, Errno> {
+        let said = rustix::fs::fstatfs(&self.inner.descriptor)?;
         // The kernel's numbers are 32 bits wide; the type of the field differs between machines.
         Ok((said.f_type as u64) & 0xffff_ffff == FUSE_MAGIC)
     }

@@ -54,7 +54,8 @@ pub fn probe(directory: &Directory, choice: IoChoice) -> Result<Probed, ProbeErr
         IoChoice::Blocking => None,
         IoChoice::Auto | IoChoice::Uring => Some(Runtime::new(Backend::Uring).map(drop)),
     };
-    let is_fuse = directory.is_fuse().map_err(ProbeError::Disk)?;
+    // Of one that does not say what it is nothing good is known.
+    let is_fuse = matches!(set_up, Some(Ok(()))) && directory.is_fuse().unwrap_or(true);
     decide(FileSystem { direct: directory.direct(), is_fuse }, choice, set_up)
 }
 

@@ -3,6 +3,7 @@
 use super::frame::{FrameHead, Run};
 use super::log::{Log, Ticket};
 use crate::disk::Buffer;
+use crate::limits::WRITES_IN_FLIGHT_MAX;
 
 /// Beside so many bytes on their way another small write gains nothing: the disk is busy with bytes, not with flushes.
 /// What comes meanwhile waits, and makes one frame.
@@ -13,6 +14,7 @@ const LARGE_BYTES_MIN: usize = 512 << 10;
 /// Frames on their way while a large one may leave, whatever depth suits the disk: what it writes, what it writes next,
 /// and what is built meanwhile.
 const LARGE_IN_FLIGHT_MAX: usize = 3;
+const _: () = assert!(LARGE_IN_FLIGHT_MAX <= WRITES_IN_FLIGHT_MAX, "recovery knows no more that nothing proves");
 /// What waits is joined into frames of up to so many record bytes: several, of which one is built while the other is
 /// written, are faster than one of all. An append may be larger by itself.
 pub(super) const JOINED_BYTES_MAX: usize = 1 << 20;

@@ -99,7 +99,7 @@ impl Log {
         };
         part.end = cached.end;
         // The place of the locator lies before what is wanted; where that is in memory, so is all behind it.
-        if cached.frames[0].names(group, from) {
+        if cached.frames[0].holds(group, from..from.next()) {
             part.start = cached.start;
         }
         PlannedPart { disk_end: cached.start, part, cached: cached.frames }

@@ -14,6 +14,7 @@
 //! of the bound, by at most [`PLAN_BYTES_MAX`] and one frame for each read that runs.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::frame::{FrameHead, Run};
@@ -121,7 +122,7 @@ impl TailCache {
                 break;
             }
             budget.frames += 1;
-            if frame.runs_of(group).any(|run| run.end() > from && run.first < part.until) {
+            if frame.holds(group, from..part.until) {
                 budget.bytes += frame.bytes.len();
                 cached.frames.push(Arc::clone(frame));
             }
@@ -142,9 +143,14 @@ impl TailCache {
 }
 
 impl CachedFrame {
-    /// Whether this frame holds the entry, if that lies in its part.
-    pub fn names(&self, group: GroupId, index: Index) -> bool {
-        self.runs_of(group).any(|run| run.first <= index && index < run.end())
+    /// Whether any of these entries stands here and was not replaced in this very frame.
+    pub fn holds(&self, group: GroupId, wanted: Range<Index>) -> bool {
+        let mut end = wanted.end;
+        self.runs_of(group).rev().any(|run| {
+            let is_there = run.first.max(wanted.start) < run.end().min(end);
+            end = end.min(run.first);
+            is_there
+        })
     }
 
     fn runs_of(&self, group: GroupId) -> impl DoubleEndedIterator<Item = &Run> {

@@ -33,14 +33,15 @@
 //! [`Tail`] may outlive the handle: then the directory stays locked until it has given what is durable, or is dropped.
 //!
 //! To wait is a matter of wakers: there is no runtime in any public type, threads wait with a waker that unparks. A waker
-//! may do anything, also call back into the log: no lock is held when it is cloned, woken or dropped. Records are another
-//! matter: their [`Bytes`] may be dropped by the log's thread while it has the log locked, so that an owner that was
+//! may call back into the log: no lock is held when it is cloned, woken or dropped. But it runs on the log's own thread, and
+//! must not wait for that: no append that blocks for room, no `wait`, no [`Tail`] as an iterator. If it drops the last
+//! handle, the log is closed behind it. Records are another matter: their [`Bytes`] may be dropped by the log's thread while it has the log locked, so that an owner that was
 //! given to `Bytes::from_owner` must not call the log when it goes.
 //!
 //! [`Wal::open`] does not read the whole log: see [`Options::verify_at_start`].
 //!
-//! Segments that are full are read by memory map, if they were written or read whole since the log was opened. If a foreign program cuts one, or the device fails under a mapped page,
-//! the kernel sends SIGBUS: the process ends with 18 and a line that names the file. For that a handler of SIGBUS is
+//! Segments that are full are read by memory map, if they were written or read whole since the log was opened. If a foreign
+//! program cuts one, or the device fails under a mapped page, the kernel sends SIGBUS: the process ends with 18 and a line that names the file. For that a handler of SIGBUS is
 //! installed with the first such read; what is not ours it passes on to the handler that was there before.
 //!
 //! ```
@@ -394,6 +395,10 @@ impl Wal {
         let scrubs = std::mem::take(&mut *self.shared.scrubs.lock().unwrap_or_else(PoisonError::into_inner));
         scrubs.iter().filter_map(Weak::upgrade).for_each(|scrub| scrub.stop());
         self.shared.inbox.close();
+        // A waker dropped the handle: this is the thread that would be waited for. It ends when it comes back from that.
+        if thread.thread().id() == std::thread::current().id() {
+            return Ok(());
+        }
         let is_gone = self.shared.progress.wait_finished(DISK_OPERATION_AGE_MAX);
         let failure = self.shared.progress.failure();
         // A disk that hangs may keep it for ever: then it is left to itself, and the directory stays locked.

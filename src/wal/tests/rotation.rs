@@ -184,9 +184,9 @@ fn a_segment_that_was_zeroed_too_late_is_numbered_anew() {
     rig.reopened().check();
 }
 
-/// Beside many bytes on their way nothing else is written; beside few there is.
+/// Beside many bytes on their way nothing small is written; beside few there is.
 #[test]
-fn large_frames_go_alone() {
+fn small_frames_wait_behind_many_bytes() {
     for (bytes, in_flight) in [(9_000, 2), (150_000, 1)] {
         let mut rig = Rig::new(Options { writes_in_flight: 2, segment_bytes: 1 << 20, ..options() });
         rig.settle();

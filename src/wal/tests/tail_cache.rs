@@ -158,6 +158,27 @@ fn a_plan_looks_no_further_than_its_last_entry() {
     assert!(budget.frames() <= 10, "{budget:?}");
 }
 
+/// A plan whose budget ended behind such a frame found the entry nowhere, and called it damaged.
+#[test]
+fn a_run_that_its_own_frame_ended_is_no_sign_of_its_entries() {
+    let mut rig = cached(1 << 20);
+    rig.settle();
+    rig.grow(G, 60, 10);
+    rig.model.term = Term(2);
+    let entries = rig.model.entries_behind(Index(29), 6, 10);
+    rig.append(G, &entries);
+    rig.settle();
+    let end = rig.log.durable_end().offset;
+    rig.grow(G, 2, 10);
+    rig.settle();
+    let part = rig.log.locator.parts(G, Index(36), Index(38)).remove(0);
+    assert!(part.start < end, "both frames are looked at");
+    let found = rig.log.tail.cached(&part, (G, Index(36)), &mut Budget::default()).expect("all is in memory");
+    let offsets: Vec<u64> = found.frames.iter().map(|frame| frame.offset).collect();
+    assert_eq!(offsets, [end]);
+    assert_eq!(read(&rig, 36, 38).0.len(), 2);
+}
+
 fn head(number: u64) -> FrameHead {
     let segment = SegmentNumber(1);
     let (offset, length) = (number * 4096, 4096);
