@@ -13,7 +13,7 @@ use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE};
 use crate::wal::{self, Acknowledged, Analysis, Finding, Identity, Severity, Source};
 
 /// How often a directory is read that changes while it is read, and how long a write in flight is given.
-const ATTEMPTS: usize = 3;
+pub const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Whose directory it is.

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::reading::{Kind, Reading, source};
+use super::reading::{ATTEMPTS, Kind, Reading, source};
 use super::verify::Shown;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::failures;
@@ -17,7 +17,7 @@ use crate::random::entropy;
 use crate::superblock::{self, NO_VOICE_NAME};
 use crate::wal::handle::LOCK_NAME;
 use crate::wal::repair::{self, Orders, Plan, Step};
-use crate::wal::{Loss, Lost};
+use crate::wal::{Error, Loss, Lost};
 
 /// What `--lost` says of entries that nothing readable names.
 const UNNAMED: &str = "unnamed";
@@ -113,8 +113,16 @@ fn take_locks(files: &Directory, directory: &std::path::Path) -> Result<(), Fail
 
 fn planned(reading: &Reading, files: &Directory, exclusive: bool) -> Result<Plan, Failure> {
     let source = source(reading.superblock.as_ref(), exclusive);
-    repair::plan(files, &source)
-        .map_err(|error| failures::of_log(&error, reading.directory.as_ref(), error.to_string()))
+    let mut said = repair::plan(files, &source);
+    // Of a log in use segments are renamed between two looks.
+    for _ in 1..ATTEMPTS {
+        let is_renamed = matches!(&said, Err(Error::Disk(error)) if error.kind() == io::ErrorKind::NotFound);
+        if exclusive || !is_renamed {
+            break;
+        }
+        said = repair::plan(files, &source);
+    }
+    said.map_err(|error| failures::of_log(&error, reading.directory.as_ref(), error.to_string()))
 }
 
 fn has_damaged_blocks(reading: &Reading) -> bool {
