@@ -72,7 +72,8 @@ impl<'a> Session<'a> {
         let when = match request.call {
             Call::Silent => return None,
             Call::Write { is_durable: true, .. } => Some(When::DurableWrite),
-            Call::Sync => Some(When::Flush),
+            // A segment that is not in use yet: the log makes another, and nothing has failed.
+            Call::Sync if !self.is_preparing(request.on) => Some(When::Flush),
             _ => None,
         };
         if self.disk.is_off() {
@@ -263,6 +264,10 @@ impl<'a> Session<'a> {
             Node::Directory(_) | Node::Nameless => 0,
         };
         Ok(Attributes { number: number_of, is_directory: matches!(node, Node::Directory(_)), length })
+    }
+
+    fn is_preparing(&self, on: Number) -> bool {
+        self.by_name.iter().any(|(name, number)| *number == on && name.ends_with(".preparing"))
     }
 
     fn node(&self, number: Number) -> Result<Node, Errno> {
