@@ -11,9 +11,9 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use rustix::fs::{Mode, OFlags};
 use trilith::cli::bench_header;
 use trilith::disk::{Buffer, Directory};
-use trilith::types::{GroupId, Place};
+use trilith::types::GroupId;
 use trilith::wal::handle::{LOG_DIRECTORY, Options};
-use trilith::wal::{Analysis, Reading, Source, Wal};
+use trilith::wal::{Analysis, Source, Wal};
 
 const GROUP: GroupId = GroupId(0);
 const BATCH: usize = 1024;
@@ -82,13 +82,7 @@ fn fill(path: &Path, record_bytes: usize, log_bytes: usize) {
 
 /// Reads the log; gives its number of records.
 fn analyse(path: &Path) -> u64 {
-    let source = Source {
-        directory: LOG_DIRECTORY.to_owned(),
-        identity: None,
-        evidence: Place::START,
-        exclusive: false,
-        reading: Reading::Everything,
-    };
+    let source = Source::from_outside(LOG_DIRECTORY);
     let directory = Directory::open(path).expect("it was made above");
     let analysis = Analysis::read(&directory, &source).expect("the disk works");
     assert!(analysis.damage().is_none());

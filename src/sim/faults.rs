@@ -12,7 +12,7 @@ use crate::net::{self, Change, Request, RequestBody, Response, ResponseBody};
 use crate::node::driver::LOG_DIRECTORY;
 use crate::raft::Role;
 use crate::superblock;
-use crate::wal::{Analysis, Reading, Source};
+use crate::wal::{Analysis, Source};
 
 /// A kind of fault, as the options weigh them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -235,13 +235,7 @@ impl Simulation {
         let files = disk.files();
         let Ok(inspected) = superblock::inspect(&files) else { return };
         let evidence = inspected.state.durable_end;
-        let source = Source {
-            directory: LOG_DIRECTORY.to_owned(),
-            identity: None,
-            evidence,
-            exclusive: false,
-            reading: Reading::Everything,
-        };
+        let source = Source { evidence, ..Source::from_outside(LOG_DIRECTORY) };
         let Ok(analysis) = Analysis::read(&files, &source) else { return };
         let Some(last) = analysis.chain.last().filter(|last| last.header.number == evidence.segment) else { return };
         let name = last.name(LOG_DIRECTORY);

@@ -65,13 +65,7 @@ pub fn wal_recover_dir(input: &[u8]) {
 /// Everything that a reader does; nothing if the world refuses.
 fn analyse(disk: &SimDisk) -> Option<Analysis> {
     let files = disk.files();
-    let source = Source {
-        directory: "log".to_owned(),
-        identity: None,
-        evidence: Place::START,
-        exclusive: false,
-        reading: Reading::Everything,
-    };
+    let source = Source::from_outside("log");
     // A seal may say anything here: what it says is not compared.
     let by_seals = Source { reading: Reading::BySeals, ..source.clone() };
     Analysis::read(&files, &by_seals).ok()?.close(&files);

@@ -10,8 +10,8 @@ use crate::raft::invariants::Invariants;
 use crate::raft::{Body, Message, Replica};
 use crate::random::Random;
 use crate::superblock;
-use crate::types::{GroupId, HardState, Index, LogId, Place, Term};
-use crate::wal::{Analysis, GroupLog, Reading, Source};
+use crate::types::{GroupId, HardState, Index, LogId, Term};
+use crate::wal::{Analysis, GroupLog, Source};
 
 /// Operations of a recovery among which one is cut short.
 const RECOVERY_OPERATIONS: u64 = 60;
@@ -61,13 +61,7 @@ pub(super) fn check_spoken(
 
 /// The cluster's log as a recovery would find it.
 fn group_on_disk(files: &SimFiles) -> Result<Option<GroupLog>, String> {
-    let source = Source {
-        directory: LOG_DIRECTORY.to_owned(),
-        identity: None,
-        evidence: Place::START,
-        exclusive: false,
-        reading: Reading::Everything,
-    };
+    let source = Source::from_outside(LOG_DIRECTORY);
     let mut analysis = Analysis::read(files, &source).map_err(|error| error.to_string())?;
     Ok(analysis.groups.remove(&GroupId::CLUSTER))
 }

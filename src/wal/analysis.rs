@@ -36,6 +36,19 @@ pub struct Source {
     pub reading: Reading,
 }
 
+impl Source {
+    /// For whoever looks without opening the log, and knows nothing else of it: everything is read.
+    pub fn from_outside(directory: &str) -> Source {
+        Source {
+            directory: directory.to_owned(),
+            identity: None,
+            evidence: Place::START,
+            exclusive: false,
+            reading: Reading::Everything,
+        }
+    }
+}
+
 /// How much of a log is read to say what it holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reading {

@@ -7,7 +7,7 @@
 //! The end is known, so everything before it must be there: each fault is damage to what had been acknowledged. A segment
 //! that was retired since may be in other use by now, and what is found in it means nothing.
 
-use super::analysis::{Analysis, Reading, Source};
+use super::analysis::{Analysis, Source};
 use super::chain;
 use super::error::{Error, Finding, Severity};
 use super::log::Log;
@@ -82,13 +82,8 @@ impl Extent {
     /// # Errors
     /// If a file cannot be opened, or is none of this log. What cannot be read in it is a finding.
     pub fn check<F: Files>(&self, files: &F) -> Result<Checked, Error> {
-        let source = Source {
-            directory: self.directory.clone(),
-            identity: Some(self.identity),
-            evidence: self.end,
-            exclusive: false,
-            reading: Reading::Everything,
-        };
+        let source =
+            Source { identity: Some(self.identity), evidence: self.end, ..Source::from_outside(&self.directory) };
         let mut gathered = chain::gather_segments(files, &source, &self.segments)?;
         let analysis = gathered.read(files, &source, Some(self.end));
         analysis.close(files);

@@ -7,8 +7,8 @@
 //!
 //! Only what is certain counts. Of a damaged frame the directory must hold, and nothing but entries be damaged in it: then
 //! their names are known, the other records of the frame are taken in, and readers pass the damaged ones by. It must be
-//! proven, and what ended it must stand in a later frame. An entry that
-//! was purged in a segment that is still needed may have been a configuration: it stays damaged.
+//! proven, and what ended it must stand in a later frame. An entry that was purged in a segment that is still needed may
+//! have been a configuration: it stays damaged.
 
 use super::analysis::Analysis;
 use super::error::{Finding, LogIds, Severity};
@@ -77,7 +77,8 @@ impl Analysis {
     /// Looks after a finding of which it is known that nothing but the entries that it names is damaged.
     pub(super) fn suspect(&mut self, finding: Finding) {
         let (at, live) = (self.findings.len(), finding.entries.clone());
-        match self.suspects.len() < SUSPECTS_MAX {
+        // Of what names nothing it cannot be said that all of it ended.
+        match self.suspects.len() < SUSPECTS_MAX && !live.is_empty() {
             true => self.suspects.push(Suspect { finding, live, at }),
             false => self.findings.push(finding),
         }

@@ -457,13 +457,7 @@ fn closed_log(home: &TempDir) {
 /// The segments that are in use, oldest first.
 fn segments(home: &TempDir) -> Vec<std::path::PathBuf> {
     let directory = Directory::open(home.path().join("wal")).unwrap();
-    let source = crate::wal::Source {
-        directory: LOG_DIRECTORY.to_owned(),
-        identity: None,
-        evidence: Place::START,
-        exclusive: false,
-        reading: crate::wal::Reading::Everything,
-    };
+    let source = crate::wal::Source::from_outside(LOG_DIRECTORY);
     let analysis = crate::wal::Analysis::read(&directory, &source).unwrap();
     analysis.chain.iter().map(|segment| home.path().join("wal").join(segment.name(LOG_DIRECTORY))).collect()
 }

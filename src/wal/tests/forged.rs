@@ -12,7 +12,7 @@ use crate::types::{Data, Entry, FrameNumber, GroupId, Index, LogId, Payload, Pla
 use crate::wal::body::{self, FramePlan, Item};
 use crate::wal::frame::{FrameHead, FrameKind, Run};
 use crate::wal::record::RecordKind;
-use crate::wal::{Analysis, Reading, Severity, Source};
+use crate::wal::{Analysis, Severity, Source};
 
 /// A head that says what the next frames of a log would say, under a checksum that anyone can make.
 fn forged(random: &mut Random, salt: u64, next: FrameNumber, place: (SegmentNumber, u64)) -> FrameHead {
@@ -118,13 +118,7 @@ pub fn torn_frames_that_hold_frames(proof: &Proof) {
         rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
         // The head's sector came; one of the next did not.
         rig.disk.zero(&segment(1), start.offset + 512 * (1 + shift % 7)..start.offset + 512 * (2 + shift % 7));
-        let source = Source {
-            directory: DIRECTORY.to_owned(),
-            identity: Some(identity()),
-            evidence: Place::START,
-            exclusive: false,
-            reading: Reading::Everything,
-        };
+        let source = Source { identity: Some(identity()), ..Source::from_outside(DIRECTORY) };
         let found = Analysis::read(&rig.disk.files(), &source).expect("no fault of the disk");
         assert_eq!(found.severity(), Some(Severity::Torn), "shift {shift}: {:?}", found.findings);
         assert_eq!(found.groups[&GroupId(0)].last.index, Index(2));

@@ -13,7 +13,7 @@ use crate::sim::disk::SimDisk;
 use crate::sim::proofs::{Proof, Scale};
 use crate::types::{Data, Entry, GroupId, LogId, Payload, Place, SegmentNumber};
 use crate::wal::frame::SEAL_FRAME_BYTES_MAX;
-use crate::wal::{Analysis, Error, Log, Options, Reading, Severity, Source};
+use crate::wal::{Analysis, Error, Log, Options, Severity, Source};
 
 pub struct Log3 {
     pub disk: SimDisk,
@@ -73,13 +73,7 @@ pub fn log() -> Log3 {
 }
 
 pub fn severity(disk: &SimDisk) -> Option<Severity> {
-    let source = Source {
-        directory: DIRECTORY.to_owned(),
-        identity: Some(identity()),
-        evidence: Place::START,
-        exclusive: false,
-        reading: Reading::Everything,
-    };
+    let source = Source { identity: Some(identity()), ..Source::from_outside(DIRECTORY) };
     let files = disk.files();
     let analysis = Analysis::read(&files, &source).expect("no fault of the disk");
     analysis.close(&files);

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use super::rig::{DIRECTORY, G, Rig, identity, options, segment};
 use crate::random::Random;
-use crate::types::{GroupId, Index, Place, SegmentNumber};
+use crate::types::{GroupId, Index, SegmentNumber};
 use crate::wal::outline::OutlineRun;
 use crate::wal::scan::{Found, Scan};
 use crate::wal::sections::SealSection;
 use crate::wal::segment::FRAMES_START;
-use crate::wal::{Analysis, Fill, Options, Reading, Source};
+use crate::wal::{Analysis, Fill, Options, Source};
 
 /// Appends one large entry after another while `each` looks on, until so many segments were opened.
 fn fill(rig: &mut Rig, segments: u64, mut each: impl FnMut(&mut Rig)) {
@@ -93,13 +93,7 @@ fn a_lost_open_frame_is_reported_with_what_it_said() {
     disk.crash_to(&vec![0; disk.loose().len()]);
     let number = (2..9).find(|&number| disk.contents(&segment(number))[4096] != 0).expect("the second in use");
     disk.zero(&segment(number), 4096..8192);
-    let source = Source {
-        directory: DIRECTORY.to_owned(),
-        identity: Some(identity()),
-        evidence: Place::START,
-        exclusive: false,
-        reading: Reading::Everything,
-    };
+    let source = Source { identity: Some(identity()), ..Source::from_outside(DIRECTORY) };
     let analysis = Analysis::read(&disk.files(), &source).expect("no fault");
     assert_eq!(analysis.chain.len(), 2, "the repetition links it");
     assert!(analysis.damage().is_some());

@@ -8,7 +8,7 @@ use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::sim::proofs::Proof;
 use crate::types::{FrameNumber, Place, SegmentNumber};
-use crate::wal::{Analysis, Reading, Severity, Source};
+use crate::wal::{Analysis, Severity, Source};
 
 /// One frame of the log: where it lies, and its bytes.
 struct Cut {
@@ -34,13 +34,7 @@ fn log() -> (SimDisk, Vec<Cut>, Place) {
 }
 
 fn worst(disk: &SimDisk, evidence: Place) -> Option<Severity> {
-    let source = Source {
-        directory: "log".to_owned(),
-        identity: Some(identity()),
-        evidence,
-        exclusive: false,
-        reading: Reading::Everything,
-    };
+    let source = Source { identity: Some(identity()), evidence, ..Source::from_outside("log") };
     let files = disk.files();
     let analysis = Analysis::read(&files, &source).expect("no fault of the disk");
     analysis.close(&files);
