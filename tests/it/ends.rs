@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use trilith::cli::local::{LocalCluster, LocalOptions};
 use trilith::limits::{DISK_OPERATION_AGE_MAX, SEGMENT_BYTES_MIN};
 use trilith::types::NodeId;
 
-use crate::power_cut::{Disk, obstacle};
+use crate::power_cut::{Disk, Frozen, obstacle};
 use crate::processes::{PATIENCE, PROGRAM, Trial, skip};
 
 const FIRST: NodeId = NodeId(1);
@@ -196,23 +196,6 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.0.kill().and_then(|()| self.0.wait()).expect("it is our child");
-    }
-}
-
-/// A file system on which nothing moves; thawed when dropped.
-struct Frozen(PathBuf);
-
-impl Frozen {
-    fn freeze(at: &Path) -> Frozen {
-        let status = Command::new("fsfreeze").arg("-f").arg(at).status().expect("fsfreeze runs");
-        assert!(status.success());
-        Frozen(at.to_owned())
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        Command::new("fsfreeze").arg("-u").arg(&self.0).status().expect("fsfreeze runs");
     }
 }
 

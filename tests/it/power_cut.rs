@@ -244,6 +244,23 @@ impl Drop for Disk {
     }
 }
 
+/// A file system on which nothing moves; thawed when dropped.
+pub struct Frozen(PathBuf);
+
+impl Frozen {
+    pub fn freeze(at: &Path) -> Frozen {
+        let status = Command::new("fsfreeze").arg("-f").arg(at).status().expect("fsfreeze runs");
+        assert!(status.success());
+        Frozen(at.to_owned())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        Command::new("fsfreeze").arg("-u").arg(&self.0).status().expect("fsfreeze runs");
+    }
+}
+
 fn run(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     match output.status.success() {
