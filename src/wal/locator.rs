@@ -6,7 +6,9 @@
 //! the **segments** that hold any of it. Each segment has a **sparse index** of at most 128 places; when it is full
 //! every second one goes. From the nearest place before, the reader walks frames. So memory grows with segments and with
 //! cuts, not with entries: about 4 KiB for a segment, and 32 bytes for each cut that left entries before it, until those
-//! entries are cut or purged themselves. To find a place takes two binary searches and a look at one sparse index.
+//! entries are cut or purged themselves. All places together are bounded too: beyond the bound every second one of each
+//! segment that has ended goes, so that the older a segment is the longer its walks, and a segment costs some hundred
+//! bytes at last. To find a place takes two binary searches and a look at one sparse index.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,6 +23,8 @@ use crate::types::{FrameNumber, GroupId, Index, SegmentNumber};
 
 /// Distance between places of a sparse index before it has ever been full.
 const SPARSE_STRIDE_BYTES: u64 = 16 << 10;
+/// Places in all segments, 32 bytes each: those of 8,192 segments, and fewer of each where there are more.
+const PLACES_MAX: usize = 8192 * SPARSE_ENTRIES_MAX;
 /// Parts of one plan: it is made while the log waits.
 pub const PARTS_MAX: usize = 64;
 
@@ -28,6 +32,8 @@ pub const PARTS_MAX: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Locator {
     segments: BTreeMap<SegmentNumber, SegmentIndex>,
+    /// Places of all sparse indexes together.
+    places: usize,
     groups: BTreeMap<GroupId, GroupSpans>,
     /// Kept for those who follow the log, once somebody may.
     pub followed: Option<Followed>,
@@ -104,6 +110,7 @@ impl Locator {
         if let Some(mut ended) = self.segments.last_entry() {
             ended.get_mut().outline = None;
         }
+        self.thin_out();
         self.segments.insert(
             header.number,
             SegmentIndex {
@@ -123,11 +130,21 @@ impl Locator {
         );
     }
 
+    /// Keeps the places of segments that have ended within their bound.
+    fn thin_out(&mut self) {
+        if self.places > PLACES_MAX {
+            self.segments.values_mut().for_each(SegmentIndex::thin_out);
+            self.places = self.segments.values().map(|segment| segment.sparse.len()).sum();
+        }
+    }
+
     pub fn remove_segment(&mut self, number: SegmentNumber) -> Option<SegmentIndex> {
         for group in self.groups.values_mut() {
             while group.starts.pop_front_if(|start| start.segment <= number).is_some() {}
         }
-        self.segments.remove(&number)
+        let removed = self.segments.remove(&number)?;
+        self.places -= removed.sparse.len();
+        Some(removed)
     }
 
     pub fn segments(&self) -> impl Iterator<Item = &SegmentIndex> {
@@ -171,6 +188,7 @@ impl Locator {
         change(&mut seal);
         let mut newest = self.segments.last_entry().expect("it is in the chain");
         let newest = newest.get_mut();
+        self.places = self.places - newest.sparse.len() + seal.sparse.len();
         (newest.sparse, newest.outline) = (seal.sparse, seal.outline);
         (newest.records, newest.records_bytes) = (seal.records, seal.records_bytes);
     }
@@ -184,6 +202,7 @@ impl Locator {
         segment.records += head.records as u64;
         segment.records_bytes += head.records_bytes as u64;
         segment.outline = segment.outline.take().and_then(|outline| outline.with(head, own, holds_membership));
+        self.places -= segment.sparse.len();
         for run in own {
             if run.kind == RecordKind::Entry {
                 segment.note_place(head, run);
@@ -194,6 +213,7 @@ impl Locator {
             let group = self.groups.entry(run.group).or_default();
             segment.note_run(group, run, (head.offset, head.number));
         }
+        self.places += segment.sparse.len();
     }
 
     /// Takes in the newest segment as its seal, whose head this is, describes it.
@@ -202,6 +222,7 @@ impl Locator {
         assert!(segment.end == FRAMES_START, "nothing of it was noted yet");
         segment.end = head.end().offset;
         segment.end_frame = head.number;
+        self.places += seal.sparse.len();
         segment.sparse = seal.sparse;
         (segment.records, segment.records_bytes) = (seal.records, seal.records_bytes);
         segment.is_verified = false;
@@ -294,15 +315,17 @@ impl SegmentIndex {
             return;
         }
         if self.sparse.len() == SPARSE_ENTRIES_MAX {
-            let mut ordinal = 0;
-            self.sparse.retain(|_| {
-                ordinal += 1;
-                ordinal % 2 == 1
-            });
+            self.thin_out();
             self.stride_bytes *= 2;
         }
         let (offset, frame) = (head.offset, head.number);
         self.sparse.push(SparseEntry { group: run.group, first: run.first, offset, frame });
+    }
+
+    /// Every second place goes, and its memory with it.
+    fn thin_out(&mut self) {
+        let kept = self.sparse.iter().copied().step_by(2);
+        self.sparse = Vec::from_iter(kept);
     }
 
     /// The last place of the sparse index, among frames from `frame_min` on, that does not lie behind `from`.

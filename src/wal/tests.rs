@@ -12,6 +12,7 @@ mod lost;
 mod mapped;
 mod names;
 mod page_cache;
+mod places;
 mod proofs;
 mod random;
 mod reads;
