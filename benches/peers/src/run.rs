@@ -31,6 +31,8 @@ pub struct Measured {
     pub entries_per_s: f64,
     pub p50_us: f64,
     pub p99_us: f64,
+    pub p999_us: f64,
+    pub max_us: f64,
     /// What the device was sent, where that is counted.
     pub flushes_per_s: Option<f64>,
 }
@@ -64,6 +66,8 @@ fn measured(about: String, seen: &Seen) -> Measured {
         entries_per_s: seen.latency.len() as f64 / seconds,
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
+        p999_us: quantile(0.999),
+        max_us: quantile(1.0),
         flushes_per_s: seen.flushes.map(|flushes| flushes as f64 / seconds),
     }
 }

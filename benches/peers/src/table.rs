@@ -141,12 +141,14 @@ fn case_table(out: &mut String, rows: &[Row]) -> fmt::Result {
     let (floor, best_peer) = (best(|kind| kind == Kind::Floor), best(Kind::is_peer));
     writeln!(
         out,
-        "{:<13} {:>11} {:>8} {:>9} {:>9} {:>8} {:>7} {:>10} {:>9} {:>8}",
+        "{:<13} {:>11} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8} {:>7} {:>10} {:>9} {:>8}",
         rows[0].case.to_string(),
         "entries/s",
         "MB/s",
         "p50 us",
         "p99 us",
+        "p99.9 us",
+        "max us",
         "x floor",
         "x peer",
         "flushes/s",
@@ -164,11 +166,12 @@ fn case_table(out: &mut String, rows: &[Row]) -> fmt::Result {
 }
 
 fn row_text(row: &Row, floor: Option<f64>, best_peer: Option<f64>) -> String {
-    let Measured { p50_us, p99_us, flushes_per_s, .. } = &row.round.measured;
+    let Measured { p50_us, p99_us, p999_us, max_us, flushes_per_s, .. } = &row.round.measured;
     let entries_per_s = row.entries_per_s();
     let ratio = |to: Option<f64>| to.map_or("–".to_owned(), |to| format!("{:.2}", entries_per_s / to));
     format!(
-        "  {:<11} {entries_per_s:>11.0} {:>8.1} {p50_us:>9.1} {p99_us:>9.1} {:>8} {:>7} {:>10} {:>9} {:>8.1}",
+        "  {:<11} {entries_per_s:>11.0} {:>8.1} {p50_us:>9.1} {p99_us:>9.1} {p999_us:>9.1} {max_us:>9.1} {:>8} {:>7} {:>10} \
+         {:>9} {:>8.1}",
         row.kind,
         row.bytes_per_s() / 1e6,
         ratio(floor),

@@ -14,8 +14,16 @@ const PIPELINED: Case = Case { threads: 2, bytes: 128, in_flight: 512 };
 
 fn round(entries_per_s: f64) -> Round {
     let about = String::new();
-    let measured =
-        Measured { about, acknowledged: 1, entries_per_s, p50_us: 1.0, p99_us: 2.0, flushes_per_s: Some(1000.0) };
+    let measured = Measured {
+        about,
+        acknowledged: 1,
+        entries_per_s,
+        p50_us: 1.0,
+        p99_us: 2.0,
+        p999_us: 3.0,
+        max_us: 4.0,
+        flushes_per_s: Some(1000.0),
+    };
     Round { disk_us: 80.0, measured }
 }
 
