@@ -331,8 +331,7 @@ impl Log {
         let active = self.active.number;
         let ended = self.locator.segments().take_while(|segment| segment.header.number != active);
         let ended = ended.take(SEGMENTS_LOOKED_AT_MAX).map(|segment| {
-            let holds =
-                |&group: &GroupId| self.locator.may_hold(segment.header.number, group, self.first_durable(group));
+            let holds = |&group: &GroupId| self.locator.may_hold(segment, group, self.first_durable(group));
             Ended { bytes: segment.header.bytes, needed_by: segment.highest.keys().copied().filter(holds).collect() }
         });
         let ended: Vec<Ended> = ended.collect();

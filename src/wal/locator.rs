@@ -139,10 +139,11 @@ impl Locator {
         self.segments.get(&number)
     }
 
-    /// Whether live entries of a group, of which `first` is the first, may lie in this segment or before it.
-    pub fn may_hold(&self, number: SegmentNumber, group: GroupId, first: Index) -> bool {
-        let span = self.groups.get(&group).and_then(|known| known.live_from(first));
-        span.is_some_and(|span| span.segment <= number)
+    /// Whether live entries of a group, of which `first` is the first, may lie in this segment.
+    pub fn may_hold(&self, segment: &SegmentIndex, group: GroupId, first: Index) -> bool {
+        let span = || self.groups.get(&group).and_then(|known| known.live_from(first));
+        let is_above = segment.highest.get(&group).is_some_and(|&highest| highest >= first);
+        is_above && span().is_some_and(|span| span.segment <= segment.header.number)
     }
 
     /// Record bytes in segments that hold entries of this group alone, all of them live if `first` is.

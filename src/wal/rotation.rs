@@ -160,7 +160,7 @@ impl Log {
         let is_proven = self.is_covered();
         segment.highest.iter().all(|(&group, highest)| {
             let purged = self.purged.get(&group).copied().unwrap_or_default();
-            let holds = || self.locator.may_hold(segment.header.number, group, purged.next());
+            let holds = || self.locator.may_hold(segment, group, purged.next());
             *highest <= purged || (is_proven && !holds())
         })
     }

@@ -182,11 +182,11 @@ fn pinned_by(analysis: &Analysis) -> Vec<u32> {
     let Some(oldest) = analysis.locator.segments().next().filter(|_| analysis.chain.len() > 1) else {
         return Vec::new();
     };
-    let is_live = |group: &GroupId, highest: Index| {
+    let is_live = |group: &GroupId| {
         let first = analysis.groups.get(group).map_or(Index::FIRST, GroupLog::first);
-        highest >= first && analysis.locator.may_hold(oldest.header.number, *group, first)
+        analysis.locator.may_hold(oldest, *group, first)
     };
-    oldest.highest.iter().filter(|(group, highest)| is_live(group, **highest)).map(|(group, _)| group.0).collect()
+    oldest.highest.keys().copied().filter(is_live).map(|group| group.0).collect()
 }
 
 /// From where each group stood when the segment was opened, or was cut back to, to its highest index in it.
