@@ -78,14 +78,14 @@ pub struct Choice {
 /// `bytes_min` is what a group's live entries take at least, if it can be copied now; `batch_bytes_max` what fits one
 /// frame. Freed are at least [`SEGMENTS_FREED_MIN`] segments, with [`FREED_PER_BYTE_MIN`] times the bytes of the frame.
 pub fn choose(
-    oldest: &[Ended],
+    oldest: impl Iterator<Item = Ended>,
     batch_bytes_max: usize,
     mut bytes_min: impl FnMut(GroupId) -> Option<usize>,
 ) -> Option<Choice> {
     let (mut groups, mut bytes, mut freed, mut choice) = (BTreeSet::new(), 0, 0, None);
-    let needed = oldest.iter().skip_while(|segment| segment.needed_by.is_empty());
+    let needed = oldest.skip_while(|segment| segment.needed_by.is_empty());
     for (segments, segment) in (1..).zip(needed) {
-        for &group in &segment.needed_by {
+        for group in segment.needed_by {
             if groups.insert(group) {
                 // What one group forbids it forbids whatever comes on top.
                 let Some(own) = bytes_min(group) else { return choice };
@@ -178,10 +178,10 @@ impl Copying {
         (!is_known).then_some(finding)
     }
 
+    /// What was told is of no interest any more, if it is about such a group.
     fn forget(&mut self, is_over: impl Fn(GroupId) -> bool) {
         let group = |finding: &Finding| finding.entries.first().map(|ids| ids.group);
         self.finding = self.finding.take().filter(|finding| !group(finding).is_some_and(&is_over));
-        self.unfit.retain(|&group, _| !is_over(group));
     }
 }
 
@@ -300,7 +300,9 @@ impl Log {
         frame.holds_membership = copy.items.iter().any(Item::holds_membership);
         frame.is_copy = true;
         self.last_data_frame = FrameNumber(self.next_frame.0 - 1);
-        self.copying.forget(|group| copy.wanted.iter().any(|(own, _)| *own == group));
+        let is_copied = |group| copy.wanted.iter().any(|(own, _)| *own == group);
+        self.copying.forget(is_copied);
+        self.copying.unfit.retain(|&group, _| !is_copied(group));
     }
 
     /// The directory of a copy's frame. The names are what they were.
@@ -329,16 +331,18 @@ impl Log {
     /// The oldest segments, and what they are needed for; and what of that is worth to be copied.
     fn choose_copy(&mut self) -> Option<Choice> {
         let active = self.active.number;
-        let ended = self.locator.segments().take_while(|segment| segment.header.number != active);
-        let ended = ended.take(SEGMENTS_LOOKED_AT_MAX).map(|segment| {
-            let holds = |&group: &GroupId| self.locator.may_hold(segment, group, self.first_durable(group));
-            Ended { bytes: segment.header.bytes, needed_by: segment.highest.keys().copied().filter(holds).collect() }
-        });
-        let ended: Vec<Ended> = ended.collect();
-        let pinning = ended.iter().map(|segment| &segment.needed_by).find(|groups| !groups.is_empty());
-        let pinning = pinning.cloned().unwrap_or_default();
+        let ended = || {
+            let ended = self.locator.segments().take_while(|segment| segment.header.number != active);
+            ended.take(SEGMENTS_LOOKED_AT_MAX).map(|segment| {
+                let holds = |&group: &GroupId| self.locator.may_hold(segment, group, self.first_durable(group));
+                let needed_by = segment.highest.keys().copied().filter(holds).collect();
+                Ended { bytes: segment.header.bytes, needed_by }
+            })
+        };
+        let pinning = ended().map(|segment| segment.needed_by).find(|groups| !groups.is_empty()).unwrap_or_default();
+        let choice = choose(ended(), self.batch_bytes_max(), |group| self.copied_bytes_min(group));
         self.copying.forget(|group| !pinning.contains(&group));
-        choose(&ended, self.batch_bytes_max(), |group| self.copied_bytes_min(group))
+        choice
     }
 
     /// What the live entries of a group take at least; none if it cannot be copied now.

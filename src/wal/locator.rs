@@ -146,14 +146,15 @@ impl Locator {
         is_above && span().is_some_and(|span| span.segment <= segment.header.number)
     }
 
-    /// Record bytes in segments that hold entries of this group alone, all of them live if `first` is.
+    /// Record bytes in segments that hold entries of this group alone, all of them live if `first` is: of some if there are
+    /// many.
     pub fn alone_bytes(&self, group: GroupId, first: Index) -> u64 {
         let Some(known) = self.groups.get(&group) else { return 0 };
         // Behind a later span are entries that were cut off.
         let Some(span) = known.live_from(first).filter(|span| known.spans.last() == Some(span)) else { return 0 };
         let behind = self.segments.range(span.segment.next()..).map(|(_, segment)| segment);
         let alone = behind.filter(|segment| segment.highest.len() == 1 && segment.highest.contains_key(&group));
-        alone.map(|segment| segment.records_bytes).sum()
+        alone.take(PARTS_MAX).map(|segment| segment.records_bytes).sum()
     }
 
     /// What the seal frame of the newest segment will say.

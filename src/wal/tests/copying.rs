@@ -84,7 +84,7 @@ fn what_sets_the_most_free_for_an_eighth_is_chosen() {
     ];
     for (segments, least, expected) in rows {
         let bytes_min = |group: GroupId| least.iter().find(|(own, _)| *own == group.0).map(|&(_, bytes)| bytes);
-        let chosen = choose(&ended(segments), batch, bytes_min);
+        let chosen = choose(ended(segments).into_iter(), batch, bytes_min);
         let expected = expected.map(|(groups, segments, bytes_max)| Choice {
             groups: groups.iter().map(|&group| GroupId(group)).collect(),
             segments,
@@ -109,7 +109,7 @@ fn a_choice_keeps_to_its_bound() {
             })
             .collect();
         let batch = batch_bytes_max(SEGMENT_BYTES_MIN);
-        let choice = choose(&segments, batch, |group| sizes[group.0 as usize]);
+        let choice = choose(segments.iter().cloned(), batch, |group| sizes[group.0 as usize]);
         let from = segments.iter().position(|own| !own.needed_by.is_empty()).unwrap_or(segments.len());
         // By the rule, not by the way in which it is applied.
         let is_fine = |count: usize| {
