@@ -10,6 +10,8 @@
 //! proven, and what ended it must stand in a later frame. An entry that was purged in a segment that is still needed may
 //! have been a configuration: it stays damaged.
 
+use std::collections::BTreeMap;
+
 use super::analysis::Analysis;
 use super::error::{Finding, LogIds, Severity};
 use super::frame::Run;
@@ -35,8 +37,12 @@ pub(super) struct Suspect {
 
 /// The youngest segment of the chain before which nothing is needed.
 pub(super) fn needed_from(analysis: &Analysis) -> Option<SegmentNumber> {
+    let mut replaced = BTreeMap::new();
     let mut youngest = analysis.chain.iter().rev();
-    let found = youngest.find(|segment| walk::needed_before(analysis, &segment.open).is_empty());
+    let found = youngest.find(|segment| {
+        walk::take_replaced(analysis, segment.header.number, &mut replaced);
+        walk::needed_before(analysis, &segment.open, &replaced).is_empty()
+    });
     found.map(|segment| segment.header.number)
 }
 

@@ -24,6 +24,8 @@ pub(super) struct InFlight {
     pub head: FrameHead,
     pub own: Vec<Run>,
     pub holds_membership: bool,
+    /// Its entries are there already: see [`super::copying`].
+    pub is_copy: bool,
     /// The last append that it holds.
     pub ticket: Ticket,
     /// Its buffer, once the write has completed.

@@ -50,8 +50,9 @@ pub struct SegmentIndex {
     pub end_frame: FrameNumber,
     /// The highest index of each group in it: below the group's first one, the segment is not needed for it.
     pub highest: BTreeMap<GroupId, Index>,
-    /// The lowest index that each group was cut back to in it.
-    pub cuts: BTreeMap<GroupId, Index>,
+    /// The lowest index at which a run of entries of each group, or a cut, begins in it: from there on nothing that lies
+    /// before the segment is part of the group any more.
+    pub lowest: BTreeMap<GroupId, Index>,
     /// Some of its frames with entries, in their order.
     pub sparse: Vec<SparseEntry>,
     stride_bytes: u64,
@@ -119,7 +120,7 @@ impl Locator {
                 end: FRAMES_START,
                 end_frame: FrameNumber(0),
                 highest: BTreeMap::new(),
-                cuts: BTreeMap::new(),
+                lowest: BTreeMap::new(),
                 sparse: Vec::new(),
                 stride_bytes: SPARSE_STRIDE_BYTES,
                 records: 0,
@@ -149,6 +150,28 @@ impl Locator {
 
     pub fn segments(&self) -> impl Iterator<Item = &SegmentIndex> {
         self.segments.values()
+    }
+
+    pub fn segment(&self, number: SegmentNumber) -> Option<&SegmentIndex> {
+        self.segments.get(&number)
+    }
+
+    /// Whether live entries of a group, of which `first` is the first, may lie in this segment.
+    pub fn may_hold(&self, segment: &SegmentIndex, group: GroupId, first: Index) -> bool {
+        let span = || self.groups.get(&group).and_then(|known| known.live_from(first));
+        let is_above = segment.highest.get(&group).is_some_and(|&highest| highest >= first);
+        is_above && span().is_some_and(|span| span.segment <= segment.header.number)
+    }
+
+    /// Record bytes in segments that hold entries of this group alone, all of them live if `first` is: of some if there are
+    /// many.
+    pub fn alone_bytes(&self, group: GroupId, first: Index) -> u64 {
+        let Some(known) = self.groups.get(&group) else { return 0 };
+        // Behind a later span are entries that were cut off.
+        let Some(span) = known.live_from(first).filter(|span| known.spans.last() == Some(span)) else { return 0 };
+        let behind = self.segments.range(span.segment.next()..).map(|(_, segment)| segment);
+        let alone = behind.filter(|segment| segment.highest.len() == 1 && segment.highest.contains_key(&group));
+        alone.take(PARTS_MAX).map(|segment| segment.records_bytes).sum()
     }
 
     /// What the seal frame of the newest segment will say.
@@ -214,6 +237,13 @@ impl Locator {
             segment.note_run(group, run, (head.offset, head.number));
         }
         self.places += segment.sparse.len();
+    }
+
+    /// Takes in a durable frame of entries that are there already: those who follow the log need not know.
+    pub fn note_copy(&mut self, head: &FrameHead, own: &[Run], holds_membership: bool) {
+        let followed = self.followed.take();
+        self.note(head, own, holds_membership);
+        self.followed = followed;
     }
 
     /// Takes in the newest segment as its seal, whose head this is, describes it.
@@ -289,20 +319,19 @@ impl SegmentIndex {
                 let highest = self.highest.entry(run.group).or_default();
                 *highest = (*highest).max(run.end().previous());
                 let span = Span { first: run.first, segment: self.header.number, offset, frame };
-                if group.note_entries(run, span) {
-                    self.note_cut(run.group, run.first);
-                }
+                group.note_entries(run, span);
+                self.note_lowest(run.group, run.first);
             }
             RecordKind::Truncate => {
                 group.cut(run.first);
-                self.note_cut(run.group, run.first);
+                self.note_lowest(run.group, run.first);
             }
             RecordKind::Purge => group.purge(run.first),
         }
     }
 
-    fn note_cut(&mut self, group: GroupId, from: Index) {
-        let lowest = self.cuts.entry(group).or_insert(from);
+    fn note_lowest(&mut self, group: GroupId, from: Index) {
+        let lowest = self.lowest.entry(group).or_insert(from);
         *lowest = (*lowest).min(from);
     }
 
@@ -336,10 +365,9 @@ impl SegmentIndex {
 }
 
 impl GroupSpans {
-    /// Takes in a run of entries, which may begin a span; tells whether it ended older ones.
-    fn note_entries(&mut self, run: &Run, span: Span) -> bool {
-        let ends_older = run.first < self.end;
-        if ends_older {
+    /// Takes in a run of entries, which may begin a span.
+    fn note_entries(&mut self, run: &Run, span: Span) {
+        if run.first < self.end {
             self.cut(run.first);
         }
         if self.is_cut || self.spans.is_empty() || run.first > self.end {
@@ -350,7 +378,12 @@ impl GroupSpans {
         }
         self.is_cut = false;
         self.end = run.end();
-        ends_older
+    }
+
+    /// Where the live entries begin, of which the first is `first`; none if there is no such entry.
+    fn live_from(&self, first: Index) -> Option<&Span> {
+        let at = self.spans.partition_point(|span| span.first <= first).saturating_sub(1);
+        self.spans.get(at).filter(|_| first < self.end)
     }
 
     fn cut(&mut self, from: Index) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::body::{self, FramePlan, Item};
+use super::copying::Copying;
 use super::error::Refused;
 use super::flight::{InFlight, JOINED_BYTES_MAX};
 use super::frame::{FrameHead, FrameKind, Run, SEAL_FRAME_BYTES_MAX};
@@ -10,7 +11,7 @@ use super::group::GroupLog;
 use super::locator::Locator;
 use super::record::RecordKind;
 use super::sections::{GroupStart, OPEN_SECTION_BYTES_MAX, OpenSection, SealSection};
-use super::segment::{FRAMES_START, Identity, Prepare, SegmentHeader};
+use super::segment::{Identity, Prepare, SegmentHeader};
 use super::tail_cache::TailCache;
 use crate::disk::{self, Buffer, BufferPool, Completion, FileId, Token, Write};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX, WRITES_IN_FLIGHT_MAX};
@@ -65,6 +66,9 @@ pub struct Counters {
     /// Segments that were opened although their blocks had only been allocated: the preparer fell behind.
     pub unzeroed_segments: u64,
     pub segments: u64,
+    /// Frames of entries that were copied forward, and their bytes: part of what was written.
+    pub copies: u64,
+    pub copied_bytes: u64,
 }
 
 /// The log. See [`super`] for the contract.
@@ -124,6 +128,7 @@ pub struct Log {
     /// Why no segment could be made, until one can.
     pub(super) no_space: Option<disk::Error>,
     pub(super) retry_ticks: u32,
+    pub(super) copying: Copying,
     pub(super) effects: VecDeque<Effect>,
     pub(super) is_poisoned: bool,
 }
@@ -269,12 +274,13 @@ impl Log {
     pub(super) fn would_write_at_once(&self, bytes: usize) -> bool {
         let end = self.offset + (body::frame_bytes_max(bytes, OPEN_SECTION_BYTES_MAX, 0) + SEAL_FRAME_BYTES_MAX) as u64;
         let is_running = self.phase == Phase::Running && !self.is_poisoned && self.effects.is_empty();
-        is_running && self.is_idle() && self.has_enough_ready() && end <= self.active.frames_end()
+        let is_idle = self.is_idle() && !self.copying.is_ready();
+        is_running && is_idle && self.has_enough_ready() && end <= self.active.frames_end()
     }
 
     /// Whether nothing is to be done before the next append or tick.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.phase == Phase::Running && self.effects.is_empty() && self.is_idle()
+        self.phase == Phase::Running && self.effects.is_empty() && self.is_idle() && !self.copying.is_ready()
     }
 
     /// Whether a durable frame shows that all records before it are durable.
@@ -290,33 +296,6 @@ impl Log {
     /// What waits for a frame takes at most so much of [`Log::room_bytes`].
     pub fn queued_frame_bytes(&self) -> u64 {
         self.queued_frame_bytes
-    }
-
-    /// Whether another segment could not be made, and is tried again from time to time.
-    pub fn is_out_of_space(&self) -> bool {
-        self.no_space.is_some()
-    }
-
-    /// Why it could not be made: mostly a full disk.
-    pub fn preparation_error(&self) -> Option<&disk::Error> {
-        self.no_space.as_ref()
-    }
-
-    /// Frame bytes that fit into what is ready, without what is kept for internal entries: the last segment there is,
-    /// whether it stands ready or is written already.
-    pub fn room_bytes(&self) -> u64 {
-        if self.ready.len() < crate::limits::SEGMENTS_SPARE {
-            return 0;
-        }
-        let usable = |header: &SegmentHeader| header.frames_end() - FRAMES_START - SEAL_FRAME_BYTES_MAX as u64;
-        let active = match self.phase {
-            Phase::Running | Phase::Opening => {
-                (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset)
-            }
-            Phase::Draining | Phase::Sealing => 0,
-        };
-        let spare = crate::limits::SEGMENTS_SPARE;
-        active + self.ready.values().skip(spare).map(|(order, _)| usable(&order.header)).sum::<u64>()
     }
 
     pub fn group(&self, group: GroupId) -> Option<&GroupLog> {
@@ -382,6 +361,7 @@ impl Log {
             return Err(Refused::TooManyGroups { max: GROUPS_MAX });
         }
         let item = if mutant::is_on(Mutant::BatchHalfVisible) { self.push_first_half(item) } else { item };
+        self.copying.overtake(item.group());
         let runs = self.take_names(&item);
         assert!(runs.len() <= FRAME_RUNS_MAX, "a batch changes its term at most {FRAME_RUNS_MAX} times");
         self.last_ticket = Ticket(self.last_ticket.0 + 1);
@@ -403,10 +383,13 @@ impl Log {
         let frame = own.expect("a completion names a write in flight");
         assert!(frame.written.is_none(), "a write completes once");
         frame.written = Some(buffer);
-        while let Some(InFlight { head, own, holds_membership, ticket, written: Some(buffer) }) =
+        while let Some(InFlight { head, own, holds_membership, is_copy, ticket, written: Some(buffer) }) =
             self.in_flight.pop_front_if(|frame| frame.written.is_some())
         {
-            self.locator.note(&head, &own, holds_membership);
+            match is_copy {
+                true => self.note_copy(&head, &own, holds_membership),
+                false => self.locator.note(&head, &own, holds_membership),
+            }
             self.became_durable(&head, &own, ticket);
             self.tail.push(&head, own, buffer, &mut self.pool);
         }
@@ -424,8 +407,11 @@ impl Log {
             let purged = self.purged.entry(run.group).or_default();
             *purged = (*purged).max(run.first);
         }
-        // With its successor joined, a segment that was written at the time of a purge may go, too.
-        if head.kind == FrameKind::Open || own.iter().any(|run| run.kind == RecordKind::Purge) {
+        // With its successor joined, a segment that was written at the time of a purge may go, too. What proves a copy
+        // may set free what was copied.
+        self.copying.is_due |= head.kind == FrameKind::Open;
+        let is_proof = matches!(head.kind, FrameKind::Open | FrameKind::Cover);
+        if is_proof || own.iter().any(|run| run.kind == RecordKind::Purge) {
             self.retire();
         }
     }
@@ -456,6 +442,9 @@ impl Log {
     fn pump_running(&mut self) -> bool {
         if self.leaves_from_bytes().is_none_or(|from| self.queued_bytes < from) {
             return false;
+        }
+        if self.write_copy() {
+            return true;
         }
         if self.queue.is_empty() {
             return self.cover_wanted && self.in_flight.is_empty() && self.write_cover();
@@ -574,6 +563,13 @@ impl Log {
             self.framed.entry(run.group).or_insert_with(|| GroupStart::before(run)).apply(run, head.end());
         }
         self.previous_runs.clone_from(&own);
-        self.in_flight.push_back(InFlight { head, own, holds_membership: false, ticket, written: None });
+        self.in_flight.push_back(InFlight {
+            head,
+            own,
+            holds_membership: false,
+            is_copy: false,
+            ticket,
+            written: None,
+        });
     }
 }

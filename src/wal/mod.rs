@@ -11,6 +11,7 @@
 //!
 //!  Effect::Prepare ──▶ prepare(), anywhere ──▶ prepared     (segments zero-filled ahead of use)
 //!  plan_read ──▶ ReadPlan::run(), anywhere
+//!  take_copy ──▶ ReadPlan::run(), anywhere ──▶ copy_read  (what alone keeps old segments in use)
 //! ```
 //!
 //! # The contract
@@ -24,7 +25,7 @@
 //! # Where to read what
 //!
 //! Bytes, from small to large: `record`, `frame`, `sections` with the `outline`, `body` (building and verifying), `salvage`,
-//! `encoded`, `segment`. Writing: `log`, `naming`, `flight`, `rotation`. Reading: `locator`, `plan`, `tail_cache`, `reader`,
+//! `encoded`, `segment`. Writing: `log`, `naming`, `flight`, `rotation`, `copying`. Reading: `locator`, `plan`, `tail_cache`, `reader`,
 //! `scan` with its `window`; `followed` is told to those who follow. Recovery: `recovery` is the table by which faults are
 //! judged, `chain` and `walk` gather the facts, `sealed` those that a seal tells, `dead` says which of them do not matter,
 //! `analysis` is their sum, `resume` acts on it, `rewrite` where reads may tell what is in memory alone; `audit` is the same
@@ -36,6 +37,7 @@ mod audit;
 mod body;
 mod chain;
 mod contents;
+mod copying;
 mod dead;
 mod encoded;
 mod error;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::analysis::{Analysis, Reading, Source};
 use super::body::{self, FramePlan};
 use super::chain::{self, Candidate, Gathered};
+use super::copying::Copying;
 use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, Run};
 use super::locator::Locator;
@@ -164,6 +165,7 @@ impl Log {
         log.proven_frame = analysis.proven.frame;
         log.recyclable = analysis.spare.into_iter().collect();
         log.next_segment = analysis.next_segment;
+        log.copying.is_due = true;
         log.retire();
         log
     }
@@ -238,6 +240,7 @@ impl Log {
             next_segment: active.number.next(),
             no_space: None,
             retry_ticks: 0,
+            copying: Copying::default(),
             effects: VecDeque::new(),
             is_poisoned: false,
             options,

@@ -1,6 +1,6 @@
 //! From one segment to the next, and the segments that stand ready for it.
 
-use super::frame::FrameKind;
+use super::frame::{FrameKind, SEAL_FRAME_BYTES_MAX};
 use super::locator::SegmentIndex;
 use super::log::{Effect, Log, Phase};
 use super::sections::OpenSection;
@@ -32,6 +32,32 @@ impl Log {
                 self.retry_ticks = RETRY_TICKS;
             }
         }
+    }
+
+    /// Whether another segment could not be made, and is tried again from time to time.
+    pub fn is_out_of_space(&self) -> bool {
+        self.no_space.is_some()
+    }
+
+    /// Why it could not be made: mostly a full disk.
+    pub fn preparation_error(&self) -> Option<&disk::Error> {
+        self.no_space.as_ref()
+    }
+
+    /// Frame bytes that fit into what is ready, without what is kept for internal entries: the last segment there is,
+    /// whether it stands ready or is written already.
+    pub fn room_bytes(&self) -> u64 {
+        if self.ready.len() < SEGMENTS_SPARE {
+            return 0;
+        }
+        let usable = |header: &SegmentHeader| header.frames_end() - FRAMES_START - SEAL_FRAME_BYTES_MAX as u64;
+        let active = match self.phase {
+            Phase::Running | Phase::Opening => {
+                (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset)
+            }
+            Phase::Draining | Phase::Sealing => 0,
+        };
+        active + self.ready.values().skip(SEGMENTS_SPARE).map(|(order, _)| usable(&order.header)).sum::<u64>()
     }
 
     pub(super) fn retry_preparation(&mut self) {
@@ -130,6 +156,12 @@ impl Log {
     }
 
     fn is_unneeded(&self, segment: &SegmentIndex) -> bool {
-        segment.highest.iter().all(|(group, highest)| self.purged.get(group).is_some_and(|purged| highest <= purged))
+        // What was replaced, or copied forward, is needed in its old place until something proves the new one.
+        let is_proven = self.is_covered();
+        segment.highest.iter().all(|(&group, highest)| {
+            let purged = self.purged.get(&group).copied().unwrap_or_default();
+            let holds = || self.locator.may_hold(segment, group, purged.next());
+            *highest <= purged || (is_proven && !holds())
+        })
     }
 }

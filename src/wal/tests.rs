@@ -2,6 +2,7 @@
 //! file of tests per theme.
 
 mod bytes;
+mod copying;
 mod crash;
 mod dead;
 mod errors;

@@ -101,7 +101,7 @@ fn check_beginning(source: &Source, analysis: &mut Analysis) {
     let Some(oldest) = analysis.chain.first().map(|oldest| oldest.open.clone()) else { return };
     let predecessor_end = oldest.predecessor_end;
     let missing = predecessor_end.segment;
-    let needed = needed_before(analysis, &oldest);
+    let needed = needed_before_chain(analysis);
     if needed.is_empty() {
         return;
     }
@@ -115,11 +115,31 @@ fn check_beginning(source: &Source, analysis: &mut Analysis) {
 
 /// Whether entries are needed that lie before the chain.
 pub(super) fn lacks_beginning(analysis: &Analysis) -> bool {
-    analysis.chain.first().is_some_and(|oldest| !needed_before(analysis, &oldest.open).is_empty())
+    !needed_before_chain(analysis).is_empty()
 }
 
-/// What only segments before the one that begins so can hold, and was not purged since.
-pub(super) fn needed_before(analysis: &Analysis, open: &OpenSection) -> Vec<LogIds> {
+fn needed_before_chain(analysis: &Analysis) -> Vec<LogIds> {
+    let Some(oldest) = analysis.chain.first() else { return Vec::new() };
+    let mut replaced = BTreeMap::new();
+    analysis.chain.iter().for_each(|own| take_replaced(analysis, own.header.number, &mut replaced));
+    needed_before(analysis, &oldest.open, &replaced)
+}
+
+/// The lowest index of each group at which entries or a cut begin in this segment, if it is lower than what is known.
+pub(super) fn take_replaced(analysis: &Analysis, number: SegmentNumber, replaced: &mut BTreeMap<GroupId, Index>) {
+    for (&group, &from) in analysis.locator.segment(number).iter().flat_map(|segment| &segment.lowest) {
+        let lowest = replaced.entry(group).or_insert(from);
+        *lowest = from.min(*lowest);
+    }
+}
+
+/// What only segments before the one that begins so can hold, and was neither purged since nor `replaced` in that one or
+/// behind it.
+pub(super) fn needed_before(
+    analysis: &Analysis,
+    open: &OpenSection,
+    replaced: &BTreeMap<GroupId, Index>,
+) -> Vec<LogIds> {
     let mut needed = Vec::new();
     if open.predecessor_end.segment.0 == 0 {
         return needed;
@@ -128,10 +148,12 @@ pub(super) fn needed_before(analysis: &Analysis, open: &OpenSection) -> Vec<LogI
         let own = analysis.groups.get(&start.group);
         let first = own.map_or(start.before_first.index.next(), GroupLog::first);
         let last = start.last;
-        if first < last.index {
-            needed.push(LogIds::unnamed(start.group, first..last.index));
+        let end = replaced.get(&start.group).map_or(last.index.next(), |&from| from.min(last.index.next()));
+        let unnamed = first..end.min(last.index);
+        if !unnamed.is_empty() {
+            needed.push(LogIds::unnamed(start.group, unnamed));
         }
-        if first <= last.index {
+        if first <= last.index && last.index < end {
             let term = Some(last.term);
             needed.push(LogIds { first: last.index, term, ..LogIds::unnamed(start.group, first..last.index.next()) });
         }

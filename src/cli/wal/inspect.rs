@@ -10,7 +10,7 @@ use super::verify::Shown;
 use crate::cli::exit::Failure;
 use crate::cli::output::{self, Format};
 use crate::types::{GroupId, Index};
-use crate::wal::{Analysis, ChainSegment};
+use crate::wal::{Analysis, ChainSegment, GroupLog};
 
 /// The answer, as it goes into the JSON document.
 #[derive(Debug, Serialize)]
@@ -182,10 +182,11 @@ fn pinned_by(analysis: &Analysis) -> Vec<u32> {
     let Some(oldest) = analysis.locator.segments().next().filter(|_| analysis.chain.len() > 1) else {
         return Vec::new();
     };
-    let is_live = |group: &GroupId, highest: Index| {
-        analysis.groups.get(group).is_some_and(|log| highest > log.before_first.index)
+    let is_live = |group: &GroupId| {
+        let first = analysis.groups.get(group).map_or(Index::FIRST, GroupLog::first);
+        analysis.locator.may_hold(oldest, *group, first)
     };
-    oldest.highest.iter().filter(|(group, highest)| is_live(group, **highest)).map(|(group, _)| group.0).collect()
+    oldest.highest.keys().copied().filter(is_live).map(|group| group.0).collect()
 }
 
 /// From where each group stood when the segment was opened, or was cut back to, to its highest index in it.
@@ -197,7 +198,7 @@ fn ranges(reading: &Reading, segment: &ChainSegment) -> Vec<Range> {
         let start = segment.open.groups.iter().find(|start| start.group == group);
         let sparse = index.sparse.iter().filter(|entry| entry.group == group).map(|entry| entry.first);
         let first = start.map(|start| start.last.index.next()).or(sparse.min()).unwrap_or(Index::FIRST);
-        index.cuts.get(&group).map_or(first, |&from| from.min(first))
+        index.lowest.get(&group).map_or(first, |&from| from.min(first))
     };
     let range =
         |(&group, highest): (&GroupId, &Index)| Range { group: group.0, first: first(group).0, end: highest.next().0 };

@@ -73,7 +73,10 @@ impl Run {
             7 => rig.model.term = Term(rig.model.term.0 + 1),
             8 => rig.settle(),
             9 => complete(rig, choices),
-            10 => rig.log.tick(1),
+            10 => {
+                rig.copy();
+                rig.log.tick(1);
+            }
             11 => rig.step(&mut Random::seeded(choices.byte().into())),
             12 => fail_write(rig, choices),
             13 => {

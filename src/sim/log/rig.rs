@@ -113,6 +113,14 @@ impl Rig {
         }
     }
 
+    /// Reads what the log wants to copy forward.
+    pub fn copy(&mut self) {
+        while let Some(plan) = self.log.take_copy() {
+            let said = plan.run(&self.files);
+            self.log.copy_read(said);
+        }
+    }
+
     pub fn prepare(&mut self, at: usize) {
         let order = self.prepares.remove(at).expect("there is one");
         if let (Some(retired), Some((old, _))) = (&mut self.retired, order.recycled) {

@@ -160,7 +160,7 @@ struct Core {
     segment: SegmentNumber,
     /// Closing, and the covering frame was asked for.
     is_covering: bool,
-    /// To be told when the log is not locked: at most one for each segment that was ordered.
+    /// To be told when the log is not locked: at most two for each segment that was ordered.
     warnings: Vec<String>,
 }
 
@@ -284,7 +284,8 @@ impl Core {
 
     /// Lets the clock run as long as something waits for time to pass; tells whether a tick was given.
     fn tick(&mut self, log: &mut Log, context: &mut Context<'_>) -> bool {
-        let waits = !(log.is_idle() && log.is_covered() && !log.is_out_of_space() && self.superblock.is_idle());
+        let is_idle = log.is_idle() && !log.has_copy() && log.is_covered();
+        let waits = !(is_idle && !log.is_out_of_space() && self.superblock.is_idle());
         // One that runs goes on: to set it anew for each append would wake the thread that sets it.
         if !waits && self.clock.is_none() {
             return false;
@@ -315,6 +316,7 @@ impl Core {
                 Effect::Prepare(order) => self.preparer.prepare(order),
             }
         }
+        self.copy_forward(log);
         let segment = log.durable_end().segment;
         if segment != self.segment {
             self.segment = segment;
@@ -322,6 +324,19 @@ impl Core {
         }
         while let Some(write) = self.superblock.take_write() {
             self.queue.submit(write);
+        }
+    }
+
+    /// Begins to read what alone keeps old segments in use, if there is anything.
+    fn copy_forward(&mut self, log: &mut Log) {
+        if self.taken.closing {
+            return;
+        }
+        let Some(plan) = log.take_copy() else { return };
+        if let Err(error) = self.preparer.copy(plan)
+            && let Some(found) = log.copy_read(Err(error.into()))
+        {
+            self.warnings.push(format!("what keeps the oldest segments in use is not copied forward: {found}"));
         }
     }
 

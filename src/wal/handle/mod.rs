@@ -62,6 +62,7 @@
 //! # }
 //! ```
 
+mod copier;
 mod core;
 mod cursor;
 mod direct;
@@ -101,7 +102,7 @@ use self::open::Parts;
 use self::pending::{Links, Progress};
 use self::scrub::Control;
 use super::record::RecordKind;
-use super::{Counters, GroupLog, Log, ReadBuffer, ReadPlan, Ticket};
+use super::{Counters, Finding, GroupLog, Log, ReadBuffer, ReadPlan, Ticket};
 use crate::disk::{self, Directory, Operation, Queue};
 use crate::limits::{DISK_OPERATION_AGE_MAX, ENTRY_OVERHEAD_BYTES};
 use crate::types::{Data, Entry, GroupId, Index, LogId, Place, Term};
@@ -374,6 +375,12 @@ impl Wal {
     /// what stands ready is full, appends are refused with [`super::Refused::NoSpace`] until it succeeds.
     pub fn preparation_error(&self) -> Option<disk::Error> {
         self.shared.log().preparation_error().map(disk::Error::told_again)
+    }
+
+    /// Why what keeps the oldest segments from being used again is not copied forward, as long as that is so: it is damaged,
+    /// or cannot be read. It is tried again from time to time. The log goes on meanwhile, and grows.
+    pub fn copy_finding(&self) -> Option<Finding> {
+        self.shared.log().copy_finding().cloned()
     }
 
     /// Why nothing is taken any more, if the log has failed.

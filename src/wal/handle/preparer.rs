@@ -1,15 +1,16 @@
-//! Makes segments ahead of need, off the log's thread: to fill one with zeros takes as long as to write it.
+//! Makes segments ahead of need, off the log's thread: to fill one with zeros takes as long as to write it. What frees old
+//! ones is started here, too.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 
-use super::Shared;
+use super::{Shared, copier};
 use crate::disk::{Error, Operation};
-use crate::wal::{Fill, Prepare, prepare};
+use crate::wal::{Fill, Prepare, ReadPlan, prepare};
 
-/// Dropping it waits for the segment that is being made, and makes no more.
+/// Dropping it waits for the segment that is being made and for the read that is under way; there are no more then.
 #[derive(Debug)]
 pub(super) struct Preparer {
     shared: Weak<Shared>,
@@ -57,6 +58,20 @@ impl Preparer {
             }
         }
     }
+
+    /// Sees to it that the log gets what this plan reads, and all else of the copy that it begins.
+    ///
+    /// # Errors
+    /// If the thread cannot be started: then nothing has happened.
+    pub fn copy(&mut self, plan: ReadPlan) -> Result<(), Error> {
+        self.threads.retain(|thread| !thread.is_finished());
+        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
+        let stopping = Arc::clone(&self.stopping);
+        let started = Builder::new().name("wal-copy".to_owned()).spawn(move || copier::copy(&shared, plan, &stopping));
+        let thread = started.map_err(|error| Error::new(Operation::SetUp, "the thread that copies forward", error))?;
+        self.threads.push(thread);
+        Ok(())
+    }
 }
 
 impl Drop for Preparer {
@@ -65,7 +80,7 @@ impl Drop for Preparer {
         self.orders = None;
         for thread in self.threads.drain(..) {
             if thread.join().is_err() && !std::thread::panicking() {
-                panic!("the thread that prepares segments panicked");
+                panic!("a thread that prepares segments, or copies, panicked");
             }
         }
     }

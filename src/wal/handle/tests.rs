@@ -1,3 +1,4 @@
+mod copying;
 mod direct;
 mod errors;
 mod full_disk;

@@ -20,9 +20,12 @@ enum Step {
     Truncate,
     Purge,
     Vote,
+    /// Forward, of what alone keeps the oldest segment.
+    Copy,
 }
 
-const STEPS: [Step; 7] = [Step::Small, Step::Large, Step::Flush, Step::Rotate, Step::Truncate, Step::Purge, Step::Vote];
+const STEPS: [Step; 8] =
+    [Step::Small, Step::Large, Step::Flush, Step::Rotate, Step::Truncate, Step::Purge, Step::Vote, Step::Copy];
 
 /// A log and a superblock on one disk.
 struct Life {
@@ -65,14 +68,16 @@ fn perform(Life { rig, voter }: &mut Life, step: Step) {
             }
         }
         Step::Vote => voter.save(),
+        Step::Copy => rig.copy(),
     }
     rig.pump();
     voter.take();
 }
 
-/// A log with a little in it, at rest, and a superblock.
-fn base() -> Life {
-    let mut rig = Rig::new(Options { writes_in_flight: 2, ..options() });
+/// A log with a little in it, at rest, and a superblock. Where something is to be copied there is what is worth it.
+fn base(copies: bool) -> Life {
+    let options = Options { writes_in_flight: 2, ..options() };
+    let mut rig = if copies { super::copying::pinned(options) } else { Rig::new(options) };
     let voter = Voter::new(&rig.disk);
     rig.grow(G, 2, 600);
     rig.settle();
@@ -80,7 +85,7 @@ fn base() -> Life {
 }
 
 fn run(steps: &[Step], cut: Option<u64>) -> (Life, u64) {
-    let mut life = base();
+    let mut life = base(steps.contains(&Step::Copy));
     let before = life.rig.disk.operations();
     if let Some(cut) = cut {
         life.rig.disk.crash_at(before + cut);
@@ -149,17 +154,23 @@ fn check_interrupted(disk: &SimDisk, model: &Model, options: &Options, random: &
     }
 }
 
+/// Whether a step is sure to find something to copy, and nothing in its way.
+fn is_copied(steps: &[Step]) -> bool {
+    steps.first() == Some(&Step::Copy)
+}
+
 /// D1: all sequences of up to three operations, with the power cut at each I/O; of what is loose then every subset if
 /// there are up to 2^8 of them, else a sample of as many. A share takes a smaller sample of all of it.
 pub fn short_sequences(proof: &Proof) {
     let options = Options { writes_in_flight: 2, ..options() };
     let sequences = sequences();
-    assert_eq!(sequences.len(), 7 + 49 + 343);
+    assert_eq!(sequences.len(), 8 + 64 + 512);
     let most = proof.pick(6, 16, 256);
     proof.spread(sequences.len() as u64, |at| {
         let steps = &sequences[at as usize];
         let mut random = Random::seeded(at);
-        let (_, operations) = run(steps, None);
+        let (Life { rig, .. }, operations) = run(steps, None);
+        assert!(rig.log.counters().copies > 0 || !is_copied(steps), "{steps:?}");
         for cut in 0..=operations {
             let (Life { rig, voter }, _) = run(steps, (cut < operations).then_some(cut));
             let Rig { disk, model, .. } = rig;

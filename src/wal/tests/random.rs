@@ -1,5 +1,7 @@
 //! Random work, cut at a random point, with a random part of what was loose surviving: over and over on one log.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::model::Model;
 use super::rig::{Rig, open, options};
 use crate::random::Random;
@@ -14,7 +16,7 @@ fn work(rig: &mut Rig, random: &mut Random) {
     let group = GroupId(random.below(3) as u32);
     let state = rig.model.group(group);
     let last = state.last().index;
-    match random.below(12) {
+    match random.below(13) {
         0 if !state.entries.is_empty() => {
             let at = random.below(state.entries.len() as u64) as usize;
             rig.truncate(group, state.entries[at].id.index);
@@ -42,18 +44,41 @@ fn work(rig: &mut Rig, random: &mut Random) {
             let entries = rig.model.entries_behind(last, 1 + random.below(3), random.below(200) as usize);
             rig.append(group, &entries);
         }
+        8 => copy(rig, random),
         _ => rig.step(random),
     }
 }
 
+/// What is worth to be copied forward, or some groups whether they are worth it or not; other things happen while it is
+/// read.
+fn copy(rig: &mut Rig, random: &mut Random) {
+    if random.chance(700) {
+        let groups: Vec<GroupId> = (0..3).filter(|_| random.chance(500)).map(GroupId).collect();
+        rig.log.copy_anyway(&groups);
+    }
+    while let Some(plan) = rig.log.take_copy() {
+        let said = plan.run(&rig.files);
+        for _ in 0..random.below(3) {
+            rig.step(random);
+        }
+        if random.chance(100) {
+            let last = rig.model.group(GroupId(1)).last().index;
+            let entries = rig.model.entries_behind(last, 1, 30);
+            rig.append(GroupId(1), &entries);
+        }
+        rig.log.copy_read(said);
+    }
+}
+
 /// One cycle: work, a cut, and a recovery that is perhaps cut as well.
-fn cycle(mut rig: Rig, random: &mut Random) -> Rig {
+fn cycle(mut rig: Rig, random: &mut Random, copies: &AtomicU64) -> Rig {
     for _ in 0..random.below(60) {
         work(&mut rig, random);
     }
     if random.chance(200) {
         rig.settle();
     }
+    copies.fetch_add(rig.log.counters().copies, Ordering::Relaxed);
     if random.chance(100) {
         rig.disk.kill(random);
     } else {
@@ -77,6 +102,7 @@ fn cycle(mut rig: Rig, random: &mut Random) -> Rig {
 /// D2: cycles of random work, a cut of power at a random point and a random part of what is loose surviving.
 pub fn cycles(proof: &Proof) {
     let logs = proof.pick(2_500, 100_000, 10_000_000) / CYCLES_PER_LOG;
+    let copies = AtomicU64::new(0);
     proof.spread(logs, |log| {
         let seed = log + 1;
         let mut random = Random::seeded(seed);
@@ -84,7 +110,7 @@ pub fn cycles(proof: &Proof) {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let mut rig = Rig::new(options);
             for _ in 0..CYCLES_PER_LOG {
-                rig = cycle(rig, &mut random);
+                rig = cycle(rig, &mut random, &copies);
                 proof.case();
             }
             rig.rest();
@@ -95,6 +121,8 @@ pub fn cycles(proof: &Proof) {
             std::panic::resume_unwind(panic);
         }
     });
+    let copies = copies.into_inner();
+    assert!(copies >= logs, "{copies} copies in {logs} logs");
 }
 
 /// The same without reads that go past the page cache, and with flushes that fail before the process ends.

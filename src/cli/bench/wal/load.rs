@@ -203,6 +203,8 @@ impl Load {
             written_bytes: after.written_bytes - before.written_bytes,
             unzeroed_segments: after.unzeroed_segments - before.unzeroed_segments,
             segments: after.segments - before.segments,
+            copies: after.copies - before.copies,
+            copied_bytes: after.copied_bytes - before.copied_bytes,
         };
         Ok((time, counters, counted))
     }

@@ -20,13 +20,13 @@ fn fill(wal: &Wal, segments: u64) {
 }
 
 /// The file of a segment, counted from the oldest: their numbers may have gaps. Below the log's directory.
-fn name_of(home: &TempDir, at: usize) -> String {
+pub(super) fn name_of(home: &TempDir, at: usize) -> String {
     let name = segments(home)[at].file_name().unwrap().to_str().unwrap().to_owned();
     format!("log/{name}")
 }
 
 /// Through a descriptor that the log knows nothing of.
-fn flip(home: &TempDir, name: &str, offset: u64) {
+pub(super) fn flip(home: &TempDir, name: &str, offset: u64) {
     let path = home.path().join("wal").join(name);
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
