@@ -8,25 +8,28 @@ use std::ops::{ControlFlow, Range};
 
 use bytes::{Bytes, BytesMut};
 
+use super::ahead::Ahead;
 use super::body::FrameView;
 use super::error::{Error, Finding, LogIds, Severity};
 use super::frame::{FrameHead, Run};
 use super::locator::Part;
 use super::plan::{PlannedPart, ReadPlan};
-use super::record::RecordKind;
+use super::record::{RECORD_HEAD_BYTES, RecordKind};
 use super::recovery::Acknowledged;
 use super::salvage::Salvaged;
 use super::scan::{Found, HeadProblem, Scan};
 use super::segment::{SegmentHeader, segment_name};
 use super::window::Window;
 use crate::codec;
-use crate::disk::Files;
+use crate::disk::{Buffer, Files};
 use crate::limits::{BLOCK_BYTES, ENTRY_OVERHEAD_BYTES};
 use crate::types::{Data, Entry, Index, LogId};
 
 /// Copies of payloads up to this length share memory, and so much of it.
 const SHARED_BYTES_MAX: usize = 1024;
 const PIECE_BYTES: usize = BLOCK_BYTES;
+/// Shorter frames are read whole: the disk is asked once.
+const EXCERPT_BYTES_MIN: usize = 64 << 10;
 
 /// Memory to read into, kept from one read to the next.
 #[derive(Debug, Default)]
@@ -151,7 +154,7 @@ impl Reading<'_> {
             if !self.wants_more(part) {
                 break;
             }
-            if self.read_memory(part, &frame.bytes, frame.offset).is_none() {
+            if self.read_memory(part, &frame.bytes, frame.offset, |_| ()).is_none() {
                 let end = frame.offset + frame.bytes.len() as u64;
                 self.read_disk(files, part, frame.offset..end, buffer)?;
             }
@@ -168,8 +171,15 @@ impl Reading<'_> {
         if map.len() as u64 != part.header.bytes {
             return at;
         }
+        let mut ahead = Ahead::new(range.end);
+        let ask = |asked: Option<Range<u64>>| {
+            if let Some(asked) = asked {
+                files.expect(&map, asked.start as usize..asked.end as usize);
+            }
+        };
         while at < range.end && self.wants_more(part) {
-            match self.read_memory(part, &map[at as usize..], at) {
+            ask(ahead.reach(at, self.wanted_bytes()));
+            match self.read_memory(part, &map[at as usize..], at, |likely| ask(ahead.expect(likely))) {
                 Some(end) => at = end,
                 None => return at,
             }
@@ -196,10 +206,14 @@ impl Reading<'_> {
     fn read_scanned<F: Files>(&mut self, part: &Part, range: Range<u64>, scan: &mut Scan<'_, F>) -> Result<(), Error> {
         let mut at = range.start;
         while at < range.end && self.wants_more(part) {
+            if let Some(end) = self.read_excerpt(part, at, scan) {
+                at = end;
+                continue;
+            }
             match scan.frame_at(at) {
                 Found::Frame(frame) => {
                     at = frame.head.end().offset;
-                    self.read_frame(part, &frame)?;
+                    self.read_frame(part, &frame, |_| ())?;
                 }
                 // The record may be whole: it is the device that refuses to give it.
                 Found::Fault(HeadProblem::Unreadable(error)) => return Err(Error::Disk(error)),
@@ -209,19 +223,51 @@ impl Reading<'_> {
         Ok(())
     }
 
+    /// Reads of a large frame its head and its directories, and then the blocks in which the wanted records lie; gives its
+    /// end, or nothing if it takes more than that. Zeros stand for what was not read, and are no record.
+    fn read_excerpt<F: Files>(&mut self, part: &Part, offset: u64, scan: &mut Scan<'_, F>) -> Option<u64> {
+        let head = scan.head_at(offset).ok()?;
+        if head.length <= EXCERPT_BYTES_MIN {
+            return None;
+        }
+        let start = (head.records_start() + RECORD_HEAD_BYTES).next_multiple_of(BLOCK_BYTES).min(head.length);
+        let mut bytes = Buffer::zeroed(head.length);
+        bytes[..start].copy_from_slice(scan.bytes(offset, start).ok()?);
+        let frame = FrameView::new(head, &bytes, part.header.salt);
+        let own = frame.sections().ok()?.own;
+        let likely = self.likely_place(&head, &own, &self.wanted(&own, part.until));
+        if likely.is_empty() {
+            return Some(head.end().offset);
+        }
+        let blocks = (likely.start - offset) as usize / BLOCK_BYTES * BLOCK_BYTES
+            ..((likely.end - offset) as usize).next_multiple_of(BLOCK_BYTES).min(head.length);
+        // Records of other sizes, or of several runs, are found from head to head.
+        if own.len() > 1 || !frame.has_equal_records() || blocks.len() > head.length / 2 {
+            return None;
+        }
+        scan.read(offset + blocks.start as u64, &mut bytes[blocks]).ok()?;
+        self.read_frame(part, &FrameView::new(head, &bytes, part.header.salt), |_| ()).ok()?;
+        Some(head.end().offset)
+    }
+
     /// Reads the frame that `bytes` begin with; gives its end, or nothing if anything is wrong with it. Entries before
-    /// what is wrong are taken.
-    fn read_memory(&mut self, part: &Part, bytes: &[u8], offset: u64) -> Option<u64> {
+    /// what is wrong are taken. `expect` is told where records lie, most likely, before they are looked at.
+    fn read_memory(&mut self, part: &Part, bytes: &[u8], offset: u64, expect: impl FnMut(Range<u64>)) -> Option<u64> {
         let head = bytes.get(..BLOCK_BYTES)?;
         let head = FrameHead::decode(head, part.header.salt, part.header.number, offset).ok()?;
         if bytes.len() < head.length || head.end().offset > part.header.frames_end() {
             return None;
         }
-        self.read_frame(part, &FrameView::new(head, bytes, part.header.salt)).ok()?;
+        self.read_frame(part, &FrameView::new(head, bytes, part.header.salt), expect).ok()?;
         Some(head.end().offset)
     }
 
-    fn read_frame(&mut self, part: &Part, frame: &FrameView<'_>) -> Result<(), Error> {
+    fn read_frame(
+        &mut self,
+        part: &Part,
+        frame: &FrameView<'_>,
+        mut expect: impl FnMut(Range<u64>),
+    ) -> Result<(), Error> {
         let offset = frame.head.offset;
         let sections =
             frame.sections().map_err(|fault| self.damaged(part, offset, (part.until, &fault.to_string())))?;
@@ -231,6 +277,7 @@ impl Reading<'_> {
             return Ok(());
         }
         self.reserve(count);
+        expect(self.likely_place(&frame.head, &sections.own, &wanted));
         // What is wrong with the first entry that cannot be read, and the index behind those like it.
         let mut fault: Option<(String, Index)> = None;
         frame.salvage_wanted(
@@ -275,10 +322,38 @@ impl Reading<'_> {
         wanted
     }
 
+    /// Where in the segment the wanted records of a frame lie if all of its records are of one size.
+    fn likely_place(&self, head: &FrameHead, own: &[Run], wanted: &[Range<Index>]) -> Range<u64> {
+        let record_bytes = head.records_bytes.div_ceil(head.records.max(1)) as u64;
+        let mut records = 0;
+        let mut ordinals = own.iter().zip(wanted).map(|(run, wanted)| {
+            let start = records + (wanted.start.0 - run.first.0);
+            records += u64::from(run.count);
+            start..start + (wanted.end.0 - wanted.start.0)
+        });
+        let Some(first) = ordinals.find(|wanted| !wanted.is_empty()) else { return 0..0 };
+        let end = ordinals.filter(|wanted| !wanted.is_empty()).last().map_or(first.end, |last| last.end);
+        let records_start = head.offset + head.records_start() as u64;
+        let start = records_start + first.start * record_bytes;
+        // On disk a record is no longer than it counts, and the last one may go beyond the limit.
+        let bytes_left = (self.bytes_left() as u64).saturating_add(record_bytes);
+        start..(records_start + end * record_bytes).min(start.saturating_add(bytes_left))
+    }
+
+    /// What the rest of what is wanted takes on disk at least, once some was found: before, frames are passed by.
+    fn wanted_bytes(&self) -> Option<u64> {
+        let entries_left = self.plan.to.0.saturating_sub(self.next.0);
+        let bytes = entries_left.saturating_mul(BLOCK_BYTES as u64).min(self.bytes_left() as u64);
+        (!self.entries.is_empty()).then_some(bytes)
+    }
+
+    fn bytes_left(&self) -> usize {
+        self.plan.bytes_max.saturating_sub(self.bytes)
+    }
+
     /// Makes room for so many entries, or for as many as can come.
     fn reserve(&mut self, count: u64) {
-        let bytes_left = self.plan.bytes_max.saturating_sub(self.bytes);
-        self.entries.reserve((bytes_left / ENTRY_OVERHEAD_BYTES + 1).min(count as usize));
+        self.entries.reserve((self.bytes_left() / ENTRY_OVERHEAD_BYTES + 1).min(count as usize));
     }
 
     /// Takes the next entry in; or says what is wrong, and the index behind what that concerns.
@@ -288,7 +363,7 @@ impl Reading<'_> {
         }
         let damaged = |what: String| (what, id.index.next());
         let (head, bytes) = record.map_err(|fault| damaged(format!("the record of entry {id} is damaged: {fault}")))?;
-        let bytes_left = self.plan.bytes_max.saturating_sub(self.bytes);
+        let bytes_left = self.bytes_left();
         let left =
             || (bytes_left / (bytes.len() + ENTRY_OVERHEAD_BYTES) + 1).min((self.plan.to.0 - id.index.0) as usize);
         let data = Data { bytes: self.copies.copy(bytes, left), checksum: head.payload_checksum };
