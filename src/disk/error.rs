@@ -80,6 +80,11 @@ impl Error {
         matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
+    /// No answer came in time: the kernel may be at it still. What disks on a network say, ETIMEDOUT, is an answer.
+    pub fn hangs(&self) -> bool {
+        self.kind() == io::ErrorKind::TimedOut && self.source.raw_os_error().is_none()
+    }
+
     /// Another process holds the lock.
     pub fn is_locked(&self) -> bool {
         self.operation == Operation::Lock && self.kind() == io::ErrorKind::WouldBlock

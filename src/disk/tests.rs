@@ -4,6 +4,7 @@ mod agreement;
 mod buffers;
 mod choices;
 mod contract;
+mod hangs;
 mod hot_path;
 mod mapping;
 mod open_files;

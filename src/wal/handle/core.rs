@@ -69,7 +69,7 @@ pub(super) fn run(start: Start, ready: impl FnOnce(Result<(), disk::Error>)) {
         }
         Err(error) => {
             shared.inbox.poison();
-            let hangs = error.kind() == io::ErrorKind::TimedOut;
+            let hangs = error.hangs();
             progress.fail(OutcomeUnknown(Arc::new(error)));
             if hangs {
                 // Before the runtime goes: it waits for the kernel, which may never answer.

@@ -87,7 +87,6 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::ops::Range;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -410,7 +409,7 @@ impl Wal {
         let is_gone = self.shared.progress.wait_finished(DISK_OPERATION_AGE_MAX);
         let failure = self.shared.progress.failure();
         // A disk that hangs may keep it for ever: then it is left to itself, and the directory stays locked.
-        let hangs = failure.as_ref().is_some_and(|failure| failure.0.kind() == io::ErrorKind::TimedOut);
+        let hangs = failure.as_ref().is_some_and(|failure| failure.0.hangs());
         if is_gone && !hangs && thread.join().is_err() && failure.is_none() {
             panic!("the log's thread says when it panics");
         }

@@ -2,6 +2,7 @@ mod copying;
 mod direct;
 mod errors;
 mod full_disk;
+mod gate;
 mod gathering;
 mod groups;
 mod iter;
@@ -17,6 +18,7 @@ mod tail_waits;
 mod told;
 mod wakers;
 mod watch;
+mod watchdog;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use self::gate::{Gate, GateState, gated};
+use self::watchdog::comes_to_an_end;
 use super::*;
 use crate::disk::{IoChoice, ProbeError};
 use crate::sim::skips::skipped;
@@ -83,76 +87,82 @@ fn read_all(wal: &Wal) -> Vec<Entry> {
 
 #[test]
 fn what_many_threads_appended_is_there_after_opening_again() {
-    const THREADS: usize = 8;
-    const APPENDS: usize = 1000;
-    for io in back_ends() {
-        let home = home();
-        let (wal, opened) = Wal::open(options(&home, io)).unwrap();
-        assert!(opened.created && opened.groups.is_empty() && opened.boot == 1);
-        std::thread::scope(|scope| {
-            for thread in 0..THREADS {
-                let wal = &wal;
-                scope.spawn(move || {
-                    for append in 0..APPENDS {
-                        let record = format!("{thread}/{append}/{}", "-".repeat(append % 700));
-                        let indexes = wal.append_records(GROUP, [record]).unwrap().wait().unwrap();
-                        assert_eq!(indexes.end, indexes.start.next());
-                    }
-                });
-            }
-        });
-        let counters = wal.counters();
-        assert_eq!(counters.records, (THREADS * APPENDS) as u64);
-        assert!(counters.flushes < counters.records, "one flush serves many: {counters:?}");
-        assert!(counters.segments > 1, "{counters:?}");
-        let before = read_all(&wal);
-        wal.close().unwrap();
+    comes_to_an_end("many threads that append", || {
+        const THREADS: usize = 8;
+        const APPENDS: usize = 1000;
+        for io in back_ends() {
+            let home = home();
+            let (wal, opened) = Wal::open(options(&home, io)).unwrap();
+            assert!(opened.created && opened.groups.is_empty() && opened.boot == 1);
+            std::thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let wal = &wal;
+                    scope.spawn(move || {
+                        for append in 0..APPENDS {
+                            let record = format!("{thread}/{append}/{}", "-".repeat(append % 700));
+                            let indexes = wal.append_records(GROUP, [record]).unwrap().wait().unwrap();
+                            assert_eq!(indexes.end, indexes.start.next());
+                        }
+                    });
+                }
+            });
+            let counters = wal.counters();
+            assert_eq!(counters.records, (THREADS * APPENDS) as u64);
+            assert!(counters.flushes < counters.records, "one flush serves many: {counters:?}");
+            assert!(counters.segments > 1, "{counters:?}");
+            let before = read_all(&wal);
+            wal.close().unwrap();
 
-        let (wal, opened) = Wal::open(options(&home, io)).unwrap();
-        assert!(!opened.created && opened.boot == 2 && opened.findings.is_empty(), "{opened:?}");
-        assert_eq!(opened.groups[0].last.index, Index((THREADS * APPENDS) as u64));
-        let entries = read_all(&wal);
-        assert_eq!(entries, before);
-        let mut next = [0; THREADS];
-        for entry in &entries {
-            let text = std::str::from_utf8(data(entry)).unwrap();
-            let mut parts = text.split('/').map(str::parse::<usize>);
-            let (thread, append) = (parts.next().unwrap().unwrap(), parts.next().unwrap().unwrap());
-            assert_eq!(append, next[thread], "each thread's records stand in its order");
-            next[thread] += 1;
+            let (wal, opened) = Wal::open(options(&home, io)).unwrap();
+            assert!(!opened.created && opened.boot == 2 && opened.findings.is_empty(), "{opened:?}");
+            assert_eq!(opened.groups[0].last.index, Index((THREADS * APPENDS) as u64));
+            let entries = read_all(&wal);
+            assert_eq!(entries, before);
+            let mut next = [0; THREADS];
+            for entry in &entries {
+                let text = std::str::from_utf8(data(entry)).unwrap();
+                let mut parts = text.split('/').map(str::parse::<usize>);
+                let (thread, append) = (parts.next().unwrap().unwrap(), parts.next().unwrap().unwrap());
+                assert_eq!(append, next[thread], "each thread's records stand in its order");
+                next[thread] += 1;
+            }
+            assert_eq!(next, [APPENDS; THREADS]);
         }
-        assert_eq!(next, [APPENDS; THREADS]);
-    }
+    });
 }
 
 #[test]
 fn everything_that_waited_is_one_write() {
-    let home = home();
-    let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
-    wal.append_records(GROUP, ["x"]).unwrap().wait().unwrap();
-    let before = wal.counters();
-    let held = wal.shared.log();
-    let pending: Vec<Pending> = (0..1000).map(|_| wal.append_records(GROUP, ["x"]).unwrap()).collect();
-    drop(held);
-    for pending in pending {
-        pending.wait().unwrap();
-    }
-    let after = wal.counters();
-    assert_eq!(after.records - before.records, 1000);
-    assert!(after.flushes - before.flushes <= 3, "the first of them, the rest, a covering frame: {after:?}");
+    comes_to_an_end("a thousand appends that waited", || {
+        let home = home();
+        let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
+        wal.append_records(GROUP, ["x"]).unwrap().wait().unwrap();
+        let before = wal.counters();
+        let held = wal.shared.log();
+        let pending: Vec<Pending> = (0..1000).map(|_| wal.append_records(GROUP, ["x"]).unwrap()).collect();
+        drop(held);
+        for pending in pending {
+            pending.wait().unwrap();
+        }
+        let after = wal.counters();
+        assert_eq!(after.records - before.records, 1000);
+        assert!(after.flushes - before.flushes <= 3, "the first of them, the rest, a covering frame: {after:?}");
+    });
 }
 
 #[test]
 fn a_handle_that_is_dropped_closes_the_log() {
-    for io in back_ends() {
-        let home = home();
-        let (wal, _) = Wal::open(options(&home, io)).unwrap();
-        let pending: Vec<Pending> = (0..100).map(|_| wal.append_records(GROUP, ["a", "b"]).unwrap()).collect();
-        drop(wal);
-        assert!(pending.iter().all(Pending::is_durable), "everything taken is finished");
-        let (wal, _) = Wal::open(options(&home, io)).unwrap();
-        assert_eq!(read_all(&wal).len(), 200);
-    }
+    comes_to_an_end("a handle that is dropped", || {
+        for io in back_ends() {
+            let home = home();
+            let (wal, _) = Wal::open(options(&home, io)).unwrap();
+            let pending: Vec<Pending> = (0..100).map(|_| wal.append_records(GROUP, ["a", "b"]).unwrap()).collect();
+            drop(wal);
+            assert!(pending.iter().all(Pending::is_durable), "everything taken is finished");
+            let (wal, _) = Wal::open(options(&home, io)).unwrap();
+            assert_eq!(read_all(&wal).len(), 200);
+        }
+    });
 }
 
 #[derive(Default)]
@@ -256,85 +266,31 @@ fn a_suffix_and_a_prefix_end_and_stay_ended() {
 
 #[test]
 fn a_full_queue_refuses_or_blocks_as_it_was_told() {
-    let home = home();
-    let small = Options { queue_bytes_max: 10_000, ..options(&home, IoChoice::Blocking) };
-    let busy = Options { when_full: WhenFull::Busy, ..small.clone() };
-    let (wal, _) = Wal::open(busy).unwrap();
-    let mut refused = 0;
-    let mut taken = 0;
-    while refused == 0 {
-        match wal.append_records(GROUP, [vec![7; 1000]]) {
-            Ok(_) => taken += 1,
-            Err(Refused::Busy { bytes, max: 10_000 }) => refused += usize::from(bytes > 8_000),
-            Err(other) => panic!("{other}"),
+    comes_to_an_end("a full queue", || {
+        let home = home();
+        let small = Options { queue_bytes_max: 10_000, ..options(&home, IoChoice::Blocking) };
+        let busy = Options { when_full: WhenFull::Busy, ..small.clone() };
+        let (wal, _) = Wal::open(busy).unwrap();
+        let mut refused = 0;
+        let mut taken = 0;
+        while refused == 0 {
+            match wal.append_records(GROUP, [vec![7; 1000]]) {
+                Ok(_) => taken += 1,
+                Err(Refused::Busy { bytes, max: 10_000 }) => refused += usize::from(bytes > 8_000),
+                Err(other) => panic!("{other}"),
+            }
         }
-    }
-    wal.close().unwrap();
-    let (wal, _) = Wal::open(small).unwrap();
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| (0..200).for_each(|_| drop(wal.append_records(GROUP, [vec![7; 1000]]).unwrap())));
-        }
+        wal.close().unwrap();
+        let (wal, _) = Wal::open(small).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..200).for_each(|_| drop(wal.append_records(GROUP, [vec![7; 1000]]).unwrap())));
+            }
+        });
+        wal.close().unwrap();
+        let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
+        assert_eq!(read_all(&wal).len(), taken + 800);
     });
-    wal.close().unwrap();
-    let (wal, _) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
-    assert_eq!(read_all(&wal).len(), taken + 800);
-}
-
-/// What stands before the completions of the queue, and is set while the log is open.
-#[derive(Default)]
-struct Gate(AtomicUsize);
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum GateState {
-    Open,
-    /// Nothing comes back from the disk.
-    Held,
-    /// What comes back has failed.
-    Fails,
-}
-
-impl Gate {
-    fn set(&self, state: GateState) {
-        self.0.store(state as usize, Ordering::SeqCst);
-    }
-
-    fn is(&self, state: GateState) -> bool {
-        self.0.load(Ordering::SeqCst) == state as usize
-    }
-}
-
-/// The log looks for completions at each tick of its clock.
-fn gated(gate: &Arc<Gate>) -> impl FnOnce(Box<dyn disk::Queue>) -> Box<dyn disk::Queue> + Send + 'static {
-    let gate = Arc::clone(gate);
-    move |queue| Box::new(Gated { queue, gate })
-}
-
-struct Gated {
-    queue: Box<dyn disk::Queue>,
-    gate: Arc<Gate>,
-}
-
-impl disk::Queue for Gated {
-    fn submit(&mut self, write: disk::Write) {
-        self.queue.submit(write);
-    }
-
-    fn hand_over(&mut self) {
-        self.queue.hand_over();
-    }
-
-    fn take(&mut self) -> Option<disk::Completion> {
-        if self.gate.is(GateState::Held) {
-            return None;
-        }
-        let mut completion = self.queue.take()?;
-        if self.gate.is(GateState::Fails) {
-            let error = std::io::Error::from_raw_os_error(5);
-            completion.result = Err(disk::Error::new(Operation::Flush, "the segment", error));
-        }
-        Some(completion)
-    }
 }
 
 /// Lets twenty writes pass; the flush of the next one fails.

@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::types::{FrameNumber, GroupId, Index, LogId, Place, SegmentNumber, Term};
 use crate::wal::repair::{self, MANIFEST_NAME, Orders, Plan, Step};
-use crate::wal::{Analysis, Log, Reading, Severity, Source};
+use crate::wal::{Analysis, Log, Options, Reading, Severity, Source};
 
 /// Two segments and the beginning of a third, at rest, without anything loose.
 fn log() -> (SimDisk, Place) {
@@ -303,11 +303,73 @@ fn a_damaged_segment_that_is_no_part_of_the_log_is_set_aside() {
     let steps = vec![Step::SetAside { file: name }];
     assert_eq!(plan(&disk, end).steps, steps);
     assert_eq!(repair::apply(&disk.files(), &source(end, true), &no_loss()).expect("well"), steps);
+    assert!(disk.loose().is_empty(), "{:?}", disk.loose());
     assert_eq!(plan(&disk, end), Plan::default());
     assert!(
         open(&disk, &options()).is_ok()
             && disk.files().list(repair::SET_ASIDE_DIRECTORY).expect("it is there").len() == 1
     );
+}
+
+#[test]
+fn the_first_damage_is_the_first_in_the_order_of_segments() {
+    let (disk, end) = log();
+    let (first, second) = (frames(&disk, 1), frames(&disk, 2));
+    assert!(second[1] < first[3]);
+    disk.flip_bit(&segment(1), first[3] + 3000, 1);
+    disk.flip_bit(&segment(2), second[1] + 500, 1);
+    let (finding, loss) = plan(&disk, end).damage.expect("two frames are damaged");
+    assert_eq!(finding.file, segment(1));
+    assert_eq!(loss.expect("something is left").end.segment, SegmentNumber(1));
+}
+
+/// Room for the copies, and not for the segment that ends the log: none that is cut is used for it.
+#[test]
+fn a_repair_without_room_leaves_the_log_as_it_is() {
+    let (disk, end) = log();
+    disk.flip_bit(&segment(1), frames(&disk, 1)[2] + 3000, 1);
+    let damaged = plan(&disk, end);
+    let before = [1, 2].map(|number| disk.contents(&segment(number)));
+    let (mut failed, mut is_done) = (0, false);
+    for blocks in (0..200).step_by(2) {
+        let fork = disk.fork();
+        fork.set_capacity(fork.used_bytes() + blocks * 4096);
+        is_done = repair::apply(&fork.files(), &source(end, true), &orders(&damaged)).is_ok();
+        failed += usize::from(!is_done);
+        fork.crash(&mut Random::seeded(blocks));
+        assert!([1, 2].map(|number| fork.contents(&segment(number))) == before, "{blocks}");
+        assert_eq!(plan(&fork, end).damage.is_none(), is_done, "{blocks}");
+        if is_done {
+            break;
+        }
+    }
+    assert!(is_done && failed > 16, "{failed}");
+}
+
+/// What cannot be read is zero in the copy, whatever was copied before it.
+#[test]
+fn what_cannot_be_read_is_zero_in_the_copy() {
+    let mut rig = Rig::new(Options { segment_bytes: 2 << 20, ..options() });
+    rig.settle();
+    for _ in 0..65 {
+        rig.grow(G, 1, 20_000);
+        rig.settle();
+    }
+    rig.rest();
+    let end = rig.log.durable_end();
+    let disk = rig.disk;
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    let whole = disk.contents(&segment(1));
+    let lost = (1 << 20) + 16 * 4096;
+    assert!(end.segment == SegmentNumber(1) && lost + 4096 < end.offset);
+    disk.make_unreadable(&segment(1), lost..lost + 512);
+    let plan = plan(&disk, end);
+    let home = plan.damage.as_ref().and_then(|(_, loss)| loss.as_ref()).expect("something is left").directory();
+    repair::apply(&disk.files(), &source(end, true), &orders(&plan)).expect("well");
+    let copy = disk.contents(&format!("{home}/{:016}.segment", 1));
+    let lost = lost as usize;
+    assert!(copy[..lost] == whole[..lost] && copy[lost + 4096..] == whole[lost + 4096..]);
+    assert!(copy[lost..lost + 4096].iter().all(|&byte| byte == 0));
 }
 
 /// The power goes at each operation: what is there then is the old log or the new one, and to go on gives the new one.

@@ -11,7 +11,7 @@ use crate::types::{Entry, GroupId, Incarnation, Index, LogId, Member, Membership
 use crate::wal::frame::OPEN_FRAME_BYTES_MAX;
 use crate::wal::log::Phase;
 use crate::wal::outline::{OUTLINE_MEMBERSHIPS_MAX, OUTLINE_RUNS_MAX, OutlineRun};
-use crate::wal::{Analysis, Error, Log, Options, Reading, Severity, Source};
+use crate::wal::{Analysis, Error, Log, Options, Reading, RecordKind, Severity, Source};
 
 fn analysis(disk: &SimDisk, reading: Reading) -> Analysis {
     let (directory, identity) = (DIRECTORY.to_owned(), Some(identity()));
@@ -270,7 +270,10 @@ fn a_seal_that_is_not_as_it_was_written_is_judged_as_any_frame() {
 #[test]
 fn a_seal_that_contradicts_its_neighbours_is_not_believed() {
     type Change = fn(&mut Vec<OutlineRun>);
-    let changes: [(&str, Change, bool); 11] = [
+    fn purge(runs: &mut [OutlineRun]) -> &mut OutlineRun {
+        runs.iter_mut().find(|own| own.run.kind == RecordKind::Purge).expect("there is one")
+    }
+    let changes: [(&str, Change, bool); 13] = [
         ("nothing", |_| {}, true),
         ("an entry less", |runs| runs.last_mut().expect("it has runs").run.count -= 1, false),
         ("an entry more", |runs| runs.last_mut().expect("it has runs").run.count += 1, false),
@@ -279,6 +282,8 @@ fn a_seal_that_contradicts_its_neighbours_is_not_believed() {
         ("another beginning", |runs| runs[0].run.first = Index(9), false),
         ("a group more", |runs| runs[0].run.group = GroupId(7), false),
         ("no run", Vec::clear, false),
+        ("another purge", |runs| purge(runs).run.first = Index(2), false),
+        ("no purge", |runs| runs.retain(|own| own.run.kind != RecordKind::Purge), false),
         ("the order of frames", |runs| runs.reverse(), false),
         ("a frame behind the seal", |runs| runs.last_mut().expect("it has runs").offset += 1 << 20, false),
         ("a frame between blocks", |runs| runs.last_mut().expect("it has runs").offset += 8, false),
@@ -289,6 +294,8 @@ fn a_seal_that_contradicts_its_neighbours_is_not_believed() {
         rig.settle();
         rig.model.term = Term(2);
         rig.grow(G, 2, 400);
+        rig.settle();
+        rig.purge(G, LogId::new(Term(1), Index(1)));
         rig.settle();
         while rig.log.phase != Phase::Sealing {
             let number = rig.log.active.number;

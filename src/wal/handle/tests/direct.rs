@@ -126,59 +126,61 @@ fn an_appender_that_finds_the_log_idle_writes_by_itself() {
 /// each thread's records are as they were given.
 #[test]
 fn direct_writes_and_those_of_the_logs_thread_keep_one_order() {
-    const APPENDS: usize = 400;
-    const STOP_EACH: usize = 20;
-    for io in back_ends() {
-        let home = home();
-        let (wal, frames) = counted(&options(&home, io));
-        let together = Barrier::new(4);
-        std::thread::scope(|scope| {
-            for thread in 0..4 {
-                let (wal, together) = (&wal, &together);
-                scope.spawn(move || {
-                    for append in 0..APPENDS {
-                        let record = format!("{thread}/{append}/{}", "-".repeat(append * 13 % 6000));
-                        // All stop, so that one of them finds the log idle.
-                        let is_stop = append % STOP_EACH == 0;
-                        if is_stop {
-                            together.wait();
+    comes_to_an_end("appenders of all kinds", || {
+        const APPENDS: usize = 400;
+        const STOP_EACH: usize = 20;
+        for io in back_ends() {
+            let home = home();
+            let (wal, frames) = counted(&options(&home, io));
+            let together = Barrier::new(4);
+            std::thread::scope(|scope| {
+                for thread in 0..4 {
+                    let (wal, together) = (&wal, &together);
+                    scope.spawn(move || {
+                        for append in 0..APPENDS {
+                            let record = format!("{thread}/{append}/{}", "-".repeat(append * 13 % 6000));
+                            // All stop, so that one of them finds the log idle.
+                            let is_stop = append % STOP_EACH == 0;
+                            if is_stop {
+                                together.wait();
+                            }
+                            match thread {
+                                0 if is_stop => drop(idle(wal)),
+                                _ if is_stop => drop(together.wait()),
+                                _ => {}
+                            }
+                            match thread {
+                                0 | 1 => drop(wal.append_records_durably(GROUP, [record]).unwrap()),
+                                2 => drop(wal.append_records(GROUP, [record]).unwrap().wait().unwrap()),
+                                _ => drop(wal.append_records(GROUP, [record]).unwrap()),
+                            }
+                            if is_stop && thread == 0 {
+                                together.wait();
+                            }
                         }
-                        match thread {
-                            0 if is_stop => drop(idle(wal)),
-                            _ if is_stop => drop(together.wait()),
-                            _ => {}
-                        }
-                        match thread {
-                            0 | 1 => drop(wal.append_records_durably(GROUP, [record]).unwrap()),
-                            2 => drop(wal.append_records(GROUP, [record]).unwrap().wait().unwrap()),
-                            _ => drop(wal.append_records(GROUP, [record]).unwrap()),
-                        }
-                        if is_stop && thread == 0 {
-                            together.wait();
-                        }
-                    }
-                });
+                    });
+                }
+            });
+            wal.flush().wait().unwrap();
+            assert!(wal.counters().segments > 1);
+            let queued = frames.load(Ordering::SeqCst);
+            let direct = direct_frames(&wal, &frames);
+            assert!(direct >= 1 && queued >= 1, "{direct} frames by appenders, {queued} by the log's thread");
+            let mut next = [0; 4];
+            for entry in read_all(&wal) {
+                let text = String::from_utf8(data(&entry).to_vec()).unwrap();
+                if text == BEFORE {
+                    continue;
+                }
+                let mut parts = text.split('/').map(str::parse::<usize>);
+                let (thread, append) = (parts.next().unwrap().unwrap(), parts.next().unwrap().unwrap());
+                assert_eq!(append, next[thread], "thread {thread}");
+                next[thread] += 1;
             }
-        });
-        wal.flush().wait().unwrap();
-        assert!(wal.counters().segments > 1);
-        let queued = frames.load(Ordering::SeqCst);
-        let direct = direct_frames(&wal, &frames);
-        assert!(direct >= 1 && queued >= 1, "{direct} frames by appenders, {queued} by the log's thread");
-        let mut next = [0; 4];
-        for entry in read_all(&wal) {
-            let text = String::from_utf8(data(&entry).to_vec()).unwrap();
-            if text == BEFORE {
-                continue;
-            }
-            let mut parts = text.split('/').map(str::parse::<usize>);
-            let (thread, append) = (parts.next().unwrap().unwrap(), parts.next().unwrap().unwrap());
-            assert_eq!(append, next[thread], "thread {thread}");
-            next[thread] += 1;
+            assert_eq!(next, [APPENDS; 4]);
+            wal.close().unwrap();
         }
-        assert_eq!(next, [APPENDS; 4]);
-        wal.close().unwrap();
-    }
+    });
 }
 
 #[test]
@@ -211,33 +213,39 @@ fn a_direct_write_that_fails_fails_the_log() {
 /// Of two flushes of one file at once the kernel tells one alone that a write was lost: the other append would count.
 #[test]
 fn appends_that_come_during_a_direct_write_are_written_after_it() {
-    const TIME: Duration = Duration::from_millis(300);
-    for io in back_ends() {
-        let home = home();
-        let (wal, frames) = counted(&Options { writes_in_flight: Some(2), ..options(&home, io) });
-        let beside = |is_under_way: &dyn Fn() -> bool| {
-            let before = frames.load(Ordering::SeqCst);
-            let queued: Vec<Pending> = (0..10).map(|_| wal.append_records(GROUP, ["queued"]).unwrap()).collect();
-            // Several ticks of the clock, each of which is a turn of the log's thread.
-            std::thread::sleep(Duration::from_millis(100));
-            let none_is_durable = queued.iter().all(|pending| !pending.is_durable());
-            let written = frames.load(Ordering::SeqCst) - before;
-            assert!(!is_under_way() || (written == 0 && none_is_durable), "{written} frames beside the one under way");
-            (is_under_way(), queued)
-        };
-        let was_under_way = (0..20).any(|_| {
-            let ((was_under_way, queued), direct) = beside_one_that_hangs(&wal, (TIME, DISK_OPERATION_AGE_MAX), beside);
-            let last_direct = direct.unwrap().start;
-            for pending in queued {
-                assert!(pending.wait().unwrap().start > last_direct);
-            }
-            was_under_way
-        });
-        assert!(was_under_way, "none was under way for as long as it hung");
-        let count = |what: &[u8]| read_all(&wal).iter().filter(|entry| data(entry) == what).count();
-        assert!(count(b"direct") >= 1 && count(b"queued") == 10 * count(b"direct"));
-        wal.close().unwrap();
-    }
+    comes_to_an_end("appends during a direct write", || {
+        const TIME: Duration = Duration::from_millis(300);
+        for io in back_ends() {
+            let home = home();
+            let (wal, frames) = counted(&Options { writes_in_flight: Some(2), ..options(&home, io) });
+            let beside = |is_under_way: &dyn Fn() -> bool| {
+                let before = frames.load(Ordering::SeqCst);
+                let queued: Vec<Pending> = (0..10).map(|_| wal.append_records(GROUP, ["queued"]).unwrap()).collect();
+                // Several ticks of the clock, each of which is a turn of the log's thread.
+                std::thread::sleep(Duration::from_millis(100));
+                let none_is_durable = queued.iter().all(|pending| !pending.is_durable());
+                let written = frames.load(Ordering::SeqCst) - before;
+                assert!(
+                    !is_under_way() || (written == 0 && none_is_durable),
+                    "{written} frames beside the one under way"
+                );
+                (is_under_way(), queued)
+            };
+            let was_under_way = (0..20).any(|_| {
+                let ((was_under_way, queued), direct) =
+                    beside_one_that_hangs(&wal, (TIME, DISK_OPERATION_AGE_MAX), beside);
+                let last_direct = direct.unwrap().start;
+                for pending in queued {
+                    assert!(pending.wait().unwrap().start > last_direct);
+                }
+                was_under_way
+            });
+            assert!(was_under_way, "none was under way for as long as it hung");
+            let count = |what: &[u8]| read_all(&wal).iter().filter(|entry| data(entry) == what).count();
+            assert!(count(b"direct") >= 1 && count(b"queued") == 10 * count(b"direct"));
+            wal.close().unwrap();
+        }
+    });
 }
 
 /// The log's thread sees it, since its clock runs: all are told, and what the disk says later counts no more.

@@ -1,5 +1,6 @@
 //! What appenders are told while the disk is full.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
 
 use super::*;
@@ -22,20 +23,22 @@ pub(super) fn append(inbox: &Inbox, bytes: usize) -> Result<Ticket, Refused> {
 
 #[test]
 fn who_waits_for_room_is_told_when_the_disk_is_full() {
-    let log = log();
-    let inbox = Inbox::new(&log, 1000, WhenFull::Block);
-    append(&inbox, 1100).unwrap();
-    let (sender, said) = channel();
-    std::thread::scope(|scope| {
-        scope.spawn(|| sender.send(append(&inbox, 900)).unwrap());
-        while inbox.blocked() == 0 {
-            std::thread::yield_now();
-        }
-        // The first record is with the core, and finds no segment.
-        inbox.settle(&log, Some(0), None);
-        let said = said.recv_timeout(Duration::from_secs(10));
-        inbox.close();
-        assert_eq!(said.expect("it is answered at once"), Err(NO_SPACE));
+    comes_to_an_end("who waits for room of a full disk", || {
+        let log = log();
+        let inbox = Inbox::new(&log, 1000, WhenFull::Block);
+        append(&inbox, 1100).unwrap();
+        let (sender, said) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| sender.send(append(&inbox, 900)).unwrap());
+            while inbox.blocked() == 0 {
+                std::thread::yield_now();
+            }
+            // The first record is with the core, and finds no segment.
+            inbox.settle(&log, Some(0), None);
+            let said = said.recv_timeout(Duration::from_secs(10));
+            inbox.close();
+            assert_eq!(said.expect("it is answered at once"), Err(NO_SPACE));
+        });
     });
 }
 
@@ -75,10 +78,14 @@ struct Away {
 }
 
 fn away(io: IoChoice) -> Away {
+    away_with(io, |queue| queue)
+}
+
+fn away_with(io: IoChoice, wrap: impl FnOnce(Box<dyn Queue>) -> Box<dyn Queue> + Send + 'static) -> Away {
     let home = home();
     let small = Options { segment_bytes: SEGMENT_BYTES_MIN, ..options(&home, io) };
     let at = small.directory.join(LOG_DIRECTORY);
-    let (wal, _) = Wal::open(small).unwrap();
+    let (wal, _) = Wal::open_with(&small, wrap).unwrap();
     wal.append_records(GROUP, ["first"]).unwrap().wait().unwrap();
     let ready = 1 + crate::limits::SEGMENTS_READY + crate::limits::SEGMENTS_SPARE;
     let start = Instant::now();
@@ -132,4 +139,53 @@ fn closing_tells_why_what_was_taken_could_not_be_written() {
     assert!(pending.into_iter().any(|pending| pending.wait().is_err()));
     std::fs::rename(home.path().join("away"), at).unwrap();
     assert!(!read_all(&Wal::open(options(&home, IoChoice::Blocking)).unwrap().0).is_empty());
+}
+
+/// The log's thread takes its time to end.
+struct SlowEnd {
+    queue: Box<dyn Queue>,
+    has_ended: Arc<AtomicBool>,
+}
+
+impl Queue for SlowEnd {
+    fn submit(&mut self, write: disk::Write) {
+        self.queue.submit(write);
+    }
+
+    fn hand_over(&mut self) {
+        self.queue.hand_over();
+    }
+
+    fn take(&mut self) -> Option<disk::Completion> {
+        self.queue.take()
+    }
+}
+
+impl Drop for SlowEnd {
+    fn drop(&mut self) {
+        std::thread::sleep(Duration::from_millis(200));
+        self.has_ended.store(true, Ordering::SeqCst);
+    }
+}
+
+/// ETIMEDOUT is an answer, as disks on a network give it, and no disk that hangs: `close` left the log's thread to itself
+/// for it, and the directory locked behind it.
+#[test]
+fn closing_waits_for_its_thread_where_a_preparation_failed_with_etimedout() {
+    for io in back_ends() {
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&has_ended);
+        let Away { wal, at, home } = away_with(io, |queue| Box::new(SlowEnd { queue, has_ended: told }));
+        let mut held = wal.shared.log();
+        let pending: Vec<Pending> = (0..100).map(|_| wal.append_records(GROUP, [vec![7; 10_000]]).unwrap()).collect();
+        held.no_space = Some(disk::Error::new(Operation::Flush, "the next segment", rustix::io::Errno::TIMEDOUT));
+        held.retry_ticks = u32::MAX;
+        drop(held);
+        let Err(Error::Failed(unknown)) = wal.close() else { panic!("a million bytes do not fit four small segments") };
+        assert_eq!(unknown.0.source.raw_os_error(), Some(110), "{unknown}");
+        assert!(has_ended.load(Ordering::SeqCst), "the log's thread is at it still");
+        assert!(pending.into_iter().any(|pending| pending.wait().is_err()));
+        std::fs::rename(home.path().join("away"), at).unwrap();
+        Wal::open(options(&home, io)).expect("it is free when it is closed");
+    }
 }

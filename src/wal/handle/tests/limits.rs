@@ -35,68 +35,74 @@ fn an_append_larger_than_the_queue_goes_when_nothing_else_waits() {
 
 #[test]
 fn who_waits_for_room_with_more_than_the_queue_holds_gets_it() {
-    let home = home();
-    let small = Options { queue_bytes_max: MAX, ..options(&home, IoChoice::Blocking) };
-    let (wal, _) = Wal::open(small).unwrap();
-    let held = wal.shared.log();
-    wal.append_records(GROUP, [vec![1; 100]]).map(drop).unwrap();
-    std::thread::scope(|scope| {
-        let large = scope.spawn(|| wal.append_records(GROUP, [vec![2; 5 * MAX]]).unwrap().wait().unwrap());
-        wait_for_blocked(&wal.shared.inbox, 1);
-        drop(held);
-        assert_eq!(large.join().unwrap(), Index(2)..Index(3));
+    comes_to_an_end("who waits for room with more than the queue holds", || {
+        let home = home();
+        let small = Options { queue_bytes_max: MAX, ..options(&home, IoChoice::Blocking) };
+        let (wal, _) = Wal::open(small).unwrap();
+        let held = wal.shared.log();
+        wal.append_records(GROUP, [vec![1; 100]]).map(drop).unwrap();
+        std::thread::scope(|scope| {
+            let large = scope.spawn(|| wal.append_records(GROUP, [vec![2; 5 * MAX]]).unwrap().wait().unwrap());
+            wait_for_blocked(&wal.shared.inbox, 1);
+            drop(held);
+            assert_eq!(large.join().unwrap(), Index(2)..Index(3));
+        });
     });
 }
 
 #[test]
 fn who_waits_for_room_is_told_that_the_log_closes_or_has_failed() {
-    for expected in [Refused::Closed, Refused::Log(LogRefused::Poisoned)] {
-        let (_, inbox) = inbox(WhenFull::Block);
-        append(&inbox, MAX).unwrap();
-        std::thread::scope(|scope| {
-            let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| append(&inbox, 1000))).collect();
-            wait_for_blocked(&inbox, 3);
-            if expected == Refused::Closed {
-                inbox.close()
-            } else {
-                inbox.poison()
-            }
-            for waiting in waiting {
-                assert_eq!(waiting.join().unwrap(), Err(expected));
-            }
-        });
-        assert_eq!(append(&inbox, 1), Err(expected), "and so is who comes later");
-        assert_eq!(inbox.cut(GROUP, RecordKind::Purge, LogId::new(Term(1), Index(1))), Err(expected));
-    }
+    comes_to_an_end("who waits for room when the log closes or fails", || {
+        for expected in [Refused::Closed, Refused::Log(LogRefused::Poisoned)] {
+            let (_, inbox) = inbox(WhenFull::Block);
+            append(&inbox, MAX).unwrap();
+            std::thread::scope(|scope| {
+                let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| append(&inbox, 1000))).collect();
+                wait_for_blocked(&inbox, 3);
+                if expected == Refused::Closed {
+                    inbox.close()
+                } else {
+                    inbox.poison()
+                }
+                for waiting in waiting {
+                    assert_eq!(waiting.join().unwrap(), Err(expected));
+                }
+            });
+            assert_eq!(append(&inbox, 1), Err(expected), "and so is who comes later");
+            assert_eq!(inbox.cut(GROUP, RecordKind::Purge, LogId::new(Term(1), Index(1))), Err(expected));
+        }
+    });
 }
 
 /// Threads that append as fast as they can into a small queue, when the disk fails: all of them end.
 #[test]
 fn nobody_is_left_waiting_when_the_disk_fails() {
-    for when_full in [WhenFull::Block, WhenFull::Busy] {
-        let home = home();
-        let wrap = |queue| -> Box<dyn disk::Queue> { Box::new(Failing { queue, left: 20 }) };
-        let small = Options { queue_bytes_max: MAX, when_full, ..options(&home, IoChoice::Blocking) };
-        let (wal, _) = Wal::open_with(&small, wrap).unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    let mut pending = Vec::new();
-                    let refused = loop {
-                        match wal.append_records(GROUP, [vec![3; 4000]]) {
-                            Ok(taken) => pending.push(taken),
-                            Err(Refused::Busy { .. }) => std::thread::yield_now(),
-                            Err(refused) => break refused,
-                        }
-                    };
-                    assert_eq!(refused, Refused::Log(LogRefused::Poisoned));
-                    let said: Vec<bool> = pending.into_iter().map(|pending| pending.wait().is_ok()).collect();
-                    assert!(said.is_sorted_by(|before, after| before >= after), "durable ones, then unknown ones");
-                });
-            }
-        });
-        assert!(matches!(wal.close(), Err(Error::Failed(_))));
-    }
+    comes_to_an_end("who appends when the disk fails", || {
+        for when_full in [WhenFull::Block, WhenFull::Busy] {
+            let home = home();
+            let wrap = |queue| -> Box<dyn disk::Queue> { Box::new(Failing { queue, left: 20 }) };
+            let small = Options { queue_bytes_max: MAX, when_full, ..options(&home, IoChoice::Blocking) };
+            let (wal, _) = Wal::open_with(&small, wrap).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let mut pending = Vec::new();
+                        let refused = loop {
+                            match wal.append_records(GROUP, [vec![3; 4000]]) {
+                                Ok(taken) => pending.push(taken),
+                                Err(Refused::Busy { .. }) => std::thread::yield_now(),
+                                Err(refused) => break refused,
+                            }
+                        };
+                        assert_eq!(refused, Refused::Log(LogRefused::Poisoned));
+                        let said: Vec<bool> = pending.into_iter().map(|pending| pending.wait().is_ok()).collect();
+                        assert!(said.is_sorted_by(|before, after| before >= after), "durable ones, then unknown ones");
+                    });
+                }
+            });
+            assert!(matches!(wal.close(), Err(Error::Failed(_))));
+        }
+    });
 }
 
 fn cut(inbox: &Inbox, index: u64) -> Result<Ticket, Refused> {
@@ -124,42 +130,46 @@ fn cuts_in_a_loop_on_a_disk_that_hangs_end_at_their_reserve() {
 
 #[test]
 fn a_cut_beyond_the_reserve_blocks_and_goes_on_when_something_was_written() {
-    let home = home();
-    let (wal, _) = Wal::open(Options { queue_bytes_max: MAX, ..options(&home, IoChoice::Blocking) }).unwrap();
-    wal.append_records(GROUP, vec!["x"; 100]).unwrap().wait().unwrap();
-    let held = wal.shared.log();
-    let cuts = ((MAX + CUT_QUEUE_BYTES) / 40 + 100) as u64;
-    std::thread::scope(|scope| {
-        let purging = scope.spawn(|| {
-            for cut in 0..cuts {
-                wal.purge_prefix(GROUP, LogId::new(Term(1), Index(1 + cut * 99 / cuts))).map(drop).unwrap();
-            }
+    comes_to_an_end("a cut beyond the reserve", || {
+        let home = home();
+        let (wal, _) = Wal::open(Options { queue_bytes_max: MAX, ..options(&home, IoChoice::Blocking) }).unwrap();
+        wal.append_records(GROUP, vec!["x"; 100]).unwrap().wait().unwrap();
+        let held = wal.shared.log();
+        let cuts = ((MAX + CUT_QUEUE_BYTES) / 40 + 100) as u64;
+        std::thread::scope(|scope| {
+            let purging = scope.spawn(|| {
+                for cut in 0..cuts {
+                    wal.purge_prefix(GROUP, LogId::new(Term(1), Index(1 + cut * 99 / cuts))).map(drop).unwrap();
+                }
+            });
+            wait_for_blocked(&wal.shared.inbox, 1);
+            drop(held);
+            purging.join().unwrap();
         });
-        wait_for_blocked(&wal.shared.inbox, 1);
-        drop(held);
-        purging.join().unwrap();
+        wal.flush().wait().unwrap();
+        assert_eq!(wal.group(GROUP).unwrap().before_first.index, Index(99));
     });
-    wal.flush().wait().unwrap();
-    assert_eq!(wal.group(GROUP).unwrap().before_first.index, Index(99));
 }
 
 /// The queue may never empty on a full disk, so nobody waits there.
 #[test]
 fn a_cut_beyond_the_reserve_is_told_that_the_disk_is_full() {
-    let (log, inbox) = inbox(WhenFull::Block);
-    inbox.settle(&log, Some(0), None);
-    let refused = (1..100_000).find_map(|index| cut(&inbox, index).err());
-    assert_eq!(refused, Some(Refused::Log(LogRefused::NoSpace)));
-    std::thread::scope(|scope| {
-        inbox.settle(&log, None, None);
-        let waiting = scope.spawn(|| cut(&inbox, 100_001));
-        wait_for_blocked(&inbox, 1);
+    comes_to_an_end("a cut beyond the reserve of a full disk", || {
+        let (log, inbox) = inbox(WhenFull::Block);
         inbox.settle(&log, Some(0), None);
-        let start = Instant::now();
-        while inbox.blocked() > 0 && start.elapsed() < Duration::from_secs(10) {
-            std::thread::yield_now();
-        }
-        inbox.close();
-        assert_eq!(waiting.join().unwrap(), Err(Refused::Log(LogRefused::NoSpace)), "it is answered at once");
+        let refused = (1..100_000).find_map(|index| cut(&inbox, index).err());
+        assert_eq!(refused, Some(Refused::Log(LogRefused::NoSpace)));
+        std::thread::scope(|scope| {
+            inbox.settle(&log, None, None);
+            let waiting = scope.spawn(|| cut(&inbox, 100_001));
+            wait_for_blocked(&inbox, 1);
+            inbox.settle(&log, Some(0), None);
+            let start = Instant::now();
+            while inbox.blocked() > 0 && start.elapsed() < Duration::from_secs(10) {
+                std::thread::yield_now();
+            }
+            inbox.close();
+            assert_eq!(waiting.join().unwrap(), Err(Refused::Log(LogRefused::NoSpace)), "it is answered at once");
+        });
     });
 }

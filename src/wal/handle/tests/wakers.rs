@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::mpsc::channel;
 
 use super::tail::{put, small, small_log};
 use super::*;
@@ -53,20 +52,6 @@ impl Drop for Nosy {
 /// A waker of which nobody else has a copy once the poll is over: who drops it drops all of it.
 fn nosy(wal: &Wal, calls: &Arc<Calls>) -> Waker {
     Waker::from(Arc::new(Nosy { wal: guest(wal), calls: Arc::clone(calls) }))
-}
-
-/// Runs one story on a thread of its own: a waker that meets a lock which is held comes to no end.
-fn comes_to_an_end(what: &str, story: impl FnOnce() + Send + 'static) {
-    let (done, is_done) = channel();
-    let thread = std::thread::spawn(move || {
-        story();
-        done.send(()).unwrap();
-    });
-    match is_done.recv_timeout(Duration::from_secs(20)) {
-        Ok(()) => thread.join().unwrap(),
-        Err(_) if thread.is_finished() => std::panic::resume_unwind(thread.join().unwrap_err()),
-        Err(_) => panic!("{what}: it hangs"),
-    }
 }
 
 fn wait_until(what: &str, count: &AtomicUsize, wanted: usize) {
@@ -184,4 +169,67 @@ fn the_waker_of_a_dropped_future_may_call_back_into_the_log() {
         assert!(pin!(watch.at_least(Index(2))).poll(&mut Context::from_waker(&nosy(&wal, &calls))).is_pending());
         assert_eq!((calls.drops.load(Ordering::SeqCst), calls.wakes.load(Ordering::SeqCst)), (3, 0));
     });
+}
+
+/// Who waits, and owns the log: with this waker the last handle goes.
+struct Owner {
+    wal: Option<Wal>,
+    /// The threads on which it went.
+    went: Arc<Mutex<Vec<Option<String>>>>,
+}
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.wal = None;
+        self.went.lock().unwrap().push(std::thread::current().name().map(str::to_owned));
+    }
+}
+
+/// The log's thread waited for its own end there.
+fn last_handle_story(kind: &'static str, state: GateState) {
+    let home = home();
+    let gate = Arc::new(Gate::default());
+    let (wal, _) = Wal::open_with(&small(&home), gated(&gate)).unwrap();
+    put(&wal, GROUP, 1, 1..2);
+    gate.set(GateState::Held);
+    let mut waiting = waiting(&wal, kind);
+    let one_more = wal.append_records(GROUP, ["one more"]).unwrap();
+    let went = Arc::default();
+    let owner = Waker::from(Arc::new(Owner { wal: Some(wal), went: Arc::clone(&went) }));
+    assert!(!waiting(&mut Context::from_waker(&owner)));
+    // The log has the only one now.
+    drop(owner);
+    assert!(went.lock().unwrap().is_empty(), "it is kept");
+    gate.set(state);
+    let start = Instant::now();
+    while went.lock().unwrap().is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{kind} {state:?}: never woken");
+        std::thread::yield_now();
+    }
+    assert_eq!(*went.lock().unwrap(), [Some("wal".to_owned())], "it went on the log's own thread");
+    assert!(waiting(&mut Context::from_waker(Waker::noop())), "what it waited for is there, or will never be");
+    // A tail keeps the directory.
+    drop(waiting);
+    assert_eq!(one_more.wait().is_ok(), state == GateState::Open, "what was taken is finished");
+    let reopened = loop {
+        match Wal::open(small(&home)) {
+            Ok((wal, _)) => break wal,
+            Err(Error::InUse { .. }) => assert!(start.elapsed() < Duration::from_secs(20), "never free"),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(state != GateState::Open || data(read_all(&reopened).last().unwrap()) == b"one more");
+}
+
+#[test]
+fn a_waker_that_drops_the_last_handle_closes_the_log_behind_it() {
+    for kind in KINDS {
+        for state in [GateState::Open, GateState::Fails] {
+            comes_to_an_end(&format!("{kind} {state:?}"), move || last_handle_story(kind, state));
+        }
+    }
 }
