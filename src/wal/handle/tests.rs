@@ -1,5 +1,7 @@
+mod bounds;
 mod direct;
 mod errors;
+mod failing;
 mod full_disk;
 mod gathering;
 mod groups;
