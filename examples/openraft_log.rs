@@ -28,13 +28,19 @@ fn line(term: u64, index: u64, text: &str) -> Entry<Lines> {
     Entry { log_id: id(term, index), payload: EntryPayload::Normal(text.to_owned()) }
 }
 
-/// Opening reads the disk: before the runtime has something else to do.
-fn open(options: &Options) -> Result<LogStorage<Lines>, Box<dyn Error>> {
-    let (wal, _) = Wal::open(options.clone())?;
-    Ok(LogStorage::open(Arc::new(wal), 0)?)
+/// Opens the log, has it used, and closes it. Both ends wait for the disk: not while the runtime has something to do.
+fn with_log(
+    options: &Options,
+    used: impl AsyncFnOnce(&mut LogStorage<Lines>) -> Result<(), Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let wal = Arc::new(Wal::open(options.clone())?.0);
+    let mut log = LogStorage::open(Arc::clone(&wal), 0)?;
+    tokio::runtime::Builder::new_current_thread().build()?.block_on(used(&mut log))?;
+    drop(log);
+    Ok(Arc::try_unwrap(wal).map_err(|_| "the log is in use")?.close()?)
 }
 
-async fn write(mut log: LogStorage<Lines>) -> Result<(), Box<dyn Error>> {
+async fn write(log: &mut LogStorage<Lines>) -> Result<(), Box<dyn Error>> {
     log.save_vote(&Vote::new(1, 1)).await?;
     // Returns when openraft's callback was called: the entries are on the disk.
     log.blocking_append([line(1, 0, "one"), line(1, 1, "two"), line(1, 2, "overruled")]).await?;
@@ -46,7 +52,7 @@ async fn write(mut log: LogStorage<Lines>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn read(mut log: LogStorage<Lines>) -> Result<(), Box<dyn Error>> {
+async fn read(log: &mut LogStorage<Lines>) -> Result<(), Box<dyn Error>> {
     let state = log.get_log_state().await?;
     let (vote, committed) = (log.read_vote().await?, log.read_committed().await?);
     println!("vote {}, committed {}", vote.ok_or("no vote")?, committed.ok_or("nothing is committed")?);
@@ -65,7 +71,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     options.segment_bytes = 1 << 20;
     // A full queue is awaited, and holds up no thread of the runtime.
     options.when_full = WhenFull::Busy;
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(write(open(&options)?))?;
-    runtime.block_on(read(open(&options)?))
+    with_log(&options, write)?;
+    with_log(&options, read)
 }

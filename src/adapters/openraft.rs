@@ -14,7 +14,9 @@
 //! - Entries can be read as soon as `append` returns.
 //! - Vote, committed and purged log id are records in a second group of the same log: they are durable in one order
 //!   with the entries, by the same flush, and recovered by the same rules. No file of their own.
-//! - After a failure nothing is told as done any more: every call is an error, and openraft stops its node.
+//! - After a failure nothing is told as done any more: every call is an error, and openraft stops its node. A vote,
+//!   committed or purged log id that is refused is not what is read afterwards.
+//! - A read without a limit gives all that is there of its range, or an error: never less.
 //!
 //! # Caveats
 //!
@@ -22,6 +24,8 @@
 //!   `LogStorage` per number: it knows what it has said itself, and nothing of another's.
 //! - Any runtime will do: nothing here names one. Reads run on the task that asks, and may read the disk there.
 //!   [`LogStorage::open`] and the end of the [`Wal`] wait for the disk: not from within a task that others wait for.
+//! - On a full disk entries are refused. Vote, committed, truncate and purge go on, in the room that the log keeps for
+//!   itself: openraft stops its node at the refusal, and once that runs again, a snapshot and its purge make room.
 //! - With [`WhenFull::Busy`](crate::wal::handle::WhenFull) a full queue is awaited; with `Block`, the default, it holds
 //!   up a thread of the runtime.
 //! - An entry must fit one frame (almost 8 MiB in segments of the default size); a batch need not.
@@ -46,7 +50,7 @@ use openraft::{
     StorageError, StorageIOError, Vote,
 };
 
-use self::mapping::{Groups, Mapping, decode_entry};
+use self::mapping::{Groups, Mapping, Operation, decode_entry};
 use self::shared::Shared;
 use crate::mutant::{self, Mutant};
 use crate::types::{Entry, Index};
@@ -103,34 +107,52 @@ impl<C: RaftTypeConfig> LogStorage<C> {
     }
 
     async fn save_vote(&mut self, vote: Vote<C::NodeId>) -> Result<(), Error> {
-        let wal = Arc::clone(self.wal());
-        let operations = self.mapping.save_vote(&*wal, vote)?;
-        if mutant::is_on(Mutant::OpenraftVoteNotFlushed) {
-            return self.shared().submit_all(operations).await.map(drop);
+        let mut next = self.mapping.clone();
+        let operations = next.save_vote(&**self.wal(), vote)?;
+        let pending = self.submit(next, operations).await?;
+        if !mutant::is_on(Mutant::OpenraftVoteNotFlushed) {
+            pending.await?;
         }
-        self.shared().perform(operations).await
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId<C::NodeId>>) -> Result<(), Error> {
-        let wal = Arc::clone(self.wal());
-        let operations = self.mapping.save_committed(&*wal, committed)?;
-        self.shared().perform(operations).await
+        let mut next = self.mapping.clone();
+        let operations = next.save_committed(&**self.wal(), committed)?;
+        self.submit(next, operations).await?.await?;
+        Ok(())
     }
 
     async fn truncate(&mut self, from: u64) -> Result<(), Error> {
         let operations = self.mapping.truncate(&**self.wal(), from)?;
-        self.shared().perform(operations).await
+        self.shared().submit_all(operations).await?.await?;
+        Ok(())
     }
 
     async fn purge(&mut self, last: LogId<C::NodeId>) -> Result<(), Error> {
         // Below the purged id nothing can be read, and there is nothing to do.
-        let held = self.reader.read(last.index..last.index.saturating_add(2), usize::MAX)?;
+        let held = self.reader.read(last.index..last.index.saturating_add(2))?;
         let held: Vec<LogId<C::NodeId>> = held.iter().map(|entry| entry.get_log_id().clone()).collect();
-        let wal = Arc::clone(self.wal());
-        let operations = self.mapping.purge(&*wal, last, &held)?;
-        self.shared().perform(operations).await?;
+        let mut next = self.mapping.clone();
+        let operations = next.purge(&**self.wal(), last, &held)?;
+        self.submit(next, operations).await?.await?;
         self.shared().set_purged_next(self.mapping.purged_next());
         Ok(())
+    }
+
+    /// Hands operations to the log. `next` is the mapping behind them: it holds from when its state record is taken, and
+    /// not if that is refused.
+    async fn submit(&mut self, next: Mapping<C>, operations: Vec<Operation>) -> Result<Pending, Error> {
+        let mut pending = None;
+        for operation in operations {
+            let is_state_record = operation.appends_to(self.shared().groups.state);
+            pending = Some(self.shared().submit(operation).await?);
+            if is_state_record {
+                self.mapping = next.clone();
+            }
+        }
+        self.mapping = next;
+        Ok(pending.unwrap_or_else(|| self.wal().flush()))
     }
 
     async fn append(&mut self, entries: Vec<C::Entry>, callback: LogFlushed<C>) -> Result<(), Error> {
@@ -148,10 +170,11 @@ impl<C: RaftTypeConfig> LogStorage<C> {
     }
 
     fn log_state(&self) -> Result<LogState<C>, Error> {
+        self.shared().check()?;
         let Shared { wal, groups, .. } = &**self.shared();
         let last = wal.group(groups.entries).map_or(Index::ZERO, |names| names.last.index);
         let last = match last.0.checked_sub(1) {
-            Some(last) => self.reader.read(last..=last, usize::MAX)?,
+            Some(last) => self.reader.read(last..=last)?,
             None => Vec::new(),
         };
         let last_purged_log_id = self.mapping.saved().purged.clone();
@@ -182,8 +205,11 @@ async fn tell<C: RaftTypeConfig>(shared: Arc<Shared>, pending: Pending, callback
 }
 
 impl<C: RaftTypeConfig> LogReader<C> {
-    fn read(&self, wanted: impl RangeBounds<u64> + Clone, bytes_max: usize) -> Result<Vec<C::Entry>, Error> {
-        let entries: Vec<Entry> = self.shared.read(wanted, bytes_max)?;
+    fn read(&self, wanted: impl RangeBounds<u64>) -> Result<Vec<C::Entry>, Error> {
+        self.decoded(&self.shared.read(wanted)?)
+    }
+
+    fn decoded(&self, entries: &[Entry]) -> Result<Vec<C::Entry>, Error> {
         entries.iter().map(|entry| decode_entry::<C>(self.shared.groups.entries, entry)).collect()
     }
 }
@@ -193,7 +219,7 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         &mut self,
         range: R,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.read(range, usize::MAX).map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))
+        self.read(range).map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))
     }
 
     async fn limited_get_log_entries(
@@ -201,7 +227,8 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         start: u64,
         end: u64,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.read(start..end, READ_BYTES_MAX).map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))
+        let entries = self.shared.read_limited(start..end, READ_BYTES_MAX).and_then(|entries| self.decoded(&entries));
+        entries.map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))
     }
 }
 
@@ -239,6 +266,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStorage<C> {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
+        self.shared().check().map_err(|error| failed(ErrorSubject::Vote, ErrorVerb::Read, &error))?;
         Ok(self.mapping.saved().vote.clone())
     }
 
@@ -248,6 +276,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStorage<C> {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
+        self.shared().check().map_err(|error| failed(ErrorSubject::Store, ErrorVerb::Read, &error))?;
         Ok(self.mapping.saved().committed.clone())
     }
 

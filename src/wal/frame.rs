@@ -284,6 +284,7 @@ impl Run {
     }
 
     pub fn put(&self, out: &mut impl BufMut) {
+        assert!(self.is_consistent(), "no reader takes this run: {self:?}");
         out.put_u32_le(self.group.0);
         out.put_u8(self.kind.byte());
         out.put_slice(&[0; 3]);

@@ -75,6 +75,12 @@ pub struct Mapping<C: RaftTypeConfig> {
     saved: Saved<C::NodeId>,
 }
 
+impl Operation {
+    pub fn appends_to(&self, wanted: GroupId) -> bool {
+        matches!(self, Operation::Append { group, .. } if *group == wanted)
+    }
+}
+
 impl Groups {
     pub fn of(log: u32) -> Result<Groups, Error> {
         if log > LOG_NUMBER_MAX {

@@ -1,7 +1,7 @@
 //! What the writer and the readers of one Raft log share: the log beneath, and the entries that it cannot give yet.
 
 use std::collections::BTreeMap;
-use std::ops::RangeBounds;
+use std::ops::{Range, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
@@ -35,14 +35,6 @@ impl Shared {
         Shared { wal, groups, recent: Mutex::new(Recent { purged_next, ..Recent::default() }) }
     }
 
-    /// Carries operations out and waits until they are durable.
-    pub async fn perform(&self, operations: Vec<Operation>) -> Result<(), Error> {
-        if !operations.is_empty() {
-            self.submit_all(operations).await?.await?;
-        }
-        Ok(())
-    }
-
     /// Hands operations to the log in their order. What comes back is durable when all of them are.
     pub async fn submit_all(&self, operations: Vec<Operation>) -> Result<Pending, Error> {
         let mut last = None;
@@ -55,7 +47,7 @@ impl Shared {
         }
     }
 
-    async fn submit(&self, operation: Operation) -> Result<Pending, Error> {
+    pub async fn submit(&self, operation: Operation) -> Result<Pending, Error> {
         loop {
             match self.submit_now(operation.clone()) {
                 Err(Error::Refused(Refused::Busy { .. })) => {
@@ -74,7 +66,8 @@ impl Shared {
                 self.recent().append(pending.ticket(), entries);
                 Ok(pending)
             }
-            Operation::Append { group, entries } => Ok(self.wal.append(group, entries)?),
+            // On a full disk a purge makes room, and a vote elects who asks for one: neither is without its record.
+            Operation::Append { group, entries } => Ok(self.wal.append_beside_cuts(group, entries)?),
             Operation::Truncate { group, from } => {
                 let pending = self.wal.truncate_suffix(group, from)?;
                 self.recent().truncate(from);
@@ -84,11 +77,39 @@ impl Shared {
         }
     }
 
-    /// The entries of a range that the log has, in order from its start: all, or as many as `bytes_max` allows and at
-    /// least one.
-    pub fn read(&self, wanted: impl RangeBounds<u64> + Clone, bytes_max: usize) -> Result<Vec<Entry>, Error> {
+    /// The entries of a range that the log has, in order from its start: all of them.
+    ///
+    /// # Errors
+    /// If there are entries that cannot be read: what is left out is taken for what is not there.
+    pub fn read(&self, wanted: impl RangeBounds<u64>) -> Result<Vec<Entry>, Error> {
+        let (mut entries, mut left) = self.read_some(wanted, usize::MAX)?;
+        // Ends: each round but the last gives entries.
+        while let Some(last) = entries.last().filter(|_| !left.is_empty()).map(|last| last.id) {
+            // It stopped before something that cannot be read, which is told now; or before what has ended meanwhile.
+            let (rest, behind) = self.read_some(left, usize::MAX)?;
+            let goes_on = rest.first().is_some_and(|first| first.id.index == last.index.next());
+            let stands = self.wal.group(self.groups.entries).and_then(|names| names.id_at(last.index)) == Some(last);
+            if !goes_on || !stands {
+                break;
+            }
+            entries.extend(rest);
+            left = behind;
+        }
+        Ok(entries)
+    }
+
+    /// As [`Shared::read`], but as many as `bytes_max` allows and at least one, or those before the first that cannot be
+    /// read.
+    pub fn read_limited(&self, wanted: impl RangeBounds<u64>, bytes_max: usize) -> Result<Vec<Entry>, Error> {
+        Ok(self.read_some(wanted, bytes_max)?.0)
+    }
+
+    /// Entries of a range, and the range that is left of what the log has of it.
+    fn read_some(&self, wanted: impl RangeBounds<u64>, bytes_max: usize) -> Result<(Vec<Entry>, Range<u64>), Error> {
+        self.check()?;
+        let wanted = (wanted.start_bound().cloned(), wanted.end_bound().cloned());
         for _ in 1..READ_ATTEMPTS {
-            match self.read_once(wanted.clone(), bytes_max) {
+            match self.read_once(wanted, bytes_max) {
                 Err(handle::Error::Log(wal::Error::Trimmed { .. })) => {}
                 said => return Ok(said?),
             }
@@ -96,7 +117,11 @@ impl Shared {
         Ok(self.read_once(wanted, bytes_max)?)
     }
 
-    fn read_once(&self, wanted: impl RangeBounds<u64>, bytes_max: usize) -> Result<Vec<Entry>, handle::Error> {
+    fn read_once(
+        &self,
+        wanted: impl RangeBounds<u64>,
+        bytes_max: usize,
+    ) -> Result<(Vec<Entry>, Range<u64>), handle::Error> {
         let (wanted, unflushed) = {
             let recent = self.recent();
             let wanted = self.groups.readable(&*self.wal, recent.purged_next, wanted);
@@ -120,7 +145,14 @@ impl Shared {
             next = next.next();
             entries.push(entry);
         }
-        Ok(entries)
+        // As openraft counts.
+        Ok((entries, next.0 - 1..wanted.end.0 - 1))
+    }
+
+    /// # Errors
+    /// If the log has failed: what was taken last may not be there after the next start.
+    pub fn check(&self) -> Result<(), Error> {
+        self.wal.failure().map_or(Ok(()), |failure| Err(failure.into()))
     }
 
     /// Every append up to this one is durable: the log gives its entries.

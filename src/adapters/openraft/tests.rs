@@ -5,6 +5,7 @@ mod machine;
 mod mapping;
 mod node;
 mod recorder;
+mod refused;
 mod replay;
 mod rig;
 mod suite;

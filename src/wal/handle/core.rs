@@ -70,7 +70,7 @@ pub(super) fn run(start: Start, ready: impl FnOnce(Result<(), disk::Error>)) {
         Err(error) => {
             shared.inbox.poison();
             let hangs = error.hangs();
-            progress.fail(OutcomeUnknown(Arc::new(error)));
+            drop(progress.fail(OutcomeUnknown(Arc::new(error))));
             if hangs {
                 // Before the runtime goes: it waits for the kernel, which may never answer.
                 shared.followers.end(progress.failure());
@@ -88,11 +88,8 @@ impl Drop for Finished {
         if std::thread::panicking() {
             self.0.inbox.poison();
             let error = io::Error::other("it panicked, which is a defect of this program");
-            self.0.progress.fail(OutcomeUnknown(Arc::new(disk::Error::new(
-                Operation::Write,
-                "the log's thread",
-                error,
-            ))));
+            let error = disk::Error::new(Operation::Write, "the log's thread", error);
+            drop(self.0.progress.fail(OutcomeUnknown(Arc::new(error))));
         }
         self.0.followers.end(self.0.progress.failure());
         self.0.progress.finish();
@@ -199,8 +196,11 @@ impl Core {
     ) -> Result<Turn, disk::Error> {
         let mut log = shared.log();
         let completed = self.take_completions(&mut log);
-        // What became durable before an error is durable all the same.
+        // What became durable before an error is durable all the same: to those who follow, and to those who wait.
         shared.followers.publish(&mut log);
+        if completed.is_err() {
+            *woken = Some(shared.progress.advance(log.durable_ticket()));
+        }
         completed?;
         let log = &mut *self.gather(shared, log);
         let from_bytes = self.leaves_from_bytes(log);

@@ -8,7 +8,7 @@ use super::error::{Ended, Error};
 use super::followers::{Follower, Seen};
 use super::{READ_ATTEMPTS, Shared};
 use crate::types::{Entry, GroupId, Index};
-use crate::wal;
+use crate::wal::{self, GroupLog, Log};
 
 /// What one read of the disk gives at most, but for an entry or a frame that is larger.
 const PIECE_BYTES_MAX: usize = 1 << 20;
@@ -17,7 +17,7 @@ const PIECE_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Cursor {
     shared: Arc<Shared>,
     follower: Follower,
-    /// The index behind the last entry of the piece.
+    /// The index behind the last entry of the piece; 0 until something was read of what is to be read from the first on.
     next: Index,
     /// Read, and not yet given.
     piece: vec::IntoIter<Entry>,
@@ -36,11 +36,10 @@ pub(super) enum Step {
 }
 
 impl Cursor {
-    /// At `from`, or at the first index if that is 0.
+    /// At `from`, or if that is 0 at the group's first entry, as it is when it begins to read.
     pub fn new(shared: &Arc<Shared>, group: GroupId, from: Index) -> Cursor {
         let follower = shared.followers.follow(group);
-        let next = from.max(Index::FIRST);
-        Cursor { shared: Arc::clone(shared), follower, next, piece: Vec::new().into_iter() }
+        Cursor { shared: Arc::clone(shared), follower, next: from, piece: Vec::new().into_iter() }
     }
 
     pub fn group(&self) -> GroupId {
@@ -49,10 +48,17 @@ impl Cursor {
 
     /// The index of the entry that it gives next, unless that is cut off before.
     pub fn index(&self) -> Index {
-        Index(self.next.0 - self.piece.len() as u64)
+        match self.next {
+            Index::ZERO => self.first(&self.shared.log()),
+            next => Index(next.0 - self.piece.len() as u64),
+        }
     }
 
-    /// Goes on at `index`, which lies before what it has given.
+    fn first(&self, log: &Log) -> Index {
+        log.group(self.group()).map_or(Index::FIRST, GroupLog::first)
+    }
+
+    /// Goes on at `index`, which lies before what it has given; at the first entry if that is 0.
     pub fn rewind(&mut self, index: Index) {
         self.next = index;
         self.piece = Vec::new().into_iter();
@@ -78,12 +84,18 @@ impl Cursor {
 
     /// Reads on; what there is instead of entries is the answer.
     fn read_piece(&mut self, waker: Option<&Waker>) -> Result<Option<Step>, wal::Error> {
-        let (group, wanted) = (self.group(), self.next);
+        let group = self.group();
         // Outlives the lock: a waker may do anything when it is cloned and when it is dropped.
         let mut waker = waker.cloned();
         // What is seen holds for the plan: nothing becomes durable, and nothing is cut, between the two.
         let log = self.shared.log();
-        let last = match self.follower.look(wanted, &mut waker) {
+        let wanted = if self.next == Index::ZERO { self.first(&log) } else { self.next };
+        let seen = match self.follower.look(wanted, &mut waker) {
+            // Who has not begun has passed nothing.
+            Seen::Cut(_) if self.next == Index::ZERO => self.follower.look(wanted, &mut waker),
+            seen => seen,
+        };
+        let last = match seen {
             Seen::UpTo(last) => last,
             Seen::Cut(from) => {
                 self.next = from;

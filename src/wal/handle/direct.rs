@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Shared;
 use super::error::{OutcomeUnknown, Refused};
+use super::pending::Woken;
 use crate::disk::{self, Begun, Completion, Directory, Operation, SyncMode, ThreadWriter};
 use crate::types::{Data, GroupId, Index};
 use crate::wal::Effect;
@@ -98,9 +99,13 @@ impl Shared {
             return Err(failure);
         }
         if let Err(poisoned) = log.completed(completion) {
-            // Others are told when no lock is held; a poisoned log takes no write from anybody.
+            // Before the core can take a turn: it would give the log what waits, and tell of that.
+            let failure;
+            (failure, woken) = self.fail_direct(poisoned.0);
             drop(log);
-            return Err(self.fail_direct(poisoned.0));
+            self.inbox.wake();
+            drop(woken);
+            return Err(failure);
         }
         self.followers.publish(&mut log);
         woken = self.progress.advance(log.durable_ticket());
@@ -115,13 +120,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Everybody hears of it, and the core ends.
-    fn fail_direct(&self, error: disk::Error) -> OutcomeUnknown {
+    /// Nothing is taken any more, and this is why. Whoever waits is to be woken, and the core too, which ends then.
+    fn fail_direct(&self, error: disk::Error) -> (OutcomeUnknown, Woken<'_>) {
         let failure = OutcomeUnknown(Arc::new(error));
         self.inbox.poison();
-        self.progress.fail(failure.clone());
-        self.inbox.wake();
-        self.progress.failure().unwrap_or(failure)
+        let woken = self.progress.fail(failure.clone());
+        (self.progress.failure().unwrap_or(failure), woken)
     }
 }
 
@@ -135,7 +139,10 @@ impl Drop for Underway<'_> {
     fn drop(&mut self) {
         if self.is_taken {
             let error = io::Error::other("its thread panicked, which is a defect of this program");
-            self.shared.fail_direct(disk::Error::new(Operation::Write, "an append of its own thread", error));
+            let error = disk::Error::new(Operation::Write, "an append of its own thread", error);
+            let (_, woken) = self.shared.fail_direct(error);
+            self.shared.inbox.wake();
+            drop(woken);
         }
     }
 }

@@ -55,6 +55,9 @@ pub enum Refused {
     Order { before: LogId, next: LogId },
     #[error("the batch changes its term more than {max} times")]
     TooManyTerms { max: usize },
+    /// Written as it is, it would be damage to whoever reads it.
+    #[error("entry {entry} could not be read back: {fault}")]
+    Payload { entry: LogId, fault: &'static str },
     #[error("{bytes} bytes wait for the disk, at most {max} may")]
     Busy { bytes: usize, max: usize },
     #[error("the log is being closed")]
@@ -144,6 +147,9 @@ impl Refused {
             Refused::Log(refused) => refused.next_step(),
             Refused::Order { .. } => "name the entries of an append one after the other, in terms that do not fall",
             Refused::TooManyTerms { .. } => "append in several batches",
+            Refused::Payload { .. } => {
+                "make data with `Data::new`; list a configuration's members by rising id, its voters among them"
+            }
             Refused::Busy { .. } => {
                 "append again when something has become durable, or let appends wait for room (`WhenFull::Block`)"
             }

@@ -11,6 +11,7 @@ use std::task::Waker;
 
 use super::error::Refused;
 use super::options::WhenFull;
+use super::payloads::check_payloads;
 use crate::disk::{self, FileId};
 use crate::limits::{CUT_QUEUE_BYTES, FRAME_RECORDS_MAX, FRAME_RUNS_MAX, GROUPS_MAX, INDEX_MAX};
 use crate::types::{Data, Entry, GroupId, Index, LogId, Payload, Place, SegmentNumber, Term};
@@ -23,6 +24,14 @@ use crate::wal::{self, GroupLog, Log, Ticket};
 const JOINED_BYTES_MAX: usize = 64 << 10;
 /// Appends of records up to this are copied into the queue as they will stand in a frame; larger ones wait as they are.
 const COPIED_BYTES_MAX: usize = 4 << 10;
+
+/// Which room of the queue, and of a disk that is full, an append takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Room {
+    Appends,
+    /// That of truncates and purges: see [`CUT_QUEUE_BYTES`].
+    Cuts,
+}
 
 /// What became of a preparation.
 pub(super) type Prepared = (SegmentNumber, Result<FileId, disk::Error>);
@@ -115,10 +124,11 @@ impl Inbox {
     }
 
     /// Takes entries that the caller has named.
-    pub fn append(&self, group: GroupId, entries: Vec<Entry>) -> Result<(Ticket, Range<Index>), Refused> {
+    pub fn append(&self, group: GroupId, entries: Vec<Entry>, room: Room) -> Result<(Ticket, Range<Index>), Refused> {
+        check_payloads(&entries)?;
         let item = Item::Entries { group, entries };
         let bytes = self.check_size(&item)?;
-        let state = self.wait_for_room(bytes)?;
+        let state = self.wait_for(room, bytes)?;
         let Item::Entries { entries, .. } = &item else { unreachable!("made above") };
         let Some((first, last)) = entries.first().zip(entries.last()) else {
             return Ok((state.last_ticket, Index::ZERO..Index::ZERO));
@@ -181,14 +191,14 @@ impl Inbox {
         Ok((self.take_in(state, Item::Entries { group, entries }, bytes), indexes))
     }
 
-    /// Takes a truncate or a purge.
+    /// Takes a truncate or a purge, or nothing if what it would end has ended.
     pub fn cut(&self, group: GroupId, kind: RecordKind, id: LogId) -> Result<Ticket, Refused> {
         let item = Item::Cut { group, kind, id };
         let bytes = self.check_size(&item)?;
-        // A cut has room of its own behind that of the clients: it may be what makes some.
-        let max = self.queue_bytes_max.saturating_add(CUT_QUEUE_BYTES);
-        let state =
-            self.wait_until(bytes, max, |state| state.room_bytes.is_none() || state.waiting_bytes() + bytes <= max)?;
+        let state = self.wait_for(Room::Cuts, bytes)?;
+        if state.has_ended(group, kind, id.index) {
+            return Ok(state.last_ticket);
+        }
         state.check_group(group)?;
         if kind == RecordKind::Truncate {
             state.check_join(group, id.index)?;
@@ -224,6 +234,15 @@ impl Inbox {
             let frame_bytes = || state.item_frame_bytes + state.core_frame_bytes + frame_room_bytes(bytes);
             state.room_bytes.is_none_or(|room| frame_bytes() <= room)
         })
+    }
+
+    fn wait_for(&self, room: Room, bytes: usize) -> Result<MutexGuard<'_, State>, Refused> {
+        if room == Room::Appends {
+            return self.wait_for_room(bytes);
+        }
+        // A cut has room of its own behind that of the clients: it may be what makes some.
+        let max = self.queue_bytes_max.saturating_add(CUT_QUEUE_BYTES);
+        self.wait_until(bytes, max, |state| state.room_bytes.is_none() || state.waiting_bytes() + bytes <= max)
     }
 
     /// Waits until no more than `max` bytes wait with these, unless the disk has no room for them: nothing may be written
@@ -400,6 +419,15 @@ impl State {
         if self.closing { Err(Refused::Closed) } else { Ok(()) }
     }
 
+    /// Whether a cut has nothing to end, and so is no record, which no reader would take at index 0.
+    fn has_ended(&self, group: GroupId, kind: RecordKind, index: Index) -> bool {
+        let known = self.names.get(&group);
+        match kind {
+            RecordKind::Purge => index <= known.map_or(Index::ZERO, |known| known.before_first.index),
+            RecordKind::Truncate | RecordKind::Entry => known.is_none() && index > Index::ZERO,
+        }
+    }
+
     fn check_join(&self, group: GroupId, first: Index) -> Result<(), Refused> {
         let (expected, before_first) = match self.names.get(&group) {
             Some(known) => (known.last.index.next(), known.before_first.index),
@@ -415,6 +443,7 @@ impl State {
     fn check_entries(&self, group: GroupId, entries: &[Entry]) -> Result<(), Refused> {
         self.check_group(group)?;
         let first = entries[0].id;
+        check_index(first.index)?;
         self.check_join(group, first.index)?;
         let known = self.names.get(&group).and_then(|log| log.id_at(first.index.previous()));
         let mut before = known.unwrap_or(LogId::new(Term::ZERO, first.index.previous()));

@@ -30,8 +30,7 @@ pub struct Iter<'w> {
 
 impl Iter<'_> {
     pub(super) fn new(shared: &Arc<Shared>, group: GroupId, from: Index) -> Iter<'static> {
-        let cursor = Cursor::new(shared, group, from);
-        Iter { from: cursor.index(), has_given: false, cursor: Some(cursor), wal: PhantomData }
+        Iter { from, has_given: false, cursor: Some(Cursor::new(shared, group, from)), wal: PhantomData }
     }
 }
 

@@ -75,6 +75,7 @@ mod iter;
 mod open;
 mod options;
 mod pace;
+mod payloads;
 mod pending;
 mod preparer;
 mod scrub;
@@ -97,7 +98,7 @@ use bytes::Bytes;
 use self::core::Start;
 use self::direct::{Direct, Done};
 use self::followers::{Follower, Followers, Seen};
-use self::inbox::Inbox;
+use self::inbox::{Inbox, Room};
 use self::open::Parts;
 use self::pending::{Links, Progress};
 use self::scrub::Control;
@@ -199,7 +200,18 @@ impl Wal {
     /// # Errors
     /// See [`Refused`]; nothing has happened then.
     pub fn append(&self, group: GroupId, entries: Vec<Entry>) -> Result<Pending, Refused> {
-        self.shared.inbox.append(group, entries).map(|(ticket, indexes)| self.pending(ticket, indexes))
+        self.append_into(Room::Appends, group, entries)
+    }
+
+    /// As [`Wal::append`], but taken where a truncate or a purge is: also when the queue or the disk is full. For the few
+    /// small records without which a purge cannot be, or nobody would be left to ask for one.
+    #[cfg(any(feature = "openraft", test))]
+    pub(crate) fn append_beside_cuts(&self, group: GroupId, entries: Vec<Entry>) -> Result<Pending, Refused> {
+        self.append_into(Room::Cuts, group, entries)
+    }
+
+    fn append_into(&self, room: Room, group: GroupId, entries: Vec<Entry>) -> Result<Pending, Refused> {
+        self.shared.inbox.append(group, entries, room).map(|(ticket, indexes)| self.pending(ticket, indexes))
     }
 
     /// Appends records under the group's next indexes, in its last term (1 in a group without entries). They become
@@ -248,7 +260,8 @@ impl Wal {
         Ok(self.pending(ticket, from..from))
     }
 
-    /// Ends all entries of a group up to and including `last`. Segments that no group needs are used again.
+    /// Ends all entries of a group up to and including `last`. Segments that no group needs are used again. If they have
+    /// ended already, nothing is written: it is durable with what was taken before.
     ///
     /// # Errors
     /// See [`Refused`]; nothing has happened then.

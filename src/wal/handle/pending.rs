@@ -69,7 +69,7 @@ struct Slot {
     moved: Condvar,
 }
 
-/// Those that a flush has made durable. Dropping it wakes them, so hold no lock then: a waker may do anything.
+/// Those that a flush has made durable, or a failure leaves without an answer. Dropping it wakes them, so hold no lock then: a waker may do anything.
 #[must_use = "they are woken when it is dropped"]
 pub(super) struct Woken<'a> {
     progress: &'a Progress,
@@ -254,15 +254,15 @@ impl Progress {
         Woken { progress: self, wakers, slots, count }
     }
 
-    /// Nothing becomes durable any more.
-    pub fn fail(&self, failure: OutcomeUnknown) {
+    /// Nothing becomes durable any more. Takes out all who wait, to be woken.
+    pub fn fail(&self, failure: OutcomeUnknown) -> Woken<'_> {
         let mut state = self.lock();
         state.failure.get_or_insert(failure);
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         self.has_failed.store(true, Ordering::Release);
         self.finished.notify_all();
-        drop(self.woken(wakers, Ticket(1)..=Ticket(SLOTS)));
+        self.woken(wakers, Ticket(1)..=Ticket(SLOTS))
     }
 
     pub fn finish(&self) {

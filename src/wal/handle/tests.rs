@@ -1,6 +1,8 @@
+mod bounds;
 mod copying;
 mod direct;
 mod errors;
+mod failing;
 mod full_disk;
 mod gate;
 mod gathering;

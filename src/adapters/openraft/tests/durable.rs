@@ -52,7 +52,7 @@ impl Queue for Failing {
     }
 }
 
-fn options(home: &TempDir) -> Options {
+pub fn options(home: &TempDir) -> Options {
     let directory = home.path().join("log");
     Options { io: IoChoice::Blocking, segment_bytes: 1 << 20, when_full: WhenFull::Busy, ..Options::new(directory) }
 }
@@ -69,7 +69,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
 }
 
-async fn indexes(log: &mut impl RaftLogReader<Types>) -> Vec<u64> {
+pub async fn indexes(log: &mut impl RaftLogReader<Types>) -> Vec<u64> {
     log.try_get_log_entries(..).await.unwrap().iter().map(|entry| entry.log_id.index).collect()
 }
 
@@ -145,6 +145,12 @@ fn after_a_failed_flush_nothing_is_told_as_done() {
         }
         let refused = RaftLogStorage::save_vote(&mut log, &Vote::new(2, 1)).await.unwrap_err();
         assert!(refused.to_string().contains("nothing more is written"), "{refused}");
+        let unknown = |said: String| assert!(said.contains("outcome is unknown"), "{said}");
+        unknown(log.read_vote().await.unwrap_err().to_string());
+        unknown(log.read_committed().await.unwrap_err().to_string());
+        unknown(log.get_log_state().await.unwrap_err().to_string());
+        unknown(log.try_get_log_entries(..).await.unwrap_err().to_string());
+        unknown(log.get_log_reader().await.limited_get_log_entries(0, 1).await.unwrap_err().to_string());
         told
     });
     assert!(told > 0);

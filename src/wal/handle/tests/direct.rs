@@ -210,6 +210,57 @@ fn a_direct_write_that_fails_fails_the_log() {
     }
 }
 
+/// The log's thread could take a turn before it was told, and panicked over what had queued up; that was then said to be
+/// why. So whoever gets the log after the failure finds that it is told.
+#[test]
+fn a_direct_write_that_fails_beside_queued_appends_is_told_as_what_the_disk_said() {
+    const ROUNDS: usize = 40;
+    let mut direct = 0;
+    for _ in 0..ROUNDS {
+        let home = home();
+        let two = Options { writes_in_flight: Some(2), ..options(&home, IoChoice::Blocking) };
+        let (wal, _) = Wal::open(two).unwrap();
+        drop(idle(&wal));
+        let seam = inject(&wal, [Fault::Hangs(Duration::from_millis(2)), Fault::Fails(Errno::IO)]);
+        std::thread::scope(|scope| {
+            let appender = scope.spawn(|| wal.append_records_durably(GROUP, ["direct"]).map(drop));
+            while seam.left() == 2 && !appender.is_finished() {
+                std::thread::yield_now();
+            }
+            // Otherwise the log's thread was at it just then, and wrote this one.
+            if seam.left() == 2 {
+                appender.join().unwrap().unwrap();
+                return;
+            }
+            direct += 1;
+            let queued = wal.append_records(GROUP, ["queued"]).unwrap();
+            loop {
+                // A turn of the log's thread at any moment.
+                wal.shared.inbox.wake();
+                let Ok(log) = wal.shared.log.try_lock() else { continue };
+                if log.is_poisoned {
+                    let refused = wal.append_records(GROUP, ["late"]).map(drop);
+                    assert_eq!(refused, Err(Refused::Log(LogRefused::Poisoned)));
+                    assert!(wal.failure().is_some(), "what the log knows is told");
+                    break;
+                }
+            }
+            let is_the_disks = |unknown: OutcomeUnknown| {
+                assert_eq!(unknown.0.source.raw_os_error(), Some(Errno::IO.raw_os_error()), "{unknown}");
+            };
+            is_the_disks(wal.failure().unwrap());
+            is_the_disks(queued.wait().unwrap_err());
+            let Err(Unsaved::OutcomeUnknown(unknown)) = appender.join().unwrap() else { panic!("it has failed") };
+            is_the_disks(unknown);
+        });
+        if wal.failure().is_some() {
+            let Err(Error::Failed(unknown)) = wal.close() else { panic!("it has failed") };
+            assert_eq!(unknown.0.source.raw_os_error(), Some(Errno::IO.raw_os_error()), "{unknown}");
+        }
+    }
+    assert!(direct > ROUNDS / 4, "{direct} of {ROUNDS} were direct");
+}
+
 /// Of two flushes of one file at once the kernel tells one alone that a write was lost: the other append would count.
 #[test]
 fn appends_that_come_during_a_direct_write_are_written_after_it() {

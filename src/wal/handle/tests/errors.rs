@@ -54,6 +54,7 @@ variants!(refusals: Refused as "Refused" {
     Log = Refused::Log(LogRefused::Poisoned),
     Order = Refused::Order { before: LogId::ZERO, next: LogId::ZERO },
     TooManyTerms = Refused::TooManyTerms { max: 64 },
+    Payload = Refused::Payload { entry: LogId::ZERO, fault: "its checksum" },
     Busy = Refused::Busy { bytes: 1, max: 1 },
     Closed = Refused::Closed,
 });

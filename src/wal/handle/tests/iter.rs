@@ -115,6 +115,9 @@ fn it_gives_what_the_model_holds_after_any_cuts() {
                     wal.purge_prefix(GROUP, model[(at - first) as usize].id).map(drop).unwrap();
                     model.drain(..(at + 1 - first) as usize);
                     first = at + 1;
+                    // What has ended, 0 among it, ends no more.
+                    let again = Index(random.below(first));
+                    wal.purge_prefix(GROUP, LogId::new(Term(term), again)).map(drop).unwrap();
                 }
                 choice => {
                     let begin = if choice == 2 { at } else { end };
@@ -134,6 +137,8 @@ fn it_gives_what_the_model_holds_after_any_cuts() {
                 let from = random.below(model.len() as u64 + 1);
                 let read: Vec<Entry> = wal.iter(GROUP, Index(first + from)).map(Result::unwrap).collect();
                 assert_eq!(read, model[from as usize..], "seed {seed}");
+                let read: Vec<Entry> = wal.iter(GROUP, Index::ZERO).map(Result::unwrap).collect();
+                assert_eq!(read, model, "seed {seed}: from the first");
             }
         }
         wal.flush().wait().unwrap();

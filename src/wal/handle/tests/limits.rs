@@ -133,13 +133,13 @@ fn a_cut_beyond_the_reserve_blocks_and_goes_on_when_something_was_written() {
     comes_to_an_end("a cut beyond the reserve", || {
         let home = home();
         let (wal, _) = Wal::open(Options { queue_bytes_max: MAX, ..options(&home, IoChoice::Blocking) }).unwrap();
-        wal.append_records(GROUP, vec!["x"; 100]).unwrap().wait().unwrap();
-        let held = wal.shared.log();
         let cuts = ((MAX + CUT_QUEUE_BYTES) / 40 + 100) as u64;
+        wal.append_records(GROUP, vec!["x"; cuts as usize + 1]).unwrap().wait().unwrap();
+        let held = wal.shared.log();
         std::thread::scope(|scope| {
             let purging = scope.spawn(|| {
-                for cut in 0..cuts {
-                    wal.purge_prefix(GROUP, LogId::new(Term(1), Index(1 + cut * 99 / cuts))).map(drop).unwrap();
+                for index in 1..=cuts {
+                    wal.purge_prefix(GROUP, LogId::new(Term(1), Index(index))).map(drop).unwrap();
                 }
             });
             wait_for_blocked(&wal.shared.inbox, 1);
@@ -147,8 +147,29 @@ fn a_cut_beyond_the_reserve_blocks_and_goes_on_when_something_was_written() {
             purging.join().unwrap();
         });
         wal.flush().wait().unwrap();
-        assert_eq!(wal.group(GROUP).unwrap().before_first.index, Index(99));
+        assert_eq!(wal.group(GROUP).unwrap().before_first.index, Index(cuts));
     });
+}
+
+/// What must go on when the queue or the disk is full is taken where a cut is, and no further.
+#[test]
+fn an_append_beside_cuts_goes_where_an_append_does_not() {
+    for is_disk_full in [false, true] {
+        let (log, inbox) = inbox(WhenFull::Busy);
+        append(&inbox, MAX - 100).unwrap();
+        if is_disk_full {
+            inbox.settle(&log, Some(0), None);
+        }
+        append(&inbox, 1000).unwrap_err();
+        let beside = |index| inbox.append(GroupId(1), vec![entry(1, index)], Room::Cuts);
+        let refused = (1..100_000).find_map(|index| beside(index).err().map(|refused| (index, refused)));
+        let (taken, refused) = refused.expect("they grow the queue without bound");
+        assert!(taken > 1000, "{taken}");
+        match is_disk_full {
+            true => assert_eq!(refused, Refused::Log(LogRefused::NoSpace)),
+            false => assert!(matches!(refused, Refused::Busy { max, .. } if max == MAX + CUT_QUEUE_BYTES), "{refused}"),
+        }
+    }
 }
 
 /// The queue may never empty on a full disk, so nobody waits there.

@@ -208,6 +208,9 @@ impl History {
                     assert!(start.elapsed() < Duration::from_secs(20), "the follower does not come to {}", self.last());
                     std::thread::yield_now();
                 }
+                // Up to where it was purged before, 0 among it: that is nothing.
+                let again = self.random.below(self.first);
+                wal.purge_prefix(GROUP, LogId::new(Term(term), Index(again))).map(drop).unwrap();
                 let last = self.last() - 10;
                 wal.purge_prefix(GROUP, LogId::new(Term(term), Index(last))).map(drop).unwrap();
                 self.names.drain(..(last + 1 - self.first) as usize);
@@ -269,7 +272,7 @@ fn a_follower_holds_what_the_log_held_whatever_is_cut() {
         let home = home();
         let wal = small_log(&home);
         let (passed, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let tail = wal.tail(GROUP, Index(1));
+        let tail = wal.tail(GROUP, Index(seed % 2));
         let mut history = History { random: Random::seeded(seed), next_name: 0, names: Vec::new(), first: 1 };
         let (held, cuts) = std::thread::scope(|scope| {
             let follower = scope.spawn(|| follow(tail, &passed, &is_over));
