@@ -1,5 +1,6 @@
 //! How the errors of the parts become exit codes and next steps.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::{Exit, Failure};
@@ -136,6 +137,9 @@ fn superblock_lost(directory: &Path) -> Failure {
 pub fn of_log(error: &wal::Error, directory: &Path, message: String) -> Failure {
     use wal::Error;
     match error {
+        Error::Disk(disk) if disk.operation == disk::Operation::List && disk.kind() == ErrorKind::NotFound => {
+            Failure::new(Exit::Corrupt, message, verify_step(directory))
+        }
         Error::Disk(disk) => of_disk(disk, message),
         Error::Damaged(finding) => {
             Failure::new(Exit::Corrupt, message, finding.next_step(&directory.display().to_string(), true))
@@ -163,14 +167,14 @@ pub fn of_disk(error: &disk::Error, message: String) -> Failure {
     }
     let exit = match (error.kind(), error.operation) {
         _ if error.is_no_space() => Exit::NoSpace,
-        (std::io::ErrorKind::NotFound, disk::Operation::Open) => {
+        (ErrorKind::NotFound, disk::Operation::Open) => {
             return Failure::new(
                 Exit::WrongIdentity,
                 message,
                 "check the path and the mount; `trilith init` makes a node's directory, `trilith node` never does",
             );
         }
-        (std::io::ErrorKind::PermissionDenied, _) => Exit::Other,
+        (ErrorKind::PermissionDenied, _) => Exit::Other,
         (_, disk::Operation::Write | disk::Operation::Flush | disk::Operation::Read) => Exit::DiskFailed,
         _ => Exit::Other,
     };

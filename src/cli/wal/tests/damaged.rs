@@ -11,6 +11,7 @@ use crate::cli::failures;
 use crate::cli::output::Format;
 use crate::cli::wal::reading::Reading;
 use crate::cli::wal::{repair, verify};
+use crate::disk;
 use crate::limits::SEGMENT_BYTES_MIN;
 use crate::sim::disk::SimDisk;
 use crate::superblock::{self, State};
@@ -144,6 +145,8 @@ fn nobody_is_told_to_format_a_directory_that_holds_entries() {
     }
     let error = wal::Error::Exists { directory: LOG_DIRECTORY.to_owned() };
     assert_eq!(failures::of_log(&error, home.path(), error.to_string()).exit, Exit::Corrupt);
+    let gone = disk::Error::new(disk::Operation::List, LOG_DIRECTORY, std::io::ErrorKind::NotFound);
+    assert_eq!(failures::of_log(&wal::Error::Disk(gone), home.path(), String::new()).exit, Exit::Corrupt);
     // What a making left that did not come to its end is made again.
     fs::remove_dir_all(home.path().join(LOG_DIRECTORY)).expect("it is there");
     let failure = failures::of_superblock(&superblock::Error::NotFormatted, home.path(), String::new());
