@@ -39,7 +39,7 @@ pub struct Checked {
     pub segments: usize,
     pub frames: u64,
     pub records: u64,
-    pub payload_bytes: u64,
+    pub record_bytes: u64,
     pub findings: Vec<Finding>,
     /// Segments of which all was read up to these offsets, and nothing was found.
     pub(super) clean: Vec<(SegmentHeader, u64)>,
@@ -112,7 +112,7 @@ impl Extent {
             segments: chain.len(),
             frames: chain.iter().map(|segment| segment.frames).sum(),
             records: chain.iter().map(|segment| segment.records).sum(),
-            payload_bytes: chain.iter().map(|segment| segment.payload_bytes).sum(),
+            record_bytes: chain.iter().map(|segment| segment.record_bytes).sum(),
             clean: analysis.chain.iter().map(|segment| (segment.header, segment.end)).collect(),
             findings: analysis.findings,
         };
