@@ -20,7 +20,7 @@ impl Gate {
         self.0.store(state as usize, Ordering::SeqCst);
     }
 
-    fn is(&self, state: GateState) -> bool {
+    pub fn is(&self, state: GateState) -> bool {
         self.0.load(Ordering::SeqCst) == state as usize
     }
 }
