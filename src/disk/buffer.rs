@@ -5,8 +5,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
+use super::pages::{HUGE_PAGE_BYTES, Pages};
 use crate::limits::BLOCK_BYTES;
+
+/// Buffers of the pool from this size on, up to a huge page, are made as the parts of one. Smaller ones would gain little,
+/// and a single one that stays in use would keep more of a page that nobody uses.
+const PART_BYTES_MIN: usize = 512 << 10;
 
 /// Bytes on a block boundary, with a length that grows up to the capacity. What lies between length and capacity is
 /// initialised, and may be what an earlier use left there: padding writes its zeros.
@@ -16,6 +22,8 @@ pub struct Buffer {
     length: usize,
     /// Bytes allocated: a multiple of a block, at least one.
     capacity: usize,
+    /// What it is a part of. None if it was allocated by itself.
+    pages: Option<Arc<Pages>>,
 }
 
 // SAFETY: the buffer owns its memory; nothing else points to it.
@@ -27,11 +35,42 @@ impl Buffer {
     /// An empty buffer that holds at least `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Buffer {
         let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
+        let mapped = if capacity >= HUGE_PAGE_BYTES { Pages::map(capacity) } else { None };
+        let of_pages = mapped.and_then(|pages| Buffer::split(pages, capacity).pop());
+        of_pages.unwrap_or_else(|| Buffer::allocated(capacity))
+    }
+
+    /// As [`Buffer::with_capacity`], but as those of a pool are made: for one that is used again and again, and is not kept.
+    pub(super) fn as_of_pool(capacity: usize) -> Buffer {
+        Buffer::several(capacity).pop().expect("at least one is made")
+    }
+
+    /// Empty buffers of this capacity, at least one: those that are made from one huge page, if that is how they are made.
+    fn several(capacity: usize) -> Vec<Buffer> {
+        let is_part = capacity >= PART_BYTES_MIN && HUGE_PAGE_BYTES.is_multiple_of(capacity);
+        let mapped = if is_part { Pages::map(HUGE_PAGE_BYTES) } else { None };
+        mapped.map_or_else(|| vec![Buffer::with_capacity(capacity)], |pages| Buffer::split(pages, capacity))
+    }
+
+    /// Cuts pages into as many buffers as they hold.
+    fn split(pages: Pages, capacity: usize) -> Vec<Buffer> {
+        let pages = Arc::new(pages);
+        let parts = 0..pages.length() / capacity;
+        parts
+            .map(|part| {
+                // SAFETY: the part lies within the pages.
+                let start = unsafe { pages.start().add(part * capacity) };
+                Buffer { start, length: 0, capacity, pages: Some(Arc::clone(&pages)) }
+            })
+            .collect()
+    }
+
+    fn allocated(capacity: usize) -> Buffer {
         let layout = layout(capacity);
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Buffer { start, length: 0, capacity }
+        Buffer { start, length: 0, capacity, pages: None }
     }
 
     /// A buffer that is in use from the start, all zeros: to read into.
@@ -95,8 +134,10 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: allocated by `with_capacity` with this very layout.
-        unsafe { dealloc(self.start.as_ptr(), layout(self.capacity)) };
+        if self.pages.is_none() {
+            // SAFETY: allocated by `allocated` with this very layout.
+            unsafe { dealloc(self.start.as_ptr(), layout(self.capacity)) };
+        }
     }
 }
 
@@ -130,7 +171,15 @@ impl BufferPool {
             .min_by_key(|&at| self.free[at].capacity());
         let free = fitting.and_then(|at| self.free.remove(at));
         self.free_bytes -= free.as_ref().map_or(0, Buffer::capacity);
-        free.unwrap_or_else(|| Buffer::with_capacity(capacity.next_power_of_two()))
+        free.unwrap_or_else(|| self.make(capacity.next_power_of_two()))
+    }
+
+    /// Makes one, and keeps what comes with it.
+    fn make(&mut self, capacity: usize) -> Buffer {
+        let mut made = Buffer::several(capacity);
+        let buffer = made.pop().expect("at least one is made");
+        made.into_iter().for_each(|other| self.put(other));
+        buffer
     }
 
     /// Takes a buffer back. Beyond the bound those are freed that came back first: they have been of no use since, and a

@@ -339,7 +339,7 @@ fn median(times: &mut [Duration]) -> Duration {
 
 /// A buffer that is not zero: disks and file systems may know zeros.
 fn filled(bytes: usize) -> Buffer {
-    let mut buffer = Buffer::with_capacity(bytes);
+    let mut buffer = Buffer::as_of_pool(bytes);
     buffer.pad_to_capacity();
     buffer.fill(0x5a);
     buffer

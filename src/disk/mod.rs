@@ -46,6 +46,7 @@ mod mapping;
 mod measure;
 pub(crate) mod name;
 mod open_file;
+mod pages;
 mod probe;
 mod queue;
 mod seam;

@@ -176,7 +176,7 @@ impl OpenFile {
         };
         self.unflushed.store(true, Ordering::Release);
         self.set_awaited(true);
-        let mut zeros = Buffer::with_capacity(bytes.min(CHUNK_BYTES as u64) as usize);
+        let mut zeros = Buffer::as_of_pool(bytes.min(CHUNK_BYTES as u64) as usize);
         zeros.pad_to_capacity();
         let (mut offset, mut left) = (offset, bytes);
         while left > 0 {
