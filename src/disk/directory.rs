@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -378,6 +379,10 @@ impl Files for Directory {
         let name = self.table().find(file).map(|entry| self.shown(&entry.name)).unwrap_or_default();
         let map = open.map().and_then(|bytes| Map::new(bytes, &name));
         map.map_err(|error| self.error_at(Operation::Map, file, error))
+    }
+
+    fn expect(&self, map: &Map, part: Range<usize>) {
+        map.expect(part);
     }
 
     fn free_bytes(&self) -> Result<u64, Error> {

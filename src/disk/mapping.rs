@@ -18,7 +18,7 @@
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
@@ -62,6 +62,15 @@ impl Map {
         let slot = Slot::take().ok_or_else(|| io::Error::other("too many files are mapped"))?;
         slot.fill(&bytes, &name);
         Ok(Map { bytes, slot, _name: name })
+    }
+
+    /// Has the kernel begin to read this part, which would otherwise come page by page, each with what lies around it.
+    pub(super) fn expect(&self, part: Range<usize>) {
+        let length = part.len().min(self.bytes.len().saturating_sub(part.start));
+        if length > 0 {
+            // If the kernel does not take the advice, pages come when they are touched.
+            drop(self.bytes.advise_range(memmap2::Advice::WillNeed, part.start, length));
+        }
     }
 }
 

@@ -142,6 +142,10 @@ pub trait Files {
     /// files are mapped.
     fn map(&self, file: FileId) -> Result<Self::Map, Error>;
 
+    /// Says that this part of a view will be looked at next. What the page cache lacks of it is fetched in one go, and nothing
+    /// around it; nothing but speed depends on it.
+    fn expect(&self, _map: &Self::Map, _part: std::ops::Range<usize>) {}
+
     /// Bytes that can still be written before the disk is full.
     fn free_bytes(&self) -> Result<u64, Error>;
 

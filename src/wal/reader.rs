@@ -8,6 +8,7 @@ use std::ops::{ControlFlow, Range};
 
 use bytes::{Bytes, BytesMut};
 
+use super::ahead::Ahead;
 use super::body::FrameView;
 use super::error::{Error, Finding, LogIds, Severity};
 use super::frame::{FrameHead, Run};
@@ -151,7 +152,7 @@ impl Reading<'_> {
             if !self.wants_more(part) {
                 break;
             }
-            if self.read_memory(part, &frame.bytes, frame.offset).is_none() {
+            if self.read_memory(part, &frame.bytes, frame.offset, |_| ()).is_none() {
                 let end = frame.offset + frame.bytes.len() as u64;
                 self.read_disk(files, part, frame.offset..end, buffer)?;
             }
@@ -168,8 +169,15 @@ impl Reading<'_> {
         if map.len() as u64 != part.header.bytes {
             return at;
         }
+        let mut ahead = Ahead::new(range.end);
+        let ask = |asked: Option<Range<u64>>| {
+            if let Some(asked) = asked {
+                files.expect(&map, asked.start as usize..asked.end as usize);
+            }
+        };
         while at < range.end && self.wants_more(part) {
-            match self.read_memory(part, &map[at as usize..], at) {
+            ask(ahead.reach(at, self.wanted_bytes()));
+            match self.read_memory(part, &map[at as usize..], at, |likely| ask(ahead.expect(likely))) {
                 Some(end) => at = end,
                 None => return at,
             }
@@ -199,7 +207,7 @@ impl Reading<'_> {
             match scan.frame_at(at) {
                 Found::Frame(frame) => {
                     at = frame.head.end().offset;
-                    self.read_frame(part, &frame)?;
+                    self.read_frame(part, &frame, |_| ())?;
                 }
                 // The record may be whole: it is the device that refuses to give it.
                 Found::Fault(HeadProblem::Unreadable(error)) => return Err(Error::Disk(error)),
@@ -210,18 +218,23 @@ impl Reading<'_> {
     }
 
     /// Reads the frame that `bytes` begin with; gives its end, or nothing if anything is wrong with it. Entries before
-    /// what is wrong are taken.
-    fn read_memory(&mut self, part: &Part, bytes: &[u8], offset: u64) -> Option<u64> {
+    /// what is wrong are taken. `expect` is told where records lie, most likely, before they are looked at.
+    fn read_memory(&mut self, part: &Part, bytes: &[u8], offset: u64, expect: impl FnMut(Range<u64>)) -> Option<u64> {
         let head = bytes.get(..BLOCK_BYTES)?;
         let head = FrameHead::decode(head, part.header.salt, part.header.number, offset).ok()?;
         if bytes.len() < head.length || head.end().offset > part.header.frames_end() {
             return None;
         }
-        self.read_frame(part, &FrameView::new(head, bytes, part.header.salt)).ok()?;
+        self.read_frame(part, &FrameView::new(head, bytes, part.header.salt), expect).ok()?;
         Some(head.end().offset)
     }
 
-    fn read_frame(&mut self, part: &Part, frame: &FrameView<'_>) -> Result<(), Error> {
+    fn read_frame(
+        &mut self,
+        part: &Part,
+        frame: &FrameView<'_>,
+        mut expect: impl FnMut(Range<u64>),
+    ) -> Result<(), Error> {
         let offset = frame.head.offset;
         let sections =
             frame.sections().map_err(|fault| self.damaged(part, offset, (part.until, &fault.to_string())))?;
@@ -231,6 +244,7 @@ impl Reading<'_> {
             return Ok(());
         }
         self.reserve(count);
+        expect(self.likely_place(&frame.head, &sections.own, &wanted));
         // What is wrong with the first entry that cannot be read, and the index behind those like it.
         let mut fault: Option<(String, Index)> = None;
         frame.salvage_wanted(
@@ -275,10 +289,38 @@ impl Reading<'_> {
         wanted
     }
 
+    /// Where in the segment the wanted records of a frame lie if all of its records are of one size.
+    fn likely_place(&self, head: &FrameHead, own: &[Run], wanted: &[Range<Index>]) -> Range<u64> {
+        let record_bytes = head.records_bytes.div_ceil(head.records.max(1)) as u64;
+        let mut records = 0;
+        let mut ordinals = own.iter().zip(wanted).map(|(run, wanted)| {
+            let start = records + (wanted.start.0 - run.first.0);
+            records += u64::from(run.count);
+            start..start + (wanted.end.0 - wanted.start.0)
+        });
+        let Some(first) = ordinals.find(|wanted| !wanted.is_empty()) else { return 0..0 };
+        let end = ordinals.filter(|wanted| !wanted.is_empty()).last().map_or(first.end, |last| last.end);
+        let records_start = head.offset + head.records_start() as u64;
+        let start = records_start + first.start * record_bytes;
+        // On disk a record is no longer than it counts, and the last one may go beyond the limit.
+        let bytes_left = (self.bytes_left() as u64).saturating_add(record_bytes);
+        start..(records_start + end * record_bytes).min(start.saturating_add(bytes_left))
+    }
+
+    /// What the rest of what is wanted takes on disk at least, once some was found: before, frames are passed by.
+    fn wanted_bytes(&self) -> Option<u64> {
+        let entries_left = self.plan.to.0.saturating_sub(self.next.0);
+        let bytes = entries_left.saturating_mul(BLOCK_BYTES as u64).min(self.bytes_left() as u64);
+        (!self.entries.is_empty()).then_some(bytes)
+    }
+
+    fn bytes_left(&self) -> usize {
+        self.plan.bytes_max.saturating_sub(self.bytes)
+    }
+
     /// Makes room for so many entries, or for as many as can come.
     fn reserve(&mut self, count: u64) {
-        let bytes_left = self.plan.bytes_max.saturating_sub(self.bytes);
-        self.entries.reserve((bytes_left / ENTRY_OVERHEAD_BYTES + 1).min(count as usize));
+        self.entries.reserve((self.bytes_left() / ENTRY_OVERHEAD_BYTES + 1).min(count as usize));
     }
 
     /// Takes the next entry in; or says what is wrong, and the index behind what that concerns.
@@ -288,7 +330,7 @@ impl Reading<'_> {
         }
         let damaged = |what: String| (what, id.index.next());
         let (head, bytes) = record.map_err(|fault| damaged(format!("the record of entry {id} is damaged: {fault}")))?;
-        let bytes_left = self.plan.bytes_max.saturating_sub(self.bytes);
+        let bytes_left = self.bytes_left();
         let left =
             || (bytes_left / (bytes.len() + ENTRY_OVERHEAD_BYTES) + 1).min((self.plan.to.0 - id.index.0) as usize);
         let data = Data { bytes: self.copies.copy(bytes, left), checksum: head.payload_checksum };

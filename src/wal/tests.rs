@@ -1,6 +1,7 @@
 //! The log under faults: a rig that carries out its effects on a simulated disk, a model of what it must hold, and one
 //! file of tests per theme.
 
+mod ahead;
 mod bytes;
 mod crash;
 mod dead;
