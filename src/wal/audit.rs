@@ -7,14 +7,16 @@
 //! The end is known, so everything before it must be there: each fault is damage to what had been acknowledged. A segment
 //! that was retired since may be in other use by now, and what is found in it means nothing.
 
+use std::collections::BTreeMap;
+
 use super::analysis::{Analysis, Source};
 use super::chain;
 use super::error::{Error, Finding, Severity};
 use super::log::Log;
 use super::recovery::Acknowledged;
-use super::segment::{Identity, segment_name};
+use super::segment::{Identity, SegmentHeader, segment_name};
 use crate::disk::Files;
-use crate::types::{Place, SegmentNumber};
+use crate::types::{GroupId, Index, Place, SegmentNumber};
 
 /// What stood durable at one moment: the whole chain, or one sealed segment of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +27,8 @@ pub struct Extent {
     segments: Vec<SegmentNumber>,
     end: Place,
     is_whole: bool,
+    /// From which index on durable frames behind it ended a group's entries.
+    ended_behind: BTreeMap<GroupId, Index>,
 }
 
 /// What was read, and what is wrong with it.
@@ -37,6 +41,8 @@ pub struct Checked {
     pub records: u64,
     pub payload_bytes: u64,
     pub findings: Vec<Finding>,
+    /// Segments of which all was read up to these offsets, and nothing was found.
+    pub(super) clean: Vec<(SegmentHeader, u64)>,
 }
 
 impl Log {
@@ -44,14 +50,16 @@ impl Log {
     pub fn extent(&self) -> Extent {
         let end = self.durable_end();
         let numbers = self.locator.segments().map(|segment| segment.header.number);
-        self.extent_of(numbers.filter(|&number| number <= end.segment).collect(), end, true)
+        Extent { is_whole: true, ..self.extent_of(numbers.filter(|&number| number <= end.segment).collect(), end) }
     }
 
     /// One segment that takes nothing more; `None` if it is written still, or is not in the log any more.
     pub fn sealed_extent(&self, number: SegmentNumber) -> Option<Extent> {
         let segment = self.locator.segments().find(|segment| segment.header.number == number)?;
         let end = Place { segment: number, offset: segment.end, frame: segment.end_frame };
-        (number < self.durable_end().segment).then(|| self.extent_of(vec![number], end, false))
+        let ended_behind = self.locator.cuts_behind(number);
+        let extent = Extent { ended_behind, ..self.extent_of(vec![number], end) };
+        (number < self.durable_end().segment).then_some(extent)
     }
 
     /// The segments that take nothing more, oldest first.
@@ -66,9 +74,15 @@ impl Log {
         self.locator.segments().any(|segment| segment.header.number == number)
     }
 
-    fn extent_of(&self, segments: Vec<SegmentNumber>, end: Place, is_whole: bool) -> Extent {
+    /// Takes note that all of some segments was read and found intact: what was found so is read by map from now on. Those
+    /// that are not in the log any more, or are others by now, are passed over.
+    pub fn mark_verified(&mut self, checked: &Checked) {
+        checked.clean.iter().for_each(|(header, end)| self.locator.mark_verified(header, *end));
+    }
+
+    fn extent_of(&self, segments: Vec<SegmentNumber>, end: Place) -> Extent {
         let (directory, identity) = (self.options.directory.clone(), self.options.identity);
-        Extent { directory, identity, segments, end, is_whole }
+        Extent { directory, identity, segments, end, is_whole: false, ended_behind: BTreeMap::new() }
     }
 }
 
@@ -85,6 +99,7 @@ impl Extent {
         let source =
             Source { identity: Some(self.identity), evidence: self.end, ..Source::from_outside(&self.directory) };
         let mut gathered = chain::gather_segments(files, &source, &self.segments)?;
+        gathered.ended_behind.clone_from(&self.ended_behind);
         let analysis = gathered.read(files, &source, Some(self.end));
         analysis.close(files);
         Ok(self.checked(analysis))
@@ -98,11 +113,17 @@ impl Extent {
             frames: chain.iter().map(|segment| segment.frames).sum(),
             records: chain.iter().map(|segment| segment.records).sum(),
             payload_bytes: chain.iter().map(|segment| segment.payload_bytes).sum(),
+            clean: analysis.chain.iter().map(|segment| (segment.header, segment.end)).collect(),
             findings: analysis.findings,
         };
         // What lies before a segment that is looked at by itself is not its affair.
         let names: Vec<String> = self.segments.iter().map(|&number| segment_name(&self.directory, number)).collect();
         checked.findings.retain(|finding| self.is_whole || names.contains(&finding.file));
+        let is_damaged = |header: &SegmentHeader| {
+            let name = segment_name(&self.directory, header.number);
+            checked.findings.iter().any(|finding| finding.file == name)
+        };
+        checked.clean.retain(|(header, _)| !is_damaged(header));
         for finding in checked.findings.iter_mut().filter(|finding| finding.severity > Severity::Note) {
             // The log has seen all of this durable: nothing of it is torn, and nothing is unclear.
             finding.severity = Severity::Corrupt;

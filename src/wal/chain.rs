@@ -1,5 +1,6 @@
 //! Which segments are the log, in which order: headers, open frames, predecessors.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::analysis::{Analysis, Source};
@@ -17,7 +18,7 @@ use super::walk;
 use super::window::Window;
 use crate::disk::{FileId, Files};
 use crate::limits::BLOCK_BYTES;
-use crate::types::{FrameNumber, Place, SegmentNumber};
+use crate::types::{FrameNumber, GroupId, Index, Place, SegmentNumber};
 
 /// A segment file, and how it would join the chain.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(super) struct Gathered {
     pub findings: Vec<Finding>,
     /// Segments below this one are taken for files that a purge gave up.
     needed_from: SegmentNumber,
+    /// From which index on segments behind these ended a group's entries, where the log that has them says so.
+    pub ended_behind: BTreeMap<GroupId, Index>,
 }
 
 /// Opens every segment and reads its headers.
@@ -84,6 +87,7 @@ impl Gathered {
             next_segment: source.evidence.segment.next(),
             findings: Vec::new(),
             needed_from: SegmentNumber(0),
+            ended_behind: BTreeMap::new(),
         }
     }
 
@@ -125,6 +129,8 @@ impl Gathered {
         linked.retain(|&number| number >= self.needed_from);
         analysis.take_files(&self.candidates, &linked, self.needed_from);
         walk::walk(files, &self.candidates, &linked, (source, until), &mut analysis);
+        self.ended_behind.iter().for_each(|(&group, &from)| analysis.end_suspects_from(group, from));
+        analysis.settle_suspects();
         analysis
     }
 

@@ -16,7 +16,7 @@ use super::frame::Run;
 use super::record::RecordKind;
 use super::segment::segment_number;
 use super::walk;
-use crate::types::{Index, SegmentNumber};
+use crate::types::{GroupId, Index, SegmentNumber};
 
 /// More damaged frames than these are not looked after: each is compared with all that follows.
 const SUSPECTS_MAX: usize = 1024;
@@ -86,11 +86,15 @@ impl Analysis {
 
     /// Does to the suspects what a later run says.
     pub(super) fn end_suspects(&mut self, run: &Run) {
-        if run.kind == RecordKind::Purge {
-            return;
+        if run.kind != RecordKind::Purge {
+            self.end_suspects_from(run.group, run.first);
         }
-        for ids in self.suspects.iter_mut().flat_map(|suspect| &mut suspect.live).filter(|ids| ids.group == run.group) {
-            ids.end = ids.end.min(run.first);
+    }
+
+    /// Something later ended the group's entries from this index on.
+    pub(super) fn end_suspects_from(&mut self, group: GroupId, from: Index) {
+        for ids in self.suspects.iter_mut().flat_map(|suspect| &mut suspect.live).filter(|ids| ids.group == group) {
+            ids.end = ids.end.min(from);
         }
     }
 

@@ -54,7 +54,7 @@ pub struct SegmentIndex {
     records_bytes: u64,
     /// For its seal. `None` if it is too long for that, or no seal will be written any more.
     outline: Option<Outline>,
-    /// Every frame of it was read and found intact when the log was opened, or was written since.
+    /// Every frame of it was read and found intact, when the log was opened or since, or was written since.
     pub is_verified: bool,
 }
 
@@ -92,8 +92,8 @@ pub struct Part {
     pub end: u64,
     /// Entries from this index on are not to be taken from here: they were written again later.
     pub until: Index,
-    /// Nothing is written to this segment any more, and all of it was verified by the recovery that opened the log, or
-    /// written since.
+    /// Nothing is written to this segment any more, and all of it was verified, by the recovery that opened the log or
+    /// since, or written since.
     pub is_ended: bool,
 }
 
@@ -132,6 +132,25 @@ impl Locator {
 
     pub fn segments(&self) -> impl Iterator<Item = &SegmentIndex> {
         self.segments.values()
+    }
+
+    /// All of a segment was read up to this offset and found intact. Another one than is known here is passed over.
+    pub fn mark_verified(&mut self, header: &SegmentHeader, end: u64) {
+        if let Some(segment) = self.segments.get_mut(&header.number)
+            && (segment.header, segment.end) == (*header, end)
+        {
+            segment.is_verified = true;
+        }
+    }
+
+    /// From which index on segments behind this one ended a group's entries, where they did.
+    pub fn cuts_behind(&self, number: SegmentNumber) -> BTreeMap<GroupId, Index> {
+        let mut lowest = BTreeMap::new();
+        for (&group, &from) in self.segments.range(number.next()..).flat_map(|(_, segment)| &segment.cuts) {
+            let own = lowest.entry(group).or_insert(from);
+            *own = from.min(*own);
+        }
+        lowest
     }
 
     /// What the seal frame of the newest segment will say.

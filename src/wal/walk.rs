@@ -73,7 +73,6 @@ pub(super) fn walk<F: Files>(
         let scan = Scan::with_window(files, (candidate.file, header), window).expect_all();
         window = SegmentWalk { scan, name, end, expected, at: FRAMES_START, has_rest: false }.run(analysis);
     }
-    analysis.settle_suspects();
 }
 
 /// What a log must hold beside frames that join each other.

@@ -207,10 +207,17 @@ impl Scrubber {
         if !self.control.wait(Duration::ZERO) {
             return None;
         }
-        if !self.shared.upgrade()?.log().has_segment(number) {
+        let shared = self.shared.upgrade()?;
+        let mut log = shared.log();
+        if !log.has_segment(number) {
             // It was retired meanwhile: what was read may be of another life.
             return Some(());
         }
+        if let Ok(checked) = &checked {
+            log.mark_verified(checked);
+        }
+        drop(log);
+        drop(shared);
         let findings = checked.map_or_else(|error| vec![unopened(number, &error)], |checked| checked.findings);
         self.take(number, findings);
         Some(())

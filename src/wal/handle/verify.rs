@@ -23,7 +23,10 @@ impl Wal {
             let extent = self.shared.log().extent();
             let checked = extent.check(&files);
             let is_bad = |checked: &Checked| checked.findings.iter().any(|found| found.severity > Severity::Note);
-            let log = self.shared.log();
+            let mut log = self.shared.log();
+            if let Ok(checked) = &checked {
+                log.mark_verified(checked);
+            }
             // The oldest segments go first. One that went may have been in other use before it was read.
             let is_stale = extent.segments().first().is_some_and(|&oldest| !log.has_segment(oldest));
             if attempt < ATTEMPTS && is_stale && checked.as_ref().map_or(true, is_bad) {

@@ -272,3 +272,44 @@ fn what_an_unproven_frame_replaced_does_not_keep_the_log_from_opening() {
     let rig = rig.reopened();
     rig.check();
 }
+
+/// A scrub sees one segment alone, and called damage what a start notes.
+#[test]
+fn a_scrub_notes_damage_in_what_a_later_segment_replaced() {
+    for (is_cut, rotations_between) in [(false, 0), (false, 2), (true, 0), (true, 2)] {
+        let mut rig = Rig::new(options());
+        rig.settle();
+        rig.grow(G, 2, 600);
+        rig.settle();
+        let [mut live, mut dead] = [0; 2];
+        for start in [&mut live, &mut dead] {
+            *start = rig.log.durable_end().offset + records_start(2) + 200;
+            rig.grow(G, 2, 600);
+            rig.settle();
+        }
+        (0..=rotations_between).for_each(|_| rig.rotate(GroupId(1)));
+        let scrub = |rig: &Rig, damaged: u64| {
+            let fork = rig.disk.fork();
+            fork.flip_bit(&segment(1), damaged, 3);
+            let extent = rig.log.sealed_extent(SegmentNumber(1)).expect("it is sealed");
+            let found = extent.check(&fork.files()).expect("its file is there").findings;
+            let [finding] = found.try_into().unwrap_or_else(|found| panic!("{damaged}: {found:?}"));
+            (finding, fork)
+        };
+        assert_eq!(scrub(&rig, dead).0.severity, Severity::Corrupt, "it is live still");
+        if is_cut {
+            rig.truncate(G, Index(5));
+        } else {
+            rig.model.term = Term(2);
+            let entries = rig.model.entries_behind(Index(4), 4, 600);
+            rig.append(G, &entries);
+        }
+        rig.rest();
+        assert_eq!(scrub(&rig, live).0.severity, Severity::Corrupt);
+        let (finding, fork) = scrub(&rig, dead);
+        fork.crash_to(&vec![0; fork.loose().len()]);
+        let (_, recovery, found) = open(&fork, &options()).expect("it opens");
+        assert!(found == *rig.model.state());
+        assert_eq!((finding.severity, vec![finding]), (Severity::Note, recovery.findings));
+    }
+}

@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::rig::{G, Rig, options, segment};
+use super::rig::{G, Rig, options, read_by_plans, segment};
+use super::seals::open_by_seals;
 use crate::limits::SEGMENT_BYTES_MIN;
 use crate::sim::disk::{Act, Code, Failure, SimDisk};
-use crate::types::{Entry, GroupId, Index};
+use crate::types::{Entry, GroupId, Index, SegmentNumber};
 use crate::wal::locator::PARTS_MAX;
-use crate::wal::{Error, Options};
+use crate::wal::{Checked, Error, Log, Options};
 
 /// Three segments or more, the last of them in use.
 fn rotated() -> Rig {
@@ -106,20 +107,11 @@ fn a_plan_over_many_segments_is_cut_and_gone_on_with() {
     }
     let all = rig.model.group(G).entries;
     for from in [1, 7, all.len() as u64 - 40] {
-        let mut found: Vec<Entry> = Vec::new();
         let mut plans = 0;
-        loop {
-            let at = Index(from + found.len() as u64);
-            let plan = rig.log.plan_read(G, at, Index(u64::MAX), usize::MAX);
+        let found = read_by_plans(&rig, from, |plan| {
             assert!(plan.parts.len() <= PARTS_MAX);
             plans += 1;
-            let read = plan.run(&rig.files).expect("it is intact");
-            assert!(!read.is_empty() || !plan.is_cut(), "each plan goes on");
-            found.extend(read);
-            if !plan.is_cut() {
-                break;
-            }
-        }
+        });
         assert_eq!(found, all[from as usize - 1..]);
         assert_eq!(plans, if from < 10 { 2 } else { 1 }, "from {from}");
     }
@@ -164,4 +156,84 @@ fn a_map_that_the_kernel_refuses_costs_no_read() {
     let rig = rotated();
     rig.disk.fail_at(rig.disk.operations(), Failure::Error(Code::TooManyFiles));
     assert_eq!(read(&rig, &rig.disk, 1).expect("it is intact"), rig.model.group(G).entries);
+}
+
+/// A log that was opened by its seals, and a disk with it.
+fn by_seals() -> (SimDisk, Log, Vec<Entry>) {
+    let mut rig = rotated();
+    rig.rest();
+    let Rig { disk, model, .. } = rig;
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    let log = open_by_seals(&disk, &options()).expect("it is intact");
+    (disk, log, model.group(G).entries)
+}
+
+fn scrubbed(log: &Log, disk: &SimDisk, number: u64) -> Checked {
+    let extent = log.sealed_extent(SegmentNumber(number)).expect("it is sealed");
+    extent.check(&disk.files()).expect("its file is there")
+}
+
+/// Whether the first entry is read by a map of its segment.
+fn is_mapped(log: &Log, disk: &SimDisk) -> bool {
+    let fork = disk.fork();
+    let maps = count(&fork, Act::Map, segment(1));
+    let plan = log.plan_read(G, Index(1), Index(2), 1);
+    assert_eq!(plan.run(&fork.files()).expect("it is intact").len(), 1);
+    maps.get() > 0
+}
+
+/// No start has read it, and a scrub has: what it found clean is read by map from then on.
+#[test]
+fn a_segment_taken_by_its_seal_is_mapped_once_a_scrub_found_it_clean() {
+    let (disk, mut log, all) = by_seals();
+    assert!(!is_mapped(&log, &disk));
+    let other = scrubbed(&log, &disk, 2);
+    log.mark_verified(&other);
+    assert!(!is_mapped(&log, &disk), "another one was scrubbed");
+    let checked = scrubbed(&log, &disk, 1);
+    log.mark_verified(&checked);
+    assert!(is_mapped(&log, &disk));
+    let found = log.plan_read(G, Index(1), Index(u64::MAX), usize::MAX).run(&disk.files());
+    assert_eq!(found.expect("it is intact"), all);
+}
+
+#[test]
+fn all_of_a_log_that_was_verified_whole_is_mapped() {
+    let (disk, mut log, _) = by_seals();
+    let checked = log.extent().check(&disk.files()).expect("its files are there");
+    log.mark_verified(&checked);
+    assert!(log.locator.segments().all(|segment| segment.is_verified));
+}
+
+#[test]
+fn a_segment_with_a_finding_is_not_mapped() {
+    let (disk, mut log, _) = by_seals();
+    let damaged = disk.fork();
+    let end = log.locator.segments().next().expect("it holds the first entry").end;
+    damaged.make_unreadable(&segment(1), end - 4096..end - 3584);
+    for checked in [scrubbed(&log, &damaged, 1), log.extent().check(&damaged.files()).expect("its files are there")] {
+        assert!(!checked.findings.is_empty());
+        log.mark_verified(&checked);
+        let verified: Vec<_> = log.locator.segments().map(|segment| segment.is_verified).collect();
+        assert!(!verified[0] && verified[2..].iter().all(|&verified| verified), "{verified:?}");
+    }
+    assert!(!is_mapped(&log, &disk));
+}
+
+/// It was retired while it was read, and another one has its number or its room.
+#[test]
+fn a_segment_that_became_another_one_is_not_mapped() {
+    let (disk, mut log, _) = by_seals();
+    let checked = scrubbed(&log, &disk, 1);
+    let changes: [fn(&mut Checked); 3] = [
+        |checked| checked.clean[0].0.salt ^= 1,
+        |checked| checked.clean[0].0.number = SegmentNumber(77),
+        |checked| checked.clean[0].1 -= 4096,
+    ];
+    for change in changes {
+        let mut changed = checked.clone();
+        change(&mut changed);
+        log.mark_verified(&changed);
+        assert!(!is_mapped(&log, &disk));
+    }
 }

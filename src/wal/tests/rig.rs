@@ -1,7 +1,8 @@
 //! Names that the tests have for what is on the rig's disk.
 
 pub use crate::sim::log::rig::{DIRECTORY, Rig, identity, open, options};
-use crate::types::GroupId;
+use crate::types::{Entry, GroupId, Index};
+use crate::wal::ReadPlan;
 
 pub const G: GroupId = GroupId(0);
 
@@ -18,4 +19,20 @@ pub fn tear(rig: &mut Rig) {
         at += 1;
         usize::from(at == 1).min(loose.outcomes - 1)
     });
+}
+
+/// Everything of a group from an index on, by as many plans as it takes; each is shown first.
+pub fn read_by_plans(rig: &Rig, from: u64, mut each: impl FnMut(&ReadPlan)) -> Vec<Entry> {
+    let mut found: Vec<Entry> = Vec::new();
+    loop {
+        let at = Index(from + found.len() as u64);
+        let plan = rig.log.plan_read(G, at, Index(u64::MAX), usize::MAX);
+        each(&plan);
+        let read = plan.run(&rig.files).expect("it is intact");
+        assert!(!read.is_empty() || !plan.is_cut(), "each plan goes on");
+        found.extend(read);
+        if !plan.is_cut() {
+            return found;
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::rig::{G, Rig, options, segment};
+use super::rig::{G, Rig, options, read_by_plans, segment};
 use crate::disk::{Buffer, BufferPool};
 use crate::sim::disk::Act;
 use crate::types::{Entry, FrameNumber, Index, Place, SegmentNumber, Term};
@@ -125,20 +125,13 @@ fn the_parts_of_a_plan_share_its_bound() {
         rig.settle();
     }
     let all = rig.model.group(G).entries;
-    let (mut found, mut plans, mut most): (Vec<Entry>, usize, usize) = (Vec::new(), 0, 0);
-    loop {
-        let plan = rig.log.plan_read(G, Index(1 + found.len() as u64), Index(u64::MAX), usize::MAX);
+    let (mut plans, mut most) = (0, 0);
+    let found = read_by_plans(&rig, 1, |plan| {
         let held: usize = plan.parts.iter().flat_map(|planned| &planned.cached).map(|frame| frame.bytes.len()).sum();
         assert!(held < PLAN_BYTES_MAX + (64 << 10), "one plan holds {held} bytes in {} parts", plan.parts.len());
         most = most.max(plan.parts.len());
         plans += 1;
-        let read = plan.run(&rig.files).expect("it is intact");
-        assert!(!read.is_empty() || !plan.is_cut(), "each plan goes on");
-        found.extend(read);
-        if !plan.is_cut() {
-            break;
-        }
-    }
+    });
     assert_eq!(found, all);
     assert!(plans > 1 && most > 10, "{plans} plans of up to {most} parts");
 }

@@ -188,3 +188,45 @@ fn a_bucket_spreads_bytes_over_time() {
     assert_eq!(bucket.take(1000, 10 * second), Duration::ZERO);
     assert_eq!(bucket.take(1, 10 * second), second - second / 10);
 }
+
+/// Whether the first entry is read by map of its segment.
+fn is_mapped(wal: &Wal) -> bool {
+    wal.shared.log().plan_read(GROUP, Index(1), Index(2), 1).parts[0].part.is_ended
+}
+
+/// Opens the log anew, by its seals, and lets the scrubber go through it once.
+fn scrub_once(options: &Options) -> Wal {
+    let (wal, _) = Wal::open(options.clone()).unwrap();
+    assert!(!is_mapped(&wal), "no start has read it");
+    let scrub = wal.scrub(FAST, |_| {}).unwrap();
+    let begun = Instant::now();
+    while scrub.counters().passes < 1 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", scrub.counters());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    scrub.stop();
+    wal
+}
+
+#[test]
+fn what_was_scrubbed_or_verified_and_found_clean_is_read_by_map() {
+    let home = home();
+    let options = Options { tail_cache_bytes: 0, ..options(&home, IoChoice::Blocking) };
+    let (wal, _) = Wal::open(options.clone()).unwrap();
+    fill(&wal, 4);
+    wal.close().unwrap();
+    let wal = scrub_once(&options);
+    assert!(is_mapped(&wal));
+    assert_eq!(wal.read(GROUP, Index(1)..Index(2), 1).unwrap().len(), 1);
+    wal.close().unwrap();
+    let (wal, _) = Wal::open(options.clone()).unwrap();
+    assert!(!is_mapped(&wal));
+    assert!(wal.verify().unwrap().findings.is_empty());
+    assert!(is_mapped(&wal));
+    wal.close().unwrap();
+    flip(&home, &name_of(&home, 0), 200_000);
+    let wal = scrub_once(&options);
+    assert!(!wal.verify().unwrap().findings.is_empty());
+    assert!(!is_mapped(&wal), "something was found in it");
+    wal.close().unwrap();
+}
