@@ -14,20 +14,22 @@ use super::error::{Error, Finding, LogIds, Severity};
 use super::frame::{FrameHead, Run};
 use super::locator::Part;
 use super::plan::{PlannedPart, ReadPlan};
-use super::record::RecordKind;
+use super::record::{RECORD_HEAD_BYTES, RecordKind};
 use super::recovery::Acknowledged;
 use super::salvage::Salvaged;
 use super::scan::{Found, HeadProblem, Scan};
 use super::segment::{SegmentHeader, segment_name};
 use super::window::Window;
 use crate::codec;
-use crate::disk::Files;
+use crate::disk::{Buffer, Files};
 use crate::limits::{BLOCK_BYTES, ENTRY_OVERHEAD_BYTES};
 use crate::types::{Data, Entry, Index, LogId};
 
 /// Copies of payloads up to this length share memory, and so much of it.
 const SHARED_BYTES_MAX: usize = 1024;
 const PIECE_BYTES: usize = BLOCK_BYTES;
+/// Shorter frames are read whole: the disk is asked once.
+const EXCERPT_BYTES_MIN: usize = 64 << 10;
 
 /// Memory to read into, kept from one read to the next.
 #[derive(Debug, Default)]
@@ -204,6 +206,10 @@ impl Reading<'_> {
     fn read_scanned<F: Files>(&mut self, part: &Part, range: Range<u64>, scan: &mut Scan<'_, F>) -> Result<(), Error> {
         let mut at = range.start;
         while at < range.end && self.wants_more(part) {
+            if let Some(end) = self.read_excerpt(part, at, scan) {
+                at = end;
+                continue;
+            }
             match scan.frame_at(at) {
                 Found::Frame(frame) => {
                     at = frame.head.end().offset;
@@ -215,6 +221,33 @@ impl Reading<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Reads of a large frame its head and its directories, and then the blocks in which the wanted records lie; gives its
+    /// end, or nothing if it takes more than that. Zeros stand for what was not read, and are no record.
+    fn read_excerpt<F: Files>(&mut self, part: &Part, offset: u64, scan: &mut Scan<'_, F>) -> Option<u64> {
+        let head = scan.head_at(offset).ok()?;
+        if head.length <= EXCERPT_BYTES_MIN {
+            return None;
+        }
+        let start = (head.records_start() + RECORD_HEAD_BYTES).next_multiple_of(BLOCK_BYTES).min(head.length);
+        let mut bytes = Buffer::zeroed(head.length);
+        bytes[..start].copy_from_slice(scan.bytes(offset, start).ok()?);
+        let frame = FrameView::new(head, &bytes, part.header.salt);
+        let own = frame.sections().ok()?.own;
+        let likely = self.likely_place(&head, &own, &self.wanted(&own, part.until));
+        if likely.is_empty() {
+            return Some(head.end().offset);
+        }
+        let blocks = (likely.start - offset) as usize / BLOCK_BYTES * BLOCK_BYTES
+            ..((likely.end - offset) as usize).next_multiple_of(BLOCK_BYTES).min(head.length);
+        // Records of other sizes, or of several runs, are found from head to head.
+        if own.len() > 1 || !frame.has_equal_records() || blocks.len() > head.length / 2 {
+            return None;
+        }
+        scan.read(offset + blocks.start as u64, &mut bytes[blocks]).ok()?;
+        self.read_frame(part, &FrameView::new(head, &bytes, part.header.salt), |_| ()).ok()?;
+        Some(head.end().offset)
     }
 
     /// Reads the frame that `bytes` begin with; gives its end, or nothing if anything is wrong with it. Entries before

@@ -25,6 +25,14 @@ impl<'a> FrameView<'a> {
         });
     }
 
+    /// Whether all records are as large as the first, as far as the frame's head and that one say.
+    pub fn has_equal_records(&self) -> bool {
+        let first = record::parse_head(self.records_bytes(), self.salt());
+        first.is_ok_and(|first| {
+            record::record_bytes(first.payload_length) * self.head.records == self.head.records_bytes
+        })
+    }
+
     /// As [`FrameView::salvage`], with the wanted indexes of each run alone, until there are no more or `each` breaks off.
     /// What lies between is not verified.
     pub fn salvage_wanted(

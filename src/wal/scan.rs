@@ -126,6 +126,11 @@ impl<'a, F: Files> Scan<'a, F> {
         None
     }
 
+    /// Reads past the window, which stays where it is.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), disk::Error> {
+        self.files.read(self.file, offset, bytes)
+    }
+
     /// `length` bytes from `offset` on. If a large read fails, only as much as was asked for is read.
     pub fn bytes(&mut self, offset: u64, length: usize) -> Result<&[u8], disk::Error> {
         self.window.bytes(self.files, (self.file, self.end), (offset, length))
