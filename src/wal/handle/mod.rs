@@ -40,7 +40,8 @@
 //!
 //! [`Wal::open`] does not read the whole log: see [`Options::verify_at_start`].
 //!
-//! Segments that are full are read by memory map, if they were written or read whole since the log was opened. If a foreign
+//! Segments that are full are read by memory map, if they were written since the log was opened, or
+//! read whole and found intact, by that or by a scrub or [`Wal::verify`] since. If a foreign
 //! program cuts one, or the device fails under a mapped page, the kernel sends SIGBUS: the process ends with 18 and a line that names the file. For that a handler of SIGBUS is
 //! installed with the first such read; what is not ours it passes on to the handler that was there before.
 //!
