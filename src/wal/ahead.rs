@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::limits::BLOCK_BYTES;
 
 /// Asked for at once by whoever looks for a frame: doubles as long as he does not find it. What is asked for ends at a
-/// multiple of it: to ask takes about 15 us.
+/// multiple of it: each time costs a call of the kernel.
 const STEP_BYTES_MIN: u64 = 64 << 10;
 const STEP_BYTES_MAX: u64 = 1 << 20;
 
