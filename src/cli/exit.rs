@@ -14,7 +14,7 @@ pub enum Exit {
     Usage = 2,
     /// Data that is not what was written, or that is gone.
     Corrupt = 10,
-    /// `wal verify` met an end that was never acknowledged.
+    /// `wal verify` or `wal dump` met an end that was never acknowledged.
     TornTail = 11,
     /// Another cluster's or node's directory, an older incarnation, or none at all.
     WrongIdentity = 12,
@@ -62,7 +62,7 @@ impl Exit {
             Exit::Other => "other",
             Exit::Usage => "usage, configuration, size",
             Exit::Corrupt => "corrupt data or a loss found",
-            Exit::TornTail => "torn tail found (verify)",
+            Exit::TornTail => "torn tail found (verify, dump)",
             Exit::WrongIdentity => "wrong cluster, node, incarnation, or not formatted",
             Exit::NoSpace => "no space",
             Exit::IoUringRefused => "io_uring insisted on and refused",

@@ -1,14 +1,16 @@
 //! How the errors of the parts become exit codes and next steps.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::{Exit, Failure};
-use crate::disk;
+use crate::disk::{self, Directory, Files};
 use crate::net::{self, CertificateError};
 use crate::node::driver::{StartError, Stopped};
 use crate::node::run::RunError;
 use crate::superblock;
 use crate::wal;
+use crate::wal::handle::{self, LOG_DIRECTORY};
 
 /// Why a node in `directory` did not start, or stopped.
 pub fn of_node(error: &RunError, directory: &Path) -> Failure {
@@ -87,6 +89,9 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
 pub fn of_superblock(error: &superblock::Error, directory: &Path, message: String) -> Failure {
     use superblock::Error;
     match error {
+        Error::NotFormatted if Directory::open(directory).is_ok_and(|files| has_entries(&files)) => {
+            superblock_lost(directory)
+        }
         Error::NotFormatted => Failure::new(
             Exit::WrongIdentity,
             message,
@@ -111,16 +116,37 @@ pub fn of_superblock(error: &superblock::Error, directory: &Path, message: Strin
     }
 }
 
+/// Whether a directory without a superblock holds a log in which something was ever written, or may have been.
+pub fn has_entries(files: &Directory) -> bool {
+    let source = wal::Source { reading: wal::Reading::BySeals, ..wal::Source::from_outside(LOG_DIRECTORY) };
+    match wal::Analysis::read(files, &source) {
+        Ok(analysis) => {
+            analysis.close(files);
+            !analysis.is_half_made()
+        }
+        Err(_) => files.list(LOG_DIRECTORY).is_ok_and(|names| names.iter().any(|name| name.ends_with(".segment"))),
+    }
+}
+
+fn superblock_lost(directory: &Path) -> Failure {
+    let lost = handle::Error::SuperblockLost { directory: directory.display().to_string() };
+    Failure::new(Exit::Corrupt, lost.to_string(), lost.next_step())
+}
+
 /// A log that cannot be opened or read.
 pub fn of_log(error: &wal::Error, directory: &Path, message: String) -> Failure {
     use wal::Error;
     match error {
+        Error::Disk(disk) if disk.operation == disk::Operation::List && disk.kind() == ErrorKind::NotFound => {
+            Failure::new(Exit::Corrupt, message, verify_step(directory))
+        }
         Error::Disk(disk) => of_disk(disk, message),
         Error::Damaged(finding) => {
             Failure::new(Exit::Corrupt, message, finding.next_step(&directory.display().to_string(), true))
         }
         Error::Missing { .. } => Failure::new(Exit::Corrupt, message, verify_step(directory)),
-        Error::WrongIdentity { .. } | Error::Exists { .. } => Failure::new(
+        Error::Exists { .. } => superblock_lost(directory),
+        Error::WrongIdentity { .. } => Failure::new(
             Exit::WrongIdentity,
             message,
             "these files belong to another node or another life of it; put back what belongs here",
@@ -141,14 +167,14 @@ pub fn of_disk(error: &disk::Error, message: String) -> Failure {
     }
     let exit = match (error.kind(), error.operation) {
         _ if error.is_no_space() => Exit::NoSpace,
-        (std::io::ErrorKind::NotFound, disk::Operation::Open) => {
+        (ErrorKind::NotFound, disk::Operation::Open) => {
             return Failure::new(
                 Exit::WrongIdentity,
                 message,
                 "check the path and the mount; `trilith init` makes a node's directory, `trilith node` never does",
             );
         }
-        (std::io::ErrorKind::PermissionDenied, _) => Exit::Other,
+        (ErrorKind::PermissionDenied, _) => Exit::Other,
         (_, disk::Operation::Write | disk::Operation::Flush | disk::Operation::Read) => Exit::DiskFailed,
         _ => Exit::Other,
     };
@@ -169,6 +195,6 @@ fn verify_step(directory: &Path) -> String {
     format!(
         "nothing was cut and nothing was changed. See what is damaged with `trilith wal verify {}` and keep the directory; \
          the others serve while they are a majority. Never make it anew under the same id: it would vote twice",
-        directory.display()
+        wal::shell_quoted(&directory.display().to_string())
     )
 }

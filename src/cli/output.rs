@@ -27,6 +27,12 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// So many of these.
+pub fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 /// Says on standard error what went wrong. That may lie on the very disk that is full or has failed: whether it can be
 /// written must not decide how the process ends.
 pub fn complain(text: &impl std::fmt::Display) {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use rustix::io::Errno;
+
 /// What was asked of the disk when it failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
@@ -78,6 +80,15 @@ impl Error {
     /// The disk, or this user's share of it, is full.
     pub fn is_no_space(&self) -> bool {
         matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// It is the file that cannot be had, and not that it is gone, that this user may not, or that this process has no
+    /// room for it: whoever asks again is told the same.
+    pub fn is_of_file(&self) -> bool {
+        let of_caller = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
+        let is_of_caller = self.source.raw_os_error().is_some_and(|number| of_caller.contains(&number));
+        let kinds = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied, io::ErrorKind::Interrupted];
+        !is_of_caller && !kinds.contains(&self.kind())
     }
 
     /// Another process holds the lock.

@@ -20,7 +20,8 @@ use super::recovery::Acknowledged;
 use super::sections::OpenSection;
 use super::segment::{Identity, SegmentHeader, segment_name};
 use crate::disk::{FileId, Files};
-use crate::types::{GroupId, Index, Membership, Place, SegmentNumber};
+use crate::mutant::{self, Mutant};
+use crate::types::{FrameNumber, GroupId, Index, Membership, Place, SegmentNumber};
 
 /// Where a log lies and what is known of it from elsewhere.
 #[derive(Clone, Debug)]
@@ -68,6 +69,9 @@ pub struct Analysis {
     pub chain: Vec<ChainSegment>,
     /// Segments that are in no chain: never joined, or not needed any more.
     pub spare: Vec<(SegmentNumber, FileId)>,
+    /// Segments of this log that are in no chain because of damage: before a hole in it, or of another length than their
+    /// headers say. What stands in them can be looked at.
+    pub unjoined: Vec<(SegmentHeader, FileId)>,
     /// Every segment file that was opened, in the chain or not: see [`Analysis::close`].
     pub files: Vec<FileId>,
     /// Files under temporary names, left by a crash.
@@ -105,7 +109,7 @@ pub struct ChainSegment {
     pub open: OpenSection,
     pub frames: u64,
     pub records: u64,
-    pub payload_bytes: u64,
+    pub record_bytes: u64,
     pub is_sealed: bool,
 }
 
@@ -120,11 +124,13 @@ impl Analysis {
         self.files.iter().for_each(|&file| files.close(file));
     }
 
-    pub(super) fn empty(identity: Option<Identity>, next_segment: SegmentNumber) -> Analysis {
+    /// Of a directory that holds no segment.
+    pub fn empty(identity: Option<Identity>, next_segment: SegmentNumber) -> Analysis {
         Analysis {
             identity,
             chain: Vec::new(),
             spare: Vec::new(),
+            unjoined: Vec::new(),
             files: Vec::new(),
             leftovers: Vec::new(),
             groups: BTreeMap::new(),
@@ -155,6 +161,12 @@ impl Analysis {
         self.spare = spare.map(|candidate| (candidate.number, candidate.file)).collect();
     }
 
+    /// Whether it is what the making of a log leaves that does not come to its end: no log, or one in which nothing was
+    /// ever written.
+    pub fn is_half_made(&self) -> bool {
+        self.groups.is_empty() && self.end.frame <= FrameNumber(1) && self.damage().is_none()
+    }
+
     /// The worst that was found.
     pub fn severity(&self) -> Option<Severity> {
         self.findings.iter().map(|finding| finding.severity).max()
@@ -163,6 +175,21 @@ impl Analysis {
     /// The finding that forbids opening the log, if there is one.
     pub fn damage(&self) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.severity >= Severity::Unclear)
+    }
+
+    /// What the superblock has seen durable must be there, up to its last frame.
+    pub(super) fn check_end(&mut self, source: &Source) {
+        let evidence = source.evidence;
+        if mutant::is_on(Mutant::ZerosAccepted) || evidence.frame <= self.end.frame || self.damage().is_some() {
+            return;
+        }
+        let is_there = self.chain.last().is_some_and(|last| last.header.number >= evidence.segment);
+        let what = match is_there {
+            true => format!("frames {} to {} were durable and are missing", self.end.frame.next(), evidence.frame),
+            false => format!("missing: it had been durable up to offset {}, frame {}", evidence.offset, evidence.frame),
+        };
+        let file = segment_name(&source.directory, evidence.segment);
+        self.note((Severity::Corrupt, Acknowledged::Yes), (&file, 0..evidence.offset), what, Vec::new());
     }
 
     pub(super) fn note(

@@ -35,7 +35,7 @@ pub struct Checked {
     pub segments: usize,
     pub frames: u64,
     pub records: u64,
-    pub payload_bytes: u64,
+    pub record_bytes: u64,
     pub findings: Vec<Finding>,
 }
 
@@ -97,7 +97,7 @@ impl Extent {
             segments: chain.len(),
             frames: chain.iter().map(|segment| segment.frames).sum(),
             records: chain.iter().map(|segment| segment.records).sum(),
-            payload_bytes: chain.iter().map(|segment| segment.payload_bytes).sum(),
+            record_bytes: chain.iter().map(|segment| segment.record_bytes).sum(),
             findings: analysis.findings,
         };
         // What lies before a segment that is looked at by itself is not its affair.

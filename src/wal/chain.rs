@@ -7,7 +7,7 @@ use super::body::FrameView;
 use super::dead;
 use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, HeadFault, OPEN_FRAME_BYTES_MAX};
-use super::recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
+use super::recovery::{Evidence, Fault, Judgement, Site, Verdict, judge};
 use super::scan::{Found, HeadProblem, Scan};
 use super::sections::OpenSection;
 use super::segment::{
@@ -15,7 +15,7 @@ use super::segment::{
 };
 use super::walk;
 use super::window::Window;
-use crate::disk::{FileId, Files};
+use crate::disk::{FileId, Files, Operation};
 use crate::limits::BLOCK_BYTES;
 use crate::types::{FrameNumber, Place, SegmentNumber};
 
@@ -25,6 +25,9 @@ pub(super) struct Candidate {
     pub number: SegmentNumber,
     pub file: FileId,
     pub header: Option<SegmentHeader>,
+    /// As `header`, also if the file has another length than it says: then it cannot join the chain, and what stands in it
+    /// can be looked at.
+    pub found: Option<SegmentHeader>,
     /// Its open frame, or the repetition of it in its second frame.
     pub open: Option<OpenFrame>,
     /// It is in no chain and holds nothing: may be used again.
@@ -94,6 +97,13 @@ impl Gathered {
 
     /// Links the chain and reads it; as if nothing lay behind `until`, if that is given.
     pub fn read<F: Files>(&mut self, files: &F, source: &Source, until: Option<Place>) -> Analysis {
+        let mut analysis = self.read_needed(files, source, until);
+        self.judge_headers(source, &mut analysis);
+        self.find_unjoined(&mut analysis);
+        analysis
+    }
+
+    fn read_needed<F: Files>(&mut self, files: &F, source: &Source, until: Option<Place>) -> Analysis {
         self.needed_from = SegmentNumber(0);
         let mut analysis = self.read_part(files, source, until);
         walk::check_ends(source, &mut analysis);
@@ -128,6 +138,51 @@ impl Gathered {
         analysis
     }
 
+    /// Which of the segments that cannot be used had been part of the log for certain: the superblock has seen something
+    /// durable in them, or behind them.
+    fn judge_headers(&self, source: &Source, analysis: &mut Analysis) {
+        let last = analysis.chain.last().map(|segment| segment.header.number);
+        let before = analysis.chain.first().map(|oldest| oldest.open.predecessor_end.segment);
+        let before = before.filter(|_| walk::lacks_beginning(analysis));
+        let evidence = source.evidence;
+        for finding in analysis.findings.iter_mut().filter(|finding| finding.severity == Severity::Unclear) {
+            let has_header = |number| self.candidates.iter().any(|own| own.number == number && own.header.is_some());
+            let Some(number) = finding.segment().filter(|&number| !has_header(number)) else { continue };
+            let is_behind = last.is_none_or(|last| last < number);
+            let is_covered = number <= evidence.segment && (is_behind || before == Some(number));
+            let evidence_is = if is_covered { Evidence::Covered } else { Evidence::Uncovered };
+            // Where its open frame is cannot be read.
+            let Judgement { verdict, acknowledged } = judge(Fault::Unreadable, Site::Open, evidence_is);
+            if verdict != Verdict::Corrupt {
+                continue;
+            }
+            (finding.severity, finding.acknowledged) = (Severity::Corrupt, Some(acknowledged));
+            finding.what += &match evidence.segment == number {
+                true => format!("; it had been durable up to offset {}, frame {}", evidence.offset, evidence.frame),
+                false => format!("; the log had been durable up to {evidence}"),
+            };
+        }
+    }
+
+    /// Segments in which something of this log may stand, and that do not join it: before a hole in the chain, or damaged
+    /// themselves.
+    fn find_unjoined(&self, analysis: &mut Analysis) {
+        let numbers: Vec<SegmentNumber> = analysis.chain.iter().map(|segment| segment.header.number).collect();
+        let hole = numbers.first().copied().filter(|_| walk::lacks_beginning(analysis));
+        let mut unjoined = Vec::new();
+        for candidate in self.candidates.iter().filter(|own| own.number >= self.needed_from) {
+            let Some(header) = candidate.found.filter(|header| Some(header.identity) == self.identity) else {
+                continue;
+            };
+            let is_before_hole = candidate.open.is_some() && hole.is_some_and(|oldest| candidate.number < oldest);
+            if !numbers.contains(&candidate.number) && (is_before_hole || !candidate.is_spare) {
+                unjoined.push((header, candidate.file));
+            }
+        }
+        analysis.spare.retain(|(number, _)| !unjoined.iter().any(|(header, _)| header.number == *number));
+        analysis.unjoined = unjoined;
+    }
+
     fn take_names<F: Files>(&mut self, files: &F, source: &Source, names: Vec<String>) -> Result<(), Error> {
         for name in names {
             self.take_name(files, source, &name)?;
@@ -137,7 +192,16 @@ impl Gathered {
 
     fn take_name<F: Files>(&mut self, files: &F, source: &Source, name: &str) -> Result<(), Error> {
         match segment_number(name) {
-            Some(number) => self.add(files, source, number)?,
+            Some(number) => match self.add(files, source, number) {
+                Err(Error::Disk(error))
+                    if !source.exclusive && error.operation == Operation::Open && error.is_of_file() =>
+                {
+                    self.next_segment = self.next_segment.max(number.next());
+                    let file = segment_name(&source.directory, number);
+                    self.findings.push(Finding::header(&file, 0, Severity::Unclear, error.to_string()));
+                }
+                said => said?,
+            },
             None if name.ends_with(".preparing") => {
                 self.leftovers.push(format!("{}/{name}", source.directory));
             }
@@ -157,43 +221,37 @@ impl Gathered {
     fn add<F: Files>(&mut self, files: &F, source: &Source, number: SegmentNumber) -> Result<(), Error> {
         let name = segment_name(&source.directory, number);
         let file = if source.exclusive { files.open(&name)? } else { files.open_read(&name)? };
-        self.candidates.push(Candidate { number, file, header: None, open: None, is_spare: false });
+        self.candidates.push(Candidate { number, file, header: None, found: None, open: None, is_spare: false });
         if source.exclusive {
             files.sync(file)?;
         }
         self.next_segment = self.next_segment.max(number.next());
         let length = files.length(file)?;
         let (header, is_damaged) = read_headers(files, file)?;
-        let header = match header {
-            Ok(header) if header.number == number && header.bytes == length => Some(header),
-            Ok(_) => {
-                let what = "the header names another segment or another length".to_owned();
-                self.findings.push(Finding {
-                    severity: Severity::Unclear,
-                    file: name.clone(),
-                    bytes: 0..length,
-                    what,
-                    acknowledged: Some(Acknowledged::Unknown),
-                    entries: Vec::new(),
-                });
-                None
+        let candidate = self.candidates.last_mut().expect("pushed above");
+        let what = match header {
+            Ok(header) if header.number == number && header.bytes == length => {
+                (candidate.header, candidate.found) = (Some(header), Some(header));
+                self.check_identity(&header)?;
+                if is_damaged {
+                    let what = format!("segment header: {}", HeaderFault::Checksum);
+                    self.findings.push(Finding::header(&name, length, Severity::Note, what));
+                }
+                return Ok(());
             }
+            Ok(header) if header.number == number => {
+                candidate.found = Some(header);
+                format!("the file has {length} bytes, its header says {}", header.bytes)
+            }
+            Ok(header) => format!("the header is that of segment {}", header.number),
             Err(HeaderFault::NewerFormat { found }) => {
                 return Err(Error::NewerFormat { segment: number, found, known: FORMAT_VERSION });
             }
-            Err(fault) => {
-                self.findings.push(Finding::header(&name, length, Severity::Unclear, &fault));
-                None
-            }
+            Err(_) if length < 2 * BLOCK_BYTES as u64 => format!("the file has {length} bytes"),
+            Err(fault) => format!("segment header: {fault}"),
         };
-        if let Some(header) = header {
-            self.check_identity(&header)?;
-            if is_damaged {
-                let fault = HeaderFault::Checksum;
-                self.findings.push(Finding::header(&name, length, Severity::Note, &fault));
-            }
-        }
-        self.candidates.last_mut().expect("pushed above").header = header;
+        // Whether the log had been durable in it is seen when the chain is known.
+        self.findings.push(Finding::header(&name, length, Severity::Unclear, what));
         Ok(())
     }
 

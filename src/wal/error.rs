@@ -4,9 +4,10 @@ use std::fmt;
 
 use super::frame::Run;
 use super::group::GroupLog;
+use super::handle::NODE_ALONE;
 use super::record::RecordKind;
 use super::recovery::Acknowledged;
-use super::segment::{HeaderFault, Identity};
+use super::segment::{Identity, segment_number};
 use crate::disk;
 use crate::types::{GroupId, Index, LogId, SegmentNumber, Term};
 
@@ -92,6 +93,15 @@ pub struct LogIds {
     pub end: Index,
     /// `None` if nothing that can be read tells it, and in a cut of an end, which has none.
     pub term: Option<Term>,
+}
+
+/// A word of a command line as a shell takes it, for commands that a person is told.
+pub fn shell_quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+=:,@%".contains(&byte);
+    match !word.is_empty() && word.bytes().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 impl Error {
@@ -182,7 +192,11 @@ impl fmt::Display for LogIds {
 
 impl fmt::Display for Identity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "cluster {} node {} incarnation {}", self.cluster, self.node, self.incarnation)
+        let Identity { cluster, node, incarnation } = self;
+        match *node == NODE_ALONE {
+            true => write!(formatter, "cluster {cluster}, no node, incarnation {incarnation}"),
+            false => write!(formatter, "cluster {cluster} node {node} incarnation {incarnation}"),
+        }
     }
 }
 
@@ -225,6 +239,7 @@ impl Finding {
     /// What to do about it. `directory` is the one that holds the log's directory, as the person knows it; `is_member`:
     /// others hold what was committed.
     pub fn next_step(&self, directory: &str, is_member: bool) -> String {
+        let directory = shell_quoted(directory);
         match self.severity {
             Severity::Note => format!(
                 "nothing: it is mended in passing or does no harm; `trilith wal repair {directory}` says what it can mend"
@@ -248,18 +263,23 @@ impl Finding {
         }
     }
 
+    /// The segment that it is about.
+    pub fn segment(&self) -> Option<SegmentNumber> {
+        self.file.rsplit('/').next().and_then(segment_number)
+    }
+
     /// Gives the entries their terms, as far as `log` knows them.
     pub(super) fn name_by(&mut self, log: &GroupLog) {
         self.entries = std::mem::take(&mut self.entries).into_iter().flat_map(|ids| ids.named(log)).collect();
     }
 
     /// A segment whose header cannot be trusted: what it held is not known, unless its twin tells.
-    pub(super) fn header(file: &str, bytes: u64, severity: Severity, fault: &HeaderFault) -> Finding {
+    pub(super) fn header(file: &str, bytes: u64, severity: Severity, what: String) -> Finding {
         Finding {
             severity,
             file: file.to_owned(),
             bytes: 0..bytes,
-            what: format!("segment header: {fault}"),
+            what,
             acknowledged: (severity > Severity::Note).then_some(Acknowledged::Unknown),
             entries: Vec::new(),
         }

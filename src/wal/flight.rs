@@ -13,7 +13,7 @@ const BESIDE_BYTES_MAX: usize = 128 << 10;
 const LARGE_BYTES_MIN: usize = 512 << 10;
 /// Frames on their way while a large one may leave, whatever depth suits the disk: what it writes, what it writes next,
 /// and what is built meanwhile.
-const LARGE_IN_FLIGHT_MAX: usize = 3;
+pub const LARGE_IN_FLIGHT_MAX: usize = 3;
 const _: () = assert!(LARGE_IN_FLIGHT_MAX <= WRITES_IN_FLIGHT_MAX, "recovery knows no more that nothing proves");
 /// What waits is joined into frames of up to so many record bytes: several, of which one is built while the other is
 /// written, are faster than one of all. An append may be larger by itself.

@@ -32,7 +32,8 @@ use super::loss::{self, Loss};
 use super::resume::{self, open_segment};
 use super::rewrite::{section_at, write_in_place};
 use super::scan::Scan;
-use super::segment::{FRAMES_START, Fill, segment_name, segment_number};
+use super::segment::{FRAMES_START, Fill, segment_name};
+use super::walk;
 use crate::checksum::Checksum;
 use crate::disk::{self, FileId, Files};
 use crate::limits::BLOCK_BYTES;
@@ -63,13 +64,33 @@ pub enum Step {
     CutAcknowledged(Loss),
 }
 
+impl Step {
+    /// The file that what is cut off is kept in, up to a bound, if there is room.
+    pub fn keeps_in(&self) -> Option<String> {
+        match self {
+            Step::CutTorn { file, bytes } => Some(resume::cut_name(file, bytes.start)),
+            _ => None,
+        }
+    }
+}
+
 /// What can be done for a log.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
     /// What loses nothing.
     pub steps: Vec<Step>,
-    /// What would remain damaged, and what it takes to be rid of it; [`None`] if nothing would be left of the log.
+    /// What would remain damaged, and what it takes to be rid of it; [`None`] if no cut helps: `obstacle` says why.
     pub damage: Option<(Finding, Option<Loss>)>,
+    pub obstacle: Option<Obstacle>,
+}
+
+/// Why a log cannot be cut off before its first damage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Obstacle {
+    /// Nothing would be left.
+    NothingLeft,
+    /// Entries would be in the log again that were purged, and their segments are used again.
+    PurgedAgain,
 }
 
 /// What a repair may do, and what it needs for it.
@@ -154,7 +175,7 @@ fn round<F: Files>(files: &F, source: &Source, orders: &Orders) -> Result<Vec<St
 /// The plan, and what would be kept of a damaged log.
 fn examine<F: Files>(files: &F, source: &Source, gathered: &mut Gathered) -> (Plan, Option<Analysis>) {
     let analysis = gathered.read(files, source, None);
-    let mut plan = Plan { steps: damaged_headers(files, gathered, source), damage: None };
+    let mut plan = Plan { steps: damaged_headers(files, gathered, source), ..Plan::default() };
     let passed = passed(&analysis);
     let name = |number: &SegmentNumber| segment_name(&source.directory, *number);
     plan.steps.extend(passed.iter().map(|number| Step::SetAside { file: name(number) }));
@@ -166,24 +187,30 @@ fn examine<F: Files>(files: &F, source: &Source, gathered: &mut Gathered) -> (Pl
     };
     let kept = kept(files, source, gathered);
     let no_part = analysis.spare.iter().map(|&(number, _)| number).chain(passed).collect();
-    let loss = kept.as_ref().map(|kept| loss::measure(files, source, (gathered, &no_part), kept));
+    let loss = kept.as_ref().ok().map(|kept| loss::measure(files, source, (gathered, &no_part), kept));
+    plan.obstacle = kept.as_ref().err().map(|obstacle| match walk::lacks_beginning(&analysis) {
+        true => Obstacle::NothingLeft,
+        false => *obstacle,
+    });
     plan.damage = Some((damage, loss));
-    (plan, kept)
+    (plan, kept.ok())
 }
 
 /// Segments of which one header is not what the other says.
-fn damaged_headers<F: Files>(files: &F, gathered: &Gathered, source: &Source) -> Vec<Step> {
+pub(super) fn damaged_headers<F: Files>(files: &F, gathered: &Gathered, source: &Source) -> Vec<Step> {
     let mut steps = Vec::new();
     for candidate in &gathered.candidates {
         let Some(header) = candidate.header else { continue };
         let expected = header.encode();
-        for offset in [0, header.frames_end()] {
+        let is_fine = |offset: &u64| {
             let mut block = [0; BLOCK_BYTES];
-            let is_fine = files.read(candidate.file, offset, &mut block).is_ok() && block == expected;
-            if !is_fine {
-                steps.push(Step::RestoreHeader { file: segment_name(&source.directory, candidate.number), offset });
-            }
-        }
+            files.read(candidate.file, *offset, &mut block).is_ok() && block == expected
+        };
+        let (fine, damaged): (Vec<u64>, Vec<u64>) = [0, header.frames_end()].into_iter().partition(is_fine);
+        // Without a twin that says so the file was taken into other use meanwhile.
+        let file = segment_name(&source.directory, candidate.number);
+        let step = |offset| Step::RestoreHeader { file: file.clone(), offset };
+        steps.extend(damaged.into_iter().filter(|_| !fine.is_empty()).map(step));
     }
     steps
 }
@@ -211,11 +238,6 @@ fn set_aside<F: Files>(files: &F, source: &Source, name: &str) -> Result<(), Err
     Ok(())
 }
 
-/// The segment that a finding is about.
-fn number_of(finding: &Finding) -> Option<SegmentNumber> {
-    finding.file.rsplit('/').next().and_then(segment_number)
-}
-
 fn is_damage(finding: &&Finding) -> bool {
     finding.severity >= Severity::Unclear
 }
@@ -225,39 +247,43 @@ fn passed(analysis: &Analysis) -> BTreeSet<SegmentNumber> {
     let (Some(oldest), Some(newest)) = (analysis.chain.first(), analysis.chain.last()) else { return BTreeSet::new() };
     let missing = oldest.open.predecessor_end.segment;
     let lacks_beginning =
-        analysis.findings.iter().any(|finding| number_of(finding) == Some(missing) && !finding.entries.is_empty());
+        analysis.findings.iter().any(|finding| finding.segment() == Some(missing) && !finding.entries.is_empty());
     let is_passed = |number: &SegmentNumber| {
         let is_in_chain = analysis.chain.iter().any(|segment| segment.header.number == *number);
         *number < newest.header.number && !is_in_chain && !(lacks_beginning && *number < oldest.header.number)
     };
     let exists = |finding: &&Finding| is_damage(finding) && finding.entries.is_empty();
-    analysis.findings.iter().filter(exists).filter_map(number_of).filter(is_passed).collect()
+    analysis.findings.iter().filter(exists).filter_map(Finding::segment).filter(is_passed).collect()
 }
 
 /// The first in the order of the log.
 fn first_damage(analysis: &Analysis) -> Option<&Finding> {
     let passed = passed(analysis);
-    let counts = |finding: &&Finding| number_of(finding).is_none_or(|number| !passed.contains(&number));
+    let counts = |finding: &&Finding| finding.segment().is_none_or(|number| !passed.contains(&number));
     let damage = analysis.findings.iter().filter(is_damage).filter(counts);
-    damage.min_by_key(|finding| (number_of(finding), finding.bytes.start))
+    damage.min_by_key(|finding| (finding.segment(), finding.bytes.start))
 }
 
-/// What stays if everything from the first damage on goes: the log is read up to it, until that part shows none. None
-/// if nothing stays.
-fn kept<F: Files>(files: &F, source: &Source, gathered: &mut Gathered) -> Option<Analysis> {
+/// What stays if everything from the first damage on goes: the log is read up to it, until that part shows none.
+fn kept<F: Files>(files: &F, source: &Source, gathered: &mut Gathered) -> Result<Analysis, Obstacle> {
     // What the superblock has seen is what is about to be given up.
     let source = Source { evidence: Place::START, ..source.clone() };
     let mut bound = (SegmentNumber(u64::MAX), None);
+    let mut obstacle = Obstacle::NothingLeft;
     loop {
         let analysis = read_up_to(files, &source, gathered, bound);
         let Some(damage) = first_damage(&analysis) else {
-            return (!analysis.chain.is_empty()).then_some(analysis);
+            return if analysis.chain.is_empty() { Err(obstacle) } else { Ok(analysis) };
         };
-        let next = before(files, &analysis, damage)?;
+        if walk::lacks_beginning(&analysis) {
+            // What lies behind the cut says that nothing is needed there.
+            obstacle = Obstacle::PurgedAgain;
+        }
+        let next = before(files, &analysis, damage).ok_or(obstacle)?;
         let order =
             |(number, until): (SegmentNumber, Option<Place>)| (number, until.map_or(u64::MAX, |end| end.offset));
         if order(next) >= order(bound) {
-            return None;
+            return Err(obstacle);
         }
         bound = next;
     }
@@ -273,7 +299,7 @@ fn read_up_to<F: Files>(
     let end = gathered.candidates.partition_point(|own| own.number <= number);
     let beyond = gathered.candidates.split_off(end);
     let findings = gathered.findings.clone();
-    gathered.findings.retain(|finding| number_of(finding).is_none_or(|own| own <= number));
+    gathered.findings.retain(|finding| finding.segment().is_none_or(|own| own <= number));
     let analysis = gathered.read(files, source, until);
     gathered.candidates.extend(beyond);
     gathered.findings = findings;
@@ -282,7 +308,7 @@ fn read_up_to<F: Files>(
 
 /// How far the log may be read so as not to meet this damage.
 fn before<F: Files>(files: &F, analysis: &Analysis, damage: &Finding) -> Option<(SegmentNumber, Option<Place>)> {
-    let number = number_of(damage)?;
+    let number = damage.segment()?;
     let segment = analysis.chain.iter().find(|own| own.header.number == number);
     let end = segment.and_then(|segment| {
         let mut scan = Scan::new(files, segment.file, segment.header);

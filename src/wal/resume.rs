@@ -79,8 +79,7 @@ impl Log {
         Log::open_reading(files, options, (evidence, Reading::Everything), wall_clock_milliseconds)
     }
 
-    /// As [`Log::open`]. [`Reading::BySeals`] takes as long for a long log as for a short one, and sees damage only where
-    /// it reads: what else is damaged is an error of [`super::ReadPlan::run`], with file, offset and log ids, never other
+    /// As [`Log::open`]. [`Reading::BySeals`] reads some 20 KiB of each older segment, and sees damage only where it reads: what else is damaged is an error of [`super::ReadPlan::run`], with file, offset and log ids, never other
     /// data than was written.
     pub fn open_reading<F: Files>(
         files: &F,
@@ -248,8 +247,7 @@ impl Log {
 /// Removes what the making of a log left that did not come to its end: segments in no chain, or one with nothing but its
 /// open frame. The names are flushed before another's take their place.
 fn remove_half_made<F: Files>(files: &F, directory: &str, found: &Analysis) -> Result<(), Error> {
-    let is_empty = found.groups.is_empty() && found.end.frame <= FrameNumber(1);
-    if !is_empty || found.damage().is_some() {
+    if !found.is_half_made() {
         return Err(Error::Exists { directory: directory.to_owned() });
     }
     remove_leftovers(files, directory, found.leftovers.iter().cloned())?;
@@ -342,6 +340,11 @@ pub(super) fn remove_leftovers<F: Files>(
     Ok(())
 }
 
+/// The file that a torn tail is kept in.
+pub(super) fn cut_name(segment: &str, start: u64) -> String {
+    format!("{}-{start}.cut", segment.trim_end_matches(".segment"))
+}
+
 /// Copies what is cut to a file of its own, for whoever wants to look. Bounded; done before the cut is named. A disk that
 /// is too full for it, or cannot read all of it, is no reason not to go on, and is noted.
 fn keep_aside<F: Files>(
@@ -352,11 +355,11 @@ fn keep_aside<F: Files>(
     torn: &Range<u64>,
 ) -> Result<Option<Finding>, Error> {
     let segment = segment_name(directory, header.number);
-    let name = format!("{}-{}.cut", segment.trim_end_matches(".segment"), torn.start);
+    let name = cut_name(&segment, torn.start);
     let names = files.list(directory)?;
     let kept = names.iter().filter(|name| name.ends_with(".cut")).count();
     let exists = names.iter().any(|own| format!("{directory}/{own}") == name);
-    if exists || kept >= CUT_FILES_MAX {
+    if exists {
         return Ok(None);
     }
     let length = (torn.end - torn.start).min(CUT_BYTES_MAX);
@@ -368,6 +371,11 @@ fn keep_aside<F: Files>(
         acknowledged: None,
         entries: Vec::new(),
     };
+    if kept >= CUT_FILES_MAX {
+        return Ok(Some(note(&format!(
+            "what is cut off is not kept aside: {CUT_FILES_MAX} such files are kept already"
+        ))));
+    }
     // A crash leaves a name that is removed at the next start, and not half of a copy that counts as one.
     let temporary = format!("{name}.preparing");
     let copied = copy_aside(files, &temporary, file, torn.start..torn.start + length);

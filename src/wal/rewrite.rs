@@ -169,6 +169,7 @@ impl Copy {
             number: header.number,
             file,
             header: Some(header),
+            found: Some(header),
             open: None,
             is_spare: false,
         });

@@ -106,7 +106,7 @@ impl Sealed {
         segment.end = head.end().offset;
         segment.frames = head.number.0 - first.0 + 1;
         segment.records = seal.records;
-        segment.payload_bytes = seal.records_bytes;
+        segment.record_bytes = seal.records_bytes;
         segment.is_sealed = true;
         outline.runs.iter().for_each(|outlined| analysis.end_suspects(&outlined.run));
         analysis.locator.note_sealed(&head, seal, &outline.runs);

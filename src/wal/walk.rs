@@ -54,7 +54,7 @@ pub(super) fn walk<F: Files>(
             open: open.section.clone(),
             frames: 0,
             records: 0,
-            payload_bytes: 0,
+            record_bytes: 0,
             is_sealed: false,
         });
         analysis.locator.add_segment(header, candidate.file);
@@ -71,7 +71,8 @@ pub(super) fn walk<F: Files>(
         let name = segment_name(&source.directory, header.number);
         let expected = open.number;
         let scan = Scan::with_window(files, (candidate.file, header), window).expect_all();
-        window = SegmentWalk { scan, name, end, expected, at: FRAMES_START, has_rest: false }.run(analysis);
+        let evidence = source.evidence;
+        window = SegmentWalk { scan, name, end, evidence, expected, at: FRAMES_START, has_rest: false }.run(analysis);
     }
     analysis.settle_suspects();
 }
@@ -79,7 +80,7 @@ pub(super) fn walk<F: Files>(
 /// What a log must hold beside frames that join each other.
 pub(super) fn check_ends(source: &Source, analysis: &mut Analysis) {
     check_beginning(source, analysis);
-    check_end(source, analysis);
+    analysis.check_end(source);
 }
 
 /// Takes the groups from the oldest open frame: what lay before it is gone, or missing.
@@ -139,23 +140,14 @@ pub(super) fn needed_before(analysis: &Analysis, open: &OpenSection) -> Vec<LogI
     needed
 }
 
-/// What the superblock has seen durable must be there, up to its last frame.
-fn check_end(source: &Source, analysis: &mut Analysis) {
-    let evidence = source.evidence;
-    if mutant::is_on(Mutant::ZerosAccepted) || evidence.frame <= analysis.end.frame || analysis.damage().is_some() {
-        return;
-    }
-    let what = format!("frames {} to {} were durable and are missing", analysis.end.frame.next(), evidence.frame);
-    let file = segment_name(&source.directory, evidence.segment);
-    analysis.note((Severity::Corrupt, Acknowledged::Yes), (&file, 0..evidence.offset), what, Vec::new());
-}
-
 /// One segment's walk.
 struct SegmentWalk<'a, F: Files> {
     scan: Scan<'a, F>,
     name: String,
     /// Where a later segment says that this one ends; `None` for the last.
     end: Option<Place>,
+    /// What the superblock has seen durable.
+    evidence: Place,
     /// The number that the next frame must have.
     expected: FrameNumber,
     at: u64,
@@ -207,7 +199,7 @@ impl<F: Files> SegmentWalk<'_, F> {
     fn run(mut self, analysis: &mut Analysis) -> Window {
         loop {
             let limit = self.end.map_or(self.scan.header.frames_end(), |end| end.offset);
-            if self.at >= limit {
+            if self.at >= limit || self.goes_on_elsewhere(analysis) {
                 break;
             }
             match self.step() {
@@ -221,6 +213,14 @@ impl<F: Files> SegmentWalk<'_, F> {
         }
         self.check_named_end(analysis);
         self.scan.into_window()
+    }
+
+    /// Nothing stands behind a seal. What was durable behind it lay in the next segment, which is not there: that one is
+    /// missing, and nothing is wrong with this one.
+    fn goes_on_elsewhere(&self, analysis: &Analysis) -> bool {
+        let is_sealed = analysis.chain.last().is_some_and(|segment| segment.is_sealed);
+        let is_seen = self.evidence.segment > self.scan.header.number && self.evidence.frame >= self.expected;
+        self.site() == Site::Tail && is_sealed && is_seen
     }
 
     fn step(&mut self) -> Step {
@@ -264,7 +264,7 @@ impl<F: Files> SegmentWalk<'_, F> {
         segment.end = head.end().offset;
         segment.frames += 1;
         segment.records += head.records as u64;
-        segment.payload_bytes += head.records_bytes as u64;
+        segment.record_bytes += head.records_bytes as u64;
         segment.is_sealed = head.kind == FrameKind::Seal;
         analysis.locator.note(head, &sections.own, contents.holds_membership());
         analysis.end = head.end();

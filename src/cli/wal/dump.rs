@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 use super::reading::Reading;
 use super::verify::{self, Shown};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::output::Format;
+use crate::cli::output::{self, Format};
 use crate::codec;
 use crate::disk::Directory;
 use crate::types::{Data, GroupId, Index, Membership, Payload, SegmentNumber};
-use crate::wal::handle::LOG_DIRECTORY;
-use crate::wal::{Piece, RecordHead, RecordKind, contents};
+use crate::wal::{FRAMES_START, Piece, RecordHead, RecordKind, contents};
 
 const HEAD: &str = "segment:offset  group  index@term  kind  bytes  payload";
 
@@ -52,7 +51,11 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (reading, files) = Reading::take_with_files(&arguments.directory)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    match write(&reading, &files, arguments, &mut out) {
+    let printed = write(&reading, &files, arguments, &mut out);
+    if let Some(line) = printed.as_ref().ok().and_then(|&records| emptiness(arguments, records)) {
+        output::complain(&line);
+    }
+    match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
             Exit::Other,
             format!("standard output: {error}"),
@@ -62,25 +65,36 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-pub fn write(reading: &Reading, files: &Directory, arguments: &Arguments, out: &mut impl Write) -> io::Result<()> {
-    let mut printer = Printer { reading, arguments, out, printed: 0 };
+/// What is said if nothing was printed of what was asked for.
+pub fn emptiness(arguments: &Arguments, records: u64) -> Option<&'static str> {
+    let Arguments { group, from, to, segment, .. } = arguments;
+    let is_filtered = group.is_some() || segment.is_some() || (*from, *to) != (0, u64::MAX);
+    (records == 0 && is_filtered).then_some("no record is what --group, --from, --to and --segment ask for")
+}
+
+/// Gives how many records were written, the damaged among them.
+pub fn write(reading: &Reading, files: &Directory, arguments: &Arguments, out: &mut impl Write) -> io::Result<u64> {
+    let mut printer = Printer { reading, arguments, out, printed: 0, records: 0 };
     printer.begin()?;
     let mut outcome = Ok(());
     let only = arguments.segment.map(SegmentNumber);
     let all = (&reading.analysis, reading.findings.as_slice());
-    let _flow = contents(files, all, (LOG_DIRECTORY, only), &mut |piece| {
+    let _flow = contents(files, all, only, &mut |piece| {
         outcome = printer.piece(&piece);
         if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     outcome?;
-    printer.end()
+    printer.end()?;
+    Ok(printer.records)
 }
 
 struct Printer<'a, W> {
     reading: &'a Reading,
     arguments: &'a Arguments,
     out: &'a mut W,
+    /// Lines, or objects of the array.
     printed: u64,
+    records: u64,
 }
 
 impl<W: Write> Printer<'_, W> {
@@ -102,6 +116,7 @@ impl<W: Write> Printer<'_, W> {
         match piece {
             Piece::Record { segment, offset, head, payload } => {
                 if self.wants(head.group, head.id.index) {
+                    self.records += 1;
                     self.record((*segment, *offset), head, payload)?;
                 }
                 Ok(())
@@ -110,6 +125,7 @@ impl<W: Write> Printer<'_, W> {
                 if !self.wants(*group, id.index) {
                     return Ok(());
                 }
+                self.records += 1;
                 let kind = cut_name(*kind).unwrap_or("entry");
                 let text = format!("{segment}:{offset}  {group}  {id}  {kind}  DAMAGED: {fault}");
                 let (segment, group, index, term) = (segment.0, group.0, id.index.0, id.term.0);
@@ -122,14 +138,21 @@ impl<W: Write> Printer<'_, W> {
             Piece::Finding(finding) => self.put(&format!("-- {finding}"), || {
                 serde_json::to_value(Shown::of(self.reading, finding)).expect("numbers and strings are JSON")
             }),
+            Piece::Unjoined { segment } => {
+                self.remark(*segment, FRAMES_START, "not joined to the log: what can be read in this segment follows")
+            }
+            Piece::Unread { segment, bytes, problem } => {
+                self.remark(*segment, bytes.start, &format!("no frame can be read up to {}: {problem}", bytes.end))
+            }
             Piece::Changed { segment, offset } => {
-                let what = "the segment was taken into other use while it was read";
-                self.put(
-                    &format!("-- {segment}:{offset}: {what}"),
-                    || json!({"segment": segment.0, "offset": offset, "what": what}),
-                )
+                self.remark(*segment, *offset, "the segment was taken into other use while it was read")
             }
         }
+    }
+
+    fn remark(&mut self, segment: SegmentNumber, offset: u64, what: &str) -> io::Result<()> {
+        let place = format!("-- {segment}:{offset}: {what}");
+        self.put(&place, || json!({"segment": segment.0, "offset": offset, "what": what}))
     }
 
     fn wants(&self, group: GroupId, index: Index) -> bool {

@@ -9,6 +9,7 @@ use super::reading::{Kind, Reading};
 use super::verify::Shown;
 use crate::cli::exit::Failure;
 use crate::cli::output::{self, Format};
+use crate::superblock::{Condition, Conditions, Inspection};
 use crate::types::{GroupId, Index};
 use crate::wal::{Analysis, ChainSegment};
 
@@ -29,14 +30,33 @@ pub struct Answer {
     pinned_by: Vec<u32>,
     /// Segments that stand ready or wait to be used again.
     spare_segments: Vec<u64>,
+    /// Segments that damage keeps from joining the log; `wal dump` shows what stands in them.
+    unreachable_segments: Vec<u64>,
     findings: Vec<Shown>,
 }
 
 #[derive(Debug, Serialize)]
 struct Superblock {
     boot: u64,
-    durable_end: String,
-    blocks: String,
+    durable_end: End,
+    blocks: Vec<Block>,
+    /// The blocks for people.
+    #[serde(skip)]
+    found: String,
+}
+
+#[derive(Debug, Serialize)]
+struct End {
+    segment: u64,
+    offset: u64,
+    frame: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Block {
+    intact: bool,
+    /// The highest is the newest; none of a block that is not intact.
+    copy: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -45,7 +65,7 @@ struct Segment {
     state: &'static str,
     frames: u64,
     records: u64,
-    payload_bytes: u64,
+    record_bytes: u64,
     used_bytes: u64,
     bytes: u64,
     opened: String,
@@ -101,15 +121,12 @@ impl Answer {
                 Some(Kind::Alone) | None => None,
             },
             incarnation: identity.map(|identity| identity.incarnation.to_string()),
-            superblock: reading.superblock.as_ref().map(|inspection| Superblock {
-                boot: inspection.state.boot,
-                durable_end: inspection.state.durable_end.to_string(),
-                blocks: inspection.found.to_string(),
-            }),
+            superblock: reading.superblock.as_ref().map(Superblock::of),
             segments: analysis.chain.iter().map(|segment| Segment::of(reading, segment)).collect(),
             groups: analysis.groups.values().map(group).collect(),
             pinned_by: pinned_by(analysis),
             spare_segments: analysis.spare.iter().map(|(number, _)| number.0).collect(),
+            unreachable_segments: analysis.unjoined.iter().map(|(header, _)| header.number.0).collect(),
             findings: reading.findings.iter().map(|finding| Shown::of(reading, finding)).collect(),
         }
     }
@@ -120,10 +137,11 @@ impl Answer {
             let node = self.node.map_or(String::new(), |node| format!(", node {node}"));
             line(&mut out, format_args!("cluster {cluster}{node}, incarnation {incarnation}"));
         }
-        if let Some(Superblock { boot, durable_end, blocks }) = &self.superblock {
-            line(&mut out, format_args!("superblock: boot {boot}, durable up to {durable_end}; blocks {blocks}"));
+        if let Some(Superblock { boot, durable_end: End { segment, offset, frame }, found, .. }) = &self.superblock {
+            let end = format!("segment {segment} offset {offset} frame {frame}");
+            line(&mut out, format_args!("superblock: boot {boot}, durable up to {end}; {found}"));
         }
-        let head = ["segment", "state", "frames", "records", "payload bytes", "used bytes", "opened", "entries"];
+        let head = ["segment", "state", "frames", "records", "record bytes", "used bytes", "opened", "entries"];
         let rows: Vec<Vec<String>> = self.segments.iter().map(Segment::row).collect();
         out.push_str(&columns(&head, &rows));
         let row = |group: &Group| {
@@ -135,14 +153,33 @@ impl Answer {
             let others: String = rest.iter().map(|group| format!(", group {group}")).collect();
             line(&mut out, format_args!("\noldest segment {}: pinned by group {first}{others}", oldest.number));
         }
-        let spare: Vec<String> = self.spare_segments.iter().map(u64::to_string).collect();
-        line(
-            &mut out,
-            format_args!("\nspare segments: {}", if spare.is_empty() { "none".into() } else { spare.join(" ") }),
-        );
-        line(&mut out, format_args!("findings: {}", if self.findings.is_empty() { "none" } else { "" }));
+        line(&mut out, format_args!("\nspare segments: {}", listed(&self.spare_segments)));
+        if !self.unreachable_segments.is_empty() {
+            line(&mut out, format_args!("unreachable segments: {}", listed(&self.unreachable_segments)));
+        }
+        line(&mut out, format_args!("findings:{}", if self.findings.is_empty() { " none" } else { "" }));
         self.findings.iter().for_each(|finding| line(&mut out, format_args!("{finding}")));
         out
+    }
+}
+
+impl Superblock {
+    fn of(inspection: &Inspection) -> Superblock {
+        let end = inspection.state.durable_end;
+        let Conditions(blocks) = &inspection.found;
+        let copies = blocks.map(|block| match block {
+            Condition::Intact { copy } => Some(copy),
+            _ => None,
+        });
+        Superblock {
+            boot: inspection.state.boot,
+            durable_end: End { segment: end.segment.0, offset: end.offset, frame: end.frame.0 },
+            blocks: copies.iter().map(|&copy| Block { intact: copy.is_some(), copy }).collect(),
+            found: match copies[0].filter(|_| copies.iter().all(|copy| *copy == copies[0])) {
+                Some(copy) => format!("all four blocks intact, copy {copy}"),
+                None => inspection.found.to_string(),
+            },
+        }
     }
 }
 
@@ -154,7 +191,7 @@ impl Segment {
             state: if segment.is_sealed { "sealed" } else { "open" },
             frames: segment.frames,
             records: segment.records,
-            payload_bytes: segment.payload_bytes,
+            record_bytes: segment.record_bytes,
             used_bytes: segment.end,
             bytes: segment.header.bytes,
             opened: time_of(segment.open.wall_clock_milliseconds),
@@ -169,7 +206,7 @@ impl Segment {
             self.state.to_owned(),
             self.frames.to_string(),
             self.records.to_string(),
-            self.payload_bytes.to_string(),
+            self.record_bytes.to_string(),
             self.used_bytes.to_string(),
             self.opened.clone(),
             self.groups.iter().map(range).collect::<Vec<_>>().join(", "),
@@ -214,6 +251,11 @@ fn time_of(milliseconds: u64) -> String {
         }
         Err(_) => format!("{milliseconds} ms"),
     }
+}
+
+fn listed(numbers: &[u64]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    if numbers.is_empty() { "none".to_owned() } else { numbers.join(" ") }
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {

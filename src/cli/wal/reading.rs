@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failure};
-use crate::disk::{self, Directory, Files};
+use crate::cli::failures;
+use crate::disk::{self, Directory, Files, Operation};
 use crate::superblock::{self, Inspection};
 use crate::types::{NodeId, Place};
 use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE};
@@ -14,7 +15,7 @@ use crate::wal::{self, Acknowledged, Analysis, Finding, Identity, Severity, Sour
 
 /// How often a directory is read that changes while it is read, and how long a write in flight is given.
 pub const ATTEMPTS: usize = 3;
-const PAUSE: Duration = Duration::from_millis(200);
+pub const PAUSE: Duration = Duration::from_millis(200);
 
 /// Whose directory it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +30,7 @@ pub enum Kind {
 pub struct Reading {
     pub directory: String,
     pub kind: Option<Kind>,
-    /// None if it is damaged: then a finding says how.
+    /// None if it is damaged, or gone: then a finding says how.
     pub superblock: Option<Inspection>,
     pub analysis: Analysis,
     /// Those of the log and of the superblock.
@@ -56,6 +57,11 @@ impl Reading {
             reading.findings.retain(|new| first.iter().any(|old| same(old, new)));
         }
         Ok((reading, directory))
+    }
+
+    /// That the whole log is gone.
+    pub fn log_lost(&self) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.file == LOG_DIRECTORY)
     }
 
     /// The worst that was found.
@@ -107,6 +113,11 @@ fn read(directory: &Directory, shown: &str) -> Result<Reading, Stop> {
             }
             Some(inspection)
         }
+        Err(superblock::Error::NotFormatted) if failures::has_entries(directory) => {
+            let what = "the log has entries, and its superblock is gone".to_owned();
+            findings.push(Finding { bytes: 0..0, ..superblock_finding(Severity::Corrupt, what) });
+            None
+        }
         Err(superblock::Error::NotFormatted) => return Err(not_formatted(directory, shown).into()),
         Err(error @ superblock::Error::NewerFormat { .. }) => return Err(newer(error.to_string()).into()),
         Err(superblock::Error::Disk(error)) => return Err(Stop::Disk(error)),
@@ -121,9 +132,16 @@ fn read(directory: &Directory, shown: &str) -> Result<Reading, Stop> {
     };
     let state = superblock.as_ref().map(|inspection| &inspection.state);
     let source = source(superblock.as_ref(), false);
-    let analysis = Analysis::read(directory, &source).map_err(|error| log_error(error, directory, shown))?;
+    let analysis = match Analysis::read(directory, &source) {
+        Err(wal::Error::Disk(error))
+            if error.operation == Operation::List && error.kind() == io::ErrorKind::NotFound =>
+        {
+            Analysis::empty(source.identity, source.evidence.segment.next())
+        }
+        said => said.map_err(|error| log_error(error, shown))?,
+    };
     if analysis.chain.is_empty() && analysis.damage().is_none() {
-        findings.push(segments_gone());
+        findings.push(segments_gone(source.evidence));
     }
     findings.extend(analysis.findings.iter().cloned());
     let node = state.map(|state| state.node).or(analysis.identity.map(|identity| identity.node));
@@ -159,25 +177,22 @@ fn superblock_finding(severity: Severity, what: String) -> Finding {
     }
 }
 
-fn segments_gone() -> Finding {
+fn segments_gone(evidence: Place) -> Finding {
     Finding {
         severity: Severity::Corrupt,
         file: LOG_DIRECTORY.to_owned(),
         bytes: 0..0,
-        what: "the log has no segment".to_owned(),
+        what: match evidence == Place::START {
+            true => "its segments are gone".to_owned(),
+            false => format!("the log had reached {evidence}, and its segments are gone"),
+        },
         acknowledged: Some(Acknowledged::Yes),
         entries: Vec::new(),
     }
 }
 
-fn log_error(error: wal::Error, directory: &Directory, shown: &str) -> Stop {
+fn log_error(error: wal::Error, shown: &str) -> Stop {
     match error {
-        wal::Error::Disk(error) if directory.list(LOG_DIRECTORY).is_err() => Failure::new(
-            Exit::Corrupt,
-            format!("{shown} has a superblock, and its log is gone: {error}"),
-            "put the directory `log` back beside the superblock, or take the node out of its cluster and add it anew",
-        )
-        .into(),
         wal::Error::Disk(error) => Stop::Disk(error),
         wal::Error::NewerFormat { .. } => newer(error.to_string()).into(),
         wal::Error::WrongIdentity { .. } => Failure::new(

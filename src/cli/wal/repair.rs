@@ -3,24 +3,27 @@
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::reading::{ATTEMPTS, Kind, Reading, source};
-use super::verify::Shown;
+use super::reading::{ATTEMPTS, Kind, PAUSE, Reading, source};
+use super::verify::{self, Shown};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::failures;
 use crate::cli::output::{self, Format};
 use crate::disk::{Directory, Files};
 use crate::random::entropy;
 use crate::superblock::{self, NO_VOICE_NAME};
-use crate::wal::handle::LOCK_NAME;
-use crate::wal::repair::{self, Orders, Plan, Step};
-use crate::wal::{Error, Loss, Lost};
+use crate::wal::handle::{LOCK_NAME, LOG_DIRECTORY};
+use crate::wal::repair::{self, Obstacle, Orders, Plan, Step};
+use crate::wal::{Error, Loss, Lost, shell_quoted};
 
 /// What `--lost` says of entries that nothing readable names.
 const UNNAMED: &str = "unnamed";
+/// What `--lost` says where the cut loses no entry.
+const NOTHING: &str = "nothing";
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -33,7 +36,7 @@ pub struct Arguments {
     /// Cut the log off at its first damage, though what is lost may have been acknowledged to somebody
     #[arg(long)]
     pub unsafe_cut_acknowledged: bool,
-    /// What you agree to lose, as this command prints it: entries of a group, or `unnamed`
+    /// What you agree to lose, as this command prints it: entries of a group, `unnamed`, or `nothing`
     #[arg(long, value_name = "GROUP:FROM..TO", requires = "unsafe_cut_acknowledged")]
     pub lost: Vec<String>,
     /// Let a node vote though it forgets what it had acknowledged: only for the one voter of its cluster
@@ -80,6 +83,7 @@ pub fn perform(arguments: &Arguments) -> Result<(String, Result<(), Failure>), F
     let plan = planned(&reading, &files, arguments.apply)?;
     let answer = match arguments.apply {
         false => Answer::of(&reading, arguments, (steps(&reading, &plan), &plan)),
+        true if reading.log_lost().is_some() => Answer::of(&reading, arguments, (Vec::new(), &plan)),
         true => {
             let orders = orders(&reading, arguments, &plan)?;
             let (done, left) = apply(&reading, &files, &orders)?;
@@ -111,7 +115,30 @@ fn take_locks(files: &Directory, directory: &std::path::Path) -> Result<(), Fail
     Ok(())
 }
 
+/// What can be done. Of a log in use that is what two looks in a row say.
 fn planned(reading: &Reading, files: &Directory, exclusive: bool) -> Result<Plan, Failure> {
+    if let Some(lost) = reading.log_lost() {
+        let (damage, obstacle) = (Some((lost.clone(), None)), Some(Obstacle::NothingLeft));
+        return Ok(Plan { steps: Vec::new(), damage, obstacle });
+    }
+    let mut plan = plan_once(reading, files, exclusive)?;
+    for _ in 1..ATTEMPTS {
+        if exclusive || plan == Plan::default() {
+            break;
+        }
+        // A frame or a header that is being written looks damaged, and so does a file that is taken into other use.
+        thread::sleep(PAUSE);
+        let first = std::mem::replace(&mut plan, plan_once(reading, files, exclusive)?);
+        plan.steps.retain(|step| first.steps.contains(step));
+        let place = |plan: &Plan| plan.damage.as_ref().map(|(own, _)| (own.file.clone(), own.bytes.start));
+        if place(&plan) == place(&first) {
+            break;
+        }
+    }
+    Ok(plan)
+}
+
+fn plan_once(reading: &Reading, files: &Directory, exclusive: bool) -> Result<Plan, Failure> {
     let source = source(reading.superblock.as_ref(), exclusive);
     let mut said = repair::plan(files, &source);
     // Of a log in use segments are renamed between two looks.
@@ -144,12 +171,27 @@ fn described(step: &Step) -> String {
         Step::SetAside { file } => {
             format!("move {file} to {}: it is damaged, and no part of the log", repair::SET_ASIDE_DIRECTORY)
         }
-        Step::CutTorn { file, bytes } => format!(
-            "cut {file} off at {}, what was never acknowledged; up to 1 MiB of it is kept in a .cut file beside it",
-            bytes.start
-        ),
+        Step::CutTorn { file, bytes } => {
+            let home = step.keeps_in().expect("a torn end is kept");
+            let kept = format!("up to 1 MiB of it is kept in {home}, if there is room");
+            format!("cut {file} off at {}, what was never acknowledged; {kept}", bytes.start)
+        }
         Step::CutAcknowledged(loss) => {
             format!("cut the log off behind {}; all of it is kept in {}", loss.end, loss.directory())
+        }
+    }
+}
+
+/// The step as it was taken: what was to be kept is there, or is not.
+fn taken(files: &Directory, step: &Step) -> String {
+    let text = described(step);
+    let Some(home) = step.keeps_in() else { return text };
+    let is_there = files.list(LOG_DIRECTORY).is_ok_and(|names| names.iter().any(|name| home.ends_with(name.as_str())));
+    match is_there {
+        true => text.replace(", if there is room", ""),
+        false => {
+            let (cut, _) = text.split_once(';').expect("it says where it is kept");
+            format!("{cut}; nothing of it is kept: the disk is full, or as many such files are there as may be")
         }
     }
 }
@@ -165,9 +207,9 @@ fn apply(reading: &Reading, files: &Directory, orders: &Orders) -> Result<(Vec<S
         }
     }
     let source = source(reading.superblock.as_ref(), true);
-    let taken = repair::apply(files, &source, orders);
-    let taken = taken.map_err(|error| failures::of_log(&error, path, error.to_string()))?;
-    done.extend(taken.iter().map(described));
+    let steps = repair::apply(files, &source, orders);
+    let steps = steps.map_err(|error| failures::of_log(&error, path, error.to_string()))?;
+    done.extend(steps.iter().map(|step| taken(files, step)));
     Ok((done, planned(reading, files, true)?))
 }
 
@@ -199,7 +241,7 @@ fn agree(loss: &Loss, given: &[String]) -> Result<(), Failure> {
     let wanted = agreement(loss);
     let mut given = given.to_vec();
     if given.is_empty() && io::stdin().is_terminal() {
-        eprintln!("This loses what may have been acknowledged: {}", loss.lines().collect::<Vec<_>>().join("; "));
+        eprintln!("This loses what may have been acknowledged: {}", losses(loss).join("; "));
         eprint!("To agree, type {}: ", wanted.join(" "));
         let mut line = String::new();
         // An answer that cannot be read is none.
@@ -226,7 +268,19 @@ fn agree(loss: &Loss, given: &[String]) -> Result<(), Failure> {
 
 fn agreement(loss: &Loss) -> Vec<String> {
     let range = |lost: &Lost| format!("{}:{}..{}", lost.group, lost.first.index, lost.end());
-    loss.entries.iter().map(range).chain(loss.has_unnamed.then(|| UNNAMED.to_owned())).collect()
+    let mut words: Vec<String> = loss.entries.iter().map(range).collect();
+    words.extend(loss.has_unnamed.then(|| UNNAMED.to_owned()));
+    if words.is_empty() {
+        // Frames go that had been acknowledged: to agree takes a word in any case.
+        words.push(NOTHING.to_owned());
+    }
+    words
+}
+
+/// The same for people.
+fn losses(loss: &Loss) -> Vec<String> {
+    let lines: Vec<String> = loss.lines().collect();
+    if lines.is_empty() { vec!["no entry".to_owned()] } else { lines }
 }
 
 fn flags(lost: &[String]) -> String {
@@ -258,15 +312,25 @@ impl Answer {
         let damage = of_superblock.or(plan.damage.as_ref().map(|(finding, _)| finding));
         let directory = reading.directory.clone();
         let lost = loss.map(agreement).unwrap_or_default();
+        let command = format!("trilith wal repair {} --apply", shell_quoted(&directory));
+        let lost_file = damage.filter(|own| own.bytes.is_empty() && own.segment().is_none());
         let next_step = match (&plan.damage, reading.superblock.is_some()) {
+            _ if lost_file.is_some() => lost_file.map(|own| verify::next_step(reading, own)).unwrap_or_default(),
             (_, false) => "keep a copy of the directory: its superblock cannot be repaired".to_owned(),
             (None, _) if steps.is_empty() => "nothing: there is nothing to repair".to_owned(),
             (None, _) if arguments.apply => "nothing: the log is sound".to_owned(),
-            (None, _) => format!("trilith wal repair {directory} --apply"),
-            (Some((_, None)), _) => "keep a copy of the directory: a cut would leave nothing of the log".to_owned(),
+            (None, _) => command,
+            (Some((_, None)), _) => match plan.obstacle {
+                Some(Obstacle::PurgedAgain) => {
+                    "keep a copy of the directory: a cut would bring back entries that were \
+                                                purged and whose segments are used again"
+                        .to_owned()
+                }
+                _ => "keep a copy of the directory: a cut would leave nothing of the log".to_owned(),
+            },
             (Some((_, Some(_))), _) => format!(
-                "keep a copy of the directory. Only if these entries are nowhere else, or not needed: trilith wal repair \
-                 {directory} --apply --unsafe-cut-acknowledged {}",
+                "keep a copy of the directory. Only if these entries are nowhere else, or not needed: {command} \
+                 --unsafe-cut-acknowledged {}",
                 flags(&lost)
             ),
         };
@@ -276,7 +340,7 @@ impl Answer {
             steps,
             damage: damage.map(ToString::to_string),
             finding: damage.map(|finding| Shown::of(reading, finding).with_next_step(&next_step)),
-            loses: loss.map(|loss| loss.lines().collect()).unwrap_or_default(),
+            loses: loss.map(losses).unwrap_or_default(),
             lost,
             kept_in: None,
             next_step,
@@ -284,10 +348,11 @@ impl Answer {
     }
 
     fn judge(&self) -> Result<(), Failure> {
-        match &self.damage {
+        match &self.finding {
             None => Ok(()),
-            Some(damage) => {
-                Err(Failure::new(Exit::Corrupt, format!("{}: {damage}", self.directory), self.next_step.clone()))
+            Some(finding) => {
+                let message = format!("{}: not repaired: {}", self.directory, finding.place());
+                Err(Failure::new(Exit::Corrupt, message, self.next_step.clone()))
             }
         }
     }

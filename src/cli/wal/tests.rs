@@ -1,3 +1,4 @@
+mod damaged;
 mod golden;
 
 use std::fs::{self, File, OpenOptions};
@@ -129,7 +130,7 @@ fn to_look_changes_nothing() {
     verify::text(&reading, Format::Json);
     inspect::text(&reading, Format::Json);
     let all = (&reading.analysis, reading.findings.as_slice());
-    let _flow = crate::wal::contents(&files, all, ("log", None), &mut |_| std::ops::ControlFlow::Continue(()));
+    let _flow = crate::wal::contents(&files, all, None, &mut |_| std::ops::ControlFlow::Continue(()));
     assert!(snapshot(&directory) == before);
 }
 
@@ -212,7 +213,7 @@ fn what_is_no_log_is_not_formatted() {
     assert!(failure.exit == Exit::WrongIdentity && failure.next_step.contains("above"), "{failure}");
     fs::rename(directory.join("log"), home.path().join("aside")).unwrap();
     let failure = verified(&directory).unwrap_err();
-    assert!(failure.exit == Exit::Corrupt && failure.message.contains("its log is gone"), "{failure}");
+    assert!(failure.exit == Exit::Corrupt && failure.message.contains("corrupt in log at 0"), "{failure}");
 }
 
 #[test]

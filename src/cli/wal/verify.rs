@@ -10,6 +10,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Format};
 use crate::superblock;
 use crate::types::LogId;
+use crate::wal::handle::{self, LOG_DIRECTORY};
 use crate::wal::{Acknowledged, Finding, LogIds, RecordKind, Severity};
 
 /// The answer, as it goes into the JSON document.
@@ -22,7 +23,7 @@ struct Answer {
     segments: usize,
     frames: u64,
     records: u64,
-    payload_bytes: u64,
+    record_bytes: u64,
     findings: Vec<Shown>,
 }
 
@@ -79,7 +80,9 @@ pub fn text(reading: &Reading, format: Format) -> String {
 
 pub fn judge(reading: &Reading) -> Result<(), Failure> {
     let Some(worst) = reading.findings.iter().max_by_key(|finding| finding.severity) else { return Ok(()) };
-    let message = format!("{}: {worst}", reading.directory);
+    let findings = output::counted(reading.findings.len() as u64, "finding");
+    let worst_is = Shown::of(reading, worst).place();
+    let message = format!("{}: {findings}, the worst: {worst_is}", reading.directory);
     match worst.severity {
         Severity::Note => Ok(()),
         Severity::Torn => Err(Failure::new(Exit::TornTail, message, next_step(reading, worst))),
@@ -87,10 +90,20 @@ pub fn judge(reading: &Reading) -> Result<(), Failure> {
     }
 }
 
-fn next_step(reading: &Reading, finding: &Finding) -> String {
+/// What to do about a finding of this directory.
+pub fn next_step(reading: &Reading, finding: &Finding) -> String {
     let directory = &reading.directory;
     let is_node = matches!(reading.kind, Some(Kind::Node(_)));
     match finding.severity {
+        Severity::Corrupt if finding.file == LOG_DIRECTORY => match is_node {
+            true => "delete nothing: put the directory `log` back, or mount it; the others serve while they are a majority. \
+                     Do not make it anew under the same id: it would vote twice"
+                .to_owned(),
+            false => "delete nothing: put the directory `log` back, or mount it".to_owned(),
+        },
+        Severity::Corrupt if finding.file == superblock::FILE_NAME && finding.bytes.is_empty() => {
+            handle::Error::SuperblockLost { directory: directory.clone() }.next_step()
+        }
         Severity::Unclear | Severity::Corrupt if finding.file == superblock::FILE_NAME => match is_node {
             true => "keep the directory: the others serve while they are a majority. Do not make it anew under the same id: \
                      it would vote twice"
@@ -117,17 +130,17 @@ impl Answer {
             segments: chain.len(),
             frames: chain.iter().map(|segment| segment.frames).sum(),
             records: chain.iter().map(|segment| segment.records).sum(),
-            payload_bytes: chain.iter().map(|segment| segment.payload_bytes).sum(),
+            record_bytes: chain.iter().map(|segment| segment.record_bytes).sum(),
             findings: reading.findings.iter().map(|finding| Shown::of(reading, finding)).collect(),
         }
     }
 
     fn table(&self) -> String {
-        let Answer { directory, kind, result, segments, frames, records, payload_bytes, .. } = self;
-        let mut out = format!(
-            "{directory}: {kind}\n{result}: {segments} segments, {frames} frames, {records} records, \
-             {payload_bytes} payload bytes\n"
-        );
+        let Answer { directory, kind, result, record_bytes, .. } = self;
+        let counts = [(self.segments as u64, "segment"), (self.frames, "frame"), (self.records, "record")];
+        let [segments, frames, records] = counts.map(|(count, what)| output::counted(count, what));
+        let mut out =
+            format!("{directory}: {kind}\n{result}: {segments}, {frames}, {records}, {record_bytes} record bytes\n");
         for finding in &self.findings {
             out.push_str(&format!("{finding}\n"));
         }
@@ -153,6 +166,12 @@ impl Shown {
 }
 
 impl Shown {
+    /// In short: how bad it is, and where.
+    pub fn place(&self) -> String {
+        let Shown { severity, file, start, .. } = self;
+        format!("{severity} in {file} at {start}")
+    }
+
     pub fn with_next_step(self, next_step: &str) -> Shown {
         Shown { next_step: next_step.to_owned(), ..self }
     }

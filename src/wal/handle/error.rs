@@ -101,8 +101,9 @@ impl Error {
             Error::Damaged { directory, finding } => return finding.next_step(directory, false),
             Error::LogLost { directory, .. } => {
                 return format!(
-                    "delete nothing: put the directory `log` back, or mount it; `trilith wal verify {directory}` says \
-                     what is missing"
+                    "delete nothing: put the directory `log` back, or mount it; `trilith wal verify {}` says what is \
+                     missing",
+                    wal::shell_quoted(directory)
                 );
             }
             Error::SuperblockLost { .. } => {

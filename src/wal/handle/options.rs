@@ -33,8 +33,7 @@ pub struct Options {
     /// it runs comes on top, at most 16 MiB.
     pub tail_cache_bytes: usize,
     /// Read the whole log before it is opened, and refuse it if anything that counts is damaged. Otherwise the last two
-    /// segments are read, and of each older one what it takes to know what is in it, so that a start does not take longer
-    /// as the log grows. Damage to an older segment is then met by whoever reads there, as an error with file, offset and
+    /// segments are read, and of each older one what it takes to know what is in it, about 20 KiB. Damage to an older segment is then met by whoever reads there, as an error with file, offset and
     /// log ids, never as other data than was written; [`super::Wal::verify`], [`super::Wal::scrub`] and `trilith wal verify`
     /// look for it. Older segments that were not read are read without a memory map.
     pub verify_at_start: bool,

@@ -8,8 +8,8 @@ use crate::limits::SEGMENT_BYTES_MIN;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::types::{FrameNumber, GroupId, Index, LogId, Place, SegmentNumber, Term};
-use crate::wal::repair::{self, MANIFEST_NAME, Orders, Plan, Step};
-use crate::wal::{Analysis, Log, Reading, Severity, Source};
+use crate::wal::repair::{self, MANIFEST_NAME, Obstacle, Orders, Plan, Step};
+use crate::wal::{Analysis, Log, Reading, Severity, Source, chain};
 
 /// Two segments and the beginning of a third, at rest, without anything loose.
 fn log() -> (SimDisk, Place) {
@@ -280,7 +280,63 @@ fn nothing_is_cut_where_nothing_would_be_left() {
     disk.zero(&segment(1), 0..SEGMENT_BYTES_MIN);
     let plan = plan(&disk, end);
     assert!(matches!(plan.damage, Some((_, None))));
+    assert_eq!(plan.obstacle, Some(Obstacle::NothingLeft));
     assert_eq!(repair::apply(&disk.files(), &source(end, true), &orders(&plan)).expect("well"), []);
+}
+
+/// It was said that nothing would be left.
+#[test]
+fn a_cut_that_would_bring_back_what_was_purged_is_said_to_do_so() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    for _ in 0..3 {
+        rig.rotate(G);
+    }
+    rig.settle();
+    let damaged = rig.log.durable_end();
+    rig.grow(G, 1, 300);
+    rig.settle();
+    rig.purge(G, rig.model.group(G).last());
+    rig.rest();
+    let (disk, end) = (rig.disk, rig.log.durable_end());
+    assert_eq!(damaged.segment, end.segment);
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    for number in 1..end.segment.0 {
+        if disk.files().open_read(&segment(number)).is_ok() {
+            disk.lose(&segment(number));
+        }
+    }
+    assert_eq!(plan(&disk, end), Plan::default(), "nothing before the purge is needed");
+    disk.flip_bit(&segment(end.segment.0), damaged.offset + 4, 1);
+    let plan = plan(&disk, end);
+    assert!(matches!(plan.damage, Some((_, None))), "{plan:?}");
+    assert_eq!(plan.obstacle, Some(Obstacle::PurgedAgain));
+}
+
+/// Of a log in use: a step was planned for headers that were those of another segment by then.
+#[test]
+fn a_header_without_a_twin_that_says_the_same_is_not_restored() {
+    let (disk, end) = log();
+    let (files, source) = (disk.files(), source(end, false));
+    let gathered = chain::gather(&files, &source).expect("the disk is well");
+    assert_eq!(repair::damaged_headers(&files, &gathered, &source), []);
+    disk.zero(&segment(1), 0..4096);
+    let steps = repair::damaged_headers(&files, &gathered, &source);
+    assert_eq!(steps, [Step::RestoreHeader { file: segment(1), offset: 0 }]);
+    disk.zero(&segment(1), SEGMENT_BYTES_MIN - 4096..SEGMENT_BYTES_MIN);
+    assert_eq!(repair::damaged_headers(&files, &gathered, &source), []);
+}
+
+#[test]
+fn a_torn_end_that_is_not_kept_aside_is_said_not_to_be() {
+    let (disk, end) = log();
+    for number in 0..16 {
+        disk.plant(&format!("log/{number:016}-8192.cut"), &[1; 500]);
+    }
+    disk.fill(&segment(2), end.offset + 4096..end.offset + 5000, 9);
+    let (_, recovery) = Log::open(&disk.files(), options(), end, 1).expect("it is torn, not damaged");
+    let is_said = |own: &crate::wal::Finding| own.severity == Severity::Note && own.what.contains("is not kept aside");
+    assert!(recovery.findings.iter().any(is_said), "{:?}", recovery.findings);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE};
 use crate::wal::{self, Effect, Identity, Log};
 
 const SEGMENT: &str = "log/0000000000000001.segment";
-const CLOCK_MILLISECONDS: u64 = 1_700_000_000_000;
+pub const CLOCK_MILLISECONDS: u64 = 1_700_000_000_000;
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -28,7 +28,7 @@ struct Line {
     command: Command,
 }
 
-fn settle(disk: &SimDisk, log: &mut Log) {
+pub fn settle(disk: &SimDisk, log: &mut Log) {
     let mut queue = disk.queue();
     for _ in 0..20 {
         while let Some(effect) = log.take_effect() {
@@ -45,7 +45,7 @@ fn settle(disk: &SimDisk, log: &mut Log) {
     }
 }
 
-fn entry(term: u64, index: u64, text: &str) -> Entry {
+pub fn entry(term: u64, index: u64, text: &str) -> Entry {
     let payload = match text {
         "" => Payload::Noop,
         _ => Payload::Data(Data::new(text.as_bytes().to_vec().into())),
@@ -87,7 +87,7 @@ fn log(node: NodeId, is_covered: bool) -> SimDisk {
     disk
 }
 
-fn lay_out(disk: &SimDisk, home: &Path) {
+pub fn lay_out(disk: &SimDisk, home: &Path) {
     fs::create_dir(home.join(LOG_DIRECTORY)).expect("it is new");
     fs::write(home.join(superblock::FILE_NAME), disk.contents(superblock::FILE_NAME)).expect("there is room");
     for name in disk.files().list(LOG_DIRECTORY).expect("it was made") {
@@ -97,7 +97,7 @@ fn lay_out(disk: &SimDisk, home: &Path) {
 }
 
 /// What a command line prints, and how it ends.
-fn said(home: &Path, line: &str) -> String {
+pub fn said(home: &Path, line: &str) -> String {
     let shown = home.display().to_string();
     let words = ["wal"].into_iter().chain(line.split(' ')).map(|word| word.replace("DIR", &shown));
     let Line { command } = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -114,7 +114,10 @@ fn said(home: &Path, line: &str) -> String {
         Command::Dump(arguments) => {
             let (reading, files) = read(home).expect("it can be read");
             let mut out = Vec::new();
-            dump::write(&reading, &files, arguments, &mut out).expect("memory takes it");
+            let records = dump::write(&reading, &files, arguments, &mut out).expect("memory takes it");
+            if let Some(line) = dump::emptiness(arguments, records) {
+                out.extend_from_slice(format!("stderr: {line}\n").as_bytes());
+            }
             (String::from_utf8(out).expect("what is no text is escaped"), verify::judge(&reading))
         }
         Command::Repair(arguments) => match repair::perform(arguments) {
@@ -127,7 +130,7 @@ fn said(home: &Path, line: &str) -> String {
 }
 
 /// Compares with the file of that name; TRILITH_GOLDEN_WAL_OUT names a directory to write it to instead.
-fn compare(name: &str, golden: &str, text: &str) {
+pub fn compare(name: &str, golden: &str, text: &str) {
     if let Ok(directory) = std::env::var("TRILITH_GOLDEN_WAL_OUT") {
         fs::write(Path::new(&directory).join(name), text).expect("the directory can be written");
     }
@@ -148,6 +151,7 @@ fn a_sound_log() {
         "dump DIR",
         "dump DIR --group 9 --hex",
         "dump DIR --group 0 --from 3 --to 4 -o json",
+        "dump DIR --group 77",
         "repair DIR",
         "repair DIR --apply",
     ];
@@ -188,6 +192,12 @@ fn each_class_of_damage() {
     );
     class("a last frame without proof", false, &|disk| disk.flip_bit(SEGMENT, end - block + 4, 1), &[json()]);
     class("the superblock", true, &|disk| disk.zero(superblock::FILE_NAME, 0..4 * block), &[agreed]);
+    class(
+        "a frame that holds no record",
+        true,
+        &|disk| disk.flip_bit(SEGMENT, 9 * block + 3000, 1),
+        &[cut.to_owned(), format!("{cut} --lost nothing"), verify()],
+    );
     class("a segment", true, &|disk| disk.zero(SEGMENT, 0..SEGMENT_BYTES_MIN), &[]);
     compare("damage.txt", include_str!("damage.txt"), &text);
 }
@@ -209,6 +219,34 @@ fn a_node_that_lost_what_it_acknowledged_has_no_voice() {
         assert_eq!(home.path().join(superblock::NO_VOICE_NAME).exists(), is_marked, "{text}");
         assert_eq!(text.contains("no voice any more"), is_marked, "{text}");
     }
+}
+
+/// It was told that headers had to be restored, of segments that were taken into other use while it looked.
+#[test]
+fn a_dry_repair_of_a_log_in_use_invents_nothing() {
+    let home = tempfile::tempdir().expect("there is room");
+    let directory = home.path().join("wal");
+    let options = wal::handle::Options { segment_bytes: 1 << 20, ..wal::handle::Options::new(&directory) };
+    let (wal, _) = wal::Wal::open(options).expect("there is room");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let appender = scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let indexes = wal.append_records(GroupId(0), [vec![7; 100_000]]).expect("room").wait().expect("well");
+                if indexes.start.0 % 20 == 0 && indexes.start.0 > 40 {
+                    let last = LogId::new(Term(1), Index(indexes.start.0 - 30));
+                    wal.purge_prefix(GroupId(0), last).expect("room").wait().expect("well");
+                }
+            }
+        });
+        for round in 0..25 {
+            let text = said(&directory, "repair DIR");
+            let is_sound = text.contains("there is nothing to repair") && text.contains("(exit code 0)");
+            assert!(is_sound && !appender.is_finished(), "round {round}: {text}");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    wal.close().expect("the disk is well");
 }
 
 #[test]
