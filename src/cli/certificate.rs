@@ -28,7 +28,7 @@ enum Command {
     /// Make a cluster's authority: ca.pem, and ca.key, which no node needs
     Ca {
         /// Where to put them
-        #[arg(long, value_name = "DIR", default_value = ".")]
+        #[arg(long, alias = "dir", value_name = "DIR", default_value = ".")]
         directory: PathBuf,
         /// The cluster's id, 32 hexadecimal digits; drawn at random if it is not given
         #[arg(long, value_name = "ID", value_parser = parse_cluster)]
@@ -71,7 +71,7 @@ struct Issue {
     #[arg(long, value_name = "DIR", default_value = ".")]
     authority: PathBuf,
     /// Where to put certificate and key
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    #[arg(long, alias = "dir", value_name = "DIR", default_value = ".")]
     directory: PathBuf,
     /// For how long it is good
     #[arg(long, value_name = "DAYS", default_value_t = ISSUED_DAYS, value_parser = clap::value_parser!(u32).range(1..=36_500))]

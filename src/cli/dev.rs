@@ -25,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=7))]
     nodes: u64,
     /// Where certificates, configurations and data lie; kept for the next start
-    #[arg(long, value_name = "DIR", default_value = "trilith-dev")]
+    #[arg(long, alias = "directory", value_name = "DIR", default_value = "trilith-dev")]
     dir: PathBuf,
     /// Which way to the disk: auto, uring or blocking
     #[arg(long, value_name = "WAY")]

@@ -21,6 +21,17 @@ fn every_sub_command_says_what_it_is_for() {
     }
 }
 
+/// Half of the commands said `--dir` and the other half `--directory`.
+#[test]
+fn a_directory_may_be_given_by_either_name() {
+    let commands = ["dev", "demo", "doctor", "bench disk", "bench wal", "bench cluster", "cert ca", "cert node 1"];
+    for (command, name) in commands.into_iter().flat_map(|command| ["--dir", "--directory"].map(|name| (command, name)))
+    {
+        let words = ["trilith"].into_iter().chain(command.split(' ')).chain([name, "D"]);
+        Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{command} {name}: {error}"));
+    }
+}
+
 #[test]
 fn an_unknown_command_is_refused() {
     let error = Arguments::try_parse_from(["trilith", "docter"]).unwrap_err();

@@ -6,13 +6,24 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::doctor;
+use crate::cli::output::counted;
 use crate::disk::{Directory, Error, measure_flush};
 use crate::wal::handle::Recovery;
+
+pub const BUILD: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
+
+/// The version, and that it is a debug build if it is one.
+pub fn version_words() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    if cfg!(debug_assertions) { format!("{version}, debug build") } else { version.to_owned() }
+}
 
 /// The machine, and what lies under a directory.
 #[derive(Debug, Serialize)]
 pub struct Surroundings {
     version: &'static str,
+    /// `release` or `debug`: figures of a debug build say nothing about the log.
+    build: &'static str,
     kernel: String,
     cores: usize,
     file_system: String,
@@ -24,6 +35,7 @@ impl Surroundings {
     pub fn of(directory: &Path) -> Surroundings {
         Surroundings {
             version: env!("CARGO_PKG_VERSION"),
+            build: BUILD,
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             file_system: doctor::file_system(directory),
@@ -32,8 +44,9 @@ impl Surroundings {
     }
 
     pub fn line(&self) -> String {
-        let Surroundings { version, kernel, cores, file_system, device } = self;
-        format!("{version}, Linux {kernel}, {cores} cores, {file_system} on {device}")
+        let Surroundings { kernel, cores, file_system, device, .. } = self;
+        let cores = counted(*cores as u64, "core");
+        format!("{}, Linux {kernel}, {cores}, {file_system} on {device}", version_words())
     }
 }
 
@@ -61,7 +74,8 @@ impl Io {
     pub fn line(&self) -> String {
         let Io { io, io_reason, direct, sync_mode, writes_in_flight } = self;
         let cache = if *direct { "O_DIRECT" } else { "page cache" };
-        format!("{io}, {cache} ({io_reason}), {sync_mode}, {writes_in_flight} writes in flight")
+        let writes = counted(*writes_in_flight as u64, "write");
+        format!("{io}, {cache} ({io_reason}), {sync_mode}, {writes} in flight")
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=100))]
     kills: u64,
     /// Where the cluster lies while it runs; removed at the end unless it is given here
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "directory", value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Which way to the disk: auto, uring or blocking
     #[arg(long, value_name = "WAY")]

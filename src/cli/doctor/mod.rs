@@ -23,7 +23,7 @@ use report::Verdict;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The directory that is to hold the log
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    #[arg(long, alias = "dir", value_name = "DIR", default_value = ".")]
     directory: PathBuf,
     /// How to print the findings
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]

@@ -31,7 +31,7 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", default_value = "3", value_parser = clap::value_parser!(u64).range(1..=7))]
     nodes: u64,
     /// Where the bench's own cluster is made, and removed at the end
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    #[arg(long, alias = "dir", value_name = "DIR", default_value = ".")]
     directory: PathBuf,
     /// Payload of a record
     #[arg(long, value_name = "BYTES", default_value = "128",

@@ -5,7 +5,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::load::{Load, Measured};
+use crate::cli::bench::surroundings::{BUILD, version_words};
 use crate::cli::doctor;
+use crate::cli::output::counted;
 use crate::disk::FlushTimes;
 use crate::net::NodeRole;
 
@@ -13,6 +15,7 @@ use crate::net::NodeRole;
 #[derive(Debug, Serialize)]
 pub struct Report {
     version: &'static str,
+    build: &'static str,
     kernel: String,
     cores: usize,
     /// Of the bench's own cluster; of another one it is not known here.
@@ -55,6 +58,7 @@ impl Report {
         let records_per_second = measured.records as f64 / seconds;
         Report {
             version: env!("CARGO_PKG_VERSION"),
+            build: BUILD,
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             file_system: flush.as_ref().map(|_| doctor::file_system(directory)),
@@ -82,16 +86,24 @@ impl Report {
 
     pub fn table(&self) -> String {
         let file_system = self.file_system.as_deref().unwrap_or("the cluster's own disks");
-        let mut lines =
-            vec![format!("trilith     {}, Linux {}, {} cores, {file_system}", self.version, self.kernel, self.cores)];
+        let mut lines = vec![format!(
+            "trilith     {}, Linux {}, {}, {file_system}",
+            version_words(),
+            self.kernel,
+            counted(self.cores as u64, "core")
+        )];
         if let (Some(fdatasync), Some(dsync)) = (self.disk_fdatasync_microseconds, self.disk_dsync_microseconds) {
             lines.push(format!(
                 "disk alone  fdatasync {fdatasync:.1} us, dsync {dsync:.1} us (one written block, median)"
             ));
         }
         lines.push(format!(
-            "load        {} records of {} bytes in flight, {} clients, {} a request, {:.1} s",
-            self.in_flight, self.payload_bytes_per_record, self.clients, self.records_per_batch, self.seconds
+            "load        {} of {} bytes in flight, {}, {} a request, {:.1} s",
+            counted(self.in_flight as u64, "record"),
+            self.payload_bytes_per_record,
+            counted(self.clients as u64, "client"),
+            self.records_per_batch,
+            self.seconds
         ));
         lines.push(format!(
             "throughput  {:.0} records/s, {:.1} MiB/s",

@@ -23,7 +23,7 @@ use report::Report;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Where files are made to measure on, and removed at the end
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    #[arg(long, alias = "dir", value_name = "DIR", default_value = ".")]
     directory: PathBuf,
     /// Turns in which everything is measured; medians count
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=1000))]

@@ -5,7 +5,7 @@
 //! to the moment at which its thread sees that it is durable.
 //!
 //! The disk is measured by itself in the same directory, before the log and behind it: the flush of one block, and
-//! writes of 1 MiB in the very way in which the log writes.
+//! writes of 1 MiB in the very way in which the log writes them, as many in flight.
 //!
 //! With `--read-mb-per-second` a reader reads older segments every other second, and the report tells the seconds with
 //! it from those without.
@@ -28,15 +28,15 @@ use crate::limits::{
     BLOCK_BYTES, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_READY, SEGMENTS_SPARE,
     WRITES_IN_FLIGHT_MAX,
 };
-use crate::wal::Wal;
 use crate::wal::handle::{self, LOG_DIRECTORY, Options, Recovery};
+use crate::wal::{LARGE_IN_FLIGHT_MAX, Wal};
 use load::{Load, Measured};
 use report::Report;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Where the log's directory is made, and removed at the end
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    #[arg(long, alias = "dir", value_name = "DIR", default_value = ".")]
     directory: PathBuf,
     /// Payload of a record
     #[arg(long, value_name = "BYTES", default_value = "128",
@@ -160,9 +160,9 @@ pub(super) fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     Ok(Report::new(arguments, &opened, &alone, &measured))
 }
 
-/// What the disk takes in the way in which this log writes, on blocks that were written before.
+/// What the disk takes in the way in which this log writes large frames, on blocks that were written before.
 fn bytes_per_second(directory: &Directory, opened: &Recovery) -> Result<f64, Failure> {
-    let (backend, sync_mode, depth) = (opened.io.backend, opened.sync_mode, opened.writes_in_flight);
+    let (backend, sync_mode, depth) = (opened.io.backend, opened.sync_mode, LARGE_IN_FLIGHT_MAX);
     let pace = || -> Result<f64, disk::Error> {
         let made = Surface::make(directory, Ground::Written, SURFACE_BYTES)?;
         let (mut surface, _) = made.expect("every disk has written blocks");

@@ -9,6 +9,8 @@ use serde::Serialize;
 use super::load::{Measured, Turns};
 use super::{Alone, Arguments};
 use crate::cli::bench::surroundings::{Io, Surroundings, flush_words};
+use crate::cli::output::counted;
+use crate::wal::LARGE_IN_FLIGHT_MAX;
 use crate::wal::handle::Recovery;
 
 /// One JSON document.
@@ -19,7 +21,9 @@ pub struct Report {
     /// The disk's own time for one block, median: `pwrite` and `fdatasync`, and a write through `O_DSYNC`.
     disk_fdatasync_microseconds: f64,
     disk_dsync_microseconds: f64,
-    /// The disk's own pace by writes of 1 MiB in the way in which the log writes, before the run and behind it.
+    /// The disk's own pace by writes of 1 MiB in the way in which the log writes, before the run and behind it; so many
+    /// of them in flight.
+    disk_writes_in_flight: usize,
     disk_bytes_per_second_before: f64,
     disk_bytes_per_second_behind: f64,
     #[serde(flatten)]
@@ -88,6 +92,7 @@ impl Report {
             surroundings: Surroundings::of(&arguments.directory),
             disk_fdatasync_microseconds: microseconds(alone.flush.fdatasync),
             disk_dsync_microseconds: microseconds(alone.flush.dsync),
+            disk_writes_in_flight: LARGE_IN_FLIGHT_MAX,
             disk_bytes_per_second_before: before,
             disk_bytes_per_second_behind: behind,
             io: Io::of(opened),
@@ -129,16 +134,23 @@ impl Report {
         row("trilith", self.surroundings.line());
         row("disk alone", flush_words(self.disk_fdatasync_microseconds, self.disk_dsync_microseconds));
         let disk = [self.disk_bytes_per_second_before, self.disk_bytes_per_second_behind].map(mebibytes);
-        row("", format!("1 MiB as the log writes: {:.0} MiB/s before, {:.0} MiB/s behind", disk[0], disk[1]));
+        let depth = self.disk_writes_in_flight;
+        row(
+            "",
+            format!(
+                "1 MiB as the log writes, {depth} in flight: {:.0} MiB/s before, {:.0} MiB/s behind",
+                disk[0], disk[1]
+            ),
+        );
         row("io", self.io.line());
         let segment = mebibytes(self.segment_bytes as f64);
         row(
             "load",
             format!(
-                "{} threads x {} in flight x {} records of {} bytes, {:.1} s behind {:.2} s of warm-up",
-                self.threads,
+                "{} x {} in flight x {} of {} bytes, {:.1} s behind {:.2} s of warm-up",
+                counted(self.threads.into(), "thread"),
                 self.in_flight_per_thread,
-                self.records_per_append,
+                counted(self.records_per_append.into(), "record"),
                 self.payload_bytes_per_record,
                 self.seconds,
                 self.warm_up_seconds
