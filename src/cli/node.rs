@@ -87,8 +87,8 @@ fn io_choice(choice: configuration::IoChoice) -> disk::IoChoice {
     }
 }
 
-/// Each segment of the log holds up to three descriptors: the soft limit of many systems is reached at some 20 GiB. What
-/// the system allows this user is taken whole; a refusal is said, and the node goes on with what it has.
+/// The log's files take several hundred descriptors at most, connections come on top, and the soft limit of many systems is
+/// 1,024. What the system allows this user is taken whole; a refusal is said, and the node goes on with what it has.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
