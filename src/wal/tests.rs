@@ -24,6 +24,7 @@ mod rotation;
 mod seals;
 mod silent;
 mod stale;
+mod starts;
 mod tail;
 mod tail_cache;
 mod voter;

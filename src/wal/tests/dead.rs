@@ -5,11 +5,12 @@ use std::ops::Range;
 use super::model::{Model, State};
 use super::rig::{DIRECTORY, G, Rig, open, options, segment};
 use super::seals::{compare, configure, open_by_seals};
+use super::starts::is_honest;
 use crate::disk::Files;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::sim::proofs::Proof;
-use crate::types::{GroupId, Index, SegmentNumber, Term};
+use crate::types::{GroupId, Index, Place, SegmentNumber, Term};
 use crate::wal::{Error, Severity};
 
 /// A log that stands on the disk, and what it must hold.
@@ -27,6 +28,11 @@ impl Stand {
 
     /// Whether a damaged copy opens; it must hold what it held, and say what it found.
     fn opens(&self, fork: &SimDisk, what: &str) -> bool {
+        let is_refused = match open(&fork.fork(), &options()) {
+            Err(Error::Damaged(_)) => true,
+            said => said.map(|_| false).unwrap_or_else(|error| panic!("{what}: {error}")),
+        };
+        is_honest(fork, (&options(), Place::START), (&self.state, is_refused), &|| what.to_owned());
         match open(fork, &options()) {
             Ok((log, recovery, found)) => {
                 assert!(found == self.state, "{what}: {}", super::model::shown(&found));
