@@ -6,7 +6,7 @@ use crate::sim::proofs::{Proof, prove};
 
 #[test]
 fn d01_each_short_sequence_cut_at_each_operation() {
-    prove("D1", crash::short_sequences, [23_000, 120_000, 900_000]);
+    prove("D1", crash::short_sequences, [23_000, 137_000, 970_000]);
 }
 
 #[test]
