@@ -29,7 +29,7 @@ macro_rules! mutants {
 mutants! {
     AckBeforeFlush "ack_before_flush" "A node's messages and a log's tickets do not wait for the flush.",
     FlushErrorSwallowed "flush_error_swallowed" "A failed write or flush counts as done.",
-    FlushBeforeShortWriteFinished "flush_before_short_write_finished" "What a short write left is not written.",
+    FlushBeforeShortWriteFinished "flush_before_short_write_finished" "What a short write left is written behind the flush.",
     NoDirectoryFsync "no_directory_fsync" "Names are given and the directory is not flushed.",
     ChecksumWithoutLength "checksum_without_length" "A record's checksum does not cover its length.",
     ChecksumWithoutPlace "checksum_without_place" "Checksums have no salt, and no frame's place is compared.",

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 
 use super::buffer::Buffer;
 use super::choice::SyncMode;
+use super::seam;
 use super::transfer::Transfer;
 use crate::limits::BLOCK_BYTES;
 use crate::mutant::{self, Mutant};
@@ -289,7 +290,8 @@ fn read_plain(descriptor: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> io:
     let mut transfer = Transfer::new(buffer.len(), 1);
     while !transfer.is_complete() {
         let start = transfer.next_start();
-        let said = rustix::io::pread(descriptor, &mut buffer[start..], offset + start as u64);
+        let end = start + seam::read_limit(buffer.len() - start);
+        let said = rustix::io::pread(descriptor, &mut buffer[start..end], offset + start as u64);
         record_read(&mut transfer, said)?;
     }
     Ok(())
@@ -326,7 +328,8 @@ fn read_blocks(descriptor: BorrowedFd<'_>, offset: u64, blocks: &mut [u8], neede
     let mut filled = 0;
     while filled < needed {
         let start = transfer.next_start();
-        let said = rustix::io::pread(descriptor, &mut blocks[start..], offset + start as u64);
+        let end = start + seam::read_limit(blocks.len() - start);
+        let said = rustix::io::pread(descriptor, &mut blocks[start..end], offset + start as u64);
         if let Ok(count) = said {
             // The same part of a block again: the file ends there.
             if start + count <= filled {

@@ -29,6 +29,16 @@ pub(crate) enum Fault {
     Hangs(std::time::Duration),
 }
 
+/// What the kernel has done, and was asked for.
+#[cfg(test)]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Done {
+    /// These bytes of the file are written, as the kernel says.
+    Wrote(std::ops::Range<u64>),
+    /// A flush of its own begins.
+    FlushBegun,
+}
+
 /// Faults, used up one by one: by each request for a write, and by each flush of its own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seam {
@@ -37,6 +47,9 @@ pub(crate) struct Seam {
     /// A slow disk: what each write, and each flush of its own, takes longer.
     #[cfg(test)]
     slow: Option<[std::time::Duration; 2]>,
+    /// In order, since a test took them last.
+    #[cfg(test)]
+    done: Arc<Mutex<Vec<Done>>>,
 }
 
 /// The fault of one request.
@@ -46,13 +59,13 @@ pub(crate) struct Drawn(#[cfg(test)] Fault);
 impl Seam {
     #[cfg(test)]
     pub fn with(faults: impl IntoIterator<Item = Fault>) -> Seam {
-        Seam { faults: Arc::new(Mutex::new(faults.into_iter().collect())), slow: None }
+        Seam { faults: Arc::new(Mutex::new(faults.into_iter().collect())), ..Seam::default() }
     }
 
     /// Each write, and each flush of its own, takes so much longer.
     #[cfg(test)]
     pub fn slow(write: std::time::Duration, flush: std::time::Duration) -> Seam {
-        Seam { faults: Arc::default(), slow: Some([write, flush]) }
+        Seam { slow: Some([write, flush]), ..Seam::default() }
     }
 
     /// Faults that no request has met yet.
@@ -93,13 +106,77 @@ impl Seam {
 
     #[cfg(test)]
     pub fn draw_flush(&self) -> Drawn {
+        self.done.lock().expect("no test panics with it").push(Done::FlushBegun);
         self.next(self.slow.map(|[_, flush]| flush))
+    }
+
+    /// Called with each answer to a write that began there.
+    #[cfg(not(test))]
+    pub fn wrote(&self, _place: u64, said: io::Result<usize>) -> io::Result<usize> {
+        said
+    }
+
+    #[cfg(test)]
+    pub fn wrote(&self, place: u64, said: io::Result<usize>) -> io::Result<usize> {
+        if let Ok(count) = said {
+            let bytes = place..place + count as u64;
+            self.done.lock().expect("no test panics with it").push(Done::Wrote(bytes));
+        }
+        said
+    }
+
+    /// What has been done since this was called last.
+    #[cfg(test)]
+    pub fn take_done(&self) -> Vec<Done> {
+        std::mem::take(&mut self.done.lock().expect("no test panics with it"))
     }
 
     #[cfg(test)]
     fn next(&self, slow: Option<std::time::Duration>) -> Drawn {
         let fault = self.faults.lock().expect("no test panics with it").pop_front();
         Drawn(fault.unwrap_or(slow.map_or(Fault::None, Fault::Slow)))
+    }
+}
+
+/// How many bytes a read asks the kernel for, of so many.
+#[cfg(not(test))]
+pub(super) const fn read_limit(length: usize) -> usize {
+    length
+}
+
+#[cfg(test)]
+pub(super) use short_reads::read_limit;
+
+/// Reads that end too early, for the thread of a test.
+#[cfg(test)]
+pub(crate) mod short_reads {
+    use std::cell::RefCell;
+
+    use crate::limits::BLOCK_BYTES;
+    use crate::random::Random;
+
+    thread_local! {
+        static SHORT: RefCell<Option<Random>> = const { RefCell::new(None) };
+    }
+
+    /// Until the call ends one read in three of this thread gets a part of what it could, by whole blocks.
+    pub fn with<T>(random: Random, call: impl FnOnce() -> T) -> T {
+        SHORT.replace(Some(random));
+        let said = call();
+        SHORT.replace(None);
+        said
+    }
+
+    pub fn read_limit(length: usize) -> usize {
+        let blocks = length.div_ceil(BLOCK_BYTES) as u64;
+        let draw = |random: &mut Random| {
+            if random.below(3) > 0 {
+                length
+            } else {
+                (random.between(1, blocks + 1) as usize * BLOCK_BYTES).min(length)
+            }
+        };
+        SHORT.with_borrow_mut(|short| short.as_mut().filter(|_| blocks > 0).map_or(length, draw))
     }
 }
 

@@ -236,7 +236,8 @@ impl Shared {
     async fn carry(self: Rc<Self>, token: Token, file: FileId, request: Request) {
         let offset = request.offset;
         let descriptor = Arc::clone(&request.target.descriptor);
-        match tokio::time::timeout(self.age_max, request.finish(&self.seam)).await {
+        let is_flushed = self.sync_mode == SyncMode::Fdatasync;
+        match tokio::time::timeout(self.age_max, request.finish(&self.seam, is_flushed)).await {
             Err(_) => self.fail_lost(token, Operation::Write, file, offset),
             Ok((Err(error), buffer)) => self.fail(token, Operation::Write, file, offset, error, buffer),
             Ok((Ok(()), buffer)) if self.state.borrow().poisoned => {
@@ -280,7 +281,10 @@ impl Shared {
 
     fn flushed(&self, batch: Vec<Written>, said: io::Result<()>) {
         let poisoned = self.state.borrow().poisoned;
-        for Written { token, file, offset, buffer, .. } in batch {
+        for Written { token, file, offset, descriptor, buffer } in batch {
+            if mutant::is_on(Mutant::FlushBeforeShortWriteFinished) {
+                super::blocking::finish_late(&said.as_ref().map(|()| &descriptor), offset, &buffer);
+            }
             match &said {
                 Ok(()) if !poisoned => self.complete(Completion { token, result: Ok(()), buffer }),
                 Ok(()) => self.fail(token, Operation::Flush, file, offset, super::poisoned(), buffer),
@@ -334,18 +338,21 @@ impl Request {
         Ok(Request { target, file, offset, length, in_flight, drawn })
     }
 
-    /// Waits for the answer, and for those to the requests for what is missing.
-    async fn finish(self, seam: &Seam) -> (io::Result<()>, Buffer) {
+    /// Waits for the answer, and for those to the requests for what is missing. `is_flushed`: there is a flush behind it.
+    async fn finish(self, seam: &Seam, is_flushed: bool) -> (io::Result<()>, Buffer) {
         let Request { target, file, offset, length, mut in_flight, mut drawn } = self;
         let mut transfer = Transfer::new(length, target.granule);
         loop {
             let (said, slice) = in_flight.await;
             delay(drawn).await;
             let lent = slice.into_inner();
-            if let Err(error) = transfer.record(drawn.answer(said)) {
+            let place = offset + transfer.next_start() as u64;
+            let said = drawn.answer(said);
+            let is_short = is_flushed && said.is_ok();
+            if let Err(error) = transfer.record(seam.wrote(place, said)) {
                 return (Err(error), lent.0);
             }
-            if transfer.is_complete() || mutant::is_on(Mutant::FlushBeforeShortWriteFinished) {
+            if transfer.is_complete() || is_short && mutant::is_on(Mutant::FlushBeforeShortWriteFinished) {
                 return (Ok(()), lent.0);
             }
             let start = transfer.next_start();

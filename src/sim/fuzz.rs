@@ -6,8 +6,9 @@
 //! ```text
 //! offset size field of a piece
 //!      0    1 file: see `name`
-//!      1    1 the block of the file where the piece begins, modulo 16; all else is zero
-//!      2    1 bit 0: checksums of the header or frame that begins here are made good
+//!      1    1 the block of the file where the piece begins, modulo 16 (of a superblock: 4); all else is zero
+//!      2    1 bit 0: checksums of the header, frame or block of a superblock that begins here are made good
+//!             bit 1, of the first piece: the log is opened by its seals
 //!      3    2 length, little-endian
 //!      5    – bytes
 //! ```
@@ -29,6 +30,7 @@ use super::disk::SimDisk;
 use crate::checksum::Checksum;
 use crate::disk::{Files, Queue};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN};
+use crate::superblock;
 use crate::types::{ClusterId, Data, Entry, GroupId, Incarnation, Index, LogId, NodeId, Payload, Place};
 use crate::wal::{Analysis, Effect, Identity, Log, Options, Reading, Source, prepare};
 
@@ -36,6 +38,7 @@ pub use backends::{Backend, Simulated, operations};
 pub use crashes::{Done, wal_ops_crash};
 
 const FILE_BYTES: usize = SEGMENT_BYTES_MIN as usize;
+const SUPERBLOCK_BYTES: usize = 4 * BLOCK_BYTES;
 const PIECES_MAX: usize = 256;
 /// Above this an index has no room for what the target appends.
 const INDEX_MAX: u64 = 1 << 60;
@@ -47,25 +50,29 @@ pub fn wal_decode(input: &[u8]) {
     let _ = analyse(&disk);
 }
 
-/// Bytes as a directory: it is read, and opened. If it opens, it can be written on and opened again.
+/// Bytes as a directory: it is read, and opened, with what its superblock says if there is one that can be read. If it
+/// opens, it can be written on and opened again.
 pub fn wal_recover_dir(input: &[u8]) {
     let disk = SimDisk::new();
     plant(&disk, input, name);
     let Some(analysis) = analyse(&disk) else { return };
     let Some(identity) = analysis.identity else { return };
     let files = disk.files();
-    let Ok((log, _)) = Log::open(&files, options(identity), Place::START, 1) else { return };
+    let reading = if input[2] & 2 == 0 { Reading::Everything } else { Reading::BySeals };
+    let start = (evidence(&disk), reading);
+    let Ok((log, _)) = Log::open_reading(&files, options(identity), start, 1) else { return };
     let Some(last) = append(&disk, log) else { return };
     drop(files);
     disk.crash_to(&vec![0; disk.loose().len()]);
-    let (log, _) = Log::open(&disk.files(), options(identity), Place::START, 1).expect("what was written on opens");
+    let opened = Log::open_reading(&disk.files(), options(identity), start, 1);
+    let (log, _) = opened.expect("what was written on opens");
     assert_eq!(log.group(GroupId::CLUSTER).map(|group| group.last), Some(last), "what was acknowledged is there");
 }
 
 /// Everything that a reader does; nothing if the world refuses.
 fn analyse(disk: &SimDisk) -> Option<Analysis> {
     let files = disk.files();
-    let source = Source::from_outside("log");
+    let source = Source { evidence: evidence(disk), ..Source::from_outside("log") };
     // A seal may say anything here: what it says is not compared.
     let by_seals = Source { reading: Reading::BySeals, ..source.clone() };
     Analysis::read(&files, &by_seals).ok()?.close(&files);
@@ -75,6 +82,11 @@ fn analyse(disk: &SimDisk) -> Option<Analysis> {
     }
     analysis.close(&files);
     Some(analysis)
+}
+
+/// What the superblock says that was durable, if it can be read.
+fn evidence(disk: &SimDisk) -> Place {
+    superblock::inspect(&disk.files()).map_or(Place::START, |inspection| inspection.state.durable_end)
 }
 
 /// Appends an entry behind the cluster's last, durably; gives its name.
@@ -132,6 +144,7 @@ fn name(file: u8) -> String {
         0..=7 => format!("log/{:016}.segment", u64::from(file) + 1),
         8 => "log/0000000000000009.preparing".to_owned(),
         9 => "log/0000000000000001-8192.cut".to_owned(),
+        10 => superblock::FILE_NAME.to_owned(),
         _ => "log/other".to_owned(),
     }
 }
@@ -145,12 +158,14 @@ fn plant(disk: &SimDisk, input: &[u8], name: impl Fn(u8) -> String) {
         let length = usize::from(u16::from_le_bytes([low, high])).min(behind.len());
         let (bytes, behind) = behind.split_at(length);
         rest = behind;
-        let content = contents.entry(name(file)).or_insert_with(|| vec![0; FILE_BYTES]);
-        let start = usize::from(block % 16) * BLOCK_BYTES;
-        let length = length.min(FILE_BYTES - start);
+        let name = name(file);
+        let file_bytes = if name == superblock::FILE_NAME { SUPERBLOCK_BYTES } else { FILE_BYTES };
+        let content = contents.entry(name.clone()).or_insert_with(|| vec![0; file_bytes]);
+        let start = usize::from(block) % (file_bytes / BLOCK_BYTES) * BLOCK_BYTES;
+        let length = length.min(file_bytes - start);
         content[start..start + length].copy_from_slice(&bytes[..length]);
         if flags & 1 != 0 {
-            good.push((name(file), start));
+            good.push((name, start));
         }
     }
     good.iter().for_each(|(name, start)| contents.get_mut(name).into_iter().for_each(|bytes| make_good(bytes, *start)));
@@ -167,6 +182,10 @@ fn make_good(bytes: &mut [u8], start: usize) {
     if bytes[start..].starts_with(b"TRLTHSEG") {
         let checksum = Checksum::of(&bytes[start..start + 72]);
         bytes[start + 72..start + 76].copy_from_slice(&checksum.0.to_le_bytes());
+    } else if bytes[start..].starts_with(b"TRISUPER") {
+        let end = start + BLOCK_BYTES - 4;
+        let checksum = Checksum::of(&bytes[start..end]);
+        bytes[end..end + 4].copy_from_slice(&checksum.0.to_le_bytes());
     } else if bytes[start..].starts_with(b"TFRM") {
         let salt = long(bytes, 8) ^ long(bytes, 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let runs = (word(bytes, 72) & 0xffff) as usize + (word(bytes, 72) >> 16) as usize;

@@ -37,6 +37,8 @@ const _: () = assert!(HEAD_BYTES + GROUPS_MAX * GROUP_BYTES + 4 + MEMBERS_MAX * 
 
 /// No copy number and no boot number is higher: no disk lives to see them, and one more is always a number.
 pub(super) const COUNT_MAX: u64 = 1 << 62;
+/// Nor a segment's number: its name has sixteen digits.
+pub(super) const SEGMENT_MAX: u64 = 1 << 50;
 
 /// One of the two halves of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,9 +151,9 @@ fn take_copy(mut reader: Reader<'_>) -> Result<Copy, codec::Error> {
         sync_mode,
         writes_in_flight,
         durable_end: Place {
-            segment: SegmentNumber(reader.u64("segment")?),
+            segment: SegmentNumber(bounded(&mut reader, "segment", SEGMENT_MAX)?),
             offset: reader.u64("offset")?,
-            frame: FrameNumber(reader.u64("frame")?),
+            frame: FrameNumber(count(&mut reader, "frame")?),
         },
         groups: BTreeMap::new(),
         first_membership: Default::default(),
@@ -188,8 +190,12 @@ fn take_group(reader: &mut Reader<'_>) -> Result<(GroupId, Group), codec::Error>
 }
 
 fn count(reader: &mut Reader<'_>, what: &'static str) -> Result<u64, codec::Error> {
+    bounded(reader, what, COUNT_MAX)
+}
+
+fn bounded(reader: &mut Reader<'_>, what: &'static str, most: u64) -> Result<u64, codec::Error> {
     match reader.u64(what)? {
-        found if found > COUNT_MAX => Err(codec::Error::Invalid { what, found }),
+        found if found > most => Err(codec::Error::Invalid { what, found }),
         found => Ok(found),
     }
 }

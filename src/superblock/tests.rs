@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use fake::FakeFiles;
 
-use super::block::{BLOCKS, COUNT_MAX, Copy, CopyNumber, decode, encode};
+use super::block::{BLOCKS, COUNT_MAX, Copy, CopyNumber, SEGMENT_MAX, decode, encode};
 use super::*;
 use crate::limits::{BLOCK_BYTES, GROUPS_MAX, MEMBERS_MAX};
 use crate::types::{
@@ -209,6 +209,15 @@ fn numbers_that_cannot_be_raised_are_damage() {
     }
     let highest = Copy { number: CopyNumber(COUNT_MAX), state: State { boot: COUNT_MAX, ..state(4) } };
     assert!(load(&disk(file([&highest; BLOCKS])), 0).is_ok());
+    // The next segment's number is one more than that which the superblock knows.
+    let knowing = |segment, frame| {
+        let durable_end = Place { segment: SegmentNumber(segment), offset: 4096, frame: FrameNumber(frame) };
+        load(&disk(file([&Copy { number: CopyNumber(9), state: State { durable_end, ..state(4) } }; BLOCKS])), 0)
+    };
+    for (segment, frame) in [(SEGMENT_MAX + 1, 1), (u64::MAX, 1), (1, COUNT_MAX + 1), (1, u64::MAX)] {
+        assert!(matches!(knowing(segment, frame), Err(Error::Damaged { .. })), "{segment} {frame}");
+    }
+    assert!(knowing(SEGMENT_MAX, COUNT_MAX).is_ok());
 }
 
 #[test]

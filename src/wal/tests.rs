@@ -28,6 +28,7 @@ mod rotation;
 mod seals;
 mod silent;
 mod stale;
+mod starts;
 mod suspects;
 mod tail;
 mod tail_cache;

@@ -39,15 +39,15 @@ const HANG: Duration = Duration::from_secs(45);
 
 #[test]
 fn a_log_loses_nothing_when_ext4_loses_its_power() {
-    on_ext4("uring", 4);
-    on_ext4("blocking", 4);
+    on_ext4("uring", 20);
+    on_ext4("blocking", 20);
 }
 
 #[test]
 #[ignore = "long: cargo test --test it log_cuts -- --ignored --nocapture"]
-fn a_log_on_ext4_with_20_cuts_of_each_back_end() {
-    on_ext4("uring", 20);
-    on_ext4("blocking", 20);
+fn a_log_on_ext4_with_200_cuts_of_each_back_end() {
+    on_ext4("uring", 200);
+    on_ext4("blocking", 200);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn on_ext4(io: &'static str, cuts: u64) {
     if let Some((reason, needs)) = power_cut::obstacle() {
         return skip("log_cuts on ext4", &reason, &needs);
     }
-    cut_the_power(io, cuts, |_| OnExt4::make());
+    cut_the_power(io, cuts, OnExt4::make);
 }
 
 fn on_forgetful(io: &'static str, is_direct: bool, cuts: u64) {
@@ -108,7 +108,7 @@ fn on_forgetful(io: &'static str, is_direct: bool, cuts: u64) {
 
 fn cut_the_power<G: Ground>(io: &'static str, cuts: u64, ground: impl Fn(u64) -> G) {
     let begin = Instant::now();
-    let (mut done, mut acknowledged) = (0, 0);
+    let (mut done, mut acknowledged, mut in_recovery) = (0, 0, 0);
     for seed in seed().. {
         let mut trial = Trial::new(ground(seed), io, seed);
         for cut in 0..CUTS_PER_LOG.min(cuts - done) {
@@ -120,11 +120,16 @@ fn cut_the_power<G: Ground>(io: &'static str, cuts: u64, ground: impl Fn(u64) ->
         println!("log, {io}, seed {seed}: {:?}; {}", trial.seen, trial.ground.summary());
         done += trial.seen.cuts;
         acknowledged += trial.seen.acknowledged;
+        in_recovery += trial.seen.cut_in_recovery;
         if done == cuts {
             break;
         }
     }
-    println!("log, {io}: {done} cuts, {acknowledged} acknowledged calls, {:.1?}", begin.elapsed());
+    println!(
+        "log, {io}: {done} cuts, {in_recovery} in a recovery, {acknowledged} acknowledged calls, {:.1?}",
+        begin.elapsed()
+    );
+    assert!(in_recovery > 0, "no cut fell into a recovery");
     assert!(acknowledged > cuts * 50, "{acknowledged} acknowledged calls in {cuts} cuts: there was a load");
 }
 
@@ -156,7 +161,7 @@ fn freeze(io: &'static str) {
     if let Some((reason, needs)) = power_cut::obstacle() {
         return skip("log_cuts on a frozen ext4", &reason, &needs);
     }
-    let trial = made(OnExt4::make(), io);
+    let trial = made(OnExt4::make(seed()), io);
     let mut life = trial.start(true);
     life.wait("load", |told| told.acknowledged > 500 || told.failed.is_some() || told.refused.is_some());
     let begin = Instant::now();

@@ -228,11 +228,16 @@ impl Disk {
     }
 
     pub fn shut_down(&self) -> Result<(), String> {
-        let root = File::open(&self.at).map_err(|error| format!("{}: {error}", self.at.display()))?;
-        // SAFETY: the opcode is ext4's, and takes a pointer to a u32, which `Setter` hands it.
-        let done = unsafe { ioctl(&root, Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH)) };
-        done.map_err(|error| format!("ext4 cannot be shut down here: {error}"))
+        shut_down(&self.at)
     }
+}
+
+/// The power of the ext4 that is mounted there goes.
+pub fn shut_down(at: &Path) -> Result<(), String> {
+    let root = File::open(at).map_err(|error| format!("{}: {error}", at.display()))?;
+    // SAFETY: the opcode is ext4's, and takes a pointer to a u32, which `Setter` hands it.
+    let done = unsafe { ioctl(&root, Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH)) };
+    done.map_err(|error| format!("ext4 cannot be shut down here: {error}"))
 }
 
 impl Drop for Disk {

@@ -7,9 +7,9 @@ use super::choices::Choices;
 use crate::random::Random;
 use crate::sim::disk::{Code, Failure, Loose};
 use crate::sim::log::model::shown;
-use crate::sim::log::rig::{Rig, open, options};
+use crate::sim::log::rig::{Rig, options};
 use crate::types::{GroupId, Index, Term};
-use crate::wal::Options;
+use crate::wal::{Options, Reading};
 
 /// Bounds on what one input does.
 const OPERATIONS_MAX: usize = 400;
@@ -29,12 +29,15 @@ pub struct Done {
     pub poisoned: usize,
     /// Appends, cuts and purges that were durable when the power went.
     pub acknowledged: usize,
+    /// Starts by seals.
+    pub by_seals: usize,
     /// Segments opened.
     pub segments: u64,
 }
 
 /// Bytes as operations on a log, with what its disk does meanwhile. Panics if something acknowledged is lost or
-/// changed, a batch is there in part, or the log does not open or cannot be written on.
+/// changed, a batch is there in part, or the log does not open or cannot be written on. How it is opened each time, by
+/// its seals or whole, and what the superblock knows then, follows from the first byte and from what was done until then.
 pub fn wal_ops_crash(input: &[u8]) -> Done {
     let mut choices = Choices::new(input);
     let flags = choices.byte();
@@ -71,7 +74,10 @@ impl Run {
             5 => truncate(rig, choices),
             6 => purge(rig, choices),
             7 => rig.model.term = Term(rig.model.term.0 + 1),
-            8 => rig.settle(),
+            8 => {
+                rig.settle();
+                rig.learn();
+            }
             9 => complete(rig, choices),
             10 => {
                 rig.copy();
@@ -122,6 +128,7 @@ impl Run {
         self.done.poisoned += usize::from(self.rig.is_poisoned);
         self.done.acknowledged += self.rig.model.acknowledged;
         self.done.segments += self.rig.log.counters().segments;
+        self.done.by_seals += usize::from(self.rig.start().reading == Reading::BySeals);
     }
 
     /// Recovers, perhaps after recoveries that were cut, and perhaps first on a full disk.
@@ -133,14 +140,14 @@ impl Run {
                 break;
             }
             rig.disk.crash_at(rig.disk.operations() + choices.below(64));
-            match open(&rig.disk, rig.log.options()) {
+            match rig.open() {
                 Ok((.., found)) => assert!(rig.model.is_possible(&found), "{}", shown(&found)),
                 Err(error) => assert!(rig.disk.is_off() || self.is_full, "{error}"),
             }
             crash(rig, choices);
             self.done.interrupted += 1;
         }
-        if self.is_full && open(&rig.disk, rig.log.options()).is_err() {
+        if self.is_full && rig.open().is_err() {
             crash(rig, choices);
         }
         rig.disk.set_capacity(CAPACITY_BYTES);

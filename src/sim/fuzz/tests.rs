@@ -4,7 +4,8 @@ use super::{Done, Simulated, identity, operations, options, wal_decode, wal_ops_
 use crate::disk::Queue;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
-use crate::types::{Data, Entry, GroupId, Index, LogId, Payload, Term};
+use crate::superblock;
+use crate::types::{Data, Entry, FrameNumber, GroupId, Index, LogId, Payload, Place, Term};
 use crate::wal::{Effect, Log, prepare};
 
 type Target = (&'static str, fn(&[u8]));
@@ -94,10 +95,11 @@ fn random_bytes_crash_logs_with_something_in_them() {
         sum.poisoned += done.poisoned;
         sum.acknowledged += done.acknowledged;
         sum.segments += done.segments;
+        sum.by_seals += done.by_seals;
     }
     println!("{sum:?}");
     assert!(sum.crashes > 1_000 && sum.interrupted > 100 && sum.poisoned > 100, "{sum:?}");
-    assert!(sum.acknowledged > 1_000 && sum.segments > 300, "{sum:?}");
+    assert!(sum.acknowledged > 1_000 && sum.segments > 300 && sum.by_seals > 400, "{sum:?}");
 }
 
 #[test]
@@ -125,6 +127,9 @@ fn the_corpus_can_be_made() {
     pieces(&mut good, |flags| *flags = 1);
     let one: Vec<u8> = whole.iter().copied().take(1500).collect();
     let Ok(out) = std::env::var("TRILITH_CORPUS_OUT") else { return };
+    for (name, input) in directories_with_superblocks().1 {
+        std::fs::write(format!("{out}/wal_recover_dir/{name}"), input).expect("the path can be written");
+    }
     for (target, inputs) in [("wal_decode", [&one, &cut, &good]), ("wal_recover_dir", [&whole, &cut, &good])] {
         for (name, input) in ["whole", "cut", "good"].iter().zip(inputs) {
             std::fs::write(format!("{out}/{target}/{name}"), input).expect("the path can be written");
@@ -135,6 +140,46 @@ fn the_corpus_can_be_made() {
             std::fs::write(format!("{out}/{target}/{name}"), choices(length, length as usize))
                 .expect("it can be written");
         }
+    }
+}
+
+/// The log of the corpus beside a superblock that knows nothing of it, or all but its last frame, or all; each
+/// opened whole and by its seals.
+fn directories_with_superblocks() -> (Place, Vec<(String, Vec<u8>)>) {
+    let disk = SimDisk::new();
+    super::plant(&disk, &whole_log(), super::name);
+    let (log, _) = Log::open(&disk.files(), options(identity()), Default::default(), 1).expect("it is intact");
+    let end = log.durable_end();
+    let before = Place { frame: FrameNumber(end.frame.0 - 1), offset: end.offset - 4096, ..end };
+    let mut inputs = Vec::new();
+    for (known, durable_end) in [("empty", Place::START), ("before", before), ("all", end)] {
+        let own = identity();
+        let mut state = superblock::State::new(own.cluster, own.node, own.incarnation, Default::default());
+        state.durable_end = durable_end;
+        let disk = SimDisk::new();
+        superblock::format(&disk.files(), &state).expect("the disk is empty and well");
+        let mut input = whole_log();
+        as_pieces(&mut input, 10, &disk.contents(superblock::FILE_NAME));
+        inputs.push((format!("superblock_{known}"), input.clone()));
+        pieces(&mut input, |flags| *flags = 3);
+        inputs.push((format!("superblock_{known}_by_seals"), input));
+    }
+    (end, inputs)
+}
+
+#[test]
+fn directories_with_superblocks_open_and_what_the_superblock_knows_is_missed() {
+    let (end, inputs) = directories_with_superblocks();
+    for (name, input) in inputs {
+        wal_recover_dir(&input);
+        let disk = SimDisk::new();
+        super::plant(&disk, &input, super::name);
+        let evidence = super::evidence(&disk);
+        assert_eq!(evidence > Place::START, !name.contains("empty"), "{name}");
+        // Without the last two frames, whoever knows of them misses them.
+        disk.zero(&super::name(end.segment.0 as u8 - 1), end.offset - 8192..61_440);
+        let opened = Log::open(&disk.files(), options(identity()), evidence, 1);
+        assert_eq!(opened.is_err(), evidence > Place::START, "{name}");
     }
 }
 
@@ -175,15 +220,21 @@ fn whole_log() -> Vec<u8> {
     }
     let mut out = Vec::new();
     for file in 0..2u8 {
-        let content = disk.contents(&super::name(file));
-        for (block, bytes) in content.chunks(4096).enumerate() {
-            let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-            if used > 0 {
-                out.extend([file, block as u8, 0]);
-                out.extend((used as u16).to_le_bytes());
-                out.extend(&bytes[..used]);
-            }
-        }
+        as_pieces(&mut out, file, &disk.contents(&super::name(file)));
     }
     out
+}
+
+fn as_pieces(out: &mut Vec<u8>, file: u8, content: &[u8]) {
+    for (block, bytes) in content.chunks(4096).enumerate() {
+        let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        // A superblock's checksum is made good: it lies at the end of its block.
+        let is_superblock = file == 10;
+        let used = if is_superblock { used.min(512) } else { used };
+        if used > 0 {
+            out.extend([file, block as u8, u8::from(is_superblock)]);
+            out.extend((used as u16).to_le_bytes());
+            out.extend(&bytes[..used]);
+        }
+    }
 }

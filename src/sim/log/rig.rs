@@ -8,7 +8,7 @@ use crate::limits::SEGMENT_BYTES_MIN;
 use crate::random::Random;
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 use crate::types::{ClusterId, Entry, GroupId, Incarnation, Index, LogId, NodeId, Place};
-use crate::wal::{Effect, Error, Identity, Log, Options, Prepare, Recovery, prepare};
+use crate::wal::{Effect, Error, Identity, Log, Options, Prepare, Reading, Recovery, prepare};
 
 pub const DIRECTORY: &str = "log";
 
@@ -21,6 +21,8 @@ pub struct Rig {
     pub prepares: VecDeque<Prepare>,
     pub model: Model,
     pub is_poisoned: bool,
+    /// What the superblock beside the log may say: durable ends that it was told since the log was opened, oldest first.
+    pub learned: Vec<Place>,
     /// Frames handed to the queue since the log was opened.
     pub submitted: usize,
     /// What was in files when they were to be used again, by the number that they get, if a test wants it.
@@ -43,10 +45,32 @@ pub fn options() -> Options {
     }
 }
 
+/// How a log is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// What the superblock says that was durable.
+    pub evidence: Place,
+    pub reading: Reading,
+}
+
+impl Start {
+    /// Everything is read, or it is opened by its seals. The superblock knows nothing, or the newest of what it was told,
+    /// or was itself cut off while it was told that.
+    pub fn drawn(learned: &[Place], random: &mut Random) -> Start {
+        let reading = if random.chance(500) { Reading::BySeals } else { Reading::Everything };
+        let known = match random.below(4) {
+            0 => None,
+            1 if !learned.is_empty() => Some(random.pick(learned)),
+            _ => learned.last(),
+        };
+        Start { evidence: known.copied().unwrap_or(Place::START), reading }
+    }
+}
+
 /// Opens what is on a disk and says what it holds.
-pub fn open(disk: &SimDisk, options: &Options) -> Result<(Log, Recovery, State), Error> {
+pub fn open_as(disk: &SimDisk, options: &Options, start: Start) -> Result<(Log, Recovery, State), Error> {
     let files = disk.files();
-    let (log, recovery) = Log::open(&files, options.clone(), Place::START, 1)?;
+    let (log, recovery) = Log::open_reading(&files, options.clone(), (start.evidence, start.reading), 1)?;
     let state = state_of(&files, &log)?;
     Ok((log, recovery, state))
 }
@@ -60,15 +84,27 @@ impl Rig {
 
     pub fn with(disk: SimDisk, log: Log, model: Model) -> Rig {
         let (files, queue) = (disk.files(), disk.queue());
-        let prepares = VecDeque::new();
-        Rig { disk, files, queue, log, prepares, model, is_poisoned: false, submitted: 0, retired: None }
+        let (prepares, learned) = (VecDeque::new(), vec![log.durable_end()]);
+        Rig { disk, files, queue, log, prepares, model, is_poisoned: false, learned, submitted: 0, retired: None }
+    }
+
+    /// How the log is opened next: drawn, by its seed and by what the disk has done.
+    pub fn start(&self) -> Start {
+        let seed = self.log.options().seed ^ self.disk.operations().rotate_left(32);
+        Start::drawn(&self.learned, &mut Random::seeded(seed))
+    }
+
+    /// Opens what is on the disk: see [`Rig::start`].
+    pub fn open(&self) -> Result<(Log, Recovery, State), Error> {
+        open_as(&self.disk, self.log.options(), self.start())
     }
 
     /// The recovered log of this disk, whose state must be one that the model allows.
     pub fn reopened(self) -> Rig {
-        let Rig { disk, mut model, log, .. } = self;
-        let (log, _, found) =
-            open(&disk, log.options()).unwrap_or_else(|error| panic!("the log does not open: {error}"));
+        let start = self.start();
+        let opened = open_as(&self.disk, self.log.options(), start);
+        let (log, _, found) = opened.unwrap_or_else(|error| panic!("the log does not open, {start:?}: {error}"));
+        let Rig { disk, mut model, .. } = self;
         model.recover(found);
         Rig::with(disk, log, model)
     }
@@ -138,6 +174,15 @@ impl Rig {
         let durable = self.log.durable_ticket().0 as usize;
         assert!(durable >= self.model.acknowledged, "what is durable stays so");
         self.model.acknowledged = durable;
+        // As whoever has the log open does: of each new segment.
+        if self.learned.last().is_none_or(|known| known.segment != self.log.durable_end().segment) {
+            self.learn();
+        }
+    }
+
+    /// The superblock is told where the log is durable: so it is at a close, and with each vote.
+    pub fn learn(&mut self) {
+        self.learned.push(self.log.durable_end());
     }
 
     /// One thing happens, any.

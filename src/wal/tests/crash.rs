@@ -3,12 +3,14 @@
 //! To install a snapshot is an operation of the node, not of the log, and is not among them.
 
 use super::model::Model;
-use super::rig::{G, Rig, open, options};
+use super::rig::{G, Rig, Start, open_as, options};
+use super::starts::Starts;
 use super::voter::Voter;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::sim::proofs::Proof;
-use crate::types::Index;
+use crate::superblock;
+use crate::types::{Index, Place};
 use crate::wal::Options;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,11 +69,12 @@ fn perform(Life { rig, voter }: &mut Life, step: Step) {
                 rig.purge(G, entry.id);
             }
         }
-        Step::Vote => voter.save(),
+        Step::Vote => voter.save_with(rig.log.durable_end()),
         Step::Copy => rig.copy(),
     }
     rig.pump();
     voter.take();
+    voter.follow(&rig.disk, rig.log.durable_end());
 }
 
 /// A log with a little in it, at rest, and a superblock. Where something is to be copied there is what is worth it.
@@ -123,14 +126,18 @@ pub fn cuts(disk: &SimDisk, most: u64, random: &mut Random, mut each: impl FnMut
     }
 }
 
-/// What survives is a state that may be; to recover again gives the same; and the log can be written on.
-fn check(disk: SimDisk, model: &Model, options: &Options, what: &dyn Fn() -> String) {
+/// What survives is a state that may be; to recover again gives the same; and the log can be written on. It is opened
+/// with what the superblock on the disk says, or with nothing, by seals or whole: drawn, by what the disk has done.
+fn check(disk: SimDisk, (model, options, starts): (&Model, &Options, &Starts), what: &dyn Fn() -> String) {
     // Of one in eight, by what it wrote.
     if disk.operations().is_multiple_of(8) {
         super::seals::compare(&disk, options);
     }
-    let (log, _, found) = open(&disk, options).unwrap_or_else(|error| panic!("{}: {error}", what()));
-    assert!(model.is_possible(&found), "{}: {}", what(), super::model::shown(&found));
+    let start = Start::drawn(&[superblock_of(&disk)], &mut Random::seeded(disk.operations()));
+    let opened = open_as(&disk, options, start);
+    let (log, _, found) = opened.unwrap_or_else(|error| panic!("{}, {start:?}: {error}", what()));
+    starts.opened(&log);
+    assert!(model.is_possible(&found), "{}, {start:?}: {}", what(), super::model::shown(&found));
     let mut rig = Rig::with(disk, log, Model { term: model.term.max(crate::types::Term(2)), ..Model::new(found) });
     rig.grow(G, 1, 40);
     rig.pump();
@@ -140,17 +147,29 @@ fn check(disk: SimDisk, model: &Model, options: &Options, what: &dyn Fn() -> Str
     rig.reopened();
 }
 
+/// Where the log was durable, as the superblock says.
+fn superblock_of(disk: &SimDisk) -> Place {
+    superblock::inspect(&disk.files()).expect("it is intact").state.durable_end
+}
+
 /// A recovery that is cut at each of its own operations changes nothing of what it finds.
-fn check_interrupted(disk: &SimDisk, model: &Model, options: &Options, random: &mut Random, what: &dyn Fn() -> String) {
+fn check_interrupted(
+    disk: &SimDisk,
+    known: (&Model, &Options, &Starts),
+    random: &mut Random,
+    what: &dyn Fn() -> String,
+) {
+    let (_, options, starts) = known;
+    let start = Start::drawn(&[superblock_of(disk)], random);
     for at in 0..40 {
         let fork = disk.fork();
         fork.crash_at(fork.operations() + at);
-        let opened = open(&fork, options);
-        if opened.is_ok() {
+        if open_as(&fork, options, start).is_ok() {
             return;
         }
+        starts.cut(start);
         fork.crash(random);
-        check(fork, model, options, what);
+        check(fork, known, what);
     }
 }
 
@@ -163,9 +182,9 @@ fn is_copied(steps: &[Step]) -> bool {
 /// there are up to 2^8 of them, else a sample of as many. A share takes a smaller sample of all of it.
 pub fn short_sequences(proof: &Proof) {
     let options = Options { writes_in_flight: 2, ..options() };
-    let sequences = sequences();
+    let (sequences, starts) = (sequences(), Starts::default());
     assert_eq!(sequences.len(), 8 + 64 + 512);
-    let most = proof.pick(6, 16, 256);
+    let most = proof.pick(6, 24, 256);
     proof.spread(sequences.len() as u64, |at| {
         let steps = &sequences[at as usize];
         let mut random = Random::seeded(at);
@@ -177,13 +196,14 @@ pub fn short_sequences(proof: &Proof) {
             let what = || format!("{steps:?} cut at {cut}");
             cuts(&disk, most, &mut random, |fork| {
                 voter.check(&fork, &what);
-                check(fork, &model, &options, &what);
+                check(fork, (&model, &options, &starts), &what);
                 proof.case();
             });
             if (cut + at).is_multiple_of(6) {
                 disk.crash(&mut random);
-                check_interrupted(&disk, &model, &options, &mut random, &what);
+                check_interrupted(&disk, (&model, &options, &starts), &mut random, &what);
             }
         }
     });
+    starts.are_at_least(proof, [20, 8]);
 }

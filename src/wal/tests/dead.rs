@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::model::{Model, State, state_of};
 use super::rig::{DIRECTORY, G, Rig, open, options, segment};
 use super::seals::{compare, configure, open_by_seals};
+use super::starts::is_honest;
 use crate::disk::Files;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
@@ -27,6 +28,11 @@ impl Stand {
 
     /// Whether a damaged copy opens; then it can be read, holds what it held, and says what was found.
     fn opens(&self, fork: &SimDisk, what: &str) -> bool {
+        let is_refused = match Log::open(&fork.fork().files(), options(), Place::START, 1) {
+            Err(Error::Damaged(_)) => true,
+            said => said.map(|_| false).unwrap_or_else(|error| panic!("{what}: {error}")),
+        };
+        is_honest(fork, (&options(), Place::START), (&self.state, is_refused), &|| what.to_owned());
         let files = fork.files();
         match Log::open(&files, options(), Place::START, 1) {
             Ok((log, recovery)) => {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::crash::cuts;
 use super::model::State;
-use super::rig::{G, Rig, open, options, tear};
+use super::rig::{G, Rig, Start, WHOLE, open, open_as, options, tear};
 use super::voter::Voter;
 use crate::disk::Files;
 use crate::limits::SEGMENT_BYTES_MIN;
@@ -12,7 +12,7 @@ use crate::random::Random;
 use crate::sim::disk::{Code, Failure};
 use crate::sim::proofs::{Proof, Scale};
 use crate::types::GroupId;
-use crate::wal::{Error, Options, Refused};
+use crate::wal::{Error, Options, Reading, Refused};
 
 /// About a hundred operations: appends, cuts, rotations, preparations.
 fn work(rig: &mut Rig, rounds: u64) {
@@ -34,8 +34,8 @@ fn work(rig: &mut Rig, rounds: u64) {
 }
 
 /// Reads all that a recovered log holds; what is wrong with the disk may show here, and is then no loss.
-fn read_all(rig: &Rig) -> Option<State> {
-    match open(&rig.disk, rig.log.options()) {
+fn read_all(rig: &Rig, start: Start) -> Option<State> {
+    match open_as(&rig.disk, rig.log.options(), start) {
         Ok((.., found)) => Some(found),
         Err(Error::Disk(_)) => None,
         // What cannot be read might have been there: nothing is cut, and the next start finds it.
@@ -52,7 +52,7 @@ pub fn an_error_at_each_operation(proof: &Proof) {
     work(&mut clean, 40);
     let written = clean.disk.operations() - before;
     clean.disk.kill(&mut Random::seeded(1));
-    read_all(&clean).expect("nothing is wrong");
+    read_all(&clean, WHOLE).expect("nothing is wrong");
     let operations = clean.disk.operations() - before;
     assert!(written >= 100 && operations > written + 10, "{written} {operations}");
     let counts = [AtomicU64::new(0), AtomicU64::new(0)];
@@ -62,40 +62,48 @@ pub fn an_error_at_each_operation(proof: &Proof) {
         if proof.scale == Scale::Share && !(at + kind as u64).is_multiple_of(3) {
             return;
         }
-        let mut rig = Rig::new(Options { writes_in_flight: 2, ..options() });
-        rig.disk.fail_at(rig.disk.operations() + at, kinds[kind]);
-        work(&mut rig, 40);
-        if rig.is_poisoned {
-            counts[0].fetch_add(1, Ordering::Relaxed);
-            writes_nothing_more(&mut rig);
-        } else if rig.log.is_out_of_space() {
-            counts[1].fetch_add(1, Ordering::Relaxed);
-            for _ in 0..200 {
-                rig.log.tick(1);
-                rig.settle();
-            }
-            assert!(!rig.log.is_out_of_space(), "it goes on by itself");
+        // What is said to a recovery is said to either kind.
+        let readings: &[Reading] = match at < written {
+            true => &[Reading::Everything],
+            false => &[Reading::Everything, Reading::BySeals],
+        };
+        for &reading in readings {
+            an_error_at((at, kinds[kind]), reading, at * 10 + kind as u64, &counts);
+            proof.case();
         }
-        let mut random = Random::seeded(at * 10 + kind as u64);
-        match random.chance(500) {
-            true => rig.disk.crash(&mut random),
-            false => rig.disk.kill(&mut random),
-        }
-        if let Some(found) = read_all(&rig) {
-            assert!(
-                rig.model.is_possible(&found),
-                "operation {at}, {:?}: {}",
-                kinds[kind],
-                super::model::shown(&found)
-            );
-        }
-        rig.disk.clear_failures();
-        rig.disk.kill(&mut random);
-        rig.reopened().rest();
-        proof.case();
     });
     let [poisoned, waited] = counts.map(AtomicU64::into_inner);
     assert!(proof.is_part() || poisoned > written / 2 && waited > 0, "{poisoned} poisoned, {waited} waited");
+}
+
+fn an_error_at((at, failure): (u64, Failure), reading: Reading, seed: u64, counts: &[AtomicU64; 2]) {
+    let mut rig = Rig::new(Options { writes_in_flight: 2, ..options() });
+    rig.disk.fail_at(rig.disk.operations() + at, failure);
+    work(&mut rig, 40);
+    if rig.is_poisoned {
+        counts[0].fetch_add(1, Ordering::Relaxed);
+        writes_nothing_more(&mut rig);
+    } else if rig.log.is_out_of_space() {
+        counts[1].fetch_add(1, Ordering::Relaxed);
+        for _ in 0..200 {
+            rig.log.tick(1);
+            rig.settle();
+        }
+        assert!(!rig.log.is_out_of_space(), "it goes on by itself");
+    }
+    let mut random = Random::seeded(seed);
+    match random.chance(500) {
+        true => rig.disk.crash(&mut random),
+        false => rig.disk.kill(&mut random),
+    }
+    let start = Start { reading, ..rig.start() };
+    if let Some(found) = read_all(&rig, start) {
+        let shown = super::model::shown(&found);
+        assert!(rig.model.is_possible(&found), "operation {at}, {failure:?}, {start:?}: {shown}");
+    }
+    rig.disk.clear_failures();
+    rig.disk.kill(&mut random);
+    rig.reopened().rest();
 }
 
 fn writes_nothing_more(rig: &mut Rig) {
@@ -148,11 +156,14 @@ pub fn a_flush_fails_once(proof: &Proof) {
         assert!(rig.is_poisoned, "frame {failing} of {depth}");
         assert!(rig.model.acknowledged <= acknowledged + failing, "frame {failing} of {depth} counts");
         writes_nothing_more(&mut rig);
-        let Rig { disk, model, log, .. } = rig;
+        rig.learn();
+        let Rig { disk, model, log, learned, .. } = rig;
+        let mut random = Random::seeded(at);
         cuts(&disk, 256, &mut Random::seeded(at), |fork| {
-            let opened = open(&fork, log.options());
-            let (.., found) = opened.unwrap_or_else(|error| panic!("frame {failing} of {depth}, {sectors}: {error}"));
-            assert!(model.is_possible(&found), "frame {failing} of {depth}, {sectors} sectors landed");
+            let start = Start::drawn(&learned, &mut random);
+            let (.., found) = open_as(&fork, log.options(), start)
+                .unwrap_or_else(|error| panic!("frame {failing} of {depth}, {sectors}, {start:?}: {error}"));
+            assert!(model.is_possible(&found), "frame {failing} of {depth}, {sectors} sectors landed, {start:?}");
             proof.case();
         });
     });

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::rig::{DIRECTORY, G, Rig, identity, options, segment};
+use super::rig::{DIRECTORY, G, Rig, Start, WHOLE, identity, open_as, options, segment};
+use super::rot::severity_as;
 use crate::checksum::Checksum;
 use crate::disk::Buffer;
 use crate::limits::{BLOCK_BYTES, SECTOR_BYTES};
@@ -12,7 +13,7 @@ use crate::types::{Data, Entry, FrameNumber, GroupId, Index, LogId, Payload, Pla
 use crate::wal::body::{self, FramePlan, Item};
 use crate::wal::frame::{FrameHead, FrameKind, Run};
 use crate::wal::record::RecordKind;
-use crate::wal::{Analysis, Severity, Source};
+use crate::wal::{Analysis, Options, Severity, Source};
 
 /// A head that says what the next frames of a log would say, under a checksum that anyone can make.
 fn forged(random: &mut Random, salt: u64, next: FrameNumber, place: (SegmentNumber, u64)) -> FrameHead {
@@ -35,32 +36,100 @@ fn forged(random: &mut Random, salt: u64, next: FrameNumber, place: (SegmentNumb
     }
 }
 
-/// D6: random payloads that look like frames in every way but the salt, which a client does not know.
+/// Payloads of one batch, and how large its segment is. The record of each takes a block.
+const PAYLOADS: u64 = 200;
+const SEGMENT_BYTES: u64 = 1 << 20;
+const RECORD_HEAD_BYTES: usize = 40;
+
+/// A payload of one block but for its record's head, at the place in a segment where it will lie. It looks like the frame
+/// that may stand there in every way but one: a client does not know the salt that is under the checksum, or it knows it
+/// and the place is another.
+fn payload_like_a_frame(
+    random: &mut Random,
+    turn: u64,
+    salt: u64,
+    next: FrameNumber,
+    place: (SegmentNumber, u64),
+) -> Bytes {
+    let (guess, place) = match turn % 5 {
+        0 => (0, place),
+        1 => (salt ^ (1 << random.below(64)), place),
+        2 => (salt, (place.0, place.1 + BLOCK_BYTES as u64 * random.between(1, 20))),
+        3 => (salt, (SegmentNumber(place.0.0 + random.between(1, 3)), place.1)),
+        _ => (random.next_u64(), place),
+    };
+    let head = forged(random, guess, next, place);
+    let mut bytes = vec![0; BLOCK_BYTES - RECORD_HEAD_BYTES];
+    random.fill(&mut bytes);
+    bytes[..104].copy_from_slice(&head.encode(guess));
+    if random.below(2) == 0 {
+        // The salt in clear can be read from a segment; the one under the checksum is of the frame.
+        bytes[8..16].copy_from_slice(&salt.to_le_bytes());
+    }
+    Bytes::from(bytes)
+}
+
+fn data_behind(rig: &Rig, at: u64, bytes: Bytes) -> Entry {
+    let index = rig.model.group(G).last().index.plus(at);
+    Entry { id: LogId::new(rig.model.term, index), payload: Payload::Data(Data::new(bytes)) }
+}
+
+/// A log in which the next frame is its third, and the place where that begins.
+fn two_frames() -> (Rig, Place) {
+    let mut rig = Rig::new(Options { segment_bytes: SEGMENT_BYTES, ..options() });
+    rig.settle();
+    rig.grow(G, 2, 100);
+    rig.settle();
+    let start = rig.log.durable_end();
+    (rig, start)
+}
+
+/// The length of a first payload behind which the next one begins at a block's edge.
+fn filler_bytes() -> usize {
+    let is_at_edge = |bytes: &usize| {
+        let (mut rig, start) = two_frames();
+        let mark = Bytes::from_static(&[0x5a; 64]);
+        let batch = [data_behind(&rig, 1, Bytes::from(vec![7; *bytes])), data_behind(&rig, 2, mark.clone())];
+        rig.append(G, &batch);
+        rig.settle();
+        rig.disk.contents(&segment(1))[start.offset as usize + BLOCK_BYTES..].starts_with(&mark)
+    };
+    (0..BLOCK_BYTES).step_by(8).find(is_at_edge).expect("one of them is right")
+}
+
+/// D6: payloads that look like frames, each at the place of a frame, in a frame that was then cut off. It is torn all the
+/// same: whoever looks for frames behind it finds none. Before that they are read back as they were.
 pub fn payloads_like_frames(proof: &Proof) {
-    const PIECE: u64 = 10_000;
-    let (salt, segment) = (0x1122_3344_5566_7788, SegmentNumber(5));
-    proof.spread(proof.pick(20_000, 200_000, 1_000_000) / PIECE, |piece| {
+    let filler = filler_bytes();
+    proof.spread(proof.pick(20_000, 200_000, 1_000_000) / PAYLOADS, |piece| {
         let mut random = Random::seeded(piece);
-        let mut sector = [0; SECTOR_BYTES];
-        for turn in 0..PIECE {
-            let offset = BLOCK_BYTES as u64 * (1 + random.below(14));
-            let guess = match turn % 4 {
-                0 => 0,
-                1 => salt ^ (1 << random.below(64)),
-                _ => random.next_u64(),
-            };
-            let next = FrameNumber(1 + random.below(100));
-            let head = forged(&mut random, guess, next, (segment, offset));
-            random.fill(&mut sector[104..]);
-            sector[..104].copy_from_slice(&head.encode(guess));
-            if turn % 2 == 0 {
-                // The salt in clear can be read from a segment; the one under the checksum is of the frame.
-                sector[8..16].copy_from_slice(&u64::to_le_bytes(salt));
-            }
-            let decoded = FrameHead::decode(&sector, salt, segment, offset);
-            assert!(decoded.is_err(), "piece {piece} turn {turn}: {decoded:?}");
-            proof.case();
+        let (mut rig, start) = two_frames();
+        let before = rig.model.state().clone();
+        let salt = rig.log.active.salt;
+        let mut batch = vec![data_behind(&rig, 1, Bytes::from(vec![7; filler]))];
+        for turn in 0..PAYLOADS {
+            let place = (start.segment, start.offset + BLOCK_BYTES as u64 * (turn + 1));
+            let payload = payload_like_a_frame(&mut random, turn, salt, start.frame.next(), place);
+            batch.push(data_behind(&rig, turn + 2, payload));
         }
+        rig.append(G, &batch);
+        rig.settle();
+        rig.check();
+        let bytes = rig.disk.contents(&segment(1));
+        let edges = (1..=PAYLOADS).map(|block| start.offset as usize + block as usize * BLOCK_BYTES);
+        assert!(edges.into_iter().all(|at| bytes[at..at + 4] == *b"TFRM"), "each stands where a frame may");
+        rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+        // A sector of the frame did not come: the one with its head, or one of the payloads'.
+        let sector = if piece % 2 == 0 { 0 } else { 1 + random.below(8 * PAYLOADS) };
+        let at = start.offset + sector * SECTOR_BYTES as u64;
+        rig.disk.zero(&segment(1), at..at + SECTOR_BYTES as u64);
+        let found = severity_as(&rig.disk, WHOLE);
+        assert_eq!(found, Some(Severity::Torn), "piece {piece}, without sector {sector}");
+        let start = Start::drawn(&[start], &mut random);
+        let opened = open_as(&rig.disk, rig.log.options(), start);
+        let (.., found) = opened.unwrap_or_else(|error| panic!("piece {piece}, without sector {sector}: {error}"));
+        assert!(found == before, "piece {piece}: {}", super::model::shown(&found));
+        (0..PAYLOADS).for_each(|_| proof.case());
     });
 }
 

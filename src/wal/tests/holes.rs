@@ -1,11 +1,10 @@
 //! Zeros where bytes should be: a hole, a page that never came, a tail that is only allocated.
 
-use super::rig::{G, Rig, open, options, segment};
+use super::rig::{G, READINGS, Rig, Start, open, open_as, options, segment};
 use super::rot::{Log3, log, severity};
 use crate::limits::SECTOR_BYTES;
 use crate::sim::proofs::Proof;
 use crate::types::Place;
-use crate::wal::Log;
 
 const SECTOR: u64 = SECTOR_BYTES as u64;
 
@@ -55,8 +54,10 @@ fn zeros_over_a_durable_tail(proof: &Proof) {
     for from in (8192..*end).step_by(4096) {
         let fork = log.disk.fork();
         fork.zero(name, from..61_440);
-        let opened = Log::open(&fork.files(), options(), log.end, 1).map(drop);
-        assert!(opened.is_err(), "{from}: the log ends before what was durable");
+        for reading in READINGS {
+            let opened = open_as(&fork, &options(), Start { evidence: log.end, reading }).map(drop);
+            assert!(opened.is_err(), "{from}, {reading:?}: the log ends before what was durable");
+        }
         proof.case();
     }
 }

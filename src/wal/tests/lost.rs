@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::crash::cuts;
 use super::model::State;
-use super::rig::{DIRECTORY, G, Rig, open, options, segment, tear};
+use super::rig::{DIRECTORY, G, READINGS, Rig, Start, open, open_as, options, segment, tear};
 use super::rot::{Log3, log};
 use super::voter::{self, Voter};
 use crate::disk::Files;
@@ -83,15 +83,19 @@ pub fn names(proof: &Proof) {
             break;
         }
     }
-    for made in [torn as fn() -> (SimDisk, Rig), left_over] {
+    let made = [torn as fn() -> (SimDisk, Rig), left_over];
+    for (made, reading) in made.into_iter().flat_map(|made| READINGS.map(|reading| (made, reading))) {
         for at in 0.. {
             let (disk, rig) = made();
             disk.crash_at(disk.operations() + at);
-            let is_open = open(&disk, &options()).is_ok();
+            let is_open = open_as(&disk, &options(), Start { reading, ..rig.start() }).is_ok();
             note(&disk, &mut seen);
-            cuts(&disk, most, &mut Random::seeded(at), |fork| {
-                let (.., found) = open(&fork, &options()).unwrap_or_else(|error| panic!("cut at {at}: {error}"));
-                assert!(rig.model.is_possible(&found), "cut at {at}");
+            let mut random = Random::seeded(at);
+            let after = Start::drawn(&rig.learned, &mut random);
+            cuts(&disk, most, &mut random, |fork| {
+                let opened = open_as(&fork, &options(), after);
+                let (.., found) = opened.unwrap_or_else(|error| panic!("cut at {at}, {after:?}: {error}"));
+                assert!(rig.model.is_possible(&found), "cut at {at}, {after:?}");
                 proof.case();
             });
             if is_open {
@@ -136,7 +140,9 @@ fn check_life(fork: &SimDisk, lived: Option<&(Rig, bool)>, at: u64) {
         }
         Err(error) => panic!("cut at {at}: {error}"),
     }
-    match (open(fork, &options()), lived) {
+    let learned = lived.map_or(&[][..], |(rig, _)| &rig.learned);
+    let start = Start::drawn(learned, &mut Random::seeded(fork.operations()));
+    match (open_as(fork, &options(), start), lived) {
         (Ok((.., found)), Some((rig, _))) => assert!(rig.model.is_possible(&found), "cut at {at}"),
         (Ok((.., found)), None) => assert!(found.is_empty(), "cut at {at}"),
         (Err(Error::Missing { .. } | Error::Disk(_)), None) => {
@@ -183,18 +189,18 @@ pub fn files(proof: &Proof) {
         for name in &names {
             let what = format!("{strange:?} {name}");
             let fork = with(&log, strange, name);
-            // The superblock says how far the log was durable.
-            let opened = Log::open(&fork.files(), options(), log.end, 1);
-            let at = log.segments.iter().position(|(own, _)| own == name);
-            assert!(opened.is_err() || at.is_none(), "{what}: a segment of the chain is not as it was");
-            if let Ok((opened, _)) = opened {
-                let found =
-                    super::model::state_of(&fork.files(), &opened).unwrap_or_else(|error| panic!("{what}: {error}"));
-                assert!(found == log.state, "{what}");
-            } else {
-                is_unchanged(&log, &fork, name, &what);
+            for reading in READINGS {
+                let fork = fork.fork();
+                // The superblock says how far the log was durable.
+                let opened = open_as(&fork, &options(), Start { evidence: log.end, reading });
+                let is_of_chain = log.segments.iter().any(|(own, _)| own == name);
+                assert!(opened.is_err() || !is_of_chain, "{what}: a segment of the chain is not as it was");
+                match opened {
+                    Ok((.., found)) => assert!(found == log.state, "{what}"),
+                    Err(_) => is_unchanged(&log, &fork, name, &what),
+                }
+                proof.case();
             }
-            proof.case();
         }
         superblock_is(&log, strange);
         proof.case();
@@ -242,7 +248,9 @@ fn superblock_is(log: &Log3, strange: Strange) {
 fn read_only(log: &Log3, proof: &Proof) {
     let fork = log.disk.fork();
     fork.set_read_only(true);
-    assert!(Log::open(&fork.files(), options(), log.end, 1).is_err());
+    for reading in READINGS {
+        assert!(open_as(&fork, &options(), Start { evidence: log.end, reading }).is_err());
+    }
     assert!(superblock::load(&fork.files(), 0).is_err());
     superblock::inspect(&fork.files()).expect("it can be read");
     assert_eq!(super::rot::severity(&fork), None, "and so can the log");

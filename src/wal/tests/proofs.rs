@@ -6,7 +6,7 @@ use crate::sim::proofs::{Proof, prove};
 
 #[test]
 fn d01_each_short_sequence_cut_at_each_operation() {
-    prove("D1", crash::short_sequences, [15_000, 30_000, 150_000]);
+    prove("D1", crash::short_sequences, [23_000, 137_000, 970_000]);
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn d04_bits_and_blocks_of_the_log_and_of_the_superblock() {
         voter::damaged_blocks(proof);
         voter::flipped_bits(proof);
     };
-    prove("D4", run, [3_000, 200_000, 1_500_000]);
+    prove("D4", run, [5_500, 202_000, 1_700_000]);
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn d05_what_is_covered_is_never_torn() {
         tail::damaged_where_it_is_covered_and_where_not(proof);
         dead::dead_everywhere(proof);
     };
-    prove("D5", run, [1_000, 20_000, 160_000]);
+    prove("D5", run, [2_200, 24_300, 163_000]);
 }
 
 #[test]
@@ -47,17 +47,17 @@ fn d06_blocks_in_other_places_and_payloads_like_frames() {
         forged::payloads_like_frames(proof);
         forged::torn_frames_that_hold_frames(proof);
     };
-    prove("D6", run, [20_000, 200_000, 1_080_000]);
+    prove("D6", run, [21_100, 209_000, 1_095_000]);
 }
 
 #[test]
 fn d07_zeros_never_decode() {
-    prove("D7", holes::zeros, [1_000, 3_000, 3_000]);
+    prove("D7", holes::zeros, [4_200, 12_700, 12_700]);
 }
 
 #[test]
 fn d08_an_error_at_each_operation() {
-    prove("D8", errors::an_error_at_each_operation, [700, 2_000, 2_000]);
+    prove("D8", errors::an_error_at_each_operation, [1_100, 3_400, 3_400]);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn d09_a_flush_fails_once() {
         errors::a_flush_fails_once(proof);
         voter::a_flush_fails_once(proof);
     };
-    prove("D9", run, [4_000; 3]);
+    prove("D9", run, [6_100, 13_800, 13_800]);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn d10_names_lost_and_strange_files() {
         lost::names(proof);
         lost::files(proof);
     };
-    prove("D10", run, [1_000, 2_000, 2_000]);
+    prove("D10", run, [1_700, 6_500, 27_500]);
 }
 
 #[test]
@@ -85,5 +85,5 @@ fn d12_the_disk_is_full_and_free_again() {
 
 #[test]
 fn d14_directories_that_are_refused() {
-    prove("D14", identity::refusals, [15; 3]);
+    prove("D14", identity::refusals, [16; 3]);
 }

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::model::Model;
-use super::rig::{Rig, open, options};
+use super::rig::{Rig, open, open_as, options};
+use super::starts::Starts;
 use crate::random::Random;
 use crate::sim::proofs::Proof;
 use crate::types::{GroupId, Index, Term};
@@ -71,12 +72,13 @@ fn copy(rig: &mut Rig, random: &mut Random) {
 }
 
 /// One cycle: work, a cut, and a recovery that is perhaps cut as well.
-fn cycle(mut rig: Rig, random: &mut Random, copies: &AtomicU64) -> Rig {
+fn cycle(mut rig: Rig, random: &mut Random, (starts, copies): (&Starts, &AtomicU64)) -> Rig {
     for _ in 0..random.below(60) {
         work(&mut rig, random);
     }
     if random.chance(200) {
         rig.settle();
+        rig.learn();
     }
     copies.fetch_add(rig.log.counters().copies, Ordering::Relaxed);
     if random.chance(100) {
@@ -86,9 +88,16 @@ fn cycle(mut rig: Rig, random: &mut Random, copies: &AtomicU64) -> Rig {
     }
     while random.chance(300) {
         rig.disk.crash_at(rig.disk.operations() + random.below(60));
-        match open(&rig.disk, rig.log.options()) {
-            Ok((.., found)) => assert!(rig.model.is_possible(&found), "{}", super::model::shown(&found)),
-            Err(error) => assert!(rig.disk.is_off(), "{error}"),
+        let start = rig.start();
+        match open_as(&rig.disk, rig.log.options(), start) {
+            Ok((log, _, found)) => {
+                starts.opened(&log);
+                assert!(rig.model.is_possible(&found), "{}", super::model::shown(&found));
+            }
+            Err(error) => {
+                starts.cut(start);
+                assert!(rig.disk.is_off(), "{start:?}: {error}");
+            }
         }
         rig.disk.crash(random);
     }
@@ -96,11 +105,14 @@ fn cycle(mut rig: Rig, random: &mut Random, copies: &AtomicU64) -> Rig {
     if rig.disk.operations().is_multiple_of(8) {
         super::seals::compare(&rig.disk, rig.log.options());
     }
-    rig.reopened()
+    let rig = rig.reopened();
+    starts.opened(&rig.log);
+    rig
 }
 
 /// D2: cycles of random work, a cut of power at a random point and a random part of what is loose surviving.
 pub fn cycles(proof: &Proof) {
+    let starts = Starts::default();
     let logs = proof.pick(2_500, 100_000, 10_000_000) / CYCLES_PER_LOG;
     let copies = AtomicU64::new(0);
     proof.spread(logs, |log| {
@@ -110,7 +122,7 @@ pub fn cycles(proof: &Proof) {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let mut rig = Rig::new(options);
             for _ in 0..CYCLES_PER_LOG {
-                rig = cycle(rig, &mut random, &copies);
+                rig = cycle(rig, &mut random, (&starts, &copies));
                 proof.case();
             }
             rig.rest();
@@ -123,6 +135,7 @@ pub fn cycles(proof: &Proof) {
     });
     let copies = copies.into_inner();
     assert!(copies >= logs, "{copies} copies in {logs} logs");
+    starts.are_at_least(proof, [400, 150]);
 }
 
 /// The same without reads that go past the page cache, and with flushes that fail before the process ends.
@@ -145,8 +158,9 @@ fn what_the_page_cache_alone_holds_is_not_taken_for_durable() {
         }
         rig.disk.kill(&mut random);
         rig.disk.clear_failures();
+        let start = rig.start();
         let Rig { disk, mut model, log, .. } = rig;
-        let (_, _, found) = match open(&disk, log.options()) {
+        let (_, _, found) = match open_as(&disk, log.options(), start) {
             Ok(opened) => opened,
             Err(error) => panic!("seed {seed}: {error}"),
         };

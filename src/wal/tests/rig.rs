@@ -1,10 +1,20 @@
 //! Names that the tests have for what is on the rig's disk.
 
-pub use crate::sim::log::rig::{DIRECTORY, Rig, identity, open, options};
-use crate::types::{Entry, GroupId, Index};
-use crate::wal::ReadPlan;
+use super::model::State;
+use crate::sim::disk::SimDisk;
+pub use crate::sim::log::rig::{DIRECTORY, Rig, Start, identity, open_as, options};
+use crate::types::{Entry, GroupId, Index, Place};
+use crate::wal::{Error, Log, Options, ReadPlan, Reading, Recovery};
 
 pub const G: GroupId = GroupId(0);
+pub const READINGS: [Reading; 2] = [Reading::Everything, Reading::BySeals];
+/// Nothing is known, and everything is read.
+pub const WHOLE: Start = Start { evidence: Place::START, reading: Reading::Everything };
+
+/// Opens what is on a disk and says what it holds, with nothing known and everything read.
+pub fn open(disk: &SimDisk, options: &Options) -> Result<(Log, Recovery, State), Error> {
+    open_as(disk, options, WHOLE)
+}
 
 pub fn segment(number: u64) -> String {
     format!("{DIRECTORY}/{number:016}.segment")

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::model::{State, state_of};
-use super::rig::{DIRECTORY, G, Rig, identity, open, options, segment};
+use super::rig::{DIRECTORY, G, Rig, Start, WHOLE, identity, open, options, segment};
+use super::starts::is_honest;
 use crate::disk::Files;
 use crate::limits::BLOCK_BYTES;
 use crate::random::Random;
@@ -13,7 +14,7 @@ use crate::sim::disk::SimDisk;
 use crate::sim::proofs::{Proof, Scale};
 use crate::types::{Data, Entry, GroupId, LogId, Payload, Place, SegmentNumber};
 use crate::wal::frame::SEAL_FRAME_BYTES_MAX;
-use crate::wal::{Analysis, Error, Log, Options, Severity, Source};
+use crate::wal::{Analysis, Error, Log, Options, Reading, Severity, Source};
 
 pub struct Log3 {
     pub disk: SimDisk,
@@ -25,6 +26,8 @@ pub struct Log3 {
     /// Where the last frame begins, which nothing covers: it holds no entry.
     pub last: u64,
     pub end: Place,
+    /// Where it was durable when its last segment began: so much a superblock knows that was told no more.
+    begun: Place,
     /// What the superblock says was durable.
     pub evidence: Place,
 }
@@ -61,6 +64,7 @@ pub fn log() -> Log3 {
     }
     rig.rest();
     let end = rig.log.durable_end();
+    let begun = *rig.learned.last().expect("it knows where the log began");
     let Rig { disk, model, log, retired, .. } = rig;
     disk.crash_to(&vec![0; disk.loose().len()]);
     let retired = retired.expect("it was asked for");
@@ -69,11 +73,19 @@ pub fn log() -> Log3 {
     let older = log.locator.segments().filter_map(|own| retired.get(&own.header.number.0).cloned()).collect();
     assert_eq!(segments.len(), 3);
     assert_eq!(log.locator.segments().count(), 3, "nothing else is in the chain");
-    Log3 { disk, state: model.state().clone(), segments, older, last: end.offset - 4096, end, evidence: Place::START }
+    assert!(begun.segment == end.segment && begun < end);
+    let (state, last, evidence) = (model.state().clone(), end.offset - 4096, Place::START);
+    Log3 { disk, state, segments, older, last, end, begun, evidence }
 }
 
 pub fn severity(disk: &SimDisk) -> Option<Severity> {
-    let source = Source { identity: Some(identity()), ..Source::from_outside(DIRECTORY) };
+    severity_as(disk, WHOLE)
+}
+
+/// The worst that a start finds.
+pub fn severity_as(disk: &SimDisk, Start { evidence, reading }: Start) -> Option<Severity> {
+    let identity = Some(identity());
+    let source = Source { identity, evidence, reading, ..Source::from_outside(DIRECTORY) };
     let files = disk.files();
     let analysis = Analysis::read(&files, &source).expect("no fault of the disk");
     analysis.close(&files);
@@ -81,8 +93,17 @@ pub fn severity(disk: &SimDisk) -> Option<Severity> {
 }
 
 impl Log3 {
-    /// Whether a fault is found; panics if something wrong is read or the refusal changes anything.
+    /// What the superblock may know: nothing, where the last segment began, or all.
+    fn knowing(&self, turn: u64) -> Place {
+        [Place::START, self.begun, self.end][(turn % 3) as usize]
+    }
+
+    /// Whether a fault is found; panics if something wrong is read or the refusal changes anything. By seals it is found,
+    /// too, or met by who reads there.
     pub fn is_found(&self, damaged: &SimDisk, what: &str) -> bool {
+        let start = Start { evidence: self.evidence, reading: Reading::Everything };
+        let is_refused = severity_as(damaged, start).is_some_and(|found| found >= Severity::Unclear);
+        is_honest(damaged, (&options(), self.evidence), (&self.state, is_refused), &|| what.to_owned());
         let names: Vec<(String, Vec<u8>)> =
             self.segments.iter().map(|(name, _)| (name.clone(), damaged.contents(name))).collect();
         let files = damaged.files();
@@ -104,11 +125,23 @@ impl Log3 {
 
     fn flip(&self, name: &str, end: u64, at: u64, bit: u32) {
         self.disk.flip_bit(name, at, bit);
-        let is_tail = name == self.segments[2].0 && (self.last..).contains(&at) && at < 61_440;
+        let evidence = self.knowing(at / 8 + u64::from(bit));
+        let is_proven = evidence == self.end;
+        let is_tail = name == self.segments[2].0 && (self.last..).contains(&at) && at < 61_440 && !is_proven;
         let is_unwritten = at >= end && at < 61_440;
+        let found = |reading| severity_as(&self.disk, Start { evidence, reading });
+        let whole = found(Reading::Everything);
+        // Of one byte in 32: it costs more than all else.
+        let by_seals = if at.is_multiple_of(32) { found(Reading::BySeals) } else { whole };
         // Where an earlier segment was never written nobody looks.
-        if severity(&self.disk).is_none() {
+        if whole.is_none() {
             assert!(is_unwritten || is_tail, "{name} byte {at} bit {bit} is not found");
+        }
+        if whole != by_seals {
+            let is_refused = whole.is_some_and(|found| found >= Severity::Unclear);
+            let what = || format!("{name} byte {at} bit {bit}");
+            is_honest(&self.disk, (&options(), evidence), (&self.state, is_refused), &what);
+            assert!(*name == self.segments[0].0, "{}: it is read", what());
         }
         self.disk.flip_bit(name, at, bit);
     }
@@ -150,10 +183,10 @@ pub fn flipped_bits(proof: &Proof) {
 /// D4: each block of both sizes zeroed, all ones, junk, another's, or as it was in the file's life before.
 pub fn damaged_blocks(proof: &Proof) {
     proof.spread(6, |piece| {
-        let log = log();
+        let mut log = log();
         let mut random = Random::seeded(piece);
         let (at, size) = ((piece / 2) as usize, [512, 4096][(piece % 2) as usize]);
-        let (name, end) = &log.segments[at];
+        let (name, end) = &log.segments[at].clone();
         let (before, older) = (log.disk.contents(name), &log.older[at]);
         for start in (0..*end).step_by(size as usize).chain([65_536 - size]) {
             for kind in 0..5 {
@@ -170,7 +203,8 @@ pub fn damaged_blocks(proof: &Proof) {
                     continue;
                 }
                 let what = format!("{name} {start} {size} {kind}");
-                let is_last = at == 2 && start >= log.last && start < 61_440;
+                log.evidence = log.knowing(start / size + kind);
+                let is_last = at == 2 && start >= log.last && start < 61_440 && log.evidence != log.end;
                 assert!(log.is_found(&fork, &what) || is_last, "{what} is not found");
                 proof.case();
             }
@@ -213,7 +247,7 @@ fn unreadable_blocks_behind_the_end_cost_nothing() {
 }
 
 /// A segment of 1 MiB, full of frames of one block each but for its last, up to the room that is kept for a seal.
-fn large() -> (Vec<u8>, u64) {
+fn large() -> (Vec<u8>, Place) {
     let mut rig = Rig::new(Options { segment_bytes: 1 << 20, ..options() });
     rig.settle();
     let room = (SEAL_FRAME_BYTES_MAX + 4 * BLOCK_BYTES) as u64;
@@ -223,7 +257,7 @@ fn large() -> (Vec<u8>, u64) {
     }
     rig.rest();
     assert_eq!(rig.log.active.number, SegmentNumber(1));
-    let end = rig.log.durable_end().offset;
+    let end = rig.log.durable_end();
     (rig.disk.contents(&segment(1)), end)
 }
 
@@ -231,13 +265,13 @@ fn large() -> (Vec<u8>, u64) {
 pub fn exchanged_blocks(proof: &Proof) {
     let stride = proof.pick(127, 11, 1);
     let (content, end) = large();
-    let last = end - 4096;
-    proof.spread(end / 4096, |left| {
+    let (blocks, last) = (end.offset / 4096, end.offset - 4096);
+    proof.spread(blocks, |left| {
         let disk = SimDisk::new();
         disk.files().create_directory(DIRECTORY).expect("the disk is empty and well");
         disk.plant(&segment(1), &content);
         let block = |at: u64| &content[at as usize * 4096..][..4096];
-        for right in (left + 1..end / 4096).chain([255]).filter(|right| (left * 257 + right) % stride == 0) {
+        for right in (left + 1..blocks).chain([255]).filter(|right| (left * 257 + right) % stride == 0) {
             if block(left) == block(right) {
                 continue;
             }
@@ -251,8 +285,10 @@ pub fn exchanged_blocks(proof: &Proof) {
                     fork.overwrite(&segment(1), right_at, block(left));
                 }
                 // Only the last frame is covered by nothing. It holds no entry.
-                let is_last = (kind == 1 && right_at == last) || (kind == 2 && left_at == last);
-                let found = severity(&fork);
+                let is_proven = (left + right) % 2 == 1;
+                let is_last = (kind == 1 && right_at == last || kind == 2 && left_at == last) && !is_proven;
+                let evidence = if is_proven { end } else { Place::START };
+                let found = severity_as(&fork, Start { evidence, ..WHOLE });
                 assert!(found.is_some() || is_last, "blocks {left} and {right}, kind {kind}");
                 proof.case();
             }
@@ -262,8 +298,10 @@ pub fn exchanged_blocks(proof: &Proof) {
 
 /// D6: what a segment was in the file's life before, whole or block by block, in its place or behind the end of the log.
 pub fn older_generations(proof: &Proof) {
-    let log = log();
-    for ((name, end), older) in log.segments.iter().zip(&log.older) {
+    let mut log = log();
+    let mut turn = 0;
+    let segments = log.segments.clone();
+    for ((name, end), older) in segments.iter().zip(&log.older.clone()) {
         let fork = log.disk.fork();
         fork.plant(name, older);
         assert!(log.is_found(&fork, name), "{name} is another");
@@ -275,7 +313,10 @@ pub fn older_generations(proof: &Proof) {
                 fork.overwrite(name, at, &older[block * 4096..][..4096]);
                 let what = format!("{name}: block {block} of the life before at {at}");
                 let is_changed = fork.contents(name) != log.disk.contents(name);
-                let matters = is_changed && (at < *end && !is_active || at < log.last);
+                turn += 1;
+                log.evidence = log.knowing(turn);
+                let is_proven = log.evidence == log.end && at < *end;
+                let matters = is_changed && (at < *end && !is_active || at < log.last || is_proven);
                 assert!(log.is_found(&fork, &what) || !matters, "{what} is not found");
                 proof.case();
             }

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use super::rig::{G, Rig, identity, open, options, segment};
+use super::rig::{G, READINGS, Rig, Start, open, options, segment};
+use super::rot::severity_as;
 use crate::limits::SECTOR_BYTES;
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::sim::proofs::Proof;
 use crate::types::{FrameNumber, Place, SegmentNumber};
-use crate::wal::{Analysis, Severity, Source};
+use crate::wal::Severity;
 
 /// One frame of the log: where it lies, and its bytes.
 struct Cut {
@@ -34,11 +35,9 @@ fn log() -> (SimDisk, Vec<Cut>, Place) {
 }
 
 fn worst(disk: &SimDisk, evidence: Place) -> Option<Severity> {
-    let source = Source { identity: Some(identity()), evidence, ..Source::from_outside("log") };
-    let files = disk.files();
-    let analysis = Analysis::read(&files, &source).expect("no fault of the disk");
-    analysis.close(&files);
-    analysis.severity()
+    let [whole, by_seals] = READINGS.map(|reading| severity_as(disk, Start { evidence, reading }));
+    assert_eq!(by_seals, whole, "the end of a log is read, however it is opened");
+    whole
 }
 
 /// What the design says of a frame of which the first `kept` bytes are there: nothing was ever written here; or it was

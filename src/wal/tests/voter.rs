@@ -6,7 +6,7 @@ use crate::random::Random;
 use crate::sim::disk::{Code, Failure, SimDisk, SimQueue};
 use crate::sim::proofs::{Proof, Scale};
 use crate::superblock::{self, FILE_NAME, SaveNumber, State, Writer};
-use crate::types::{GroupId, HardState, Membership, NodeId, Term};
+use crate::types::{GroupId, HardState, Membership, NodeId, Place, Term};
 
 const TOKENS: u64 = 1 << 62;
 const FILE_BYTES: u64 = 16 << 10;
@@ -17,6 +17,8 @@ pub struct Voter {
     /// The term that was loaded; each save adds one.
     loaded: Term,
     asked: SaveNumber,
+    /// Where the log was durable when it was told of that last.
+    known: Place,
 }
 
 pub fn format(disk: &SimDisk) {
@@ -38,15 +40,37 @@ impl Voter {
     pub fn load(disk: &SimDisk) -> Result<Voter, superblock::Error> {
         let loaded = superblock::load(&disk.files(), TOKENS)?;
         let term = term(&loaded.state);
-        Ok(Voter { writer: loaded.writer, queue: disk.queue(), loaded: term, asked: SaveNumber(0) })
+        let (writer, known) = (loaded.writer, loaded.state.durable_end);
+        Ok(Voter { writer, queue: disk.queue(), loaded: term, asked: SaveNumber(0), known })
     }
 
     pub fn save(&mut self) {
+        self.save_with(Place::START);
+    }
+
+    /// A vote, and where the log was durable when it was given.
+    pub fn save_with(&mut self, durable_end: Place) {
         let term = Term(self.loaded.0 + self.asked.0 + 1);
         self.asked = self.writer.save(|state| {
             state.group_mut(GroupId::CLUSTER).hard_state = HardState { term, vote: Some(NodeId(2)) };
+            state.durable_end = state.durable_end.max(durable_end);
         });
         self.pump();
+    }
+
+    /// As whoever has the log open does: saves where the log is durable if that is in another segment than it was, and
+    /// sees that through.
+    pub fn follow(&mut self, disk: &SimDisk, durable_end: Place) {
+        if durable_end.segment == self.known.segment {
+            return;
+        }
+        self.known = durable_end;
+        self.save_with(durable_end);
+        while !self.is_durable() && !disk.is_off() {
+            let of_ours = disk.pending().iter().position(|write| write.token.0 >= TOKENS);
+            disk.complete(of_ours.expect("a save that is not durable is on its way"));
+            self.take();
+        }
     }
 
     pub fn pump(&mut self) {
@@ -76,12 +100,14 @@ impl Voter {
         self.writer.durable() == self.asked
     }
 
-    /// What is on the disk afterwards is what was spoken, or what was about to be.
-    pub fn check(&self, disk: &SimDisk, what: &dyn Fn() -> String) {
-        let found = superblock::load(&disk.files(), TOKENS);
-        let found = term(&found.unwrap_or_else(|error| panic!("{}: {error}", what())).state).0;
+    /// What is on the disk afterwards is what was spoken, or what was about to be. Gives what it says of the log.
+    pub fn check(&self, disk: &SimDisk, what: &dyn Fn() -> String) -> Place {
+        let loaded = superblock::load(&disk.files(), TOKENS);
+        let state = loaded.unwrap_or_else(|error| panic!("{}: {error}", what())).state;
+        let found = term(&state).0;
         let (spoken, asked) = (self.loaded.0 + self.writer.durable().0, self.loaded.0 + self.asked.0);
         assert!((spoken..=asked).contains(&found), "{}: term {found} of {spoken} to {asked}", what());
+        state.durable_end
     }
 }
 

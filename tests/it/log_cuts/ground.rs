@@ -1,12 +1,16 @@
 //! What a log stands on while its power is cut.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use trilith::random::Random;
 
 use crate::forgetful::{Counts, Forgetful, Plan};
-use crate::power_cut::Disk;
+use crate::power_cut::{Disk, shut_down};
 
 /// Operations of a disk in which a log is made, recovered, and in use.
 const MAKING_MAX: u64 = 10_000;
@@ -15,6 +19,9 @@ const MAKINGS_CUT: u64 = 3;
 const RECOVERY_MAX: u64 = 150;
 const LOAD_MAX: u64 = 2500;
 const SHORT_PER_MILLE: u64 = 30;
+/// Of so many cuts on ext4 one falls into what a process does first, after this time at most: it starts, and recovers.
+const EARLY: u64 = 3;
+const EARLY_MICROSECONDS_MAX: u64 = 60_000;
 
 /// A disk with a switch.
 pub trait Ground {
@@ -37,35 +44,66 @@ pub trait Ground {
 /// ext4 in a file, whose page cache and journal are lost.
 pub struct OnExt4 {
     disk: Disk,
+    /// Where it is mounted.
     at: PathBuf,
+    directory: PathBuf,
+    seed: u64,
+    /// It goes by itself.
+    early: Option<Early>,
     _home: TempDir,
 }
 
+/// A cut that a thread makes.
+struct Early {
+    /// It goes now.
+    is_off: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
 impl OnExt4 {
-    pub fn make() -> OnExt4 {
+    pub fn make(seed: u64) -> OnExt4 {
         let home = tempfile::tempdir().expect("a directory can be made");
         let (from, at) = (home.path().join("from"), home.path().join("at"));
         std::fs::create_dir(&from).and_then(|()| std::fs::create_dir(&at)).expect("directories can be made");
         let disk = Disk::make(&from, &home.path().join("image"), at.clone()).unwrap_or_else(|error| panic!("{error}"));
-        OnExt4 { disk, at: at.join("log"), _home: home }
+        OnExt4 { disk, directory: at.join("log"), at, seed, early: None, _home: home }
     }
 }
 
 impl Ground for OnExt4 {
     fn directory(&self) -> &Path {
-        &self.at
+        &self.directory
     }
 
     fn on(&mut self) {}
 
-    fn on_until_cut(&mut self, _cut: u64, _is_made: bool) {}
+    /// By itself only where there is a log to recover.
+    fn on_until_cut(&mut self, cut: u64, is_made: bool) {
+        let mut random = Random::seeded(self.seed ^ (cut << 8));
+        if !is_made || random.below(EARLY) > 0 {
+            return;
+        }
+        let delay = Duration::from_micros(random.below(EARLY_MICROSECONDS_MAX));
+        let (is_off, at) = (Arc::new(AtomicBool::new(false)), self.at.clone());
+        let told = is_off.clone();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(delay);
+            // Before it goes: who complains of that finds that it went.
+            told.store(true, Ordering::SeqCst);
+            shut_down(&at).unwrap_or_else(|error| panic!("{error}"));
+        });
+        self.early = Some(Early { is_off, thread });
+    }
 
     fn is_off(&self) -> bool {
-        false
+        self.early.as_ref().is_some_and(|early| early.is_off.load(Ordering::SeqCst))
     }
 
     fn cut(&mut self) {
-        self.disk.shut_down().unwrap_or_else(|error| panic!("{error}"));
+        match self.early.take() {
+            Some(early) => early.thread.join().expect("the power can be cut"),
+            None => self.disk.shut_down().unwrap_or_else(|error| panic!("{error}")),
+        }
     }
 
     fn lose(&mut self, _cut: u64) {

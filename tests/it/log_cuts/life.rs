@@ -23,6 +23,8 @@ pub struct Life {
 
 #[derive(Clone, Default, Debug)]
 pub struct Told {
+    /// The log is being opened, or is open.
+    pub is_opening: bool,
     /// How the log does its I/O, once it is open.
     pub opened: Option<String>,
     /// Of each group that is there: the index before the first, and all entries.
@@ -117,6 +119,7 @@ impl Told {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let numbers = || -> Vec<u64> { rest.split(' ').map(|word| word.parse().expect("a number")).collect() };
         match word {
+            "opening" => self.is_opening = true,
             "opened" => self.opened = Some(rest.to_owned()),
             "group" => self.held[numbers()[0] as usize] = Some((numbers()[1], Vec::new())),
             "entry" => {

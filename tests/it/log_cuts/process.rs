@@ -1,6 +1,6 @@
 //! The process that has the log open: this test's own program once more, which runs the one test below.
 //!
-//! It speaks over a socket that is its standard input, in lines: what the log held when it was opened; then each call
+//! It speaks over a socket that is its standard input, in lines: that it opens the log; what the log held; then each call
 //! before it is made (`given`) and once [`trilith::wal::handle::Pending::wait`] has returned (`durable`).
 
 use std::collections::VecDeque;
@@ -80,6 +80,7 @@ fn has_the_log_open() {
     options.io = words[0].parse().expect("a back end");
     options.sync_mode = (words[1] != "auto").then(|| words[1].parse().expect("a way to flush"));
     options.segment_bytes = SEGMENT_BYTES;
+    tell(&mut teller, "opening");
     // The thread of a test has little to say to a process that is killed anyway.
     let (wal, found) = match Wal::open(options) {
         Ok(opened) => opened,

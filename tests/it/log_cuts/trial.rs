@@ -26,7 +26,7 @@ pub struct Seen {
     /// Calls that were made and not acknowledged: found in the log, and not.
     pub unacknowledged_found: u64,
     pub unacknowledged_absent: u64,
-    /// The power went before the log had told what it holds.
+    /// The power went while the log was opened, or before it had told what it holds.
     pub cut_in_recovery: u64,
     pub idle: u64,
     pub torn: u64,
@@ -81,7 +81,7 @@ impl<G: Ground> Trial<G> {
         assert!(went_by_itself || strange.is_none(), "cut {cut}, with the power on: {strange:?}");
         self.seen.cuts += 1;
         self.seen.idle += u64::from(!is_busy);
-        self.seen.cut_in_recovery += u64::from(!told.is_whole);
+        self.seen.cut_in_recovery += u64::from(told.is_opening && !told.is_whole);
         self.take(told);
     }
 

@@ -47,6 +47,8 @@ impl<const MILLISECONDS: u64> disk::Queue for Slow<MILLISECONDS> {
 /// Appends while flushes take so long, two of them at once: all are acknowledged, in order, and the log is whole afterwards.
 fn slow<const MILLISECONDS: u64>(io: IoChoice, bursts: usize) {
     const APPENDS: usize = 100;
+    // Three flushes one after the other, and the machine's own time.
+    let longest = Duration::from_secs(20).max(Duration::from_millis(5 * MILLISECONDS));
     let home = home();
     let options = Options { writes_in_flight: Some(2), ..options(&home, io) };
     let (wal, _) = Wal::open_with(&options, Slow::<MILLISECONDS>::wrap).unwrap();
@@ -59,7 +61,7 @@ fn slow<const MILLISECONDS: u64>(io: IoChoice, bursts: usize) {
             // From the last to the first: what becomes durable meanwhile comes before those that were looked at.
             let seen: Vec<bool> = pending.iter().rev().map(Pending::is_durable).collect();
             assert!(seen.is_sorted(), "an append is durable before one that was taken earlier");
-            assert!(wal.failure().is_none() && begun.elapsed() < Duration::from_secs(20), "{:?}", wal.failure());
+            assert!(wal.failure().is_none() && begun.elapsed() < longest, "{:?}", wal.failure());
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(begun.elapsed() >= Duration::from_millis(MILLISECONDS), "nothing is acknowledged before its flush");
@@ -88,4 +90,30 @@ fn d13_flushes_of_a_millisecond_to_a_second_are_waited_for_in_order() {
         }
     });
     println!("D13, the log alone: {:.1?}", begun.elapsed());
+}
+
+mod proofs {
+    use super::*;
+    use crate::sim::proofs::{Proof, Scale, prove};
+
+    /// One burst of each, in full alone: they wait for real.
+    #[test]
+    fn d13_a_log_alone_waits_for_flushes_of_three_and_ten_seconds() {
+        let run = |proof: &Proof| {
+            if proof.scale != Scale::Full || proof.is_part() {
+                return;
+            }
+            let bursts: [fn(IoChoice, usize); 2] = [slow::<3_000>, slow::<10_000>];
+            std::thread::scope(|scope| {
+                for (io, burst) in back_ends().into_iter().flat_map(|io| bursts.map(|burst| (io, burst))) {
+                    scope.spawn(move || {
+                        burst(io, 1);
+                        proof.case();
+                    });
+                }
+            });
+        };
+        let least = if std::env::var_os("TRILITH_PROOFS_PART").is_some() { 0 } else { 2 };
+        prove("D13w", run, [0, 0, least]);
+    }
 }
