@@ -188,7 +188,8 @@ pub fn short_sequences(proof: &Proof) {
     proof.spread(sequences.len() as u64, |at| {
         let steps = &sequences[at as usize];
         let mut random = Random::seeded(at);
-        let (Life { rig, .. }, operations) = run(steps, None);
+        let (Life { mut rig, .. }, operations) = run(steps, None);
+        rig.settle();
         assert!(rig.log.counters().copies > 0 || !is_copied(steps), "{steps:?}");
         for cut in 0..=operations {
             let (Life { rig, voter }, _) = run(steps, (cut < operations).then_some(cut));

@@ -119,7 +119,9 @@ fn a_log_is_closed_in_the_midst_of_a_copy() {
 #[test]
 fn what_cannot_be_copied_is_told_and_the_log_goes_on() {
     let home = home();
-    let wal = small(&home, IoChoice::Blocking);
+    // Without frames in memory: they would be read from there.
+    let options = options(&home, IoChoice::Blocking);
+    let (wal, _) = Wal::open(Options { segment_bytes: SEGMENT_BYTES_MIN, tail_cache_bytes: 0, ..options }).unwrap();
     wal.append_records(SELDOM, [vec![5; 4_000]]).unwrap().wait().unwrap();
     let name = name_of(&home, 0);
     flip(&home, &name, 11_000);
