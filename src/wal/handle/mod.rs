@@ -20,6 +20,8 @@
 //! - A refused append has not happened. A full queue makes it wait, or refuses it, as [`WhenFull`] says; who waits when
 //!   the log is closed or fails is refused as well.
 //! - Groups share a log's flushes, and nothing else: each has indexes of its own.
+//!   What a seldom written one still needs of old segments is copied forward in the background; nobody who appends,
+//!   reads or follows sees that.
 //! - Readers are given what is durable, and nothing else. [`Wal::read`] and [`Iter`] give one history; a [`Tail`] says
 //!   when what it gave has been replaced. None of them keeps a prefix from being purged.
 //! - After an error of a write or a flush every waiter gets [`OutcomeUnknown`], and nothing is taken any more. To go on
