@@ -76,7 +76,8 @@ impl Log {
     /// that is in it still, whatever its file looks like, is damaged or cannot be read. A number is given to one segment
     /// only, as long as a log is open.
     ///
-    /// What it leaves of [`Error::Stale`] is true, and ends: segments are given up by a purge, which the next plan knows.
+    /// What it leaves of [`Error::Stale`] is true, and ends: segments are given up by a purge or for a copy, and the next
+    /// plan knows either.
     ///
     /// # Errors
     /// What `said` says, or what it would have said of a segment that it took for another one.

@@ -20,6 +20,8 @@
 //! - A refused append has not happened. A full queue makes it wait, or refuses it, as [`WhenFull`] says; who waits when
 //!   the log is closed or fails is refused as well.
 //! - Groups share a log's flushes, and nothing else: each has indexes of its own.
+//!   What a seldom written one still needs of old segments is copied forward in the background; nobody who appends,
+//!   reads or follows sees that.
 //! - Readers are given what is durable, and nothing else. [`Wal::read`] and [`Iter`] give one history; a [`Tail`] says
 //!   when what it gave has been replaced. None of them keeps a prefix from being purged.
 //! - After an error of a write or a flush every waiter gets [`OutcomeUnknown`], and nothing is taken any more. To go on
@@ -205,7 +207,7 @@ impl Wal {
 
     /// As [`Wal::append`], but taken where a truncate or a purge is: also when the queue or the disk is full. For the few
     /// small records without which a purge cannot be, or nobody would be left to ask for one.
-    #[cfg(any(feature = "openraft", test))]
+    #[cfg(feature = "openraft")]
     pub(crate) fn append_beside_cuts(&self, group: GroupId, entries: Vec<Entry>) -> Result<Pending, Refused> {
         self.append_into(Room::Cuts, group, entries)
     }
@@ -276,9 +278,10 @@ impl Wal {
     }
 
     /// The durable entries of a range, in order from its start: all, or as many as `bytes_max` allows and at least
-    /// one, or those before the first that cannot be read, or those
-    /// before entries that were cut off while it read; none if none is durable. Reads on this thread: from memory
-    /// what was written last, by memory map the segments that are full, and the disk for the rest.
+    /// one, or those before the first that cannot be read, or those before entries that were cut off, or whose segment
+    /// was given up, while it read (what is copied forward is in another one then: read on from there); none if none is
+    /// durable. Reads on this thread: from memory what was written last, by memory map the segments that are full, and the
+    /// disk for the rest.
     ///
     /// # Errors
     /// [`super::Error::Trimmed`] if the range begins before the log does; [`super::Error::Damaged`] if the disk does

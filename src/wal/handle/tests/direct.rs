@@ -232,8 +232,16 @@ fn a_direct_write_that_fails_beside_queued_appends_is_told_as_what_the_disk_said
                 appender.join().unwrap().unwrap();
                 return;
             }
+            let queued = match wal.append_records(GROUP, ["queued"]) {
+                Ok(queued) => queued,
+                // It came too late.
+                Err(refused) => {
+                    assert_eq!(refused, Refused::Log(LogRefused::Poisoned));
+                    appender.join().unwrap().unwrap_err();
+                    return;
+                }
+            };
             direct += 1;
-            let queued = wal.append_records(GROUP, ["queued"]).unwrap();
             loop {
                 // A turn of the log's thread at any moment.
                 wal.shared.inbox.wake();
