@@ -39,7 +39,7 @@ impl Pages {
         unmap(start.wrapping_byte_add(mapped_bytes), HUGE_PAGE_BYTES - lead_bytes);
         // A kernel without huge pages refuses, and small ones do as well.
         // SAFETY: the range is part of the mapping, and the advice changes no byte.
-        let _ = unsafe { madvise(start, length - length % HUGE_PAGE_BYTES, Advice::LinuxHugepage) };
+        let _is_huge = unsafe { madvise(start, length - length % HUGE_PAGE_BYTES, Advice::LinuxHugepage) }.is_ok();
         Some(Pages { start: NonNull::new(start.cast())?, length })
     }
 

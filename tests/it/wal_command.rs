@@ -50,7 +50,7 @@ fn verify_ends_with_0_for_a_sound_log_11_for_a_torn_one_and_10_for_a_corrupt_one
     let sound = wal("verify", &directory, &[]);
     let said = String::from_utf8_lossy(&sound.stdout).into_owned();
     assert_eq!(sound.status.code(), Some(0), "{sound:?}");
-    assert!(said.contains("ok: 1 segments") && said.contains("3 records"), "{said}");
+    assert!(said.contains("ok: 1 segment,") && said.contains("3 records"), "{said}");
 
     // A write of which only the fourth sector has landed.
     open(&directory).write_all_at(&[0x5a; 512], end_of(&directory) + 3 * 512).expect("it can be written");

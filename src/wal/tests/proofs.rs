@@ -6,7 +6,7 @@ use crate::sim::proofs::{Proof, prove};
 
 #[test]
 fn d01_each_short_sequence_cut_at_each_operation() {
-    prove("D1", crash::short_sequences, [23_000, 137_000, 970_000]);
+    prove("D1", crash::short_sequences, [32_000, 191_000, 970_000]);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn d10_names_lost_and_strange_files() {
         lost::names(proof);
         lost::files(proof);
     };
-    prove("D10", run, [1_700, 6_500, 27_500]);
+    prove("D10", run, [1_700, 7_200, 27_500]);
 }
 
 #[test]
