@@ -147,39 +147,6 @@ pub(super) const fn read_limit(length: usize) -> usize {
 #[cfg(test)]
 pub(super) use short_reads::read_limit;
 
-/// Reads that end too early, for the thread of a test.
-#[cfg(test)]
-pub(crate) mod short_reads {
-    use std::cell::RefCell;
-
-    use crate::limits::BLOCK_BYTES;
-    use crate::random::Random;
-
-    thread_local! {
-        static SHORT: RefCell<Option<Random>> = const { RefCell::new(None) };
-    }
-
-    /// Until the call ends one read in three of this thread gets a part of what it could, by whole blocks.
-    pub fn with<T>(random: Random, call: impl FnOnce() -> T) -> T {
-        SHORT.replace(Some(random));
-        let said = call();
-        SHORT.replace(None);
-        said
-    }
-
-    pub fn read_limit(length: usize) -> usize {
-        let blocks = length.div_ceil(BLOCK_BYTES) as u64;
-        let draw = |random: &mut Random| {
-            if random.below(3) > 0 {
-                length
-            } else {
-                (random.between(1, blocks + 1) as usize * BLOCK_BYTES).min(length)
-            }
-        };
-        SHORT.with_borrow_mut(|short| short.as_mut().filter(|_| blocks > 0).map_or(length, draw))
-    }
-}
-
 #[cfg(not(test))]
 impl Drawn {
     pub fn limit(self, length: usize) -> usize {
@@ -230,5 +197,38 @@ impl Drawn {
 
     pub fn slow(self) -> Option<std::time::Duration> {
         if let Fault::Slow(time) = self.0 { Some(time) } else { None }
+    }
+}
+
+/// Reads that end too early, for the thread of a test.
+#[cfg(test)]
+pub(crate) mod short_reads {
+    use std::cell::RefCell;
+
+    use crate::limits::BLOCK_BYTES;
+    use crate::random::Random;
+
+    thread_local! {
+        static SHORT: RefCell<Option<Random>> = const { RefCell::new(None) };
+    }
+
+    /// Until the call ends one read in three of this thread gets a part of what it could, by whole blocks.
+    pub fn with<T>(random: Random, call: impl FnOnce() -> T) -> T {
+        SHORT.replace(Some(random));
+        let said = call();
+        SHORT.replace(None);
+        said
+    }
+
+    pub fn read_limit(length: usize) -> usize {
+        let blocks = length.div_ceil(BLOCK_BYTES) as u64;
+        let draw = |random: &mut Random| {
+            if random.below(3) > 0 {
+                length
+            } else {
+                (random.between(1, blocks + 1) as usize * BLOCK_BYTES).min(length)
+            }
+        };
+        SHORT.with_borrow_mut(|short| short.as_mut().filter(|_| blocks > 0).map_or(length, draw))
     }
 }

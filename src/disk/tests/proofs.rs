@@ -132,12 +132,12 @@ fn d11_ring_thread_and_memory_say_the_same() {
 #[test]
 fn bugs_of_the_door_are_found_by_their_proof() {
     for mutant in [Mutant::FlushErrorSwallowed, Mutant::FlushBeforeShortWriteFinished] {
-        let back_ends: [(&str, fn(&Proof), bool); 3] = [
-            ("blocking", blocking, true),
-            ("uring, fdatasync", uring_flushed, has_ring()),
-            ("uring, O_DSYNC", uring, false),
-        ];
-        for (name, back_end, can_show) in back_ends {
+        let row = |name: &'static str, back_end: fn(&Proof), can_show: bool| (name, back_end, can_show);
+        for (name, back_end, can_show) in [
+            row("blocking", blocking, true),
+            row("uring, fdatasync", uring_flushed, has_ring()),
+            row("uring, O_DSYNC", uring, false),
+        ] {
             let proof = Proof::in_order();
             let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 mutant::with(mutant, || back_end(&proof));

@@ -47,7 +47,9 @@ fn a_log_keeps_to_what_was_chosen_when_it_was_made() {
             let (wal, opened) = Wal::open(options(&home, IoChoice::Blocking)).unwrap();
             assert_eq!((opened.sync_mode, opened.writes_in_flight), (sync_mode, usize::from(writes_in_flight)));
             wal.append_records(GROUP, ["x"]).unwrap().wait().unwrap();
-            (0..10).for_each(|_| drop(wal.append_records_durably(GROUP, ["x"]).unwrap()));
+            for _ in 0..10 {
+                wal.append_records_durably(GROUP, ["x"]).unwrap();
+            }
             assert_eq!(is_any_open_durably(&home), sync_mode == SyncMode::Dsync, "{sync_mode}: it is written so");
             assert_eq!(wal.shared.log().options().writes_in_flight, opened.writes_in_flight);
             wal.close().unwrap();
