@@ -53,7 +53,7 @@ const FREED_PER_BYTE_MIN: u64 = 8;
 const SEGMENTS_FREED_MIN: usize = 2;
 /// Looked at for one choice, which is made while the log waits.
 const SEGMENTS_LOOKED_AT_MAX: usize = 1024;
-/// A group that could not be copied is left alone until a segment was opened, then two, four, up to so many.
+/// A group that could not be copied, or was written meanwhile, is left alone until a segment was opened, then two, four, up to so many.
 const WAIT_SEGMENTS_MAX: u64 = 64;
 
 /// A segment that takes nothing more.
@@ -67,40 +67,71 @@ pub struct Ended {
 /// What to copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Choice {
-    /// Those, and no others, need what is set free.
-    pub groups: BTreeSet<GroupId>,
+    /// Those, and no others, need what is set free. In the order in which more segments need more of them: without the
+    /// last ones it is a smaller choice.
+    pub groups: Vec<GroupId>,
+    #[cfg(test)]
     pub segments: usize,
     /// More record bytes than these are not worth it, or are too many for one frame.
     pub bytes_max: usize,
 }
 
+/// What all live entries of a group need of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Needs {
+    /// At least.
+    pub bytes: usize,
+    pub records: usize,
+    pub runs: usize,
+}
+
+impl Needs {
+    fn plus(self, other: Needs) -> Needs {
+        Needs {
+            bytes: self.bytes.saturating_add(other.bytes),
+            records: self.records + other.records,
+            runs: self.runs + other.runs,
+        }
+    }
+
+    fn fits(self, batch_bytes_max: usize) -> bool {
+        self.bytes <= batch_bytes_max && self.records <= FRAME_RECORDS_MAX && self.runs <= FRAME_RUNS_MAX
+    }
+}
+
 /// Which groups to copy, so that the most of the oldest segments are set free: those from the first one that is needed on.
-/// `bytes_min` is what a group's live entries take at least, if it can be copied now; `batch_bytes_max` what fits one
-/// frame. Freed are at least [`SEGMENTS_FREED_MIN`] segments, with [`FREED_PER_BYTE_MIN`] times the bytes of the frame.
+/// `needs` is what a group's live entries take, if it can be copied now; `batch_bytes_max` what fits one frame. Freed are at least [`SEGMENTS_FREED_MIN`] segments, with [`FREED_PER_BYTE_MIN`] times the bytes of the frame.
 pub fn choose(
     oldest: impl Iterator<Item = Ended>,
     batch_bytes_max: usize,
-    mut bytes_min: impl FnMut(GroupId) -> Option<usize>,
+    mut needs: impl FnMut(GroupId) -> Option<Needs>,
 ) -> Option<Choice> {
-    let (mut groups, mut bytes, mut freed, mut choice) = (BTreeSet::new(), 0, 0, None);
+    let (mut groups, mut all, mut freed, mut choice) = (Vec::new(), Needs::default(), 0, None);
+    let mut joined = BTreeSet::new();
     let needed = oldest.skip_while(|segment| segment.needed_by.is_empty());
     for (segments, segment) in (1..).zip(needed) {
         for group in segment.needed_by {
-            if groups.insert(group) {
+            if joined.insert(group) {
                 // What one group forbids it forbids whatever comes on top.
-                let Some(own) = bytes_min(group) else { return choice };
-                bytes += own;
+                let Some(own) = needs(group) else { return choice };
+                groups.push(group);
+                all = all.plus(own);
             }
         }
         freed += segment.bytes;
         let frame_bytes = (freed / FREED_PER_BYTE_MIN) as usize / BLOCK_BYTES * BLOCK_BYTES;
         let around = FRAME_OVERHEAD_BYTES_MAX + OPEN_SECTION_BYTES_MAX;
         let bytes_max = frame_bytes.saturating_sub(around).min(batch_bytes_max);
-        if bytes > batch_bytes_max {
+        if !all.fits(batch_bytes_max) {
             return choice;
         }
-        if segments >= SEGMENTS_FREED_MIN && bytes <= bytes_max {
-            choice = Some(Choice { groups: groups.clone(), segments, bytes_max });
+        if segments >= SEGMENTS_FREED_MIN && all.bytes <= bytes_max {
+            choice = Some(Choice {
+                groups: groups.clone(),
+                #[cfg(test)]
+                segments,
+                bytes_max,
+            });
         }
     }
     choice
@@ -134,7 +165,7 @@ struct Copy {
     is_overtaken: bool,
 }
 
-/// A group that is too large, or cannot be read.
+/// A group that is too large, cannot be read, or was written while it was read.
 #[derive(Clone, Copy, Debug)]
 struct Unfit {
     /// Its first entry then: a purge gives it another chance.
@@ -145,15 +176,15 @@ struct Unfit {
 }
 
 impl Copying {
-    /// Something is taken for this group.
-    pub fn overtake(&mut self, group: GroupId) {
-        let Some(copy) = self.current.as_mut().filter(|copy| copy.wanted.iter().any(|(own, _)| *own == group)) else {
-            return;
-        };
-        copy.is_overtaken = true;
+    /// Something is taken for this group; tells whether a copy ends by that.
+    fn overtake(&mut self, group: GroupId) -> bool {
+        let is_wanted = |copy: &&mut Copy| copy.wanted.iter().any(|(own, _)| *own == group);
+        let Some(copy) = self.current.as_mut().filter(is_wanted) else { return false };
+        let is_first = !std::mem::replace(&mut copy.is_overtaken, true);
         if !copy.is_asked {
             self.current = None;
         }
+        is_first
     }
 
     /// Whether all is read, and a frame of it is to be written.
@@ -252,6 +283,13 @@ impl Log {
         self.copying.tell(finding)
     }
 
+    /// Something is taken for this group: whatever of it is being copied is not what it holds any more.
+    pub(super) fn overtake_copy(&mut self, group: GroupId) {
+        if self.copying.overtake(group) {
+            self.leave_alone(group);
+        }
+    }
+
     /// Whether a copy is read, and waits for its frame.
     pub fn has_copy(&self) -> bool {
         self.copying.is_ready()
@@ -340,13 +378,13 @@ impl Log {
             })
         };
         let pinning = ended().map(|segment| segment.needed_by).find(|groups| !groups.is_empty()).unwrap_or_default();
-        let choice = choose(ended(), self.batch_bytes_max(), |group| self.copied_bytes_min(group));
+        let choice = choose(ended(), self.batch_bytes_max(), |group| self.needs_of(group));
         self.copying.forget(|group| !pinning.contains(&group));
         choice
     }
 
-    /// What the live entries of a group take at least; none if it cannot be copied now.
-    fn copied_bytes_min(&self, group: GroupId) -> Option<usize> {
+    /// What the live entries of a group take; none if it cannot be copied now.
+    fn needs_of(&self, group: GroupId) -> Option<Needs> {
         let names = self.groups.get(&group)?;
         let count = names.last.index.0.checked_sub(names.before_first.index.0)?;
         let is_busy = self.queue.iter().any(|queued| queued.item.group() == group)
@@ -357,18 +395,18 @@ impl Log {
             return None;
         }
         let heads = count as usize * RECORD_HEAD_BYTES;
-        Some(heads.max(self.locator.alone_bytes(group, names.first()).try_into().unwrap_or(usize::MAX)))
+        let alone = self.locator.alone_bytes(group, names.first()).try_into().unwrap_or(usize::MAX);
+        Some(Needs { bytes: heads.max(alone), records: count as usize, runs: names.terms.len() })
     }
 
-    /// A copy of these groups, of which nothing is read yet; none if they do not fit one frame.
-    fn copy_of(&self, groups: &BTreeSet<GroupId>, bytes_max: usize) -> Option<Copy> {
+    /// A copy of these groups, of which nothing is read yet.
+    fn copy_of(&self, groups: &[GroupId], bytes_max: usize) -> Option<Copy> {
         let names = groups.iter().map(|group| self.groups.get(group)).collect::<Option<Vec<_>>>()?;
         let wanted: Vec<_> = names.iter().map(|names| (names.group, names.first()..names.last.index.next())).collect();
         let records: u64 = wanted.iter().map(|(_, wanted)| wanted.end.0 - wanted.start.0).sum();
         let runs: usize = names.iter().map(|names| names.terms.len()).sum();
-        let fits = records <= FRAME_RECORDS_MAX as u64 && runs <= FRAME_RUNS_MAX;
-        let copy = Copy { wanted, items: Vec::new(), bytes: 0, bytes_max, is_asked: false, is_overtaken: false };
-        fits.then_some(copy)
+        assert!(records <= FRAME_RECORDS_MAX as u64 && runs <= FRAME_RUNS_MAX, "a choice fits one frame");
+        Some(Copy { wanted, items: Vec::new(), bytes: 0, bytes_max, is_asked: false, is_overtaken: false })
     }
 
     /// The first index of a group that no durable purge ended.
@@ -379,6 +417,7 @@ impl Log {
     fn leave_alone(&mut self, group: GroupId) {
         let first = self.groups.get(&group).map_or(Index::FIRST, super::GroupLog::first);
         self.copying.leave_alone(group, first, self.counters.segments);
+        self.counters.copies_dropped += 1;
     }
 
     /// What is wrong with entries that bear other names than the log knows.
@@ -409,8 +448,7 @@ impl Log {
     /// Copies these groups whether that is worth it or not, if they can be.
     #[cfg(test)]
     pub fn copy_anyway(&mut self, groups: &[GroupId]) {
-        let groups: BTreeSet<GroupId> =
-            groups.iter().copied().filter(|&group| self.copied_bytes_min(group).is_some()).collect();
+        let groups: Vec<GroupId> = groups.iter().copied().filter(|&group| self.needs_of(group).is_some()).collect();
         if self.copying.current.is_none() && !groups.is_empty() {
             self.copying.current = self.copy_of(&groups, self.batch_bytes_max());
         }

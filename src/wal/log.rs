@@ -69,6 +69,8 @@ pub struct Counters {
     /// Frames of entries that were copied forward, and their bytes: part of what was written.
     pub copies: u64,
     pub copied_bytes: u64,
+    /// Copies that were begun and given up: a group was written meanwhile, too large, or could not be read.
+    pub copies_dropped: u64,
 }
 
 /// The log. See [`super`] for the contract.
@@ -361,7 +363,7 @@ impl Log {
             return Err(Refused::TooManyGroups { max: GROUPS_MAX });
         }
         let item = if mutant::is_on(Mutant::BatchHalfVisible) { self.push_first_half(item) } else { item };
-        self.copying.overtake(item.group());
+        self.overtake_copy(item.group());
         let runs = self.take_names(&item);
         assert!(runs.len() <= FRAME_RUNS_MAX, "a batch changes its term at most {FRAME_RUNS_MAX} times");
         self.last_ticket = Ticket(self.last_ticket.0 + 1);

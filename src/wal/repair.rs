@@ -89,7 +89,8 @@ pub struct Plan {
 pub enum Obstacle {
     /// Nothing would be left.
     NothingLeft,
-    /// Entries would be in the log again that were purged, and their segments are used again.
+    /// Entries would be in the log again that were purged, or copied forward behind the damage, and their segments are used
+    /// again.
     PurgedAgain,
 }
 

@@ -322,8 +322,8 @@ impl Answer {
             (None, _) => command,
             (Some((_, None)), _) => match plan.obstacle {
                 Some(Obstacle::PurgedAgain) => {
-                    "keep a copy of the directory: a cut would bring back entries that were \
-                                                purged and whose segments are used again"
+                    "keep a copy of the directory: a cut would go back to entries that were purged, or copied \
+                     forward behind the damage, and whose segments are used again"
                         .to_owned()
                 }
                 _ => "keep a copy of the directory: a cut would leave nothing of the log".to_owned(),

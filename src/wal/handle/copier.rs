@@ -14,7 +14,8 @@ use super::Shared;
 use super::pace::{Bucket, Paced};
 use crate::wal::{Finding, ReadBuffer, ReadPlan};
 
-/// What is read for copies leaves most of a disk to others. The largest copy takes an eighth of a second.
+/// What is read for copies leaves most of a disk to others. Whole segments are read where a
+/// group lies thin in them: a copy of a few records may take as long as all old segments together.
 const BYTES_PER_SECOND: u64 = 64 << 20;
 
 /// Reads from `plan` on until there is nothing more to read, or the log stops.

@@ -111,7 +111,6 @@ fn set_up(start: Start) -> Result<(Runtime, Core), disk::Error> {
         clock: None,
         was_ticking: false,
         segment: SegmentNumber(0),
-        is_covering: false,
         warnings: Vec::new(),
     };
     Ok((runtime, core))
@@ -155,8 +154,6 @@ struct Core {
     /// Where the durable end was when the superblock learned of it last: it learns of each new segment, so that one
     /// that is missing is missed.
     segment: SegmentNumber,
-    /// Closing, and the covering frame was asked for.
-    is_covering: bool,
     /// To be told when the log is not locked: at most two for each segment that was ordered.
     warnings: Vec<String>,
 }
@@ -357,8 +354,8 @@ impl Core {
         if self.shared.inbox.last_ticket() != log.last_ticket() {
             return Ok(false);
         }
-        if !log.is_covered() && !self.is_covering {
-            self.is_covering = true;
+        // Ends: nothing is appended any more, and of copies only the one that was being read may still come.
+        if !log.is_covered() {
             log.cover();
             return Ok(false);
         }

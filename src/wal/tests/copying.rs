@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use super::rig::{DIRECTORY, G, Rig, open, options, segment};
 use super::seals::{compare, configure};
 use crate::disk::Files;
-use crate::limits::SEGMENT_BYTES_MIN;
+use crate::limits::{FRAME_RECORDS_MAX, FRAME_RUNS_MAX, SEGMENT_BYTES_MIN};
 use crate::random::Random;
 use crate::types::{GroupId, Index, LogId, SegmentNumber, Term};
-use crate::wal::copying::{Choice, Ended, choose};
+use crate::wal::copying::{Choice, Ended, Needs, choose};
 use crate::wal::followed::Followed;
 use crate::wal::frame::{FRAME_OVERHEAD_BYTES_MAX, batch_bytes_max};
 use crate::wal::sections::OPEN_SECTION_BYTES_MAX;
@@ -58,6 +58,10 @@ fn ended(segments: &[(u64, &[u32])]) -> Vec<Ended> {
     segments.iter().map(one).collect()
 }
 
+fn small(bytes: usize) -> Needs {
+    Needs { bytes, records: 1, runs: 1 }
+}
+
 /// Each row: the segments, what the groups take at least, and what is chosen.
 #[test]
 fn what_sets_the_most_free_for_an_eighth_is_chosen() {
@@ -83,14 +87,30 @@ fn what_sets_the_most_free_for_an_eighth_is_chosen() {
         (&[(SEGMENT_BYTES_MIN, &[1]), (SEGMENT_BYTES_MIN, &[])], &[(1, 40)], Some((&[1], 2, (16 << 10) - AROUND))),
     ];
     for (segments, least, expected) in rows {
-        let bytes_min = |group: GroupId| least.iter().find(|(own, _)| *own == group.0).map(|&(_, bytes)| bytes);
-        let chosen = choose(ended(segments).into_iter(), batch, bytes_min);
+        let needs = |group: GroupId| least.iter().find(|(own, _)| *own == group.0).map(|&(_, bytes)| small(bytes));
+        let chosen = choose(ended(segments).into_iter(), batch, needs);
         let expected = expected.map(|(groups, segments, bytes_max)| Choice {
             groups: groups.iter().map(|&group| GroupId(group)).collect(),
             segments,
             bytes_max,
         });
         assert_eq!(chosen, expected, "{segments:?} {least:?}");
+    }
+}
+
+/// The smaller choice is made where all would be more records or runs than one frame holds.
+#[test]
+fn a_choice_has_no_more_records_and_runs_than_a_frame() {
+    let segments = ended(&[(1 << 20, &[9]), (1 << 20, &[]), (1 << 20, &[2])]);
+    for (records, runs, expected) in [
+        (FRAME_RECORDS_MAX - 1, FRAME_RUNS_MAX - 1, &[9, 2][..]),
+        (FRAME_RECORDS_MAX, 1, &[9]),
+        (1, FRAME_RUNS_MAX, &[9]),
+    ] {
+        let needs = |group| Some(if group == GroupId(2) { Needs { bytes: 40, records, runs } } else { small(40) });
+        let choice = choose(segments.iter().cloned(), 400 << 10, needs).expect("two segments are worth it");
+        let groups: Vec<u32> = choice.groups.iter().map(|group| group.0).collect();
+        assert_eq!(groups, expected, "{records} records, {runs} runs, in the order in which they join");
     }
 }
 
@@ -109,7 +129,7 @@ fn a_choice_keeps_to_its_bound() {
             })
             .collect();
         let batch = batch_bytes_max(SEGMENT_BYTES_MIN);
-        let choice = choose(segments.iter().cloned(), batch, |group| sizes[group.0 as usize]);
+        let choice = choose(segments.iter().cloned(), batch, |group| sizes[group.0 as usize].map(small));
         let from = segments.iter().position(|own| !own.needed_by.is_empty()).unwrap_or(segments.len());
         // By the rule, not by the way in which it is applied.
         let is_fine = |count: usize| {
@@ -229,6 +249,7 @@ fn whatever_is_taken_meanwhile_wins() {
             at(4, &mut rig);
             rig.settle();
             assert_eq!(rig.log.counters().copies, u64::from(moment == 4));
+            assert_eq!(rig.log.counters().copies_dropped, u64::from((1..4).contains(&moment)), "moment {moment}");
             rig.check();
             // With the next segment it is tried again.
             rig.rotate(G);
@@ -401,6 +422,50 @@ fn what_is_too_large_is_left_where_it_is() {
         rig.rotate(G);
         assert!(rig.log.take_copy().is_none());
     }
+}
+
+/// Of two groups that are too large together, the one that pins the oldest segments is copied, and the other one waits.
+#[test]
+fn the_group_that_joined_last_is_the_one_left_alone() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    let batch = rig.log.batch_bytes_max();
+    let first = GroupId(9);
+    rig.grow(first, 4, batch / 8);
+    (0..6).for_each(|_| rig.rotate(G));
+    rig.grow(SELDOM, 3, batch / 4 - 100);
+    pass(&mut rig);
+    rig.settle();
+    for dropped in [1, 2] {
+        rig.copy();
+        rig.settle();
+        let counters = rig.log.counters();
+        assert_eq!((counters.copies, counters.copies_dropped), (0, dropped));
+        rig.rotate(G);
+        rig.purge(G, rig.model.group(G).last());
+        rig.settle();
+    }
+    rig.copy();
+    rig.rest();
+    assert_eq!(rig.log.counters().copies, 1);
+    assert!(oldest(&rig) >= SegmentNumber(6), "{}", oldest(&rig));
+    reopened(rig);
+}
+
+/// What is in flight alone may be an append that its own thread writes.
+#[test]
+fn a_copy_is_not_written_beside_what_is_alone_in_flight() {
+    let mut rig = pinned(options());
+    let said = rig.log.take_copy().expect("it is worth it").run(&rig.files);
+    rig.grow(G, 1, 100);
+    rig.pump();
+    rig.log.copy_read(said);
+    assert!(rig.log.has_copy() && rig.log.is_writing() && rig.log.queue.is_empty());
+    assert!(!rig.log.write_copy());
+    rig.pump();
+    assert!(rig.log.has_copy() && rig.log.in_flight.len() == 1);
+    rig.settle();
+    assert_eq!(rig.log.counters().copies, 1);
 }
 
 /// Where no segment can be made nothing is copied; when there is room again it is.

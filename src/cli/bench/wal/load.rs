@@ -205,6 +205,7 @@ impl Load {
             segments: after.segments - before.segments,
             copies: after.copies - before.copies,
             copied_bytes: after.copied_bytes - before.copied_bytes,
+            copies_dropped: after.copies_dropped - before.copies_dropped,
         };
         Ok((time, counters, counted))
     }

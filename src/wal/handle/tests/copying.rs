@@ -1,5 +1,6 @@
 //! What is copied forward under an open log, and what its users notice of that: nothing but the room.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::scrub::{flip, name_of};
@@ -104,8 +105,11 @@ fn a_log_is_closed_in_the_midst_of_a_copy() {
         }
         copies += wal.counters().copies;
         let begun = Instant::now();
+        let shared = Arc::clone(&wal.shared);
         wal.close().unwrap();
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(shared.log().is_covered(), "a copy that was durable before the end is proven at the end");
+        drop(shared);
         let wal = small(&home, IoChoice::Blocking);
         let read = wal.read(SELDOM, Index(1)..Index(5), 1 << 20).unwrap();
         assert_eq!(read.iter().map(data).collect::<Vec<_>>(), records);
