@@ -176,7 +176,15 @@ fn closing_waits_for_its_thread_where_a_preparation_failed_with_etimedout() {
         let has_ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&has_ended);
         let Away { wal, at, home } = away_with(io, |queue| Box::new(SlowEnd { queue, has_ended: told }));
+        // What stands ready is told to the log a moment later, and would take the error back.
+        let start = Instant::now();
         let mut held = wal.shared.log();
+        while !held.preparing.is_empty() {
+            drop(held);
+            assert!(start.elapsed() < Duration::from_secs(20), "segments are being made");
+            std::thread::sleep(Duration::from_millis(1));
+            held = wal.shared.log();
+        }
         let pending: Vec<Pending> = (0..100).map(|_| wal.append_records(GROUP, [vec![7; 10_000]]).unwrap()).collect();
         held.no_space = Some(disk::Error::new(Operation::Flush, "the next segment", rustix::io::Errno::TIMEDOUT));
         held.retry_ticks = u32::MAX;
