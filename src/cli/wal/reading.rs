@@ -16,6 +16,8 @@ use crate::wal::{self, Acknowledged, Analysis, Finding, Identity, Severity, Sour
 /// How often a directory is read that changes while it is read, and how long a write in flight is given.
 pub const ATTEMPTS: usize = 3;
 pub const PAUSE: Duration = Duration::from_millis(200);
+/// How long the writes of a superblock are given.
+const WRITING: Duration = Duration::from_millis(20);
 
 /// Whose directory it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,9 +105,20 @@ impl From<Failure> for Stop {
     }
 }
 
+/// One that is written while its blocks are read looks damaged.
+pub fn inspect_superblock(directory: &Directory) -> Result<Inspection, superblock::Error> {
+    for _ in 1..ATTEMPTS {
+        match superblock::inspect(directory) {
+            Err(superblock::Error::Damaged { .. }) => thread::sleep(WRITING),
+            said => return said,
+        }
+    }
+    superblock::inspect(directory)
+}
+
 fn read(directory: &Directory, shown: &str) -> Result<Reading, Stop> {
     let mut findings = Vec::new();
-    let superblock = match superblock::inspect(directory) {
+    let superblock = match inspect_superblock(directory) {
         Ok(inspection) => {
             if !inspection.found.are_intact() {
                 let what = format!("blocks of the superblock are damaged ({})", inspection.found);

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::reading::{ATTEMPTS, Kind, PAUSE, Reading, source};
+use super::reading::{ATTEMPTS, Kind, PAUSE, Reading, inspect_superblock, source};
 use super::verify::{self, Shown};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::failures;
@@ -124,7 +124,7 @@ fn planned(reading: &Reading, files: &Directory, exclusive: bool) -> Result<Plan
     let mut plan = plan_once(reading, files, exclusive)?;
     for _ in 1..ATTEMPTS {
         if exclusive || plan == Plan::default() {
-            break;
+            return Ok(plan);
         }
         // A frame or a header that is being written looks damaged, and so does a file that is taken into other use.
         thread::sleep(PAUSE);
@@ -132,14 +132,17 @@ fn planned(reading: &Reading, files: &Directory, exclusive: bool) -> Result<Plan
         plan.steps.retain(|step| first.steps.contains(step));
         let place = |plan: &Plan| plan.damage.as_ref().map(|(own, _)| (own.file.clone(), own.bytes.start));
         if place(&plan) == place(&first) {
-            break;
+            return Ok(plan);
         }
     }
-    Ok(plan)
+    // No two looks in a row found the same damage: what stays is found in each.
+    Ok(Plan { damage: None, obstacle: None, ..plan })
 }
 
 fn plan_once(reading: &Reading, files: &Directory, exclusive: bool) -> Result<Plan, Failure> {
-    let source = source(reading.superblock.as_ref(), exclusive);
+    // Of a log in use what it said of an end that has gone by since would be held against it.
+    let now = if exclusive { None } else { inspect_superblock(files).ok() };
+    let source = source(now.as_ref().or(reading.superblock.as_ref()), exclusive);
     let mut said = repair::plan(files, &source);
     // Of a log in use segments are renamed between two looks.
     for _ in 1..ATTEMPTS {
