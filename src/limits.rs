@@ -41,6 +41,8 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 pub const SEGMENTS_READY: usize = 2;
 /// Kept for internal entries (votes need none; no-ops, membership and trims do) when the disk is full.
 pub const SEGMENTS_SPARE: usize = 1;
+/// Where no spare segment stands ready, so much of the one in use is kept for them.
+pub const SPARE_BYTES: u64 = 1 << 20;
 
 /// A logical clock tick.
 pub const TICK: Duration = Duration::from_millis(10);

@@ -312,7 +312,7 @@ impl Log {
         let fits = body::frame_bytes_max(copy.bytes, open_bytes, 0) <= room.min(FRAME_BYTES_MAX);
         match () {
             // What room there is is for others. It is due again with the next segment.
-            () if self.no_space.is_some() || (!fits && self.ready.len() <= SEGMENTS_SPARE) => return false,
+            () if self.no_space.is_some() || self.ready.len() <= SEGMENTS_SPARE => return false,
             () if !fits => {
                 self.phase = Phase::Draining;
                 self.copying.current = Some(copy);

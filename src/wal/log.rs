@@ -129,6 +129,8 @@ pub struct Log {
     pub(super) next_segment: SegmentNumber,
     /// Why no segment could be made, until one can.
     pub(super) no_space: Option<disk::Error>,
+    /// A segment could not be made; others are on their way.
+    pub(super) has_one_failed: bool,
     pub(super) retry_ticks: u32,
     pub(super) copying: Copying,
     pub(super) effects: VecDeque<Effect>,
@@ -295,7 +297,7 @@ impl Log {
         self.queued_bytes
     }
 
-    /// What waits for a frame takes at most so much of [`Log::room_bytes`].
+    /// What waits for a frame takes at most so much of [`Log::room`].
     pub fn queued_frame_bytes(&self) -> u64 {
         self.queued_frame_bytes
     }
@@ -503,9 +505,14 @@ impl Log {
     }
 
     fn write_cover(&mut self) -> bool {
-        self.cover_wanted = false;
         let bytes = body::frame_bytes_max(0, OPEN_SECTION_BYTES_MAX, 0) as u64;
-        if self.offset + bytes + SEAL_FRAME_BYTES_MAX as u64 > self.active.frames_end() {
+        let fits = self.offset + bytes + SEAL_FRAME_BYTES_MAX as u64 <= self.active.frames_end();
+        if !fits && self.ready.is_empty() {
+            // What room is left is for a purge, and there is no other before the next segment.
+            return false;
+        }
+        self.cover_wanted = false;
+        if !fits {
             // The seal carries the durable end as well as a cover would.
             self.phase = Phase::Draining;
             return true;

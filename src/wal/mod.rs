@@ -87,4 +87,5 @@ pub use reader::ReadBuffer;
 pub use record::{RecordHead, RecordKind};
 pub use recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
 pub use resume::Recovery;
+pub use rotation::{Room, Supply};
 pub use segment::{FORMAT_VERSION, FRAMES_START, Fill, Identity, Prepare, SegmentHeader, prepare, segment_name};

@@ -238,6 +238,7 @@ impl Log {
             late: BTreeMap::new(),
             next_segment: active.number.next(),
             no_space: None,
+            has_one_failed: false,
             retry_ticks: 0,
             copying: Copying::default(),
             effects: VecDeque::new(),

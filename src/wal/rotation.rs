@@ -1,13 +1,34 @@
 //! From one segment to the next, and the segments that stand ready for it.
 
-use super::frame::{FrameKind, SEAL_FRAME_BYTES_MAX};
+use super::frame::{FrameKind, OPEN_FRAME_BYTES_MAX, SEAL_FRAME_BYTES_MAX};
 use super::locator::SegmentIndex;
 use super::log::{Effect, Log, Phase};
-use super::sections::OpenSection;
+use super::sections::{OPEN_SECTION_BYTES_MAX, OpenSection};
 use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader};
 use crate::disk::{self, FileId};
-use crate::limits::{SEGMENTS_READY, SEGMENTS_SPARE};
+use crate::limits::{BLOCK_BYTES, SEGMENTS_READY, SEGMENTS_SPARE, SPARE_BYTES};
 use crate::types::SegmentNumber;
+
+/// What there is for frames to come, so that nothing is taken that might find no segment: it would wait for the disk, and
+/// a purge behind it, which could make room, would wait, too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Frame bytes that fit into what is ready for certain, without what is kept for internal entries: the last segment
+    /// that stands ready, or where none does, the last [`SPARE_BYTES`] of the active one.
+    pub bytes: u64,
+    pub supply: Supply,
+}
+
+/// What becomes of the room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Supply {
+    /// There is as much as stands ready at best, or more is on its way.
+    Coming,
+    /// It grows when the next segment has its zeros, or as soon as somebody asks for it: [`Log::hurry_room`].
+    Short,
+    /// No segment can be made: mostly, the disk is full.
+    Failing,
+}
 
 /// Ticks after which a preparation that failed, on a full disk or otherwise, is tried again.
 const RETRY_TICKS: u32 = 100;
@@ -20,6 +41,7 @@ impl Log {
         match result {
             Ok(file) if number > self.active.number => {
                 self.no_space = None;
+                self.has_one_failed = false;
                 self.ready.insert(number, (order, file));
             }
             Ok(file) => {
@@ -27,7 +49,10 @@ impl Log {
                 let unused = if order.fill == Fill::Allocated { &mut self.recyclable } else { &mut self.late };
                 unused.insert(number, file);
             }
+            // Those that are on their way may well succeed: on a full disk, if they get the room of old segments.
+            Err(_) if !self.preparing.is_empty() => self.has_one_failed = true,
             Err(error) => {
+                self.has_one_failed = false;
                 self.no_space = Some(error);
                 self.retry_ticks = RETRY_TICKS;
             }
@@ -44,20 +69,46 @@ impl Log {
         self.no_space.as_ref()
     }
 
-    /// Frame bytes that fit into what is ready, without what is kept for internal entries: the last segment there is,
-    /// whether it stands ready or is written already.
-    pub fn room_bytes(&self) -> u64 {
-        if self.ready.len() < SEGMENTS_SPARE {
-            return 0;
+    /// What there is for frames to come.
+    pub fn room(&self) -> Room {
+        let supply = match () {
+            () if self.no_space.is_some() => Supply::Failing,
+            () if self.ready.len() <= SEGMENTS_SPARE && !self.is_none_to_be_hurried() => Supply::Short,
+            () => Supply::Coming,
+        };
+        Room { bytes: self.room_bytes(), supply }
+    }
+
+    /// Somebody waits for more room: where the supply is short, a segment comes without the zeros that take time.
+    pub fn hurry_room(&mut self) {
+        if self.room().supply == Supply::Short {
+            self.order(Fill::Allocated);
         }
-        let usable = |header: &SegmentHeader| header.frames_end() - FRAMES_START - SEAL_FRAME_BYTES_MAX as u64;
+    }
+
+    /// Never a stall for the sake of zeros: an allocated segment costs speed, not safety.
+    fn is_none_to_be_hurried(&self) -> bool {
+        self.has_one_failed || self.preparing.values().any(|order| order.fill != Fill::Zeros)
+    }
+
+    /// No frame crosses from one segment to the next: two of them hold for certain what one does, and the active one if
+    /// there are more.
+    fn room_bytes(&self) -> u64 {
+        let section = OPEN_SECTION_BYTES_MAX.next_multiple_of(BLOCK_BYTES) as u64;
+        let around = FRAMES_START + (OPEN_FRAME_BYTES_MAX + SEAL_FRAME_BYTES_MAX) as u64 + section;
+        let segment = self.ready.values().map(|(order, _)| order.header.frames_end() - around).min().unwrap_or(0);
+        let end = self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64;
         let active = match self.phase {
-            Phase::Running | Phase::Opening => {
-                (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset)
-            }
+            Phase::Running if self.repeat_open.is_none() => end.saturating_sub(self.offset),
+            Phase::Running | Phase::Opening => end.saturating_sub(self.offset + section),
             Phase::Draining | Phase::Sealing => 0,
         };
-        active + self.ready.values().skip(SEGMENTS_SPARE).map(|(order, _)| usable(&order.header)).sum::<u64>()
+        match self.ready.len().checked_sub(SEGMENTS_SPARE) {
+            None => active.saturating_sub(SPARE_BYTES),
+            Some(0) => active,
+            Some(1) => active.max(segment),
+            Some(_) => active + segment,
+        }
     }
 
     pub(super) fn retry_preparation(&mut self) {
@@ -66,7 +117,7 @@ impl Log {
 
     /// Orders segments until enough stand ready or are on their way.
     pub(super) fn keep_ready(&mut self) {
-        let waits = self.no_space.is_some() && self.retry_ticks > 0;
+        let waits = self.has_one_failed || (self.no_space.is_some() && self.retry_ticks > 0);
         while !waits && !self.has_enough_ready() {
             self.order(Fill::Zeros);
             if self.no_space.is_some() {
@@ -95,8 +146,8 @@ impl Log {
         self.next_segment = self.next_segment.next();
         let recycled = match fill {
             Fill::AsItIs => late,
-            Fill::Zeros => self.recyclable.pop_first(),
-            Fill::Allocated => None,
+            // On a full disk their room is all there is.
+            Fill::Zeros | Fill::Allocated => self.recyclable.pop_first(),
         };
         let order = Prepare { directory: self.options.directory.clone(), header, fill, recycled };
         self.preparing.insert(header.number, order.clone());
@@ -116,11 +167,7 @@ impl Log {
     /// Opens the next segment: its open frame, alone in flight, ends the one before. Tells whether it could.
     pub(super) fn open_next(&mut self) -> bool {
         let Some((_, (order, file))) = self.ready.pop_first() else {
-            // Never a stall for the sake of zeros: an allocated segment costs speed, not safety.
-            let on_its_way = self.preparing.values().any(|order| order.fill != Fill::Zeros);
-            if !on_its_way && self.no_space.is_none() {
-                self.order(Fill::Allocated);
-            }
+            self.hurry_room();
             return false;
         };
         self.counters.unzeroed_segments += u64::from(order.fill == Fill::Allocated);

@@ -187,7 +187,8 @@ pub fn prepare<F: Files>(files: &F, order: &Prepare) -> Result<FileId, disk::Err
         let old = order.recycled.map(|(old, _)| segment_name(&order.directory, old));
         // A name that stays, or that a crash brings back, is removed or zeroed again at the next start.
         let removed = old.iter().chain([&temporary, &name]).filter(|name| files.remove(name).is_ok()).count();
-        let flushed = if removed > 0 { files.sync_directory(&order.directory) } else { Ok(()) };
+        let flushed =
+            if removed > 0 || order.recycled.is_some() { files.sync_directory(&order.directory) } else { Ok(()) };
         flushed.and(Err(error))
     })
 }
@@ -197,14 +198,17 @@ fn begin<F: Files>(files: &F, order: &Prepare, temporary: &str) -> Result<FileId
     let Some((old, file)) = order.recycled else { return files.create(temporary) };
     let old = segment_name(&order.directory, old);
     let length = files.length(file);
-    if length.as_ref().is_ok_and(|length| *length == order.header.bytes) {
+    let is_zeroed = order.fill != Fill::Allocated;
+    if is_zeroed && length.as_ref().is_ok_and(|length| *length == order.header.bytes) {
         // The directory is flushed before the zeros: a crash must not leave a half-zeroed file under the old name.
         let renamed = files.rename(&old, temporary).and_then(|()| flush_names(files, &order.directory));
         return renamed.map(|()| file).inspect_err(|_| files.close(file));
     }
-    // The segment size was changed since: this one cannot become what is wanted.
+    // There is no time for zeros, or the segment size was changed since: another one takes its room.
     files.close(file);
-    length.and_then(|_| files.remove(&old)).and_then(|()| files.create(temporary))
+    // Its room is free when its end is durable.
+    let removed = length.and_then(|_| files.remove(&old)).and_then(|()| files.sync_directory(&order.directory));
+    removed.and_then(|()| files.create(temporary))
 }
 
 fn flush_names<F: Files>(files: &F, directory: &str) -> Result<(), disk::Error> {

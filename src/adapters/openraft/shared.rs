@@ -48,14 +48,8 @@ impl Shared {
     }
 
     pub async fn submit(&self, operation: Operation) -> Result<Pending, Error> {
-        loop {
-            match self.submit_now(operation.clone()) {
-                Err(Error::Refused(Refused::Busy { .. })) => {
-                    self.wal.flush().await?;
-                }
-                said => return said,
-            }
-        }
+        let is_busy = |error: &Error| matches!(error, Error::Refused(Refused::Busy { .. }));
+        self.wal.with_room(|| self.submit_now(operation.clone()), is_busy).await
     }
 
     /// Hands an operation to the log; what can be read follows at once.

@@ -172,7 +172,7 @@ impl<M: StateMachine> Driver<M> {
         }
         let bytes: usize = commands.iter().map(|data| data.bytes.len()).sum();
         let log = &self.pipeline.log;
-        let has_room = log.room_bytes() >= log.queued_frame_bytes() + 2 * bytes as u64;
+        let has_room = log.room().bytes >= log.queued_frame_bytes() + 2 * bytes as u64;
         (log.is_out_of_space() && !has_room).then_some(Refusal::NoSpace)
     }
 

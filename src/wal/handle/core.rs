@@ -73,6 +73,7 @@ pub(super) fn run(start: Start, ready: impl FnOnce(Result<(), disk::Error>)) {
             drop(progress.fail(OutcomeUnknown(Arc::new(error))));
             if hangs {
                 // Before the runtime goes: it waits for the kernel, which may never answer.
+                shared.inbox.wake_tasks();
                 shared.followers.end(progress.failure());
                 progress.finish();
             }
@@ -91,6 +92,7 @@ impl Drop for Finished {
             let error = disk::Error::new(Operation::Write, "the log's thread", error);
             drop(self.0.progress.fail(OutcomeUnknown(Arc::new(error))));
         }
+        self.0.inbox.wake_tasks();
         self.0.followers.end(self.0.progress.failure());
         self.0.progress.finish();
     }
@@ -172,6 +174,7 @@ impl Core {
             }
             // No lock is held: wakers, and whoever collects warnings, may do anything. Most read the log.
             drop(woken);
+            shared.inbox.wake_tasks();
             shared.followers.wake();
             for warning in self.warnings.drain(..) {
                 tracing::warn!("{warning}");
@@ -211,9 +214,11 @@ impl Core {
         if self.taken.closing && self.is_closed(log)? {
             return Ok(Turn::Last);
         }
+        if self.taken.is_room_wanted {
+            log.hurry_room();
+        }
         self.take_effects(log);
-        let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
-        let again = shared.inbox.settle(log, room_bytes, self.leaves_from_bytes(log));
+        let again = shared.inbox.settle(log, log.room(), self.leaves_from_bytes(log));
         Ok(if again || is_tick { Turn::Again } else { Turn::Rest })
     }
 

@@ -109,13 +109,13 @@ impl Shared {
         }
         self.followers.publish(&mut log);
         woken = self.progress.advance(log.durable_ticket());
-        let room_bytes = log.is_out_of_space().then(|| log.room_bytes());
-        let is_waited_for = self.inbox.settle(&log, room_bytes, log.leaves_from_bytes()) || !log.is_at_rest();
+        let is_waited_for = self.inbox.settle(&log, log.room(), log.leaves_from_bytes()) || !log.is_at_rest();
         drop(log);
         if is_waited_for {
             self.inbox.wake();
         }
         drop(woken);
+        self.inbox.wake_tasks();
         self.followers.wake();
         Ok(())
     }

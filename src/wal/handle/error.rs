@@ -58,7 +58,7 @@ pub enum Refused {
     /// Written as it is, it would be damage to whoever reads it.
     #[error("entry {entry} could not be read back: {fault}")]
     Payload { entry: LogId, fault: &'static str },
-    #[error("{bytes} bytes wait for the disk, at most {max} may")]
+    #[error("the log takes no more at the moment: {bytes} bytes wait for the disk, there is room for {max}")]
     Busy { bytes: usize, max: usize },
     #[error("the log is being closed")]
     Closed,
@@ -152,7 +152,7 @@ impl Refused {
                 "make data with `Data::new`; list a configuration's members by rising id, its voters among them"
             }
             Refused::Busy { .. } => {
-                "append again when something has become durable, or let appends wait for room (`WhenFull::Block`)"
+                "append again when more has become durable, or let appends wait for room (`WhenFull::Block`)"
             }
             Refused::Closed => "open the log again",
         }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "openraft")]
+use std::task::Poll;
 use std::task::Waker;
 
 use super::error::Refused;
@@ -18,7 +20,7 @@ use crate::types::{Data, Entry, GroupId, Index, LogId, Payload, Place, SegmentNu
 use crate::wal::body::{Item, frame_room_bytes};
 use crate::wal::encoded::Encoded;
 use crate::wal::record::{RecordKind, record_bytes};
-use crate::wal::{self, GroupLog, Log, Ticket};
+use crate::wal::{self, GroupLog, Log, Supply, Ticket};
 
 /// Appends that go on from each other are joined up to this: what is done per item is then done once for many of them.
 const JOINED_BYTES_MAX: usize = 64 << 10;
@@ -67,8 +69,14 @@ struct State {
     prepared: Vec<Prepared>,
     /// Threads that wait for room.
     blocked: usize,
-    /// The disk is full, and frames of so many bytes still fit what is ready.
-    room_bytes: Option<u64>,
+    /// What is ready for what waits.
+    disk_room: wal::Room,
+    /// Somebody needs more of it, sooner.
+    is_room_wanted: bool,
+    /// Grows with each turn, after which there may be room.
+    turns: u64,
+    /// Tasks that wait for the next one.
+    room_wakers: Vec<Waker>,
     /// Appends that the core took last: with one the log has a lone appender.
     taken_appends: usize,
     /// Set while the core sleeps. Whoever takes it wakes the core.
@@ -89,6 +97,8 @@ pub(super) struct Taken {
     pub prepared: Vec<Prepared>,
     pub closing: bool,
     pub poisoned: bool,
+    /// See [`Log::hurry_room`].
+    pub is_room_wanted: bool,
 }
 
 impl Inbox {
@@ -104,7 +114,10 @@ impl Inbox {
             core_frame_bytes: 0,
             prepared: Vec::new(),
             blocked: 0,
-            room_bytes: None,
+            disk_room: log.room(),
+            is_room_wanted: false,
+            turns: 0,
+            room_wakers: Vec::new(),
             taken_appends: 0,
             waker: None,
             wake_from_bytes: Some(0),
@@ -159,10 +172,11 @@ impl Inbox {
         let mut state = self.lock();
         state.check_open()?;
         let is_alone = state.items.is_empty() && state.taken_appends <= 1;
-        if !is_alone || !state.is_ticking || state.room_bytes.is_some() {
+        if !is_alone || !state.is_ticking || state.is_disk_full() {
             return Ok(None);
         }
-        if records.is_empty() || bytes > JOINED_BYTES_MAX {
+        let fits_disk = frame_room_bytes(bytes) <= state.disk_room.bytes;
+        if records.is_empty() || bytes > JOINED_BYTES_MAX || !fits_disk {
             return Ok(None);
         }
         let indexes = state.take_data(group, records, bytes, self.joined_bytes_max())?;
@@ -231,8 +245,8 @@ impl Inbox {
 
     fn wait_for_room(&self, bytes: usize) -> Result<MutexGuard<'_, State>, Refused> {
         self.wait_until(bytes, self.queue_bytes_max, |state| {
-            let frame_bytes = || state.item_frame_bytes + state.core_frame_bytes + frame_room_bytes(bytes);
-            state.room_bytes.is_none_or(|room| frame_bytes() <= room)
+            let frame_bytes = state.item_frame_bytes + state.core_frame_bytes + frame_room_bytes(bytes);
+            bytes == 0 || frame_bytes <= state.disk_room.bytes
         })
     }
 
@@ -242,11 +256,11 @@ impl Inbox {
         }
         // A cut has room of its own behind that of the clients: it may be what makes some.
         let max = self.queue_bytes_max.saturating_add(CUT_QUEUE_BYTES);
-        self.wait_until(bytes, max, |state| state.room_bytes.is_none() || state.waiting_bytes() + bytes <= max)
+        self.wait_until(bytes, max, |state| !state.is_disk_full() || state.waiting_bytes() + bytes <= max)
     }
 
-    /// Waits until no more than `max` bytes wait with these, unless the disk has no room for them: nothing may be written
-    /// then, and the wait would not end.
+    /// Waits until no more than `max` bytes wait with these, and until what is ready holds them; but not where no segment can
+    /// be made: nothing may be written then, and the wait would not end.
     fn wait_until(
         &self,
         bytes: usize,
@@ -256,14 +270,22 @@ impl Inbox {
         let mut state = self.lock();
         loop {
             state.check_open()?;
-            if !fits_disk(&state) {
-                return Err(wal::Refused::NoSpace.into());
-            }
-            let waiting = state.waiting_bytes();
-            if waiting == 0 || waiting + bytes <= max {
-                return Ok(state);
+            let (waiting, fits_disk) = (state.waiting_bytes(), fits_disk(&state));
+            match state.disk_room.supply {
+                _ if fits_disk && (waiting == 0 || waiting + bytes <= max) => return Ok(state),
+                Supply::Failing if !fits_disk => return Err(wal::Refused::NoSpace.into()),
+                Supply::Short if !fits_disk && !state.is_room_wanted => {
+                    state.is_room_wanted = true;
+                    drop(state);
+                    self.wake();
+                    state = self.lock();
+                    continue;
+                }
+                Supply::Coming | Supply::Short | Supply::Failing => {}
             }
             if self.when_full == WhenFull::Busy {
+                let room = usize::try_from(state.disk_room.bytes).unwrap_or(usize::MAX);
+                let max = if fits_disk { max } else { max.min(room) };
                 return Err(Refused::Busy { bytes: waiting, max });
             }
             state.blocked += 1;
@@ -305,16 +327,49 @@ impl Inbox {
         self.wake();
     }
 
+    /// To be asked before an append that may be refused as busy, for [`Inbox::poll_turn`] after it.
+    #[cfg(feature = "openraft")]
+    pub fn turns(&self) -> u64 {
+        self.lock().turns
+    }
+
+    /// Ready when there was a turn since: another try may be worth it.
+    #[cfg(feature = "openraft")]
+    pub fn poll_turn(&self, since: u64, waker: &Waker) -> Poll<()> {
+        // Cloned before the lock.
+        let waker = waker.clone();
+        let mut state = self.lock();
+        if state.turns != since {
+            return Poll::Ready(());
+        }
+        if !state.room_wakers.iter().any(|known| known.will_wake(&waker)) {
+            state.room_wakers.push(waker);
+        }
+        Poll::Pending
+    }
+
+    /// Wakes the tasks that wait for room. To be called behind each turn, with no lock held: a waker may do anything.
+    pub fn wake_tasks(&self) {
+        let wakers = std::mem::take(&mut self.lock().room_wakers);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// Nothing is taken any more; what was taken is finished.
     pub fn close(&self) {
-        self.lock().closing = true;
+        let mut state = self.lock();
+        state.closing = true;
+        state.turns += 1;
+        drop(state);
         self.room.notify_all();
         self.wake();
     }
 
     /// The log has failed.
     pub fn poison(&self) {
-        self.lock().poisoned = true;
+        let mut state = self.lock();
+        state.poisoned = true;
+        state.turns += 1;
+        drop(state);
         self.room.notify_all();
     }
 
@@ -347,6 +402,7 @@ impl Inbox {
             state.waker = Some(waker.clone());
         }
         (taken.closing, taken.poisoned) = (state.closing, state.poisoned);
+        taken.is_room_wanted = std::mem::take(&mut state.is_room_wanted);
         std::mem::swap(&mut taken.prepared, &mut state.prepared);
         if state.reaches(from_bytes) {
             std::mem::swap(&mut taken.items, &mut state.items);
@@ -359,17 +415,19 @@ impl Inbox {
     }
 
     /// The core ends a turn, or an appender a write of its own: tells whether the core must take a turn at once.
-    pub fn settle(&self, log: &Log, room_bytes: Option<u64>, from_bytes: Option<usize>) -> bool {
+    pub fn settle(&self, log: &Log, disk_room: wal::Room, from_bytes: Option<usize>) -> bool {
         let mut state = self.lock();
         let core_bytes = log.queued_bytes();
         state.core_bytes = core_bytes;
         state.core_frame_bytes = log.queued_frame_bytes();
-        state.room_bytes = room_bytes;
+        state.disk_room = disk_room;
+        state.turns += 1;
         state.wake_from_bytes = from_bytes;
-        let again = (state.reaches(from_bytes) && !state.items.is_empty()) || !state.prepared.is_empty();
+        let is_wanted = state.is_room_wanted || !state.prepared.is_empty();
+        let again = (state.reaches(from_bytes) && !state.items.is_empty()) || is_wanted;
         let has_room = state.item_bytes + core_bytes < self.queue_bytes_max;
         // On a full disk the queue may never empty: who waits for that is told now.
-        let has_answer = state.blocked > 0 && (has_room || room_bytes.is_some());
+        let has_answer = state.blocked > 0 && (has_room || state.is_disk_full());
         drop(state);
         if has_answer {
             self.room.notify_all();
@@ -398,6 +456,10 @@ impl State {
     /// Whether so many bytes wait, here and in the core.
     fn reaches(&self, bytes: Option<usize>) -> bool {
         bytes.is_some_and(|bytes| self.waiting_bytes() >= bytes)
+    }
+
+    fn is_disk_full(&self) -> bool {
+        self.disk_room.supply == Supply::Failing
     }
 
     /// Record bytes that wait for a frame.

@@ -212,6 +212,25 @@ impl Wal {
         self.append_into(Room::Cuts, group, entries)
     }
 
+    /// Takes `operation` as soon as there is room for it: with [`WhenFull::Busy`] a task waits so.
+    #[cfg(feature = "openraft")]
+    pub(crate) async fn with_room<T, E>(
+        &self,
+        mut operation: impl FnMut() -> Result<T, E>,
+        is_busy: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
+        let inbox = &self.shared.inbox;
+        loop {
+            let turns = inbox.turns();
+            match operation() {
+                Err(error) if is_busy(&error) => {
+                    std::future::poll_fn(|context| inbox.poll_turn(turns, context.waker())).await;
+                }
+                said => return said,
+            }
+        }
+    }
+
     fn append_into(&self, room: Room, group: GroupId, entries: Vec<Entry>) -> Result<Pending, Refused> {
         self.shared.inbox.append(group, entries, room).map(|(ticket, indexes)| self.pending(ticket, indexes))
     }

@@ -39,7 +39,7 @@ pub struct Options {
     pub verify_at_start: bool,
 }
 
-/// What an append does that finds the queue full.
+/// What an append does that finds the queue full, or no segment that could take it ready yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum WhenFull {
     /// Waits for room.

@@ -12,7 +12,7 @@ use crate::random::Random;
 use crate::sim::disk::{Code, Failure};
 use crate::sim::proofs::{Proof, Scale};
 use crate::types::GroupId;
-use crate::wal::{Error, Options, Reading, Refused};
+use crate::wal::{Error, Fill, Options, Prepare, Reading, Refused};
 
 /// About a hundred operations: appends, cuts, rotations, preparations.
 fn work(rig: &mut Rig, rounds: u64) {
@@ -169,11 +169,12 @@ pub fn a_flush_fails_once(proof: &Proof) {
     });
 }
 
-/// A log that has ordered another segment: a new one, or one that was used before.
-fn ordering(recycled: bool) -> Rig {
+/// A log that has ordered another segment, which it prepares next: a new one, or one that was used before, with zeros or
+/// at once.
+fn ordering(recycled: bool, fill: Fill) -> Rig {
     let mut rig = Rig::new(options());
     rig.settle();
-    for _ in 0..3 {
+    for _ in 0..8 {
         rig.rotate(G);
     }
     if recycled {
@@ -185,7 +186,9 @@ fn ordering(recycled: bool) -> Rig {
         rig.pump();
         rig.disk.complete_all();
         rig.take();
-        if rig.prepares.front().is_some_and(|order| order.recycled.is_some() == recycled) {
+        let is_meant = |order: &Prepare| order.recycled.is_some() == recycled && order.fill == fill;
+        if let Some(at) = rig.prepares.iter().position(is_meant) {
+            rig.prepares.swap(0, at);
             return rig;
         }
     }
@@ -196,11 +199,13 @@ fn ordering(recycled: bool) -> Rig {
 /// attempt is made.
 #[test]
 fn a_segment_that_cannot_be_made_leaves_nothing_and_is_tried_again() {
-    for (recycled, operations_min) in [(false, 7), (true, 8)] {
+    let kinds =
+        [(false, Fill::Zeros, 7), (true, Fill::Zeros, 8), (false, Fill::Allocated, 7), (true, Fill::Allocated, 9)];
+    for (recycled, fill, operations_min) in kinds {
         for code in [Code::Io, Code::TooManyFiles, Code::NoSpace] {
             let mut failed = 0;
             for at in 0.. {
-                let mut rig = ordering(recycled);
+                let mut rig = ordering(recycled, fill);
                 let before = rig.disk.used_bytes();
                 let names = rig.files.list("log").expect("it exists").len();
                 let operation = rig.disk.operations() + at;
@@ -210,7 +215,9 @@ fn a_segment_that_cannot_be_made_leaves_nothing_and_is_tried_again() {
                     break;
                 }
                 failed += 1;
-                assert!(!rig.is_poisoned && rig.log.is_out_of_space(), "{code:?} {at}");
+                assert!(!rig.is_poisoned, "{code:?} {at}");
+                let waits_for_others = !rig.prepares.is_empty();
+                assert!(waits_for_others || rig.log.is_out_of_space(), "{code:?} {at}");
                 let freed = if recycled { SEGMENT_BYTES_MIN } else { 0 };
                 assert_eq!(rig.disk.used_bytes(), before - freed, "{code:?} {at}: the file stays");
                 let left = rig.files.list("log").expect("it exists");
@@ -229,6 +236,22 @@ fn a_segment_that_cannot_be_made_leaves_nothing_and_is_tried_again() {
             assert!(failed >= operations_min, "{failed}");
         }
     }
+}
+
+/// It asked the disk for more, was told that this is full, and appends were refused beside segments that nobody needs.
+#[test]
+fn a_segment_that_is_wanted_at_once_takes_the_room_of_one_that_is_not_needed() {
+    let mut rig = ordering(true, Fill::Allocated);
+    let used = rig.disk.used_bytes();
+    rig.disk.set_capacity(used);
+    rig.prepare(0);
+    assert!(!rig.log.is_out_of_space());
+    assert_eq!(rig.disk.used_bytes(), used);
+    rig.disk.set_capacity(1 << 40);
+    rig.rest();
+    rig.check();
+    rig.disk.crash(&mut Random::seeded(1));
+    rig.reopened().rest();
 }
 
 /// A write fails in flight, with the others around it completing or not.

@@ -6,9 +6,14 @@ use std::sync::mpsc::channel;
 use super::*;
 use crate::limits::SEGMENT_BYTES_MIN;
 use crate::sim::disk::SimDisk;
-use crate::wal::Identity;
+use crate::wal::body::frame_room_bytes;
+use crate::wal::record::record_bytes;
+use crate::wal::{Fill, Identity, Room, Supply};
 
 const NO_SPACE: Refused = Refused::Log(LogRefused::NoSpace);
+
+pub(super) const FULL: Room = Room { bytes: 0, supply: Supply::Failing };
+pub(super) const PLENTY: Room = Room { bytes: u64::MAX, supply: Supply::Coming };
 
 /// An empty log, with nothing in its queue.
 pub(super) fn log() -> Log {
@@ -26,6 +31,7 @@ fn who_waits_for_room_is_told_when_the_disk_is_full() {
     comes_to_an_end("who waits for room of a full disk", || {
         let log = log();
         let inbox = Inbox::new(&log, 1000, WhenFull::Block);
+        inbox.settle(&log, PLENTY, None);
         append(&inbox, 1100).unwrap();
         let (sender, said) = channel();
         std::thread::scope(|scope| {
@@ -34,7 +40,7 @@ fn who_waits_for_room_is_told_when_the_disk_is_full() {
                 std::thread::yield_now();
             }
             // The first record is with the core, and finds no segment.
-            inbox.settle(&log, Some(0), None);
+            inbox.settle(&log, FULL, None);
             let said = said.recv_timeout(Duration::from_secs(10));
             inbox.close();
             assert_eq!(said.expect("it is answered at once"), Err(NO_SPACE));
@@ -46,10 +52,56 @@ fn who_waits_for_room_is_told_when_the_disk_is_full() {
 fn appends_go_on_when_there_is_room_again() {
     let log = log();
     let inbox = Inbox::new(&log, 1000, WhenFull::Block);
-    inbox.settle(&log, Some(0), Some(0));
+    inbox.settle(&log, FULL, Some(0));
     assert_eq!(append(&inbox, 10), Err(NO_SPACE));
-    inbox.settle(&log, None, Some(0));
+    inbox.settle(&log, PLENTY, Some(0));
     append(&inbox, 10).unwrap();
+}
+
+/// It was, while the next segment was being made: when that failed it waited for room on the disk, and a purge behind it,
+/// which would have made some, waited as well.
+#[test]
+fn nothing_is_taken_that_might_find_no_segment() {
+    let log = log();
+    let busy = Inbox::new(&log, 1 << 20, WhenFull::Busy);
+    let room = frame_room_bytes(record_bytes(5000)) + 4096;
+    busy.settle(&log, Room { bytes: room, supply: Supply::Coming }, Some(0));
+    append(&busy, 5000).unwrap();
+    let refused = append(&busy, 5000).unwrap_err();
+    assert!(matches!(refused, Refused::Busy { bytes: 5040, max } if max as u64 == room), "{refused:?}");
+    busy.cut(GROUP, RecordKind::Purge, LogId::new(Term(1), Index(1))).expect("a purge has room of its own");
+    comes_to_an_end("who waits for the next segment", move || {
+        let inbox = Inbox::new(&log, 1 << 20, WhenFull::Block);
+        for (then, said) in [(PLENTY, Ok(Ticket(1))), (FULL, Err(NO_SPACE))] {
+            inbox.settle(&log, Room { bytes: 0, supply: Supply::Coming }, Some(0));
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| append(&inbox, 10));
+                while inbox.blocked() == 0 {
+                    std::thread::yield_now();
+                }
+                inbox.settle(&log, then, Some(0));
+                assert_eq!(waiting.join().unwrap(), said);
+            });
+        }
+    });
+}
+
+/// Whoever waits for room has the next segment made without the zeros that take time.
+#[test]
+fn room_that_is_short_is_hurried_once() {
+    let log = log();
+    let inbox = Inbox::new(&log, 1 << 20, WhenFull::Busy);
+    let wanted = |inbox: &Inbox| {
+        let mut taken = crate::wal::handle::inbox::Taken::default();
+        inbox.take(std::task::Waker::noop(), &mut taken, None);
+        taken.is_room_wanted
+    };
+    for supply in [Supply::Coming, Supply::Short, Supply::Failing] {
+        inbox.settle(&log, Room { bytes: 4096, supply }, Some(0));
+        append(&inbox, 5000).unwrap_err();
+        assert_eq!(wanted(&inbox), supply == Supply::Short, "{supply:?}");
+        assert!(!wanted(&inbox), "{supply:?}");
+    }
 }
 
 /// A frame takes whole blocks, and its head: what would not fit is refused, and does not wait for a segment.
@@ -57,10 +109,10 @@ fn appends_go_on_when_there_is_room_again() {
 fn room_is_counted_in_frames() {
     let log = log();
     let inbox = Inbox::new(&log, 1 << 20, WhenFull::Busy);
-    inbox.settle(&log, Some(4096), Some(0));
+    inbox.settle(&log, Room { bytes: 4096, ..FULL }, Some(0));
     assert_eq!(append(&inbox, 4000), Err(NO_SPACE), "with its head the record does not fit one block");
     let room: u64 = 64 << 10;
-    inbox.settle(&log, Some(room), Some(0));
+    inbox.settle(&log, Room { bytes: room, ..FULL }, Some(0));
     let mut taken = 0;
     while append(&inbox, 100).is_ok() {
         // Each in an item of its own.
@@ -127,11 +179,62 @@ fn why_no_segment_can_be_made_is_told_and_appends_resume_by_themselves() {
     }
 }
 
+/// Frames do not cross from one segment to the next: the room of several held less than its bytes, and the spare segment went
+/// to what had been taken.
+#[test]
+fn what_is_taken_leaves_room_for_a_purge() {
+    comes_to_an_end("a purge on a disk that was filled by several appends at once", || {
+        for (io, bytes) in back_ends().into_iter().flat_map(|io| [19_000, 10_000, 22_000, 500].map(|bytes| (io, bytes)))
+        {
+            let Away { wal, at, home } = away(io);
+            let mut pending = Vec::new();
+            let refused = loop {
+                match wal.append_records(GROUP, [vec![7; bytes]]) {
+                    Ok(taken) => pending.push(taken),
+                    Err(refused) => break refused,
+                }
+            };
+            assert_eq!(refused, NO_SPACE, "{bytes}");
+            let last = LogId::new(Term(1), Index(2));
+            wal.purge_prefix(GROUP, last).expect("a purge is taken").wait().expect("and written");
+            assert!(pending.into_iter().all(|taken| taken.wait().is_ok()), "{bytes}: what is taken is written");
+            std::fs::rename(home.path().join("away"), at).unwrap();
+            wal.close().unwrap();
+        }
+    });
+}
+
+/// A segment that somebody waits for is no reason to refuse anything while others are being made: those may get the room of
+/// old ones, where the disk has no more.
+#[test]
+fn one_segment_that_cannot_be_had_at_once_is_no_full_disk() {
+    let mut log = log();
+    log.hurry_room();
+    let mut orders = Vec::new();
+    while let Some(effect) = log.take_effect() {
+        if let crate::wal::Effect::Prepare(order) = effect {
+            orders.push(order);
+        }
+    }
+    let (hurried, others): (Vec<_>, Vec<_>) = orders.into_iter().partition(|order| order.fill == Fill::Allocated);
+    assert_eq!((hurried.len(), others.len() >= 2), (1, true));
+    let error = || disk::Error::new(Operation::Write, "a segment", rustix::io::Errno::NOSPC);
+    log.prepared(hurried[0].header.number, Err(error()));
+    assert_eq!(log.room().supply, Supply::Coming);
+    log.hurry_room();
+    assert!(!matches!(log.take_effect(), Some(crate::wal::Effect::Prepare(order)) if order.fill == Fill::Allocated));
+    for order in &others {
+        assert_eq!(log.room().supply, Supply::Coming);
+        log.prepared(order.header.number, Err(error()));
+    }
+    assert_eq!(log.room().supply, Supply::Failing);
+}
+
 /// What waits for a segment when the log is closed is told the cause, whatever it is.
 #[test]
 fn closing_tells_why_what_was_taken_could_not_be_written() {
     let Away { wal, at, home } = away(IoChoice::Blocking);
-    let held = wal.shared.log();
+    let held = held(&wal);
     let pending: Vec<Pending> = (0..100).map(|_| wal.append_records(GROUP, [vec![7; 10_000]]).unwrap()).collect();
     drop(held);
     let Err(Error::Failed(unknown)) = wal.close() else { panic!("a million bytes do not fit four small segments") };
@@ -185,6 +288,7 @@ fn closing_waits_for_its_thread_where_a_preparation_failed_with_etimedout() {
             std::thread::sleep(Duration::from_millis(1));
             held = wal.shared.log();
         }
+        wal.shared.inbox.settle(&held, PLENTY, Some(0));
         let pending: Vec<Pending> = (0..100).map(|_| wal.append_records(GROUP, [vec![7; 10_000]]).unwrap()).collect();
         held.no_space = Some(disk::Error::new(Operation::Flush, "the next segment", rustix::io::Errno::TIMEDOUT));
         held.retry_ticks = u32::MAX;

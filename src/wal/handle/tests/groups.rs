@@ -11,7 +11,7 @@ fn groups_share_a_flush_and_nothing_else() {
     let wal = small_log(&home);
     let (mut tail, mut other) = (wal.tail(GROUP, Index(1)), wal.tail(OTHER, Index(1)));
     let before = wal.counters().flushes;
-    let held = wal.shared.log();
+    let held = held(&wal);
     let mut pending = Vec::new();
     for number in 0..100 {
         pending.push(wal.append_records(GROUP, [format!("{number}")]).unwrap());

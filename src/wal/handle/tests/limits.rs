@@ -1,6 +1,6 @@
 //! The queue's bound, in both ways of meeting it, and what becomes of those who wait for room.
 
-use super::full_disk::{append, log};
+use super::full_disk::{FULL, PLENTY, append, log};
 use super::*;
 use crate::limits::CUT_QUEUE_BYTES;
 
@@ -9,6 +9,7 @@ const MAX: usize = 10_000;
 fn inbox(when_full: WhenFull) -> (Log, Inbox) {
     let log = log();
     let inbox = Inbox::new(&log, MAX, when_full);
+    inbox.settle(&log, PLENTY, Some(0));
     (log, inbox)
 }
 
@@ -39,7 +40,7 @@ fn who_waits_for_room_with_more_than_the_queue_holds_gets_it() {
         let home = home();
         let small = Options { queue_bytes_max: MAX, ..options(&home, IoChoice::Blocking) };
         let (wal, _) = Wal::open(small).unwrap();
-        let held = wal.shared.log();
+        let held = held(&wal);
         wal.append_records(GROUP, [vec![1; 100]]).map(drop).unwrap();
         std::thread::scope(|scope| {
             let large = scope.spawn(|| wal.append_records(GROUP, [vec![2; 5 * MAX]]).unwrap().wait().unwrap());
@@ -158,7 +159,7 @@ fn an_append_beside_cuts_goes_where_an_append_does_not() {
         let (log, inbox) = inbox(WhenFull::Busy);
         append(&inbox, MAX - 100).unwrap();
         if is_disk_full {
-            inbox.settle(&log, Some(0), None);
+            inbox.settle(&log, FULL, None);
         }
         append(&inbox, 1000).unwrap_err();
         let beside = |index| inbox.append(GroupId(1), vec![entry(1, index)], Room::Cuts);
@@ -177,14 +178,14 @@ fn an_append_beside_cuts_goes_where_an_append_does_not() {
 fn a_cut_beyond_the_reserve_is_told_that_the_disk_is_full() {
     comes_to_an_end("a cut beyond the reserve of a full disk", || {
         let (log, inbox) = inbox(WhenFull::Block);
-        inbox.settle(&log, Some(0), None);
+        inbox.settle(&log, FULL, None);
         let refused = (1..100_000).find_map(|index| cut(&inbox, index).err());
         assert_eq!(refused, Some(Refused::Log(LogRefused::NoSpace)));
         std::thread::scope(|scope| {
-            inbox.settle(&log, None, None);
+            inbox.settle(&log, PLENTY, None);
             let waiting = scope.spawn(|| cut(&inbox, 100_001));
             wait_for_blocked(&inbox, 1);
-            inbox.settle(&log, Some(0), None);
+            inbox.settle(&log, FULL, None);
             let start = Instant::now();
             while inbox.blocked() > 0 && start.elapsed() < Duration::from_secs(10) {
                 std::thread::yield_now();

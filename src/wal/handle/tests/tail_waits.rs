@@ -67,7 +67,7 @@ fn it_wakes_once_for_a_flush_and_for_its_own_group() {
     let (mut wakes, mut given) = (0, 0);
     let before = wal.counters().flushes;
     let pending: Vec<Pending> = {
-        let _held = wal.shared.log();
+        let _held = held(&wal);
         (0..1000).map(|_| wal.append_records(GROUP, ["x"]).unwrap()).collect()
     };
     wait_for("it is woken", || {

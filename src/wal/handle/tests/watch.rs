@@ -155,7 +155,7 @@ fn watchers_see_every_end_that_stays() {
 fn a_ticket_can_be_waited_for_by_its_number() {
     let home = home();
     let wal = small_log(&home);
-    let held = wal.shared.log();
+    let held = held(&wal);
     let first = wal.append_records(GROUP, ["x"]).unwrap();
     let again = wal.pending_up_to(first.ticket());
     let ahead = wal.pending_up_to(Ticket(1000));
