@@ -199,6 +199,8 @@ impl Log {
             let (number, file) = (oldest.header.number, oldest.file);
             self.locator.remove_segment(number);
             self.recyclable.insert(number, file);
+            // On a full disk it is what was waited for.
+            self.retry_ticks = 0;
         }
     }
 
