@@ -74,7 +74,7 @@ fn a_call_that_is_refused_has_changed_nothing() {
         let operation = mapping.save_vote(&*wal, Vote::new(1, 1)).unwrap().remove(0);
         let Operation::Append { group, mut entries } = operation else { panic!("{operation:?}") };
         entries[0].id.index = Index(INDEX_MAX);
-        wal.append(group, entries).unwrap().await.unwrap();
+        wal.append_beside_cuts(group, entries).unwrap().await.unwrap();
 
         let mut log = LogStorage::<Types>::open(Arc::clone(&wal), 0).unwrap();
         log.blocking_append((0..9).map(|index| entry(id(1, 1, index), "a"))).await.unwrap();
