@@ -306,18 +306,26 @@ impl Log {
         if !self.copying.is_ready() || (self.queue.is_empty() && !self.in_flight.is_empty()) {
             return false;
         }
+        // What room there is is for others: it waits. On a full disk it is due again with the next segment.
+        if self.no_space.is_none() && self.ready.len() <= SEGMENTS_SPARE {
+            return false;
+        }
         let copy = self.copying.current.take().expect("it is ready");
         let open_bytes = if self.repeat_open.is_some() { OPEN_SECTION_BYTES_MAX } else { 0 };
         let room = (self.active.frames_end() - SEAL_FRAME_BYTES_MAX as u64).saturating_sub(self.offset) as usize;
         let fits = body::frame_bytes_max(copy.bytes, open_bytes, 0) <= room.min(FRAME_BYTES_MAX);
         match () {
-            // What room there is is for others. It is due again with the next segment.
-            () if self.no_space.is_some() || self.ready.len() <= SEGMENTS_SPARE => return false,
-            () if !fits => {
-                self.phase = Phase::Draining;
+            () if self.no_space.is_some() => return false,
+            () if fits => self.submit_copy(&copy),
+            () => {
+                // Appends were promised what is left of this segment, and the next one.
+                let is_promised = !self.queue.is_empty() || self.ready.len() <= SEGMENTS_SPARE + 1;
                 self.copying.current = Some(copy);
+                if is_promised {
+                    return false;
+                }
+                self.phase = Phase::Draining;
             }
-            () => self.submit_copy(&copy),
         }
         true
     }

@@ -265,7 +265,12 @@ impl Log {
 
     /// Whether everything taken is durable and, as far as wanted, covered.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.in_flight.is_empty() && !self.cover_wanted
+        self.has_written_all() && !self.cover_wanted
+    }
+
+    /// Whether everything taken is durable.
+    pub(super) fn has_written_all(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_empty()
     }
 
     /// Whether a write is on its way to the disk.
@@ -505,7 +510,8 @@ impl Log {
     }
 
     fn write_cover(&mut self) -> bool {
-        let bytes = body::frame_bytes_max(0, OPEN_SECTION_BYTES_MAX, 0) as u64;
+        let open_bytes = if self.repeat_open.is_some() { OPEN_SECTION_BYTES_MAX } else { 0 };
+        let bytes = body::frame_bytes_max(0, open_bytes, 0) as u64;
         let fits = self.offset + bytes + SEAL_FRAME_BYTES_MAX as u64 <= self.active.frames_end();
         if !fits && self.ready.is_empty() {
             // What room is left is for a purge, and there is no other before the next segment.

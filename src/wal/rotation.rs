@@ -14,7 +14,7 @@ use crate::types::SegmentNumber;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Room {
     /// Frame bytes that fit into what is ready for certain, without what is kept for internal entries: the last segment
-    /// that stands ready, or where none does, the last [`SPARE_BYTES`] of the active one.
+    /// that stands ready, or where none does, the last [`SPARE_BYTES`] of the active one, or all of it if no other can be made.
     pub bytes: u64,
     pub supply: Supply,
 }
@@ -35,13 +35,13 @@ const RETRY_TICKS: u32 = 100;
 
 impl Log {
     /// What became of a preparation. An error is waited out, whatever it is: nothing durable was at stake, and the file
-    /// is gone. Until another attempt succeeds, [`Log::is_out_of_space`].
+    /// is gone. If none other is on its way, and until another attempt succeeds, [`Log::is_out_of_space`].
     pub fn prepared(&mut self, number: SegmentNumber, result: Result<FileId, disk::Error>) {
         let order = self.preparing.remove(&number).expect("a preparation was ordered");
+        self.has_one_failed &= result.is_err();
         match result {
             Ok(file) if number > self.active.number => {
                 self.no_space = None;
-                self.has_one_failed = false;
                 self.ready.insert(number, (order, file));
             }
             Ok(file) => {
@@ -104,6 +104,7 @@ impl Log {
             Phase::Draining | Phase::Sealing => 0,
         };
         match self.ready.len().checked_sub(SEGMENTS_SPARE) {
+            None if self.no_space.is_some() => 0,
             None => active.saturating_sub(SPARE_BYTES),
             Some(0) => active,
             Some(1) => active.max(segment),
@@ -200,7 +201,7 @@ impl Log {
             self.locator.remove_segment(number);
             self.recyclable.insert(number, file);
             // On a full disk it is what was waited for.
-            self.retry_ticks = 0;
+            (self.retry_ticks, self.has_one_failed) = (0, false);
         }
     }
 

@@ -71,9 +71,9 @@ pub(super) fn run(start: Start, ready: impl FnOnce(Result<(), disk::Error>)) {
             shared.inbox.poison();
             let hangs = error.hangs();
             drop(progress.fail(OutcomeUnknown(Arc::new(error))));
+            shared.inbox.wake_tasks();
             if hangs {
                 // Before the runtime goes: it waits for the kernel, which may never answer.
-                shared.inbox.wake_tasks();
                 shared.followers.end(progress.failure());
                 progress.finish();
             }
@@ -349,7 +349,9 @@ impl Core {
 
     /// One step towards the end: everything durable, then covered, then known to the superblock.
     fn is_closed(&mut self, log: &mut Log) -> Result<bool, disk::Error> {
-        if !log.is_idle() {
+        // What a cover would show, where the last segment has no room for one, the superblock shows.
+        let lacks_cover = !log.is_idle() && log.has_written_all() && log.is_out_of_space();
+        if !log.is_idle() && !lacks_cover {
             // What was taken has no segment to go to, and there may never be one.
             return match log.preparation_error().filter(|_| !log.is_writing()) {
                 Some(error) => Err(error.told_again()),
@@ -360,7 +362,7 @@ impl Core {
             return Ok(false);
         }
         // Ends: nothing is appended any more, and of copies only the one that was being read may still come.
-        if !log.is_covered() {
+        if !log.is_covered() && !lacks_cover {
             log.cover();
             return Ok(false);
         }

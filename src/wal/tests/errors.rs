@@ -254,6 +254,32 @@ fn a_segment_that_is_wanted_at_once_takes_the_room_of_one_that_is_not_needed() {
     rig.reopened().rest();
 }
 
+/// One failed while others were on their way, which then came too late for their numbers: no other was ordered any more, and
+/// nothing said that the disk was full.
+#[test]
+fn a_segment_that_cannot_be_made_beside_late_ones_is_tried_again() {
+    let mut rig = ordering(false, Fill::Allocated);
+    rig.prepare(0);
+    rig.pump();
+    rig.disk.complete_all();
+    rig.take();
+    rig.pump();
+    rig.log.hurry_room();
+    rig.pump();
+    let at = rig.prepares.iter().position(|order| order.fill == Fill::Allocated).expect("one is hurried");
+    rig.disk.fail_at(rig.disk.operations(), Failure::Error(Code::NoSpace));
+    rig.prepare(at);
+    assert!(!rig.log.is_out_of_space() && !rig.prepares.is_empty(), "others are on their way");
+    assert!(rig.prepares.iter().all(|order| order.header.number < rig.log.active.number), "and all of them late");
+    for _ in 0..rig.prepares.len() {
+        rig.prepare(0);
+    }
+    rig.pump();
+    assert!(!rig.prepares.is_empty(), "another is made");
+    rig.rest();
+    rig.check();
+}
+
 /// A write fails in flight, with the others around it completing or not.
 #[test]
 fn a_failed_flush_is_not_tried_again_and_nothing_behind_it_counts() {
