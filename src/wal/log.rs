@@ -243,9 +243,12 @@ impl Log {
         }
     }
 
-    /// Asks for a covering frame if something durable is not yet shown to be by another frame.
-    pub fn cover(&mut self) {
-        self.cover_wanted = self.proven_frame < self.last_data_frame;
+    /// Asks for a covering frame if something durable is not yet shown to be by another frame, and there may be room for
+    /// it; tells whether it is asked for.
+    pub fn cover(&mut self) -> bool {
+        let may_fit = self.no_space.is_none() || !self.ready.is_empty() || self.fits_cover();
+        self.cover_wanted = !self.is_covered() && may_fit;
+        self.cover_wanted
     }
 
     /// All appends up to this one are on disk.
@@ -265,12 +268,7 @@ impl Log {
 
     /// Whether everything taken is durable and, as far as wanted, covered.
     pub fn is_idle(&self) -> bool {
-        self.has_written_all() && !self.cover_wanted
-    }
-
-    /// Whether everything taken is durable.
-    pub(super) fn has_written_all(&self) -> bool {
-        self.queue.is_empty() && self.in_flight.is_empty()
+        self.queue.is_empty() && self.in_flight.is_empty() && !self.cover_wanted
     }
 
     /// Whether a write is on its way to the disk.
@@ -509,12 +507,18 @@ impl Log {
         self.last_data_frame = FrameNumber(self.next_frame.0 - 1);
     }
 
-    fn write_cover(&mut self) -> bool {
+    /// Whether the active segment has room for a covering frame.
+    pub(super) fn fits_cover(&self) -> bool {
         let open_bytes = if self.repeat_open.is_some() { OPEN_SECTION_BYTES_MAX } else { 0 };
-        let bytes = body::frame_bytes_max(0, open_bytes, 0) as u64;
-        let fits = self.offset + bytes + SEAL_FRAME_BYTES_MAX as u64 <= self.active.frames_end();
+        let bytes = body::frame_bytes_max(0, open_bytes, 0) + SEAL_FRAME_BYTES_MAX;
+        self.offset + bytes as u64 <= self.active.frames_end()
+    }
+
+    fn write_cover(&mut self) -> bool {
+        let fits = self.fits_cover();
         if !fits && self.ready.is_empty() {
-            // What room is left is for a purge, and there is no other before the next segment.
+            // What room is left is for a purge; the next segment, if there will be one, has some for a cover.
+            self.cover_wanted = self.no_space.is_none();
             return false;
         }
         self.cover_wanted = false;

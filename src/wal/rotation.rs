@@ -38,7 +38,8 @@ impl Log {
     /// is gone. If none other is on its way, and until another attempt succeeds, [`Log::is_out_of_space`].
     pub fn prepared(&mut self, number: SegmentNumber, result: Result<FileId, disk::Error>) {
         let order = self.preparing.remove(&number).expect("a preparation was ordered");
-        self.has_one_failed &= result.is_err();
+        // Those that are on their way may well succeed: on a full disk, if they get the room of old segments.
+        self.has_one_failed = result.is_err() && !self.preparing.is_empty();
         match result {
             Ok(file) if number > self.active.number => {
                 self.no_space = None;
@@ -49,10 +50,8 @@ impl Log {
                 let unused = if order.fill == Fill::Allocated { &mut self.recyclable } else { &mut self.late };
                 unused.insert(number, file);
             }
-            // Those that are on their way may well succeed: on a full disk, if they get the room of old segments.
-            Err(_) if !self.preparing.is_empty() => self.has_one_failed = true,
+            Err(_) if self.has_one_failed => {}
             Err(error) => {
-                self.has_one_failed = false;
                 self.no_space = Some(error);
                 self.retry_ticks = RETRY_TICKS;
             }
@@ -73,8 +72,8 @@ impl Log {
     pub fn room(&self) -> Room {
         let supply = match () {
             () if self.no_space.is_some() => Supply::Failing,
-            () if self.ready.len() <= SEGMENTS_SPARE && !self.is_none_to_be_hurried() => Supply::Short,
-            () => Supply::Coming,
+            () if self.ready.len() > SEGMENTS_SPARE || self.has_one_failed || self.is_one_hurried() => Supply::Coming,
+            () => Supply::Short,
         };
         Room { bytes: self.room_bytes(), supply }
     }
@@ -87,8 +86,8 @@ impl Log {
     }
 
     /// Never a stall for the sake of zeros: an allocated segment costs speed, not safety.
-    fn is_none_to_be_hurried(&self) -> bool {
-        self.has_one_failed || self.preparing.values().any(|order| order.fill != Fill::Zeros)
+    fn is_one_hurried(&self) -> bool {
+        self.preparing.values().any(|order| order.fill != Fill::Zeros)
     }
 
     /// No frame crosses from one segment to the next: two of them hold for certain what one does, and the active one if

@@ -349,9 +349,7 @@ impl Core {
 
     /// One step towards the end: everything durable, then covered, then known to the superblock.
     fn is_closed(&mut self, log: &mut Log) -> Result<bool, disk::Error> {
-        // What a cover would show, where the last segment has no room for one, the superblock shows.
-        let lacks_cover = !log.is_idle() && log.has_written_all() && log.is_out_of_space();
-        if !log.is_idle() && !lacks_cover {
+        if !log.is_idle() {
             // What was taken has no segment to go to, and there may never be one.
             return match log.preparation_error().filter(|_| !log.is_writing()) {
                 Some(error) => Err(error.told_again()),
@@ -362,8 +360,8 @@ impl Core {
             return Ok(false);
         }
         // Ends: nothing is appended any more, and of copies only the one that was being read may still come.
-        if !log.is_covered() && !lacks_cover {
-            log.cover();
+        // Where a full disk has no room for a cover, the superblock shows what it would.
+        if log.cover() {
             return Ok(false);
         }
         self.save_durable_end(log);

@@ -216,8 +216,8 @@ fn a_segment_that_cannot_be_made_leaves_nothing_and_is_tried_again() {
                 }
                 failed += 1;
                 assert!(!rig.is_poisoned, "{code:?} {at}");
-                let waits_for_others = !rig.prepares.is_empty();
-                assert!(waits_for_others || rig.log.is_out_of_space(), "{code:?} {at}");
+                // While others are on their way it is no full disk.
+                assert_eq!(rig.log.is_out_of_space(), rig.prepares.is_empty(), "{code:?} {at}");
                 let freed = if recycled { SEGMENT_BYTES_MIN } else { 0 };
                 assert_eq!(rig.disk.used_bytes(), before - freed, "{code:?} {at}: the file stays");
                 let left = rig.files.list("log").expect("it exists");
@@ -252,6 +252,32 @@ fn a_segment_that_is_wanted_at_once_takes_the_room_of_one_that_is_not_needed() {
     rig.check();
     rig.disk.crash(&mut Random::seeded(1));
     rig.reopened().rest();
+}
+
+/// The end of a node waited for a cover that could not be written, and told that it was not done.
+#[test]
+fn a_cover_for_which_there_is_no_room_is_not_waited_for() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    rig.disk.set_capacity(rig.disk.used_bytes());
+    for _ in 0..100 {
+        if rig.log.is_out_of_space() && rig.log.ready.is_empty() && !rig.log.fits_cover() {
+            break;
+        }
+        rig.grow(G, 1, 600);
+        rig.settle();
+    }
+    assert_eq!(rig.log.durable_ticket(), rig.log.last_ticket());
+    rig.rest();
+    assert!(!rig.log.is_covered());
+    assert!(!rig.log.cover());
+    assert!(rig.log.is_idle());
+    rig.disk.set_capacity(1 << 40);
+    for _ in 0..10 {
+        rig.rest();
+    }
+    assert!(rig.log.is_covered(), "there is room again");
+    rig.check();
 }
 
 /// One failed while others were on their way, which then came too late for their numbers: no other was ordered any more, and
