@@ -152,7 +152,7 @@ impl Refused {
                 "make data with `Data::new`; list a configuration's members by rising id, its voters among them"
             }
             Refused::Busy { .. } => {
-                "append again when more has become durable, or let appends wait for room (`WhenFull::Block`)"
+                "append again a little later (`Wal::with_room` waits for that), or let appends wait (`WhenFull::Block`)"
             }
             Refused::Closed => "open the log again",
         }

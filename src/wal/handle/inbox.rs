@@ -27,9 +27,9 @@ const JOINED_BYTES_MAX: usize = 64 << 10;
 /// Appends of records up to this are copied into the queue as they will stand in a frame; larger ones wait as they are.
 const COPIED_BYTES_MAX: usize = 4 << 10;
 
-/// Which room of the queue, and of a disk that is full, an append takes.
+/// Which share of the queue, and of a disk that is full, an append takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Room {
+pub(super) enum Share {
     Appends,
     /// That of truncates and purges: see [`crate::limits::CUT_QUEUE_BYTES`].
     Cuts,
@@ -137,11 +137,11 @@ impl Inbox {
     }
 
     /// Takes entries that the caller has named.
-    pub fn append(&self, group: GroupId, entries: Vec<Entry>, room: Room) -> Result<(Ticket, Range<Index>), Refused> {
+    pub fn append(&self, group: GroupId, entries: Vec<Entry>, share: Share) -> Result<(Ticket, Range<Index>), Refused> {
         check_payloads(&entries)?;
         let item = Item::Entries { group, entries };
         let bytes = self.check_size(&item)?;
-        let state = self.wait_for(room, bytes)?;
+        let state = self.wait_for(share, bytes)?;
         let Item::Entries { entries, .. } = &item else { unreachable!("made above") };
         let Some((first, last)) = entries.first().zip(entries.last()) else {
             return Ok((state.last_ticket, Index::ZERO..Index::ZERO));
@@ -209,7 +209,7 @@ impl Inbox {
     pub fn cut(&self, group: GroupId, kind: RecordKind, id: LogId) -> Result<Ticket, Refused> {
         let item = Item::Cut { group, kind, id };
         let bytes = self.check_size(&item)?;
-        let state = self.wait_for(Room::Cuts, bytes)?;
+        let state = self.wait_for(Share::Cuts, bytes)?;
         if state.has_ended(group, kind, id.index) {
             return Ok(state.last_ticket);
         }

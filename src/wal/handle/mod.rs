@@ -17,8 +17,8 @@
 //! - An append that [`Pending`] says is durable is on disk, and so is every append taken before it. It is whole: one
 //!   batch is there with all its entries, or not at all.
 //! - Appends are durable in the order in which they were taken, from all threads.
-//! - A refused append has not happened. A full queue makes it wait, or refuses it, as [`WhenFull`] says; who waits when
-//!   the log is closed or fails is refused as well.
+//! - A refused append has not happened. A full queue, or a next segment that is not ready yet, makes it wait, or
+//!   refuses it, as [`WhenFull`] says; who waits when the log is closed or fails is refused as well.
 //! - Groups share a log's flushes, and nothing else: each has indexes of its own.
 //!   What a seldom written one still needs of old segments is copied forward in the background; nobody who appends,
 //!   reads or follows sees that.
@@ -100,7 +100,7 @@ use bytes::Bytes;
 use self::core::Start;
 use self::direct::{Direct, Done};
 use self::followers::{Follower, Followers, Seen};
-use self::inbox::{Inbox, Room};
+use self::inbox::{Inbox, Share};
 use self::open::Parts;
 use self::pending::{Links, Progress};
 use self::scrub::Control;
@@ -202,19 +202,22 @@ impl Wal {
     /// # Errors
     /// See [`Refused`]; nothing has happened then.
     pub fn append(&self, group: GroupId, entries: Vec<Entry>) -> Result<Pending, Refused> {
-        self.append_into(Room::Appends, group, entries)
+        self.append_into(Share::Appends, group, entries)
     }
 
     /// As [`Wal::append`], but taken where a truncate or a purge is: also when the queue or the disk is full. For the few
     /// small records without which a purge cannot be, or nobody would be left to ask for one.
     #[cfg(feature = "openraft")]
     pub(crate) fn append_beside_cuts(&self, group: GroupId, entries: Vec<Entry>) -> Result<Pending, Refused> {
-        self.append_into(Room::Cuts, group, entries)
+        self.append_into(Share::Cuts, group, entries)
     }
 
-    /// Takes `operation` as soon as there is room for it: with [`WhenFull::Busy`] a task waits so.
-    #[cfg(feature = "openraft")]
-    pub(crate) async fn with_room<T, E>(
+    /// Tries `operation`, an append, again each time that there may be room, as long as what it says `is_busy`: so a task
+    /// waits, of any runtime, with [`WhenFull::Busy`]. Dropped before its end, it leaves nothing.
+    ///
+    /// # Errors
+    /// What `operation` says that is not busy.
+    pub async fn with_room<T, E>(
         &self,
         mut operation: impl FnMut() -> Result<T, E>,
         is_busy: impl Fn(&E) -> bool,
@@ -231,8 +234,8 @@ impl Wal {
         }
     }
 
-    fn append_into(&self, room: Room, group: GroupId, entries: Vec<Entry>) -> Result<Pending, Refused> {
-        self.shared.inbox.append(group, entries, room).map(|(ticket, indexes)| self.pending(ticket, indexes))
+    fn append_into(&self, share: Share, group: GroupId, entries: Vec<Entry>) -> Result<Pending, Refused> {
+        self.shared.inbox.append(group, entries, share).map(|(ticket, indexes)| self.pending(ticket, indexes))
     }
 
     /// Appends records under the group's next indexes, in its last term (1 in a group without entries). They become

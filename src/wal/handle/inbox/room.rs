@@ -1,11 +1,9 @@
 //! How an append waits for room: in the queue, and in the segments that stand ready.
 
 use std::sync::{MutexGuard, PoisonError};
-#[cfg(feature = "openraft")]
-use std::task::Poll;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
-use super::{Inbox, Room, State};
+use super::{Inbox, Share, State};
 use crate::limits::CUT_QUEUE_BYTES;
 use crate::wal::body::frame_room_bytes;
 use crate::wal::handle::error::Refused;
@@ -20,8 +18,8 @@ impl Inbox {
         })
     }
 
-    pub(super) fn wait_for(&self, room: Room, bytes: usize) -> Result<MutexGuard<'_, State>, Refused> {
-        if room == Room::Appends {
+    pub(super) fn wait_for(&self, share: Share, bytes: usize) -> Result<MutexGuard<'_, State>, Refused> {
+        if share == Share::Appends {
             return self.wait_for_room(bytes);
         }
         // A cut has room of its own behind that of the clients: it may be what makes some.
@@ -65,13 +63,11 @@ impl Inbox {
     }
 
     /// To be asked before an append that may be refused as busy, for [`Inbox::poll_turn`] after it.
-    #[cfg(feature = "openraft")]
     pub fn turns(&self) -> u64 {
         self.lock().turns
     }
 
     /// Ready when there was a turn since: another try may be worth it.
-    #[cfg(feature = "openraft")]
     pub fn poll_turn(&self, since: u64, waker: &Waker) -> Poll<()> {
         // Cloned before the lock.
         let waker = waker.clone();

@@ -1,5 +1,7 @@
 //! The queue's bound, in both ways of meeting it, and what becomes of those who wait for room.
 
+use std::pin::pin;
+
 use super::full_disk::{FULL, PLENTY, append, log};
 use super::*;
 use crate::limits::CUT_QUEUE_BYTES;
@@ -162,7 +164,7 @@ fn an_append_beside_cuts_goes_where_an_append_does_not() {
             inbox.settle(&log, FULL, None);
         }
         append(&inbox, 1000).unwrap_err();
-        let beside = |index| inbox.append(GroupId(1), vec![entry(1, index)], Room::Cuts);
+        let beside = |index| inbox.append(GroupId(1), vec![entry(1, index)], Share::Cuts);
         let refused = (1..100_000).find_map(|index| beside(index).err().map(|refused| (index, refused)));
         let (taken, refused) = refused.expect("they grow the queue without bound");
         assert!(taken > 1000, "{taken}");
@@ -193,5 +195,31 @@ fn a_cut_beyond_the_reserve_is_told_that_the_disk_is_full() {
             inbox.close();
             assert_eq!(waiting.join().unwrap(), Err(Refused::Log(LogRefused::NoSpace)), "it is answered at once");
         });
+    });
+}
+
+/// With `Busy` a task waits for room as a thread does otherwise, and is told when there will be none because the log failed.
+#[test]
+fn a_task_waits_for_room_and_learns_of_a_failure() {
+    comes_to_an_end("a task that waits for room", || {
+        let home = home();
+        let busy = Options { when_full: WhenFull::Busy, queue_bytes_max: MAX, ..options(&home, IoChoice::Blocking) };
+        let (wal, _) = Wal::open_with(&busy, |queue| Box::new(Failing { queue, left: 20 })).unwrap();
+        let waits = std::cell::Cell::new(0);
+        let is_busy = |refused: &Refused| {
+            let is_busy = matches!(refused, Refused::Busy { .. });
+            waits.set(waits.get() + usize::from(is_busy));
+            is_busy
+        };
+        let refused = loop {
+            let mut append = pin!(wal.with_room(|| wal.append_records(GROUP, [vec![7; 4000]]), is_busy));
+            match super::super::waiting::wait(|context| append.as_mut().poll(context)) {
+                Ok(pending) => drop(pending),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!(refused, Refused::Log(LogRefused::Poisoned));
+        assert!(waits.get() > 5, "{} times", waits.get());
+        assert!(wal.close().is_err());
     });
 }
