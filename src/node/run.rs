@@ -416,7 +416,6 @@ impl<M: StateMachine> Node<M> {
 
     /// A clean end: what is on its way to the disk gets there, with proof.
     async fn finish(&mut self) -> Result<(), RunError> {
-        self.driver.cover();
         let deadline = Instant::now() + FINISH_PATIENCE;
         while Instant::now() < deadline {
             while let Some(completion) = self.queue.take() {
@@ -426,9 +425,11 @@ impl<M: StateMachine> Node<M> {
                 self.driver.handle(input);
             }
             self.turn()?;
-            if self.driver.is_idle() {
+            if self.driver.is_finished() {
                 return Ok(());
             }
+            // What that asked for.
+            self.turn()?;
             tokio::select! {
                 () = self.woken.notified() => {}
                 () = tokio::time::sleep(TICK) => {}

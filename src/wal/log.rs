@@ -246,9 +246,19 @@ impl Log {
     /// Asks for a covering frame if something durable is not yet shown to be by another frame, and there may be room for
     /// it; tells whether it is asked for.
     pub fn cover(&mut self) -> bool {
-        let may_fit = self.no_space.is_none() || !self.ready.is_empty() || self.fits_cover();
-        self.cover_wanted = !self.is_covered() && may_fit;
+        self.cover_wanted = !self.is_covered() && self.may_fit_cover();
         self.cover_wanted
+    }
+
+    /// Whether there is room for a covering frame, or will be. Where not, the superblock can show what it would.
+    pub fn may_fit_cover(&self) -> bool {
+        self.no_space.is_none() || !self.ready.is_empty() || self.fits_cover()
+    }
+
+    /// No covering frame is written but by [`Log::cover`].
+    #[cfg(test)]
+    pub(super) fn never_quiet(&mut self) {
+        self.options.quiet_ticks = u32::MAX;
     }
 
     /// All appends up to this one are on disk.
@@ -508,7 +518,7 @@ impl Log {
     }
 
     /// Whether the active segment has room for a covering frame.
-    pub(super) fn fits_cover(&self) -> bool {
+    fn fits_cover(&self) -> bool {
         let open_bytes = if self.repeat_open.is_some() { OPEN_SECTION_BYTES_MAX } else { 0 };
         let bytes = body::frame_bytes_max(0, open_bytes, 0) + SEAL_FRAME_BYTES_MAX;
         self.offset + bytes as u64 <= self.active.frames_end()

@@ -317,9 +317,9 @@ impl<M: StateMachine> Driver<M> {
         self.pipeline.is_idle()
     }
 
-    /// Asks the log for a covering frame: before a clean end.
-    pub fn cover(&mut self) {
-        self.pipeline.log.cover();
+    /// One step towards a clean end: all is durable, and shown to be.
+    pub fn is_finished(&mut self) -> bool {
+        self.pipeline.is_finished()
     }
 
     fn on_request(&mut self, client: ClientKey, request: Request) {

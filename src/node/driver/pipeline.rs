@@ -138,4 +138,15 @@ impl Pipeline {
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.writing.is_empty() && self.log.is_idle() && self.superblock.is_idle()
     }
+
+    /// One step towards the end: everything durable, then covered, then known to the superblock, which shows it where a full
+    /// disk has no room for the cover.
+    pub fn is_finished(&mut self) -> bool {
+        if !self.is_idle() || self.log.cover() {
+            return false;
+        }
+        let durable_end = self.log.durable_end();
+        self.superblock.save(|state| state.durable_end = state.durable_end.max(durable_end));
+        self.superblock.is_idle()
+    }
 }

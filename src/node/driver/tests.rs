@@ -2,6 +2,7 @@
 
 mod apply;
 mod clients;
+mod ends;
 mod format;
 mod reads;
 mod rig;

@@ -213,7 +213,11 @@ impl Wal {
     }
 
     /// Tries `operation`, an append, again each time that there may be room, as long as what it says `is_busy`: so a task
-    /// waits, of any runtime, with [`WhenFull::Busy`]. Dropped before its end, it leaves nothing.
+    /// waits, of any runtime, with [`WhenFull::Busy`]; with [`WhenFull::Block`] the operation itself blocks the thread.
+    /// Dropped before its end, it leaves nothing that is written.
+    ///
+    /// `is_busy` is true for [`Refused::Busy`], and for [`Refused::NoSpace`] if a full disk is to be waited for. What is
+    /// final would be waited for without end.
     ///
     /// # Errors
     /// What `operation` says that is not busy.

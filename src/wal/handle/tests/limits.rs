@@ -205,21 +205,22 @@ fn a_task_waits_for_room_and_learns_of_a_failure() {
         let home = home();
         let busy = Options { when_full: WhenFull::Busy, queue_bytes_max: MAX, ..options(&home, IoChoice::Blocking) };
         let (wal, _) = Wal::open_with(&busy, |queue| Box::new(Failing { queue, left: 20 })).unwrap();
-        let waits = std::cell::Cell::new(0);
-        let is_busy = |refused: &Refused| {
-            let is_busy = matches!(refused, Refused::Busy { .. });
-            waits.set(waits.get() + usize::from(is_busy));
-            is_busy
-        };
+        let is_busy = |refused: &Refused| matches!(refused, Refused::Busy { .. });
+        let mut waits = 0;
         let refused = loop {
             let mut append = pin!(wal.with_room(|| wal.append_records(GROUP, [vec![7; 4000]]), is_busy));
-            match super::super::waiting::wait(|context| append.as_mut().poll(context)) {
+            let said = super::super::waiting::wait(|context| {
+                let polled = append.as_mut().poll(context);
+                waits += usize::from(polled.is_pending());
+                polled
+            });
+            match said {
                 Ok(pending) => drop(pending),
                 Err(refused) => break refused,
             }
         };
         assert_eq!(refused, Refused::Log(LogRefused::Poisoned));
-        assert!(waits.get() > 5, "{} times", waits.get());
+        assert!(waits > 5, "{waits} times");
         assert!(wal.close().is_err());
     });
 }

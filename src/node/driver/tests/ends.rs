@@ -1,0 +1,55 @@
+//! The clean end of a node: what is durable is shown to be, so that its loss would be seen.
+
+use super::rig::{Rig, options};
+use crate::machine::Map;
+use crate::node::driver::{Driver, StartError};
+use crate::random::Random;
+use crate::types::Payload;
+use crate::wal;
+
+/// Steps until all is done, as the end of a process does.
+fn finish(rig: &mut Rig<Map>) {
+    for _ in 0..20 {
+        rig.settle();
+        if rig.driver.is_finished() {
+            return;
+        }
+    }
+    panic!("it does not end");
+}
+
+/// Nothing showed that the last frames were durable, and the end was called a clean one.
+#[test]
+fn what_has_no_room_for_a_cover_is_known_to_the_superblock_at_the_end() {
+    let mut rig = Rig::leading();
+    rig.disk.set_capacity(rig.disk.used_bytes());
+    for _ in 0..5000 {
+        if !rig.driver.pipeline.log.may_fit_cover() {
+            break;
+        }
+        rig.driver.replica.propose(vec![Payload::Noop]).unwrap();
+        rig.settle();
+    }
+    assert!(!rig.driver.pipeline.log.is_covered());
+    finish(&mut rig);
+    let end = rig.driver.pipeline.log.durable_end();
+    assert_eq!(rig.driver.pipeline.superblock.state().durable_end, end);
+    let Rig { driver, disk, .. } = rig;
+    drop(driver);
+    disk.kill(&mut Random::seeded(1));
+    disk.set_capacity(1 << 40);
+    disk.zero(&format!("log/{:016}.segment", end.segment.0), end.offset - 4096..end.offset);
+    let started = Driver::start(&disk.files(), options(), Map::new(), 0).map(|_| ());
+    assert!(matches!(started, Err(StartError::Log(wal::Error::Corrupt(_)))), "its last frame is gone: {started:?}");
+}
+
+/// The cover was asked for once, before what waited was written.
+#[test]
+fn what_waits_when_a_node_ends_is_covered() {
+    let mut rig = Rig::leading();
+    finish(&mut rig);
+    assert!(rig.driver.pipeline.log.is_covered());
+    rig.driver.replica.propose(vec![Payload::Noop]).unwrap();
+    finish(&mut rig);
+    assert!(rig.driver.pipeline.log.is_covered());
+}
