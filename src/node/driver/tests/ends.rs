@@ -40,7 +40,7 @@ fn what_has_no_room_for_a_cover_is_known_to_the_superblock_at_the_end() {
     disk.set_capacity(1 << 40);
     disk.zero(&format!("log/{:016}.segment", end.segment.0), end.offset - 4096..end.offset);
     let started = Driver::start(&disk.files(), options(), Map::new(), 0).map(|_| ());
-    assert!(matches!(started, Err(StartError::Log(wal::Error::Corrupt(_)))), "its last frame is gone: {started:?}");
+    assert!(matches!(started, Err(StartError::Log(wal::Error::Damaged(_)))), "its last frame is gone: {started:?}");
 }
 
 /// The cover was asked for once, before what waited was written.
