@@ -1,9 +1,12 @@
 //! Directories in which a file of the log's own is not as it should be.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use super::*;
+use crate::disk::Operation;
+
 fn path(home: &TempDir, name: &str) -> PathBuf {
     home.path().join("wal").join(name)
 }
@@ -61,4 +64,49 @@ fn a_directory_without_entries_holds_no_log() {
     fs::create_dir(path(&home, LOG_DIRECTORY)).unwrap();
     assert!(matches!(opened(&home, false).unwrap_err(), Error::Missing { .. }));
     opened(&home, true).unwrap().close().unwrap();
+}
+
+/// The lock holds nothing: where it is gone it is made anew, and whoever has the log open is found by the locks on
+/// superblock and segments.
+#[test]
+fn a_missing_lock_is_made_anew_and_lets_nobody_into_a_log_in_use() {
+    let home = home();
+    closed_log(&home);
+    for create in [false, true] {
+        fs::remove_file(path(&home, LOCK_NAME)).unwrap();
+        let wal = opened(&home, create).unwrap();
+        assert_eq!(read_all(&wal).len(), 6);
+        fs::remove_file(path(&home, LOCK_NAME)).unwrap();
+        let second = opened(&home, create).unwrap_err();
+        assert!(matches!(second, Error::InUse { .. }), "{second}");
+        wal.close().unwrap();
+        assert!(path(&home, LOCK_NAME).exists());
+    }
+}
+
+/// What stands there is named, and nothing is changed: whoever put it there may know why.
+#[test]
+fn a_lock_that_cannot_be_opened_is_named() {
+    let home = home();
+    closed_log(&home);
+    let lock = path(&home, LOCK_NAME);
+    let strange: [(&str, &dyn Fn()); 3] = [
+        ("a directory", &|| fs::create_dir(&lock).unwrap()),
+        ("a link to itself", &|| symlink(&lock, &lock).unwrap()),
+        ("a link to what is not there", &|| symlink(home.path().join("gone"), &lock).unwrap()),
+    ];
+    for (what, make) in strange {
+        fs::remove_file(&lock).or_else(|_| fs::remove_dir(&lock)).unwrap();
+        make();
+        let before = contents(&home);
+        for create in [false, true] {
+            let error = opened(&home, create).unwrap_err();
+            let is_named = matches!(&error, Error::Disk(disk) if disk.operation == Operation::Open);
+            assert!(is_named && error.to_string().contains("lock"), "{what}: {error}");
+            assert!(error.next_step().starts_with("check the path"), "{what}: {}", error.next_step());
+        }
+        assert!(contents(&home) == before, "{what}: nothing was changed");
+    }
+    fs::remove_file(&lock).unwrap();
+    assert_eq!(read_all(&opened(&home, false).unwrap()).len(), 6);
 }
