@@ -4,13 +4,13 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::{Exit, Failure};
-use crate::disk::{self, Directory, Files};
+use crate::disk::{self, Directory};
 use crate::net::{self, CertificateError};
 use crate::node::driver::{StartError, Stopped};
 use crate::node::run::RunError;
 use crate::superblock;
 use crate::wal;
-use crate::wal::handle::{self, LOG_DIRECTORY};
+use crate::wal::handle::{self, has_entries};
 
 /// Why a node in `directory` did not start, or stopped.
 pub fn of_node(error: &RunError, directory: &Path) -> Failure {
@@ -113,18 +113,6 @@ pub fn of_superblock(error: &superblock::Error, directory: &Path, message: Strin
             "check `data_directory`, `node_id` and the certificate in the configuration; nothing was changed",
         ),
         Error::Disk(disk) => of_disk(disk, message),
-    }
-}
-
-/// Whether a directory without a superblock holds a log in which something was ever written, or may have been.
-pub fn has_entries(files: &Directory) -> bool {
-    let source = wal::Source { reading: wal::Reading::BySeals, ..wal::Source::from_outside(LOG_DIRECTORY) };
-    match wal::Analysis::read(files, &source) {
-        Ok(analysis) => {
-            analysis.close(files);
-            !analysis.is_half_made()
-        }
-        Err(_) => files.list(LOG_DIRECTORY).is_ok_and(|names| names.iter().any(|name| name.ends_with(".segment"))),
     }
 }
 

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::ptr::{NonNull, null_mut};
 
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 /// The size of a huge page on x86-64, and on ARM with small pages of 4 KiB. Elsewhere it is just an alignment.
@@ -71,8 +72,18 @@ fn mapped_bytes(length: usize) -> usize {
 
 /// Gives back a part of a mapping of ours to which nothing points any more.
 fn unmap(start: *mut std::ffi::c_void, bytes: usize) {
-    if bytes > 0 {
-        // SAFETY: the callers own the range: it was cut off before anybody knew of it, or its owner is being dropped.
-        unsafe { munmap(start, bytes) }.expect("a whole range of pages that we mapped can be unmapped");
+    if bytes == 0 {
+        return;
+    }
+    // SAFETY: the callers own the range: it was cut off before anybody knew of it, or its owner is being dropped.
+    match unsafe { munmap(start, bytes) } {
+        Ok(()) => {}
+        // The kernel joins neighbours to one mapping. To take a piece out of its midst makes one mapping more, and a process
+        // may have no more than `vm.max_map_count`. Then the addresses stay taken, and the memory goes back.
+        Err(Errno::NOMEM) => {
+            // SAFETY: as above, and so nobody sees that the bytes change.
+            let _is_given_back = unsafe { madvise(start, bytes, Advice::LinuxDontNeed) }.is_ok();
+        }
+        Err(error) => unreachable!("{bytes} bytes at {start:p} are whole pages that we mapped: {error}"),
     }
 }

@@ -103,6 +103,7 @@ impl Gathered {
     pub fn read<F: Files>(&mut self, files: &F, source: &Source, until: Option<Place>) -> Analysis {
         let mut analysis = self.read_needed(files, source, until);
         self.judge_headers(source, &mut analysis);
+        tell_once(&mut analysis);
         self.find_unjoined(&mut analysis);
         analysis
     }
@@ -268,6 +269,20 @@ impl Gathered {
         }
         Err(Error::WrongIdentity { segment: header.number, expected, found: header.identity })
     }
+}
+
+/// Why a segment that the log lacks cannot join it, and which entries that costs, is one finding.
+fn tell_once(analysis: &mut Analysis) {
+    let before = analysis.chain.first().map(|oldest| oldest.open.predecessor_end.segment);
+    let Some(number) = before.filter(|_| walk::lacks_beginning(analysis)) else { return };
+    let is_damage = |finding: &Finding| finding.severity >= Severity::Unclear && finding.segment() == Some(number);
+    let found = &mut analysis.findings;
+    let Some(cause) = found.iter().position(is_damage) else { return };
+    let Some(cost) = found.iter().rposition(is_damage).filter(|&cost| cost > cause) else { return };
+    let Finding { severity, bytes, acknowledged, entries, .. } = found.remove(cost);
+    let cause = &mut found[cause];
+    (cause.severity, cause.acknowledged, cause.entries) = (severity, acknowledged, entries);
+    cause.bytes = cause.bytes.start.min(bytes.start)..cause.bytes.end.max(bytes.end);
 }
 
 /// Reads the open frames and walks back from the newest: the chain's segments, oldest first.

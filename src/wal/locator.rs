@@ -183,6 +183,13 @@ impl Locator {
         }
     }
 
+    /// A frame of a segment was found damaged. If only in what is dead the log is opened nonetheless, and the segment is read
+    /// past memory: a sector that changed may be one that the disk does not give the next time, and through a map that would
+    /// end the process.
+    pub fn mark_unverified(&mut self, number: SegmentNumber) {
+        self.segments.get_mut(&number).expect("it is in the chain").is_verified = false;
+    }
+
     /// From which index on segments behind this one ended a group's entries, where they did.
     pub fn cuts_behind(&self, number: SegmentNumber) -> BTreeMap<GroupId, Index> {
         let mut lowest = BTreeMap::new();
@@ -211,16 +218,16 @@ impl Locator {
         (spans, self.segments.values().map(|segment| segment.sparse.len()).sum())
     }
 
-    /// Leaves out how the log was read, and what matters to a segment that is written alone; gives how many segments were
-    /// taken in by their seals.
+    /// Leaves out how the log was read, and what matters to a segment that is written alone; gives which segments were not
+    /// read whole and found intact.
     #[cfg(test)]
-    pub fn forget_reading(&mut self) -> usize {
-        let mut by_seal = 0;
+    pub fn forget_reading(&mut self) -> Vec<SegmentNumber> {
+        let mut unverified = Vec::new();
         for segment in self.segments.values_mut() {
-            by_seal += usize::from(!segment.is_verified);
+            unverified.extend(Some(segment.header.number).filter(|_| !segment.is_verified));
             (segment.is_verified, segment.stride_bytes) = (true, SPARSE_STRIDE_BYTES);
         }
-        by_seal
+        unverified
     }
 
     /// Lets the seal of the newest segment say something else than what is in the segment.

@@ -421,6 +421,7 @@ impl<F: Files> SegmentWalk<'_, F> {
         }
         take_runs(analysis, head, &sections.own);
         analysis.locator.note(head, &sections.own, rest.holds_membership());
+        analysis.locator.mark_unverified(head.segment);
         analysis.last_runs.clone_from(&sections.own);
         take_internal(analysis, rest);
         analysis.suspect(finding);

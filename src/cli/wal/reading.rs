@@ -6,11 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::failures;
 use crate::disk::{self, Directory, Files, Operation};
 use crate::superblock::{self, Inspection};
 use crate::types::{NodeId, Place};
-use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE};
+use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE, has_entries};
 use crate::wal::{self, Acknowledged, Analysis, Finding, Identity, Severity, Source};
 
 /// How often a directory is read that changes while it is read, and how long a write in flight is given.
@@ -126,7 +125,7 @@ fn read(directory: &Directory, shown: &str) -> Result<Reading, Stop> {
             }
             Some(inspection)
         }
-        Err(superblock::Error::NotFormatted) if failures::has_entries(directory) => {
+        Err(superblock::Error::NotFormatted) if has_entries(directory) => {
             let what = "the log has entries, and its superblock is gone".to_owned();
             findings.push(Finding { bytes: 0..0, ..superblock_finding(Severity::Corrupt, what) });
             None

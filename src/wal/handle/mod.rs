@@ -112,7 +112,7 @@ use crate::types::{Data, Entry, GroupId, Index, LogId, Place, Term};
 
 pub use self::error::{Ended, Error, OutcomeUnknown, Refused, Unsaved};
 pub use self::iter::Iter;
-pub use self::open::{LOCK_NAME, LOG_DIRECTORY, NODE_ALONE};
+pub use self::open::{LOCK_NAME, LOG_DIRECTORY, NODE_ALONE, has_entries};
 pub use self::options::{Options, Recovery, WhenFull};
 pub use self::pending::Pending;
 pub use self::scrub::{Scrub, ScrubCounters};

@@ -11,7 +11,7 @@ use crate::limits::TICK;
 use crate::random::entropy;
 use crate::superblock::{self, Loaded, State};
 use crate::types::{ClusterId, Incarnation, Membership, NodeId};
-use crate::wal::{self, Identity, Log, Reading};
+use crate::wal::{self, Analysis, Identity, Log, Reading, Source};
 
 /// The node id of a log that belongs to no cluster: none that a node can be given.
 pub const NODE_ALONE: NodeId = NodeId(u64::MAX);
@@ -124,11 +124,32 @@ fn check_alone(state: &State, shown: &str) -> Result<(), Error> {
 fn check_absent(directory: &Directory, options: &Options, shown: &str) -> Result<(), Error> {
     let names = directory.list("").map_err(Error::Disk)?;
     let is_ours = |name: &str| HALF_MADE.contains(&name) || (name.starts_with("flush-time-") && name.ends_with(".tmp"));
+    let holds_log = names.iter().any(|name| name == LOG_DIRECTORY);
     let foreign = names.into_iter().find(|name| !is_ours(name));
-    if !options.create {
-        return Err(Error::Missing { directory: shown.to_owned() });
+    if options.create && foreign.is_none() {
+        // Whether what lies there has entries is seen under the lock.
+        return Ok(());
     }
-    foreign.map_or(Ok(()), |name| Err(Error::NotEmpty { directory: shown.to_owned(), name }))
+    // One that is being made by somebody else may have both by now.
+    let is_made = || !matches!(superblock::inspect(directory), Err(superblock::Error::NotFormatted));
+    let directory_shown = shown.to_owned();
+    Err(match foreign {
+        _ if holds_log && has_entries(directory) && !is_made() => Error::SuperblockLost { directory: directory_shown },
+        Some(name) if options.create => Error::NotEmpty { directory: directory_shown, name },
+        _ => Error::Missing { directory: directory_shown },
+    })
+}
+
+/// Whether a directory without a superblock holds a log in which something was ever written, or may have been.
+pub fn has_entries(files: &Directory) -> bool {
+    let source = Source { reading: Reading::BySeals, ..Source::from_outside(LOG_DIRECTORY) };
+    match Analysis::read(files, &source) {
+        Ok(analysis) => {
+            analysis.close(files);
+            !analysis.is_half_made()
+        }
+        Err(_) => files.list(LOG_DIRECTORY).is_ok_and(|names| names.iter().any(|name| name.ends_with(".segment"))),
+    }
 }
 
 /// Held until the directory is dropped.

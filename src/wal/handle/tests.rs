@@ -15,6 +15,7 @@ mod remembered;
 mod repaired;
 mod scrub;
 mod slow;
+mod strange;
 mod tail;
 mod tail_waits;
 mod told;

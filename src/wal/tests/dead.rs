@@ -197,6 +197,33 @@ fn a_damaged_file_that_was_given_up_is_used_again() {
     rig.reopened().check();
 }
 
+/// It counted as whole, and was read through a map.
+#[test]
+fn a_segment_with_damage_in_what_is_dead_is_not_verified() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    rig.grow(G, 2, 600);
+    rig.settle();
+    let dead = rig.log.durable_end().offset + records_start(2) + 200;
+    rig.grow(G, 2, 600);
+    rig.settle();
+    rig.model.term = Term(2);
+    let entries = rig.model.entries_behind(Index(2), 1, 600);
+    rig.append(G, &entries);
+    rig.rest();
+    let stand = Stand::of(rig);
+    for is_damaged in [false, true] {
+        let fork = stand.disk.fork();
+        if is_damaged {
+            fork.flip_bit(&segment(1), dead, 3);
+        }
+        let (log, recovery, _) = open(&fork, &options()).expect("what is damaged is dead");
+        assert_eq!(recovery.findings.is_empty(), !is_damaged);
+        let first = log.locator.segments().next().expect("there is one");
+        assert_eq!(first.is_verified, !is_damaged);
+    }
+}
+
 /// Where reads may tell what is in memory alone the purge may be, too: what it gives up stays until it is on the disk.
 #[test]
 fn what_an_unproven_purge_gave_up_is_not_used_for_its_copy() {

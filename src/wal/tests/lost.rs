@@ -8,12 +8,13 @@ use super::rig::{DIRECTORY, G, READINGS, Rig, Start, open, open_as, options, seg
 use super::rot::{Log3, log};
 use super::voter::{self, Voter};
 use crate::disk::Files;
+use crate::limits::BLOCK_BYTES;
 use crate::random::Random;
 use crate::sim::disk::{Code, SimDisk, What};
 use crate::sim::proofs::Proof;
 use crate::superblock::{self, FILE_NAME};
-use crate::types::{FrameNumber, Place, SegmentNumber};
-use crate::wal::{Error, Log};
+use crate::types::{FrameNumber, GroupId, Place, SegmentNumber};
+use crate::wal::{Acknowledged, Analysis, Error, Log, Severity, Source};
 
 /// What a name is of.
 fn kind(name: &str) -> &'static str {
@@ -242,6 +243,40 @@ fn superblock_is(log: &Log3, strange: Strange) {
     }
     let said = superblock::load(&fork.files(), 0).map(drop);
     assert_eq!(said.is_ok(), strange == Strange::Doubled, "{strange:?} superblock: {said:?}");
+}
+
+/// What was wrong with the file was one finding, and which entries that costs another.
+#[test]
+fn a_segment_within_the_log_that_cannot_join_it_is_one_finding() {
+    let log = log();
+    let name = &log.segments[1].0;
+    let bytes = log.disk.contents(name);
+    let end = bytes.len() as u64;
+    let block = BLOCK_BYTES as u64;
+    type Damage<'a> = (&'a str, &'a dyn Fn(&SimDisk));
+    let cases: [Damage<'_>; 7] = [
+        ("missing", &|fork| fork.lose(name)),
+        ("65541 bytes", &|fork| fork.plant(name, &[&bytes[..], b"junk!"].concat())),
+        ("61440 bytes", &|fork| fork.truncate(name, end - block)),
+        ("0 bytes", &|fork| fork.truncate(name, 0)),
+        ("header", &|fork| [0, end - block].into_iter().for_each(|at| fork.zero(name, at..at + block))),
+        ("the open frame", &|fork| fork.fill(name, block..end - block, 0xff)),
+        ("cannot open", &|fork| fork.refuse_to_open(name, Some(Code::Link))),
+    ];
+    for (what, damage) in cases {
+        for evidence in [Place::START, log.evidence, log.end] {
+            let fork = log.disk.fork();
+            damage(&fork);
+            let source = Source { evidence, ..Source::from_outside(DIRECTORY) };
+            let found = Analysis::read(&fork.files(), &source).expect("the others can be read").findings;
+            let [finding] = found.as_slice() else { panic!("{what}, {evidence}: {found:#?}") };
+            assert!(finding.file == *name && finding.what.contains(what), "{what}, {evidence}: {finding}");
+            let is_told = (finding.severity, finding.acknowledged) == (Severity::Corrupt, Some(Acknowledged::Yes));
+            let groups: BTreeSet<GroupId> = finding.entries.iter().map(|ids| ids.group).collect();
+            assert!(is_told && groups == [G, GroupId(1)].into(), "{what}, {evidence}: {finding}");
+            assert!(finding.bytes.end > block, "{what}, {evidence}: where its frames stood is told: {finding}");
+        }
+    }
 }
 
 /// On a read-only disk nothing is opened to be written, and everything can be read; then it is as it was.
