@@ -200,6 +200,12 @@ impl<'a> FrameView<'a> {
         FrameView { head, bytes: &bytes[..head.length], salt: FrameSalt::new(segment_salt, head.number) }
     }
 
+    /// As [`FrameView::new`], of a frame whose records are not all here: for its sections, and its first record's head.
+    pub fn without_records(head: FrameHead, bytes: &'a [u8], segment_salt: u64) -> FrameView<'a> {
+        assert!(bytes.len() >= head.records_start(), "its sections are viewed whole");
+        FrameView { head, bytes, salt: FrameSalt::new(segment_salt, head.number) }
+    }
+
     /// Whether more of its sectors are zero than were written as zeros: then some were never written.
     pub fn has_unwritten_sectors(&self) -> bool {
         count_zero_sectors(self.bytes) > self.head.zero_sectors
@@ -251,7 +257,7 @@ impl<'a> FrameView<'a> {
     /// Where its records lie, one behind the other.
     pub(super) fn records_bytes(&self) -> &'a [u8] {
         let start = self.head.records_start();
-        &self.bytes[start..start + self.head.records_bytes]
+        &self.bytes[start..(start + self.head.records_bytes).min(self.bytes.len())]
     }
 
     pub(super) fn salt(&self) -> FrameSalt {

@@ -99,6 +99,8 @@ pub struct Part {
     pub end: u64,
     /// Entries from this index on are not to be taken from here: they were written again later.
     pub until: Index,
+    /// What a record of this segment takes on average, whosever it is.
+    pub record_bytes: u64,
     /// Nothing is written to this segment any more, and all of it was verified, by the recovery that opened the log or
     /// since, or written since.
     pub is_ended: bool,
@@ -332,7 +334,8 @@ impl Locator {
             let nearest = segment.nearest(group, from, start.frame).map_or(start.offset, |entry| entry.offset);
             let (file, header, end) = (segment.file, segment.header, segment.end);
             let is_ended = newest != Some(start.segment) && segment.is_verified;
-            parts.push(Part { file, header, start: nearest, end, until, is_ended });
+            let record_bytes = segment.records_bytes / segment.records.max(1);
+            parts.push(Part { file, header, start: nearest, end, until, record_bytes, is_ended });
         }
     }
 }

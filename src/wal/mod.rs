@@ -66,6 +66,7 @@ mod scan;
 mod sealed;
 mod sections;
 mod segment;
+mod stretch;
 mod tail_cache;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! Reads entries from durable frames. A plan is made on the core and run anywhere: it holds all it needs.
 //!
-//! Three ways to the bytes of a frame, tried in this order: the tail cache has the newest; ended segments are mapped; for
-//! the rest, and wherever memory shows something that makes no sense (a page of the cache that is older than the disk, a
-//! segment that became another one), there is a read past the page cache. The checks are the same on all three.
+//! Four ways to the bytes of a frame. The tail cache has the newest. Ended segments are mapped; but whoever reads long
+//! stretches of one has them read past the page cache, which they would fill with what nobody else wants, into memory that
+//! he keeps. For the rest, and wherever memory shows something that makes no sense (a page of the cache that is older than
+//! the disk, a segment that became another one), the disk is asked, frame by frame. The checks are the same on all four.
 
 use std::ops::{ControlFlow, Range};
 
@@ -19,26 +20,66 @@ use super::recovery::Acknowledged;
 use super::salvage::Salvaged;
 use super::scan::{Found, HeadProblem, Scan};
 use super::segment::{SegmentHeader, segment_name};
+use super::stretch::Stretch;
 use super::window::Window;
 use crate::codec;
 use crate::disk::{Buffer, Files};
-use crate::limits::{BLOCK_BYTES, ENTRY_OVERHEAD_BYTES};
-use crate::types::{Data, Entry, Index, LogId};
+use crate::limits::{BLOCK_BYTES, ENTRY_OVERHEAD_BYTES, FRAME_BYTES_MAX};
+use crate::types::{Data, Entry, GroupId, Index, LogId};
 
 /// Copies of payloads up to this length share memory, and so much of it.
 const SHARED_BYTES_MAX: usize = 1024;
 const PIECE_BYTES: usize = BLOCK_BYTES;
 /// Shorter frames are read whole: the disk is asked once.
 const EXCERPT_BYTES_MIN: usize = 64 << 10;
+/// Who wants so much of an ended segment, or more, reads it past the page cache: what one read of the device costs is then
+/// little beside what it gives.
+const LONG_BYTES_MIN: usize = 128 << 10;
+/// What is read at once at most, but for a frame that is longer.
+const STRETCH_BYTES_MAX: usize = 1 << 20;
+/// Room for so many entries is made at once at most.
+const ENTRIES_RESERVED_MAX: usize = 4096;
 
-/// Memory to read into, kept from one read to the next.
+/// What a reader keeps from one read to the next: memory, and where the last one ended.
 #[derive(Debug, Default)]
-pub struct ReadBuffer(Window);
+pub struct ReadBuffer {
+    window: Window,
+    stretch: Stretch,
+    passed: Option<Passed>,
+}
+
+/// Where a read ended, so that the next one goes on there and not at the last place that the log knows.
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    group: GroupId,
+    /// Of the segment that the frame lies in.
+    header: SegmentHeader,
+    /// The frame with the last entry that was taken.
+    offset: u64,
+    /// The index behind that entry.
+    next: Index,
+}
 
 /// A reader's memory is his own: a clone begins without.
 impl Clone for ReadBuffer {
     fn clone(&self) -> ReadBuffer {
         ReadBuffer::default()
+    }
+}
+
+impl ReadBuffer {
+    /// Whether a read from this entry on goes on where the last one with this memory ended.
+    pub fn is_at(&self, group: GroupId, from: Index) -> bool {
+        self.passed.is_some_and(|passed| (passed.group, passed.next) == (group, from))
+    }
+}
+
+impl Passed {
+    /// Where to look for the entry of this index in a part, of which `end` bytes are on disk. A record ends all older ones
+    /// from its index on: so what is live of that stands behind each record with a lower index.
+    fn start(&self, part: &Part, (group, next): (GroupId, Index), end: u64) -> u64 {
+        let is_behind = self.group == group && self.header == part.header && self.next <= next;
+        if is_behind { part.start.max(self.offset.min(end)) } else { part.start }
     }
 }
 
@@ -67,7 +108,8 @@ impl ReadPlan {
             return Err(self.lost());
         }
         let copies = Copies::default();
-        let mut reading = Reading { plan: self, entries: Vec::new(), bytes: 0, next: self.from, copies };
+        let passed = buffer.passed.take();
+        let mut reading = Reading { plan: self, entries: Vec::new(), bytes: 0, next: self.from, passed, copies };
         for planned in &self.parts {
             if reading.is_done() {
                 break;
@@ -78,6 +120,7 @@ impl ReadPlan {
                 Err(error) => return Err(self.suspected(files, std::slice::from_ref(planned), error)),
             }
         }
+        buffer.passed = reading.passed;
         match self.parts.last() {
             // The plan said that it is there, and no frame names it.
             Some(PlannedPart { part, .. }) if reading.entries.is_empty() && self.from < self.to => {
@@ -125,6 +168,8 @@ struct Reading<'p> {
     entries: Vec<Entry>,
     bytes: usize,
     next: Index,
+    /// Where this read is, or the last one ended.
+    passed: Option<Passed>,
     copies: Copies,
 }
 
@@ -145,21 +190,61 @@ impl Reading<'_> {
         PlannedPart { part, disk_end, cached }: &PlannedPart,
         buffer: &mut ReadBuffer,
     ) -> Result<(), Error> {
-        let mut at = part.start;
+        self.reserve(part);
+        let mut at =
+            self.passed.map_or(part.start, |passed| passed.start(part, (self.plan.group, self.next), *disk_end));
         if at < *disk_end && part.is_ended {
-            at = self.read_mapped(files, part, at..*disk_end);
+            let range = at..*disk_end;
+            let goes_past_cache = self.is_long(part, &range) || buffer.stretch.holds(part, at);
+            at = match goes_past_cache && files.reads_past_cache() {
+                true => self.read_stretch(files, part, range, &mut buffer.stretch),
+                false => self.read_mapped(files, part, range),
+            };
         }
-        self.read_disk(files, part, at..*disk_end, buffer)?;
+        self.read_disk(files, part, at..*disk_end, &mut buffer.window)?;
         for frame in cached.iter().filter(|frame| frame.offset >= part.start) {
             if !self.wants_more(part) {
                 break;
             }
             if self.read_memory(part, &frame.bytes, frame.offset, |_| ()).is_none() {
                 let end = frame.offset + frame.bytes.len() as u64;
-                self.read_disk(files, part, frame.offset..end, buffer)?;
+                self.read_disk(files, part, frame.offset..end, &mut buffer.window)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether much is wanted of a part, if its records are of the usual size.
+    fn is_long(&self, part: &Part, range: &Range<u64>) -> bool {
+        let entries = part.until.0.saturating_sub(self.next.0);
+        let bytes = entries.saturating_mul(part.record_bytes).min(self.bytes_left() as u64);
+        bytes.min(range.end - range.start) >= LONG_BYTES_MIN as u64
+    }
+
+    /// Reads frames of an ended segment past the page cache; gives where the first one lies that was not read.
+    fn read_stretch<F: Files>(&mut self, files: &F, part: &Part, range: Range<u64>, stretch: &mut Stretch) -> u64 {
+        let mut at = range.start;
+        while at < range.end && self.wants_more(part) {
+            let reach = self.bytes_left().clamp(LONG_BYTES_MIN, STRETCH_BYTES_MAX).next_multiple_of(BLOCK_BYTES);
+            let reach = (at + reach as u64).min(range.end);
+            let Some(end) = self.read_kept(files, part, at..reach, stretch) else { return at };
+            at = end;
+        }
+        range.end
+    }
+
+    /// Reads the frame at the start of this range; what of the range is not in memory yet is read with it.
+    fn read_kept<F: Files>(&mut self, files: &F, part: &Part, range: Range<u64>, stretch: &mut Stretch) -> Option<u64> {
+        let at = range.start;
+        let block = stretch.bytes(files, part, at..at + BLOCK_BYTES as u64, range.end).ok()?;
+        let head = FrameHead::decode(block, part.header.salt, part.header.number, at).ok()?;
+        let end = head.end().offset;
+        if end > part.header.frames_end() || head.length > FRAME_BYTES_MAX {
+            return None;
+        }
+        let bytes = stretch.bytes(files, part, at..end, range.end).ok()?;
+        self.read_frame(part, &FrameView::new(head, bytes, part.header.salt), |_| ()).ok()?;
+        Some(end)
     }
 
     /// Reads frames of an ended segment by a memory map, which does not outlive this call; gives where the first one lies
@@ -192,7 +277,7 @@ impl Reading<'_> {
         files: &F,
         part: &Part,
         range: Range<u64>,
-        ReadBuffer(kept): &mut ReadBuffer,
+        kept: &mut Window,
     ) -> Result<(), Error> {
         if range.is_empty() || !self.wants_more(part) {
             return Ok(());
@@ -231,10 +316,8 @@ impl Reading<'_> {
             return None;
         }
         let start = (head.records_start() + RECORD_HEAD_BYTES).next_multiple_of(BLOCK_BYTES).min(head.length);
-        let mut bytes = Buffer::zeroed(head.length);
-        bytes[..start].copy_from_slice(scan.bytes(offset, start).ok()?);
-        let frame = FrameView::new(head, &bytes, part.header.salt);
-        let own = frame.sections().ok()?.own;
+        let front = FrameView::without_records(head, scan.bytes(offset, start).ok()?, part.header.salt);
+        let own = front.sections().ok()?.own;
         let likely = self.likely_place(&head, &own, &self.wanted(&own, part.until));
         if likely.is_empty() {
             return Some(head.end().offset);
@@ -242,9 +325,11 @@ impl Reading<'_> {
         let blocks = (likely.start - offset) as usize / BLOCK_BYTES * BLOCK_BYTES
             ..((likely.end - offset) as usize).next_multiple_of(BLOCK_BYTES).min(head.length);
         // Records of other sizes, or of several runs, are found from head to head.
-        if own.len() > 1 || !frame.has_equal_records() || blocks.len() > head.length / 2 {
+        if own.len() > 1 || !front.has_equal_records() || blocks.len() > head.length / 2 {
             return None;
         }
+        let mut bytes = Buffer::zeroed(head.length);
+        bytes[..start].copy_from_slice(scan.bytes(offset, start).ok()?);
         scan.read(offset + blocks.start as u64, &mut bytes[blocks]).ok()?;
         self.read_frame(part, &FrameView::new(head, &bytes, part.header.salt), |_| ()).ok()?;
         Some(head.end().offset)
@@ -272,12 +357,11 @@ impl Reading<'_> {
         let sections =
             frame.sections().map_err(|fault| self.damaged(part, offset, (part.until, &fault.to_string())))?;
         let wanted = self.wanted(&sections.own, part.until);
-        let count: u64 = wanted.iter().map(|wanted| wanted.end.0 - wanted.start.0).sum();
-        if count == 0 {
+        if wanted.iter().all(Range::is_empty) {
             return Ok(());
         }
-        self.reserve(count);
         expect(self.likely_place(&frame.head, &sections.own, &wanted));
+        let from = self.next;
         // What is wrong with the first entry that cannot be read, and the index behind those like it.
         let mut fault: Option<(String, Index)> = None;
         frame.salvage_wanted(
@@ -298,6 +382,9 @@ impl Reading<'_> {
                 if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             },
         );
+        if self.next > from {
+            self.passed = Some(Passed { group: self.plan.group, header: part.header, offset, next: self.next });
+        }
         fault.map_or(Ok(()), |(what, end)| Err(self.damaged(part, offset, (end, &what))))
     }
 
@@ -351,9 +438,12 @@ impl Reading<'_> {
         self.plan.bytes_max.saturating_sub(self.bytes)
     }
 
-    /// Makes room for so many entries, or for as many as can come.
-    fn reserve(&mut self, count: u64) {
-        self.entries.reserve((self.bytes_left() / ENTRY_OVERHEAD_BYTES + 1).min(count as usize));
+    /// Makes room for what is wanted of a part, if its records are of the usual size.
+    fn reserve(&mut self, part: &Part) {
+        let entries = part.until.0.saturating_sub(self.next.0).min(ENTRIES_RESERVED_MAX as u64) as usize;
+        let entry_bytes =
+            (part.record_bytes as usize).max(RECORD_HEAD_BYTES) - RECORD_HEAD_BYTES + ENTRY_OVERHEAD_BYTES;
+        self.entries.reserve((self.bytes_left() / entry_bytes).saturating_add(1).min(entries));
     }
 
     /// Takes the next entry in; or says what is wrong, and the index behind what that concerns.

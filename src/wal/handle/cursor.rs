@@ -106,7 +106,7 @@ impl Cursor {
         };
         let plan = log.plan_read(group, wanted, last.next(), PIECE_BYTES_MAX);
         drop(log);
-        let mut buffer = self.shared.take_read_buffer();
+        let mut buffer = self.shared.take_read_buffer(group, wanted);
         let said = self.shared.run(&plan, &mut buffer);
         self.shared.give_read_buffer(buffer);
         let entries = said?;

@@ -313,7 +313,7 @@ impl Wal {
     /// [`super::Error::Trimmed`] if the range begins before the log does; [`super::Error::Damaged`] if the disk does
     /// not hold the first entry as it was written.
     pub fn read(&self, group: GroupId, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, Error> {
-        let mut buffer = self.shared.take_read_buffer();
+        let mut buffer = self.shared.take_read_buffer(group, range.start);
         let said = self.read_with(group, range, bytes_max, &mut buffer);
         self.shared.give_read_buffer(buffer);
         said.map_err(|error| self.named(group, error))
@@ -499,8 +499,13 @@ impl Drop for Wal {
 }
 
 impl Shared {
-    fn take_read_buffer(&self) -> ReadBuffer {
-        self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    /// What a read that ended there left, or if there is none what the last one did.
+    fn take_read_buffer(&self, group: GroupId, from: Index) -> ReadBuffer {
+        let mut buffers = self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        match buffers.iter().position(|buffer| buffer.is_at(group, from)) {
+            Some(at) => buffers.remove(at),
+            None => buffers.pop().unwrap_or_default(),
+        }
     }
 
     fn give_read_buffer(&self, buffer: ReadBuffer) {
