@@ -29,6 +29,7 @@ mod seals;
 mod silent;
 mod stale;
 mod starts;
+mod surplus;
 mod suspects;
 mod tail;
 mod tail_cache;
