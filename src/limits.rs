@@ -44,6 +44,12 @@ pub const SEGMENTS_SPARE: usize = 1;
 /// Where no spare segment stands ready, so much of the one in use is kept for them.
 pub const SPARE_BYTES: u64 = 1 << 20;
 
+/// Findings that are kept of what is wrong with a log's files, and as many again of what is wrong in its frames. The others
+/// are counted.
+pub const FINDINGS_MAX: usize = 2048;
+/// Runs of entries that these name together, beyond one each.
+pub const FINDING_RUNS_MAX: usize = FRAME_RECORDS_MAX;
+
 /// A logical clock tick.
 pub const TICK: Duration = Duration::from_millis(10);
 pub const HEARTBEAT_DEFAULT: Duration = Duration::from_millis(50);

@@ -19,6 +19,7 @@ use super::locator::Locator;
 use super::recovery::Acknowledged;
 use super::sections::OpenSection;
 use super::segment::{Identity, SegmentHeader, segment_name};
+use super::surplus::Surplus;
 use crate::disk::{FileId, Files};
 use crate::mutant::{self, Mutant};
 use crate::types::{FrameNumber, GroupId, Index, Membership, Place, SegmentNumber};
@@ -93,7 +94,13 @@ pub struct Analysis {
     pub torn: Option<std::ops::Range<u64>>,
     /// Above every number ever seen.
     pub next_segment: SegmentNumber,
+    /// What is wrong, at most [`crate::limits::FINDINGS_MAX`] of the files themselves and as many of what stands in them: see
+    /// [`Analysis::findings_more`].
     pub findings: Vec<Finding>,
+    /// What was found beyond the bound.
+    pub(super) surplus: Surplus,
+    /// Findings before this one are of the files themselves, and bounded apart.
+    pub(super) files_found: usize,
     /// Findings that may be about what was replaced since: see [`super::dead`].
     pub(super) suspects: Vec<Suspect>,
 }
@@ -143,6 +150,8 @@ impl Analysis {
             torn: None,
             next_segment,
             findings: Vec::new(),
+            surplus: Surplus::default(),
+            files_found: 0,
             suspects: Vec::new(),
         }
     }
@@ -192,6 +201,15 @@ impl Analysis {
         self.note((Severity::Corrupt, Acknowledged::Yes), (&file, 0..evidence.offset), what, Vec::new());
     }
 
+    /// How many findings there are that are counted and not kept: none of them is worse than all that are.
+    pub fn findings_more(&self) -> u64 {
+        self.surplus.sum(None)
+    }
+
+    pub(super) fn found(&mut self, finding: Finding) {
+        self.surplus.keep((&mut self.findings, self.files_found), finding);
+    }
+
     pub(super) fn note(
         &mut self,
         (severity, acknowledged): (Severity, Acknowledged),
@@ -200,7 +218,7 @@ impl Analysis {
         entries: Vec<LogIds>,
     ) {
         let (file, acknowledged) = (file.to_owned(), Some(acknowledged));
-        self.findings.push(Finding { severity, file, bytes, what, acknowledged, entries });
+        self.found(Finding { severity, file, bytes, what, acknowledged, entries });
     }
 }
 

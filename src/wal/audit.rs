@@ -41,6 +41,8 @@ pub struct Checked {
     pub records: u64,
     pub record_bytes: u64,
     pub findings: Vec<Finding>,
+    /// So many more there are, which are counted alone.
+    pub findings_more: u64,
     /// Segments of which all was read up to these offsets, and nothing was found.
     pub(super) clean: Vec<(SegmentHeader, u64)>,
 }
@@ -114,14 +116,16 @@ impl Extent {
             records: chain.iter().map(|segment| segment.records).sum(),
             record_bytes: chain.iter().map(|segment| segment.record_bytes).sum(),
             clean: analysis.chain.iter().map(|segment| (segment.header, segment.end)).collect(),
+            findings_more: analysis.surplus.sum(if self.is_whole { None } else { Some(&self.segments) }),
             findings: analysis.findings,
         };
+        let surplus = analysis.surplus;
         // What lies before a segment that is looked at by itself is not its affair.
         let names: Vec<String> = self.segments.iter().map(|&number| segment_name(&self.directory, number)).collect();
         checked.findings.retain(|finding| self.is_whole || names.contains(&finding.file));
         let is_damaged = |header: &SegmentHeader| {
             let name = segment_name(&self.directory, header.number);
-            checked.findings.iter().any(|finding| finding.file == name)
+            checked.findings.iter().any(|finding| finding.file == name) || surplus.sum(Some(&[header.number])) > 0
         };
         checked.clean.retain(|(header, _)| !is_damaged(header));
         for finding in checked.findings.iter_mut().filter(|finding| finding.severity > Severity::Note) {

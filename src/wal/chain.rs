@@ -14,6 +14,7 @@ use super::sections::OpenSection;
 use super::segment::{
     FORMAT_VERSION, FRAMES_START, HeaderFault, Identity, SegmentHeader, read_headers, segment_name, segment_number,
 };
+use super::surplus::Surplus;
 use super::walk;
 use super::window::Window;
 use crate::disk::{FileId, Files, Operation};
@@ -50,6 +51,7 @@ pub(super) struct Gathered {
     pub leftovers: Vec<String>,
     pub next_segment: SegmentNumber,
     pub findings: Vec<Finding>,
+    surplus: Surplus,
     /// Segments below this one are taken for files that a purge gave up.
     needed_from: SegmentNumber,
     /// From which index on segments behind these ended a group's entries, where the log that has them says so.
@@ -89,6 +91,7 @@ impl Gathered {
             // A number is used once, also if the files that had it are gone.
             next_segment: source.evidence.segment.next(),
             findings: Vec::new(),
+            surplus: Surplus::default(),
             needed_from: SegmentNumber(0),
             ended_behind: BTreeMap::new(),
         }
@@ -134,9 +137,11 @@ impl Gathered {
         let mut analysis = Analysis::empty(self.identity, self.next_segment);
         analysis.leftovers.clone_from(&self.leftovers);
         analysis.findings.clone_from(&self.findings);
-        let mut linked = link(files, &mut self.candidates, source, &mut analysis.findings);
-        let known = analysis.findings.split_off(self.findings.len());
-        analysis.findings.extend(known.into_iter().filter(|finding| !dead::is_below(finding, self.needed_from)));
+        (analysis.surplus, analysis.files_found) = (self.surplus.clone(), self.findings.len());
+        let mut known = Vec::new();
+        let mut linked = link(files, &mut self.candidates, source, &mut known);
+        known.retain(|finding| !dead::is_below(finding, self.needed_from));
+        known.into_iter().for_each(|finding| analysis.found(finding));
         linked.retain(|&number| number >= self.needed_from);
         analysis.take_files(&self.candidates, &linked, self.needed_from);
         walk::walk(files, &self.candidates, &linked, (source, until), &mut analysis);
@@ -205,7 +210,7 @@ impl Gathered {
                 {
                     self.next_segment = self.next_segment.max(number.next());
                     let file = segment_name(&source.directory, number);
-                    self.findings.push(Finding::header(&file, 0, Severity::Unclear, error.to_string()));
+                    self.found(Finding::header(&file, 0, Severity::Unclear, error.to_string()));
                 }
                 said => said?,
             },
@@ -213,7 +218,7 @@ impl Gathered {
                 self.leftovers.push(format!("{}/{name}", source.directory));
             }
             None if name.ends_with(".cut") => {}
-            None => self.findings.push(Finding {
+            None => self.found(Finding {
                 severity: Severity::Note,
                 file: format!("{}/{name}", source.directory),
                 bytes: 0..0,
@@ -242,7 +247,7 @@ impl Gathered {
                 self.check_identity(&header)?;
                 if is_damaged {
                     let what = format!("segment header: {}", HeaderFault::Checksum);
-                    self.findings.push(Finding::header(&name, length, Severity::Note, what));
+                    self.found(Finding::header(&name, length, Severity::Note, what));
                 }
                 return Ok(());
             }
@@ -258,8 +263,12 @@ impl Gathered {
             Err(fault) => format!("segment header: {fault}"),
         };
         // Whether the log had been durable in it is seen when the chain is known.
-        self.findings.push(Finding::header(&name, length, Severity::Unclear, what));
+        self.found(Finding::header(&name, length, Severity::Unclear, what));
         Ok(())
+    }
+
+    fn found(&mut self, finding: Finding) {
+        self.surplus.keep((&mut self.findings, 0), finding);
     }
 
     fn check_identity(&mut self, header: &SegmentHeader) -> Result<(), Error> {

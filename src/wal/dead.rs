@@ -18,10 +18,14 @@ use super::frame::Run;
 use super::record::RecordKind;
 use super::segment::segment_number;
 use super::walk;
+use crate::limits::FINDINGS_MAX;
 use crate::types::{GroupId, Index, SegmentNumber};
 
 /// More damaged frames than these are not looked after: each is compared with all that follows.
 const SUSPECTS_MAX: usize = 1024;
+
+// Of a log that is not damaged otherwise each is kept when it is noted: parts of the log are judged by these notes.
+const _: () = assert!(2 * SUSPECTS_MAX <= FINDINGS_MAX);
 
 const REPLACED: &str = "these entries were replaced or cut off since";
 
@@ -55,7 +59,8 @@ pub(super) fn is_below(finding: &Finding, number: SegmentNumber) -> bool {
 /// Takes over what was found, from `from` on, in segments below `number` when those were read: none of it matters. Of the
 /// configurations that stand there, those before a group's first entry are known as long as the files are.
 pub(super) fn take_notes(needed: &mut Analysis, whole: Analysis, (number, from): (SegmentNumber, usize)) {
-    for (group, memberships) in whole.memberships {
+    let Analysis { findings, surplus, memberships, .. } = whole;
+    for (group, memberships) in memberships {
         let before_first = needed.groups.get(&group).map_or(Index::ZERO, |own| own.before_first.index);
         let own = needed.memberships.entry(group).or_default();
         let first_own = own.first().map(|&(index, _)| index);
@@ -63,9 +68,10 @@ pub(super) fn take_notes(needed: &mut Analysis, whole: Analysis, (number, from):
         let older: Vec<_> = memberships.into_iter().filter(|&(index, _)| is_older(index)).collect();
         own.splice(0..0, older);
     }
-    for mut finding in whole.findings.into_iter().skip(from).filter(|finding| is_below(finding, number)) {
+    needed.surplus.take_below(number, &surplus);
+    for mut finding in findings.into_iter().skip(from).filter(|finding| is_below(finding, number)) {
         demote(&mut finding, "nothing in the segment is needed any more");
-        needed.findings.push(finding);
+        needed.found(finding);
     }
 }
 
@@ -86,7 +92,7 @@ impl Analysis {
         // Of what names nothing it cannot be said that all of it ended.
         match self.suspects.len() < SUSPECTS_MAX && !live.is_empty() {
             true => self.suspects.push(Suspect { finding, live, at }),
-            false => self.findings.push(finding),
+            false => self.found(finding),
         }
     }
 
@@ -106,12 +112,18 @@ impl Analysis {
 
     /// All is read: what was ended is noted, and what was not is damage.
     pub(super) fn settle_suspects(&mut self) {
+        if self.suspects.is_empty() {
+            return;
+        }
         for Suspect { mut finding, live, at } in std::mem::take(&mut self.suspects).into_iter().rev() {
             if live.iter().all(|ids| ids.end <= ids.first) {
                 demote(&mut finding, REPLACED);
             }
             self.findings.insert(at, finding);
         }
+        // In the order of the log, as if they had been found so.
+        let in_frames = self.findings.split_off(self.files_found);
+        in_frames.into_iter().for_each(|finding| self.found(finding));
     }
 }
 

@@ -28,7 +28,7 @@
 //! `encoded`, `segment`. Writing: `log`, `naming`, `flight`, `rotation`, `copying`. Reading: `locator`, `plan`, `tail_cache`,
 //! `reader` with `ahead`, `scan` with its `window`; `followed` is told to those who follow. Recovery: `recovery` is the table
 //! by which faults are judged, `chain` and `walk` gather the facts, `sealed` those that a seal tells, `dead` says which of
-//! them do not matter, `analysis` is their sum, `resume` acts on it, `rewrite` where reads may tell what is in memory alone; `audit` is the same
+//! them do not matter, `analysis` is their sum, within the bound of `surplus`, `resume` acts on it, `rewrite` where reads may tell what is in memory alone; `audit` is the same
 //! walk over an open log. For tools: `contents` gives every record in order, `repair` mends what recovery refuses, `loss` says
 //! what that costs. Around the core: `handle`, the threads that make it the public [`Wal`].
 
@@ -66,7 +66,11 @@ mod scan;
 mod sealed;
 mod sections;
 mod segment;
+<<<<<<< HEAD
 mod stretch;
+=======
+mod surplus;
+>>>>>>> gaps
 mod tail_cache;
 #[cfg(test)]
 mod tests;

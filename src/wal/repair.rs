@@ -246,9 +246,7 @@ fn is_damage(finding: &&Finding) -> bool {
 /// Damaged segments that are in no chain for certain: a newer one is, and the chain does not lack its beginning there.
 fn passed(analysis: &Analysis) -> BTreeSet<SegmentNumber> {
     let (Some(oldest), Some(newest)) = (analysis.chain.first(), analysis.chain.last()) else { return BTreeSet::new() };
-    let missing = oldest.open.predecessor_end.segment;
-    let lacks_beginning =
-        analysis.findings.iter().any(|finding| finding.segment() == Some(missing) && !finding.entries.is_empty());
+    let lacks_beginning = walk::lacks_beginning(analysis);
     let is_passed = |number: &SegmentNumber| {
         let is_in_chain = analysis.chain.iter().any(|segment| segment.header.number == *number);
         *number < newest.header.number && !is_in_chain && !(lacks_beginning && *number < oldest.header.number)

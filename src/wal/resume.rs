@@ -34,6 +34,8 @@ pub struct Recovery {
     pub memberships: BTreeMap<GroupId, Vec<(Index, Membership)>>,
     /// Notes and a torn tail; a log with anything worse is not opened.
     pub findings: Vec<Finding>,
+    /// So many more there are, which are counted alone.
+    pub findings_more: u64,
     /// Bytes of a torn tail: the file they lie in and where.
     pub torn: Option<Range<u64>>,
     pub segments: usize,
@@ -111,7 +113,8 @@ impl Log {
             return Err(Error::Missing { directory: options.directory });
         }
         remove_leftovers(files, &options.directory, analysis.leftovers.iter().cloned())?;
-        let (torn, mut findings) = (analysis.torn.clone(), analysis.findings.clone());
+        let (torn, mut findings, findings_more) =
+            (analysis.torn.clone(), analysis.findings.clone(), analysis.findings_more());
         if let (Some(torn), Some(last)) = (&torn, analysis.chain.last()) {
             findings.extend(keep_aside(files, &options.directory, last.header, last.file, torn)?);
         }
@@ -119,8 +122,8 @@ impl Log {
             rewrite::rewrite(files, &options, (gathered, source), &analysis, wall_clock_milliseconds)?;
             analysis = intact(gathered.read(files, source, None))?;
         }
-        let recovery =
-            Recovery { memberships: analysis.memberships.clone(), findings, torn, segments: analysis.chain.len() };
+        let (memberships, segments) = (analysis.memberships.clone(), analysis.chain.len());
+        let recovery = Recovery { memberships, findings, findings_more, torn, segments };
         let must_cut = analysis.torn.is_some();
         let mut log = Log::resumed(options, analysis);
         log.wall_clock_milliseconds = wall_clock_milliseconds;

@@ -30,6 +30,7 @@ mod silent;
 mod stale;
 mod starts;
 mod stretch;
+mod surplus;
 mod suspects;
 mod tail;
 mod tail_cache;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::analysis::{Analysis, ChainSegment, Reading, Source};
 use super::body::{BodyFault, FrameView, Sections, extend_runs};
 use super::chain::{Candidate, head_fault};
-use super::error::{LogIds, Severity};
+use super::error::{Finding, LogIds, Severity};
 use super::frame::{FrameHead, FrameKind, Run};
 use super::group::GroupLog;
 use super::record::{RecordHead, RecordKind};
@@ -404,16 +404,18 @@ impl<F: Files> SegmentWalk<'_, F> {
         let ids = ids.or_else(|| Some(self.names_from(next)?.iter().map(LogIds::of).collect()));
         let known = if ids.is_some() { "" } else { "; which entries it held is not known" };
         let what = format!("frame {}: {what}{known}", self.expected);
-        analysis.note(severity, (&self.name, self.at..end), what, ids.unwrap_or_default());
-        if let Some((head, rest)) = head.zip(rest) {
-            self.take_rest(analysis, &head, rest);
+        let (bytes, entries, (severity, acknowledged)) = (self.at..end, ids.unwrap_or_default(), severity);
+        let (file, acknowledged) = (self.name.clone(), Some(acknowledged));
+        let finding = Finding { severity, file, bytes, what, acknowledged, entries };
+        match head.zip(rest) {
+            Some((head, rest)) => self.take_rest(analysis, (&head, rest), finding),
+            None => analysis.found(finding),
         }
     }
 
     /// Takes in a frame of which entries are damaged that may be dead: for whoever else has records in it, and so that
     /// readers find that others replaced them.
-    fn take_rest(&mut self, analysis: &mut Analysis, head: &FrameHead, rest: Contents) {
-        let finding = analysis.findings.pop().expect("it was just noted");
+    fn take_rest(&mut self, analysis: &mut Analysis, (head, rest): (&FrameHead, Contents), finding: Finding) {
         self.has_rest = true;
         let sections = &rest.sections;
         if analysis.damage().is_none() {

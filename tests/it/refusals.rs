@@ -264,7 +264,7 @@ fn edited(trial: &Trial, node: NodeId, key: &str, value: &Path) -> PathBuf {
 }
 
 /// Every file below a directory, with its bytes.
-fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(directory).expect("it is there").map(|entry| entry.expect("it can be read")) {
         let path = entry.path();

@@ -84,6 +84,9 @@ pub fn write(reading: &Reading, files: &Directory, arguments: &Arguments, out: &
         if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     outcome?;
+    if let Some(more) = reading.more() {
+        printer.put(&format!("-- {more}"), || json!({"what": more}))?;
+    }
     printer.end()?;
     Ok(printer.records)
 }

@@ -33,6 +33,11 @@ pub struct Answer {
     /// Segments that damage keeps from joining the log; `wal dump` shows what stands in them.
     unreachable_segments: Vec<u64>,
     findings: Vec<Shown>,
+    /// So many more were counted alone.
+    findings_more: u64,
+    /// The same for people.
+    #[serde(skip)]
+    more: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -128,6 +133,8 @@ impl Answer {
             spare_segments: analysis.spare.iter().map(|(number, _)| number.0).collect(),
             unreachable_segments: analysis.unjoined.iter().map(|(header, _)| header.number.0).collect(),
             findings: reading.findings.iter().map(|finding| Shown::of(reading, finding)).collect(),
+            findings_more: reading.findings_more,
+            more: reading.more(),
         }
     }
 
@@ -159,6 +166,7 @@ impl Answer {
         }
         line(&mut out, format_args!("findings:{}", if self.findings.is_empty() { " none" } else { "" }));
         self.findings.iter().for_each(|finding| line(&mut out, format_args!("{finding}")));
+        self.more.iter().for_each(|more| line(&mut out, format_args!("{more}")));
         out
     }
 }

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::output;
 use crate::disk::{self, Directory, Files, Operation};
 use crate::superblock::{self, Inspection};
 use crate::types::{NodeId, Place};
@@ -36,6 +37,8 @@ pub struct Reading {
     pub analysis: Analysis,
     /// Those of the log and of the superblock.
     pub findings: Vec<Finding>,
+    /// Those of the log that are counted alone: none is worse than all that are told.
+    pub findings_more: u64,
 }
 
 impl Reading {
@@ -56,8 +59,16 @@ impl Reading {
             let first = std::mem::replace(&mut reading, again.0).findings;
             let same = |old: &Finding, new: &Finding| old.file == new.file && old.bytes.start == new.bytes.start;
             reading.findings.retain(|new| first.iter().any(|old| same(old, new)));
+            if reading.findings.is_empty() {
+                reading.findings_more = 0;
+            }
         }
         Ok((reading, directory))
+    }
+
+    /// A line that says how many findings are counted alone, if there are any.
+    pub fn more(&self) -> Option<String> {
+        (self.findings_more > 0).then(|| format!("and {}", output::counted(self.findings_more, "more finding")))
     }
 
     /// That the whole log is gone.
@@ -158,7 +169,8 @@ fn read(directory: &Directory, shown: &str) -> Result<Reading, Stop> {
     findings.extend(analysis.findings.iter().cloned());
     let node = state.map(|state| state.node).or(analysis.identity.map(|identity| identity.node));
     let kind = node.map(|node| if node == NODE_ALONE { Kind::Alone } else { Kind::Node(node) });
-    Ok(Reading { directory: shown.to_owned(), kind, superblock, analysis, findings })
+    let (directory, findings_more) = (shown.to_owned(), analysis.findings_more());
+    Ok(Reading { directory, kind, superblock, analysis, findings, findings_more })
 }
 
 /// Where the log lies, and what the superblock says of it.

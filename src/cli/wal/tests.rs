@@ -12,6 +12,7 @@ use super::{inspect, verify};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Format;
 use crate::disk::IoChoice;
+use crate::limits::FINDINGS_MAX;
 use crate::types::{GroupId, Index, LogId, Term};
 use crate::wal::Wal;
 use crate::wal::handle::Options;
@@ -182,6 +183,36 @@ fn a_flipped_bit_in_a_covered_frame_is_corrupt() {
     assert_eq!(finding["acknowledged"], "yes");
     assert!(finding["start"].as_u64().unwrap() <= 40_000 && finding["end"].as_u64().unwrap() > 40_000);
     assert!(finding["next_step"].as_str().unwrap().contains("delete nothing"));
+}
+
+/// It held all of them in memory.
+#[test]
+fn findings_beyond_the_bound_are_counted() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = log(&home);
+    for number in 0..FINDINGS_MAX + 52 {
+        File::create(directory.join(format!("log/{number}.txt"))).unwrap();
+    }
+    let sound = Reading::take(&directory).unwrap();
+    assert!(verify::judge(&sound).is_ok(), "notes are no failure");
+    flip(&segment(&directory, 1), 40_000);
+    let reading = Reading::take(&directory).unwrap();
+    let failure = verify::judge(&reading).unwrap_err();
+    let told = format!(": {} findings, the worst: corrupt in log/0000000000000001.segment", FINDINGS_MAX + 53);
+    assert!(failure.exit == Exit::Corrupt && failure.message.contains(&told), "{failure}");
+    for text in [verify::text(&reading, Format::Table), inspect::text(&reading, Format::Table)] {
+        assert!(text.ends_with("\nand 52 more findings\n"), "{}", &text[text.len() - 200..]);
+        assert_eq!(text.matches("note: log/").count(), FINDINGS_MAX);
+    }
+    for text in [verify::text(&reading, Format::Json), inspect::text(&reading, Format::Json)] {
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["findings"].as_array().map(Vec::len), Some(FINDINGS_MAX + 1));
+        assert_eq!(document["findings_more"], 52);
+    }
+    let dumped = golden::said(&directory, "dump DIR");
+    assert!(dumped.contains("\n-- and 52 more findings\n(exit code 10)"), "{}", &dumped[dumped.len() - 200..]);
+    let dumped = golden::said(&directory, "dump DIR -o json");
+    assert!(dumped.contains("\n{\"what\":\"and 52 more findings\"}\n]\n"), "{}", &dumped[dumped.len() - 200..]);
 }
 
 #[test]

@@ -25,6 +25,11 @@ struct Answer {
     records: u64,
     record_bytes: u64,
     findings: Vec<Shown>,
+    /// So many more were counted alone.
+    findings_more: u64,
+    /// The same for people.
+    #[serde(skip)]
+    more: Option<String>,
 }
 
 /// A finding with what to do about it.
@@ -80,7 +85,7 @@ pub fn text(reading: &Reading, format: Format) -> String {
 
 pub fn judge(reading: &Reading) -> Result<(), Failure> {
     let Some(worst) = reading.findings.iter().max_by_key(|finding| finding.severity) else { return Ok(()) };
-    let findings = output::counted(reading.findings.len() as u64, "finding");
+    let findings = output::counted(reading.findings.len() as u64 + reading.findings_more, "finding");
     let worst_is = Shown::of(reading, worst).place();
     let message = format!("{}: {findings}, the worst: {worst_is}", reading.directory);
     match worst.severity {
@@ -132,6 +137,8 @@ impl Answer {
             records: chain.iter().map(|segment| segment.records).sum(),
             record_bytes: chain.iter().map(|segment| segment.record_bytes).sum(),
             findings: reading.findings.iter().map(|finding| Shown::of(reading, finding)).collect(),
+            findings_more: reading.findings_more,
+            more: reading.more(),
         }
     }
 
@@ -144,6 +151,7 @@ impl Answer {
         for finding in &self.findings {
             out.push_str(&format!("{finding}\n"));
         }
+        out.extend(self.more.iter().map(|more| format!("{more}\n")));
         out
     }
 }

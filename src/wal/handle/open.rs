@@ -83,7 +83,7 @@ fn open_log(
     let log_options = log_options(options, identity, writes_in_flight);
     let reading = if options.verify_at_start { Reading::Everything } else { Reading::BySeals };
     let opened = Log::open_reading(&directory, log_options, (evidence, reading), wall_clock_milliseconds());
-    let (log, wal::Recovery { findings, segments, .. }) = opened.map_err(|error| match error {
+    let (log, recovery) = opened.map_err(|error| match error {
         wal::Error::Missing { .. } => lost(),
         wal::Error::Disk(error) if error.operation == Operation::List && error.kind() == io::ErrorKind::NotFound => {
             lost()
@@ -93,7 +93,19 @@ fn open_log(
     superblock.save(|state| state.durable_end = log.durable_end());
     let groups = log.groups().cloned().collect();
     let boot = state.boot;
-    let opened = Recovery { created, identity, boot, io, sync_mode, writes_in_flight, segments, groups, findings };
+    let wal::Recovery { findings, findings_more, segments, .. } = recovery;
+    let opened = Recovery {
+        created,
+        identity,
+        boot,
+        io,
+        sync_mode,
+        writes_in_flight,
+        segments,
+        groups,
+        findings,
+        findings_more,
+    };
     Ok(Parts { directory, log, superblock, opened })
 }
 

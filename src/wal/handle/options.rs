@@ -65,6 +65,8 @@ pub struct Recovery {
     pub groups: Vec<GroupLog>,
     /// Notes, and the end that was being written when the power went.
     pub findings: Vec<Finding>,
+    /// So many more there are, which are counted alone.
+    pub findings_more: u64,
 }
 
 impl Options {

@@ -218,7 +218,10 @@ impl Scrubber {
         }
         drop(log);
         drop(shared);
-        let findings = checked.map_or_else(|error| vec![unopened(number, &error)], |checked| checked.findings);
+        let findings = match checked {
+            Ok(checked) => (checked.findings, checked.findings_more),
+            Err(error) => (vec![unopened(number, &error)], 0),
+        };
         self.take(number, findings);
         Some(())
     }
@@ -234,7 +237,7 @@ impl Scrubber {
         goes_on
     }
 
-    fn take(&mut self, number: SegmentNumber, findings: Vec<Finding>) {
+    fn take(&mut self, number: SegmentNumber, findings: (Vec<Finding>, u64)) {
         let mut state = self.control.lock();
         let new = state.told.take(number, findings);
         state.counters.segments += 1;

@@ -26,9 +26,9 @@ impl Told {
         Told { by_segment: BTreeMap::new(), more: None, is_over: false, pass_findings: 0, findings_max }
     }
 
-    /// What a segment shows now. Gives what is to be told of it.
-    pub fn take(&mut self, number: SegmentNumber, findings: Vec<Finding>) -> Vec<Finding> {
-        self.pass_findings += findings.len() as u64;
+    /// What a segment shows now, and how much more that was counted alone. Gives what is to be told of it.
+    pub fn take(&mut self, number: SegmentNumber, (findings, counted): (Vec<Finding>, u64)) -> Vec<Finding> {
+        self.pass_findings += findings.len() as u64 + counted;
         let before = self.by_segment.remove(&number).unwrap_or_default();
         let (mut kept, mut new): (Vec<_>, Vec<_>) = findings.into_iter().partition(|found| before.contains(found));
         let elsewhere: usize = self.by_segment.values().map(Vec::len).sum();

@@ -89,9 +89,14 @@ fn each_part_that_is_gone() {
         fs::create_dir(home.join(LOG_DIRECTORY)).expect("there is room");
     };
     let alone = |what: &str, damage: &dyn Fn(&Path), lines: &[&str]| story(NODE_ALONE, what, damage, lines);
+    let sound = ["inspect DIR", "inspect DIR -o json", "verify DIR", "verify DIR -o json"];
+    let of_segments = ["1 --group 9", "3 --group 9 --text", "3 --group 9 -o json", "4 --from 5", "77"];
+    let of_segments = of_segments.map(|rest| format!("dump DIR --segment {rest}"));
+    let sound: Vec<&str> = sound.into_iter().chain(of_segments.iter().map(String::as_str)).collect();
+    let gone: Vec<&str> = all.into_iter().chain(sound[4..6].iter().copied()).collect();
     let text = [
-        alone("nothing is wrong", &|_| (), &["inspect DIR", "inspect DIR -o json", "verify DIR"]),
-        alone("a segment in the middle is gone", &remove(MIDDLE), &all),
+        alone("nothing is wrong", &|_| (), &sound),
+        alone("a segment in the middle is gone", &remove(MIDDLE), &gone),
         alone("junk behind a segment in the middle", &junk, &[all[0], all[1], all[2], "dump DIR --group 9 -o json"]),
         alone("the last segment is gone", &remove(LAST), &short),
         alone("the last segment is cut off", &cut(40_000), &all),

@@ -147,8 +147,12 @@ fn story(disk: &SimDisk, lines: &[&str]) -> String {
 fn a_sound_log() {
     let lines = [
         "inspect DIR",
+        "inspect DIR -o json",
         "verify DIR",
+        "verify DIR -o json",
         "dump DIR",
+        "dump DIR --text",
+        "dump DIR --group 9",
         "dump DIR --group 9 --hex",
         "dump DIR --group 0 --from 3 --to 4 -o json",
         "dump DIR --group 77",

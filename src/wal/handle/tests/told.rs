@@ -22,10 +22,17 @@ fn pass(told: &mut Told, counts: &[u64]) -> (Vec<Finding>, usize, u64) {
     let sealed: Vec<SegmentNumber> = (0..counts.len() as u64).map(SegmentNumber).collect();
     let mut all = Vec::new();
     for (&number, &count) in sealed.iter().zip(counts) {
-        all.extend(told.take(number, (0..count).map(|at| found(number.0, at)).collect()));
+        all.extend(told.take(number, ((0..count).map(|at| found(number.0, at)).collect(), 0)));
     }
     let notes = all.extract_if(.., |own| own.severity == Severity::Note).count();
     (all, notes, told.end_pass(&sealed))
+}
+
+#[test]
+fn findings_that_a_segment_has_counted_alone_are_counted_in_the_pass() {
+    let mut told = Told::new(MAX);
+    assert_eq!(told.take(SegmentNumber(1), (vec![found(1, 0)], 5)).len(), 1);
+    assert_eq!(told.end_pass(&[SegmentNumber(1)]), 6);
 }
 
 #[test]

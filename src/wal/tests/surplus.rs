@@ -1,0 +1,138 @@
+//! A log in which more is wrong than is kept of it.
+
+use super::dead::records_start;
+use super::rig::{DIRECTORY, G, Rig, open, options, segment};
+use crate::limits::{FINDING_RUNS_MAX, FINDINGS_MAX};
+use crate::sim::disk::SimDisk;
+use crate::types::{GroupId, Index, Place, SegmentNumber};
+use crate::wal::surplus::Surplus;
+use crate::wal::{Acknowledged, Analysis, Error, Finding, Log, LogIds, Options, Severity, Source, repair};
+
+const MAX: u64 = FINDINGS_MAX as u64;
+
+/// A log of three segments, the first with more frames than findings are kept, and where frames of one entry begin.
+fn log() -> (Rig, Vec<Place>) {
+    let segment_bytes = (FINDINGS_MAX as u64 + 200) * 4096;
+    let mut rig = Rig::new(Options { segment_bytes, ..options() });
+    rig.settle();
+    let mut starts = Vec::new();
+    while rig.log.active.number < SegmentNumber(3) {
+        let start = rig.log.durable_end();
+        // In the second segment fewer frames are enough.
+        let bytes = if start.segment == SegmentNumber(1) { 100 } else { 20_000 };
+        rig.grow(G, 1, bytes);
+        rig.settle();
+        starts.extend(Some(start).filter(|_| rig.log.durable_end().segment == start.segment));
+    }
+    rig.rest();
+    (rig, starts)
+}
+
+/// All frames of the first segment but for its first ones, and one of the second; gives how many.
+fn damage(disk: &SimDisk, starts: &[Place]) -> u64 {
+    let in_first = starts.iter().filter(|start| start.segment == SegmentNumber(1)).skip(3);
+    let in_second = starts.iter().filter(|start| start.segment == SegmentNumber(2)).skip(3).take(1);
+    let damaged: Vec<&Place> = in_first.chain(in_second).collect();
+    damaged.iter().for_each(|start| disk.flip_bit(&segment(start.segment.0), start.offset + records_start(2) + 60, 1));
+    damaged.len() as u64
+}
+
+#[test]
+fn what_is_wrong_with_a_very_damaged_log_has_a_bound_and_is_counted() {
+    let (rig, starts) = log();
+    let fork = rig.disk.fork();
+    let all = damage(&fork, &starts);
+    assert!(all > MAX + 100, "{all}");
+
+    let checked = rig.log.extent().check(&fork.files()).expect("its files are there");
+    assert_eq!((checked.findings.len() as u64, checked.findings_more), (MAX, all - MAX));
+    let clean: Vec<u64> = checked.clean.iter().map(|(header, _)| header.number.0).collect();
+    assert_eq!(clean, [3], "what is wrong with the second is counted alone, and it is not whole");
+    let sealed = rig.log.sealed_extent(SegmentNumber(1)).expect("it is sealed");
+    let checked = sealed.check(&fork.files()).expect("its file is there");
+    assert_eq!((checked.findings.len() as u64, checked.findings_more), (MAX, all - 1 - MAX));
+
+    fork.crash_to(&vec![0; fork.loose().len()]);
+    let source = Source::from_outside(DIRECTORY);
+    let found = Analysis::read(&fork.files(), &source).expect("the directory can be read");
+    assert_eq!((found.findings.len() as u64, found.findings_more()), (MAX, all - MAX));
+    assert_eq!(found.severity(), Some(Severity::Corrupt));
+    assert!(found.findings.is_sorted_by_key(|finding| (finding.segment(), finding.bytes.start)), "the first are kept");
+    let first = starts[3].offset;
+    assert_eq!(found.findings[0].bytes.start, first);
+    let plan = repair::plan(&fork.files(), &source).expect("the directory can be read");
+    let (finding, loss) = plan.damage.expect("it is damaged");
+    assert!(finding.bytes.start == first && loss.expect("a cut helps").entries[0].first.index == Index(4));
+    match Log::open(&fork.files(), rig.log.options().clone(), Place::START, 1) {
+        Err(Error::Damaged(finding)) => assert_eq!(finding.bytes.start, first),
+        other => panic!("{:?}", other.map(|(_, recovery)| recovery)),
+    }
+}
+
+/// They have a bound of their own: what is wrong in frames is told beside them.
+#[test]
+fn names_that_are_not_the_logs_do_not_hide_what_is_wrong_in_it() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    rig.grow(G, 2, 600);
+    rig.settle();
+    let start = rig.log.durable_end().offset;
+    rig.grow(G, 2, 600);
+    rig.rest();
+    rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+    (0..MAX + 52).for_each(|number| rig.disk.plant(&format!("{DIRECTORY}/{number}.txt"), b""));
+    let (_, recovery, found) = open(&rig.disk.fork(), &options()).expect("notes keep nobody from opening it");
+    assert!(found == *rig.model.state());
+    assert_eq!((recovery.findings.len() as u64, recovery.findings_more), (MAX, 52));
+    rig.disk.flip_bit(&segment(1), start + records_start(2) + 200, 1);
+    let found = Analysis::read(&rig.disk.files(), &Source::from_outside(DIRECTORY)).expect("it can be read");
+    assert_eq!((found.findings.len() as u64, found.findings_more()), (MAX + 1, 52));
+    assert_eq!(found.severity(), Some(Severity::Corrupt));
+}
+
+fn finding(severity: Severity, number: u64, runs: usize) -> Finding {
+    let ids = |at: usize| LogIds::unnamed(GroupId(0), Index(2 * at as u64)..Index(2 * at as u64 + 1));
+    Finding {
+        severity,
+        file: segment(number),
+        bytes: number..number + 1,
+        what: "wrong".to_owned(),
+        acknowledged: Some(Acknowledged::Yes),
+        entries: (0..runs).map(ids).collect(),
+    }
+}
+
+#[test]
+fn the_first_are_kept_and_the_worst_and_the_others_are_counted_by_segment() {
+    let (mut kept, mut surplus) = (vec![finding(Severity::Note, 99, 0)], Surplus::default());
+    let mut keep = |severity, number| surplus.keep((&mut kept, 1), finding(severity, number, 0));
+    (1..=MAX + 3).for_each(|number| keep(Severity::Torn, number));
+    keep(Severity::Note, 7);
+    keep(Severity::Corrupt, MAX + 4);
+    keep(Severity::Unclear, MAX + 5);
+    keep(Severity::Corrupt, MAX + 6);
+    assert_eq!(kept.len(), FINDINGS_MAX + 1);
+    let numbers: Vec<u64> = kept.iter().map(|finding| finding.bytes.start).collect();
+    let first = [99].into_iter().chain(1..MAX).chain([MAX + 4]);
+    assert!(numbers.iter().copied().eq(first), "{:?}", &numbers[numbers.len() - 5..]);
+    assert_eq!(surplus.sum(None), 7);
+    let counted = [7, MAX, MAX + 1, MAX + 2, MAX + 3, MAX + 5, MAX + 6].map(SegmentNumber);
+    assert_eq!(surplus.sum(Some(&counted)), 7);
+    assert_eq!(surplus.sum(Some(&[SegmentNumber(MAX + 4), SegmentNumber(1)])), 0);
+    let mut other = Surplus::default();
+    other.take_below(SegmentNumber(MAX + 1), &surplus);
+    assert_eq!(other.sum(None), 2);
+}
+
+#[test]
+fn the_entries_that_findings_name_have_a_bound_together_and_each_names_some() {
+    let (mut kept, mut surplus) = (Vec::new(), Surplus::default());
+    for number in 0..4 {
+        surplus.keep((&mut kept, 0), finding(Severity::Corrupt, number, FINDING_RUNS_MAX / 2 + 1));
+    }
+    let named: Vec<usize> = kept.iter().map(|finding| finding.entries.len()).collect();
+    assert_eq!(named, [FINDING_RUNS_MAX / 2 + 1, FINDING_RUNS_MAX / 2 - 1, 1, 1]);
+    assert_eq!(kept[0].what, "wrong");
+    assert_eq!(kept[1].what, "wrong; 2 more runs of entries are not named");
+    assert_eq!(surplus.sum(None), 0);
+}
