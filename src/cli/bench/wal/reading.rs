@@ -70,7 +70,10 @@ impl Reading {
         let mut due = Instant::now();
         while !self.is_over.load(Ordering::Relaxed) {
             let now = Instant::now();
-            if !self.is_on.load(Ordering::Relaxed) || due > now {
+            let is_on = self.is_on.load(Ordering::Relaxed);
+            if !is_on || due > now {
+                // Nothing is due while it is off, and so nothing to be made up for when it is on.
+                due = if is_on { due } else { now };
                 thread::sleep(due.saturating_duration_since(now).clamp(Duration::from_millis(1), LAG_MAX));
                 continue;
             }
