@@ -66,11 +66,8 @@ mod scan;
 mod sealed;
 mod sections;
 mod segment;
-<<<<<<< HEAD
 mod stretch;
-=======
 mod surplus;
->>>>>>> gaps
 mod tail_cache;
 #[cfg(test)]
 mod tests;
