@@ -5,7 +5,7 @@ use crate::types::{HardState, LogId, NodeId, Term};
 
 use super::replica::{Replica, State, Tally};
 use super::replication::Leading;
-use super::{AppendOutcome, AppendReply, Body, Event, Message, quorum};
+use super::{AppendOutcome, AppendReply, Body, Event, Message, Round, quorum};
 
 impl Replica {
     pub(super) fn on_tick(&mut self) {
@@ -83,8 +83,9 @@ impl Replica {
         true
     }
 
-    /// The sender is behind, perhaps a leader that was replaced: any answer of ours tells it the term. Answers to
-    /// questions of an older term mean nothing any more.
+    /// The sender is behind, perhaps a leader that was replaced: any answer of ours tells it the term. It names no round:
+    /// should the sender come to lead in our term, its rounds of before must not confirm those of then. Answers to questions
+    /// of an older term mean nothing any more.
     pub(super) fn answer_older_term(&mut self, message: Message) {
         let body = match message.body {
             Body::PreVote { next, last } => return self.on_pre_vote(message.from, next, last),
@@ -93,9 +94,9 @@ impl Replica {
             Body::Vote { .. } => Body::VoteReply { granted: false },
             Body::Append(append) => {
                 let outcome = AppendOutcome::Rejected { previous: append.previous, hint: LogId::ZERO };
-                Body::AppendReply(AppendReply { round: append.round, outcome })
+                Body::AppendReply(AppendReply { round: Round::default(), outcome })
             }
-            Body::Heartbeat { round, .. } => Body::HeartbeatReply { round },
+            Body::Heartbeat { .. } => Body::HeartbeatReply { round: Round::default() },
             Body::ReadIndex { asked } => Body::ReadIndexReply { asked, index: None },
             Body::VoteReply { .. }
             | Body::AppendReply(_)
