@@ -39,6 +39,7 @@ mod body;
 mod chain;
 mod contents;
 mod copying;
+mod cover;
 mod dead;
 mod encoded;
 mod error;
