@@ -216,7 +216,7 @@ impl Wal {
     /// waits, of any runtime, with [`WhenFull::Busy`]; with [`WhenFull::Block`] the operation itself blocks the thread.
     /// Dropped before its end, it leaves nothing that is written.
     ///
-    /// `is_busy` is true for [`Refused::Busy`], and for [`Refused::NoSpace`] if a full disk is to be waited for. What is
+    /// `is_busy` is true for [`Refused::Busy`], and for `NoSpace` if a full disk is to be waited for. What is
     /// final would be waited for without end.
     ///
     /// # Errors
