@@ -19,13 +19,6 @@ impl Checksum {
         Checksum(crc32fast::hash(bytes))
     }
 
-    /// The checksum of what this one is of, with `bytes` behind it.
-    pub fn and(self, bytes: &[u8]) -> Checksum {
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
-        hasher.update(bytes);
-        Checksum(hasher.finalize())
-    }
-
     /// The checksum of several pieces as if they were one, started from a segment's salt.
     pub fn salted(salt: u64, pieces: &[&[u8]]) -> Checksum {
         let mut hasher = crc32fast::Hasher::new();

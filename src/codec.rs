@@ -185,17 +185,11 @@ pub fn decode_payload(kind: u8, data: Data) -> Result<Payload, Error> {
     if found != data.checksum {
         return Err(Error::Checksum { what: "payload", expected: data.checksum, found });
     }
-    decode_verified_payload(kind, data)
-}
-
-/// As [`decode_payload`], of bytes whose checksum the caller has verified.
-#[inline]
-pub fn decode_verified_payload(kind: u8, data: Data) -> Result<Payload, Error> {
-    // Nearly all are, and to hand them over must cost nothing.
     if kind == DATA_KIND { Ok(Payload::Data(data)) } else { decode_other_payload(kind, &data.bytes) }
 }
 
-fn decode_other_payload(kind: u8, bytes: &[u8]) -> Result<Payload, Error> {
+/// As [`decode_payload`], of a kind that is not data, and of bytes whose checksum the caller has verified.
+pub fn decode_other_payload(kind: u8, bytes: &[u8]) -> Result<Payload, Error> {
     let mut reader = Reader::new(bytes);
     let payload = match kind {
         0 => Payload::Noop,

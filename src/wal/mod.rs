@@ -70,6 +70,7 @@ mod segment;
 mod stretch;
 mod surplus;
 mod tail_cache;
+mod taken;
 #[cfg(test)]
 mod tests;
 mod walk;

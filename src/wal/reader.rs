@@ -7,8 +7,6 @@
 
 use std::ops::{ControlFlow, Range};
 
-use bytes::{Bytes, BytesMut};
-
 use super::ahead::Ahead;
 use super::body::FrameView;
 use super::error::{Error, Finding, LogIds, Severity};
@@ -21,15 +19,13 @@ use super::salvage::Salvaged;
 use super::scan::{Found, HeadProblem, Scan};
 use super::segment::{SegmentHeader, segment_name};
 use super::stretch::Stretch;
+use super::taken::Taken;
 use super::window::Window;
 use crate::codec;
 use crate::disk::{Buffer, Files};
 use crate::limits::{BLOCK_BYTES, ENTRY_OVERHEAD_BYTES, FRAME_BYTES_MAX};
-use crate::types::{Data, Entry, GroupId, Index, LogId};
+use crate::types::{Entry, GroupId, Index, LogId};
 
-/// Copies of payloads up to this length share memory, and so much of it.
-const SHARED_BYTES_MAX: usize = 1024;
-const PIECE_BYTES: usize = BLOCK_BYTES;
 /// Shorter frames are read whole: the disk is asked once.
 const EXCERPT_BYTES_MIN: usize = 64 << 10;
 /// Who wants so much of an ended segment, or more, reads it past the page cache: what one read of the device costs is then
@@ -87,7 +83,7 @@ impl ReadPlan {
     /// The entries from the first wanted one on, without gaps: all of them, or as many as `bytes_max` allows and at
     /// least one, or as many as this plan reaches ([`ReadPlan::is_cut`]), or those before the first that cannot be read.
     /// Payloads are copied out and their checksums verified; small ones share memory, so that one that is kept keeps up to
-    /// 4 KiB. Empty only if nothing wanted is durable.
+    /// 16 KiB. Empty only if nothing wanted is durable.
     ///
     /// # Errors
     /// [`Error::Trimmed`] if the first wanted entry was purged when this was planned. [`Error::Damaged`] or
@@ -107,27 +103,26 @@ impl ReadPlan {
         if self.is_lost {
             return Err(self.lost());
         }
-        let copies = Copies::default();
         let passed = buffer.passed.take();
-        let mut reading = Reading { plan: self, entries: Vec::new(), bytes: 0, next: self.from, passed, copies };
+        let mut reading = Reading { plan: self, taken: Taken::default(), bytes: 0, next: self.from, passed };
         for planned in &self.parts {
             if reading.is_done() {
                 break;
             }
             match reading.read_part(files, planned, buffer) {
                 Ok(()) => {}
-                Err(_) if !reading.entries.is_empty() => break,
+                Err(_) if !reading.taken.is_empty() => break,
                 Err(error) => return Err(self.suspected(files, std::slice::from_ref(planned), error)),
             }
         }
         buffer.passed = reading.passed;
         match self.parts.last() {
             // The plan said that it is there, and no frame names it.
-            Some(PlannedPart { part, .. }) if reading.entries.is_empty() && self.from < self.to => {
+            Some(PlannedPart { part, .. }) if reading.taken.is_empty() && self.from < self.to => {
                 let error = reading.damaged(part, part.start, (self.from.next(), "the entry is in none of its frames"));
                 Err(self.suspected(files, &self.parts, error))
             }
-            _ => Ok(reading.entries),
+            _ => Ok(reading.taken.into_entries()),
         }
     }
 
@@ -165,17 +160,16 @@ fn has_header<F: Files>(files: &F, part: &Part) -> bool {
 
 struct Reading<'p> {
     plan: &'p ReadPlan,
-    entries: Vec<Entry>,
+    taken: Taken,
     bytes: usize,
     next: Index,
     /// Where this read is, or the last one ended.
     passed: Option<Passed>,
-    copies: Copies,
 }
 
 impl Reading<'_> {
     fn is_done(&self) -> bool {
-        self.next >= self.plan.to || (!self.entries.is_empty() && self.bytes >= self.plan.bytes_max)
+        self.next >= self.plan.to || (!self.taken.is_empty() && self.bytes >= self.plan.bytes_max)
     }
 
     fn wants_more(&self, part: &Part) -> bool {
@@ -431,7 +425,7 @@ impl Reading<'_> {
     fn wanted_bytes(&self) -> Option<u64> {
         let entries_left = self.plan.to.0.saturating_sub(self.next.0);
         let bytes = entries_left.saturating_mul(BLOCK_BYTES as u64).min(self.bytes_left() as u64);
-        (!self.entries.is_empty()).then_some(bytes)
+        (!self.taken.is_empty()).then_some(bytes)
     }
 
     fn bytes_left(&self) -> usize {
@@ -443,7 +437,7 @@ impl Reading<'_> {
         let entries = part.until.0.saturating_sub(self.next.0).min(ENTRIES_RESERVED_MAX as u64) as usize;
         let entry_bytes =
             (part.record_bytes as usize).max(RECORD_HEAD_BYTES) - RECORD_HEAD_BYTES + ENTRY_OVERHEAD_BYTES;
-        self.entries.reserve((self.bytes_left() / entry_bytes).saturating_add(1).min(entries));
+        self.taken.reserve((self.bytes_left() / entry_bytes).saturating_add(1).min(entries));
     }
 
     /// Takes the next entry in; or says what is wrong, and the index behind what that concerns.
@@ -456,13 +450,18 @@ impl Reading<'_> {
         let bytes_left = self.bytes_left();
         let left =
             || (bytes_left / (bytes.len() + ENTRY_OVERHEAD_BYTES) + 1).min((self.plan.to.0 - id.index.0) as usize);
-        let data = Data { bytes: self.copies.copy(bytes, left), checksum: head.payload_checksum };
-        // The record's checksum of it was verified just now.
-        let payload =
-            codec::decode_verified_payload(head.payload_kind, data).map_err(|error| damaged(error.to_string()))?;
-        self.bytes += payload.data_bytes() + ENTRY_OVERHEAD_BYTES;
+        // The record's checksum of its payload was verified just now.
+        if head.payload_kind == codec::DATA_KIND {
+            self.taken.push_copy(id, bytes, head.payload_checksum, left);
+            self.bytes += bytes.len();
+        } else {
+            let payload =
+                codec::decode_other_payload(head.payload_kind, bytes).map_err(|error| damaged(error.to_string()))?;
+            self.bytes += payload.data_bytes();
+            self.taken.push(Entry { id, payload });
+        }
+        self.bytes += ENTRY_OVERHEAD_BYTES;
         self.next = self.next.next();
-        self.entries.push(Entry { id, payload });
         Ok(())
     }
 
@@ -479,25 +478,3 @@ impl Reading<'_> {
         })
     }
 }
-
-/// Payloads, copied out. Small ones share pieces of memory: to allocate each takes longer than to read it.
-#[derive(Default)]
-struct Copies {
-    piece: BytesMut,
-}
-
-impl Copies {
-    /// A copy of `bytes`. `left` says how many of about that length are to come at most, this one counted.
-    fn copy(&mut self, bytes: &[u8], left: impl FnOnce() -> usize) -> Bytes {
-        if bytes.len() > SHARED_BYTES_MAX {
-            return Bytes::copy_from_slice(bytes);
-        }
-        if self.piece.capacity() < bytes.len() {
-            self.piece = BytesMut::with_capacity(bytes.len().saturating_mul(left()).clamp(bytes.len(), PIECE_BYTES));
-        }
-        self.piece.extend_from_slice(bytes);
-        self.piece.split().freeze()
-    }
-}
-
-const _: () = assert!(SHARED_BYTES_MAX < PIECE_BYTES);

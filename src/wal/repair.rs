@@ -436,7 +436,7 @@ pub(super) fn copy_bytes<F: Files>(
             }
         }
         files.write(to, at - range.start, &window[..length])?;
-        copied.checksum = copied.checksum.and(&window[..length]);
+        copied.checksum = copied.checksum.continued(&window[..length]);
     }
     Ok(copied)
 }
