@@ -8,8 +8,10 @@ use serde::Serialize;
 use super::access::{self, ClientArguments};
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
+use super::source::{ReadArguments, Source};
 use crate::client::Client;
 use crate::net::Consistency;
+use crate::types::Index;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -19,7 +21,7 @@ pub struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Set a key's value
+    /// Set a key's value, and print the index of the change
     Put {
         key: String,
         value: String,
@@ -30,15 +32,17 @@ enum Command {
     Get {
         key: String,
         #[command(flatten)]
+        read: ReadArguments,
+        #[command(flatten)]
         client: ClientArguments,
     },
-    /// Remove a key; exit code 1 if it was not there
+    /// Remove a key, and print the index of the change; exit code 1 if it was not there
     Delete {
         key: String,
         #[command(flatten)]
         client: ClientArguments,
     },
-    /// Set or remove a key's value if it is as expected; exit code 1 if it is not
+    /// Set or remove a key's value if it is as expected, and print the index of the change; exit code 1 if it is not
     Cas {
         key: String,
         /// The value that must be there; without it, the key must not be there
@@ -65,6 +69,8 @@ enum Command {
         #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
         output: Format,
         #[command(flatten)]
+        read: ReadArguments,
+        #[command(flatten)]
         client: ClientArguments,
     },
 }
@@ -85,34 +91,33 @@ struct Shown {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Put { key, value, client } => {
-            with(client, async |client| client.put(bytes(key), bytes(value)).await.map_err(access::failure))
+            change(client, async |client| client.put(bytes(key), bytes(value)).await.map_err(access::failure))
         }
-        Command::Get { key, client } => with(client, async |client| {
-            let found = client.get(bytes(key), Consistency::Linearizable).await.map_err(access::failure)?;
+        Command::Get { key, read, client } => access::block_on(async {
+            let found = read.open(client).await?.get(bytes(key), read.consistency).await?;
             print_value(&found.ok_or_else(|| absent(key))?)
         }),
-        Command::Delete { key, client } => with(client, async |client| {
-            let existed = client.delete(bytes(key)).await.map_err(access::failure)?;
-            if existed { Ok(()) } else { Err(absent(key)) }
+        Command::Delete { key, client } => change(client, async |client| {
+            let (index, existed) = client.delete(bytes(key)).await.map_err(access::failure)?;
+            if existed { Ok(index) } else { Err(absent(key)) }
         }),
-        Command::Cas { key, expected, new, client } => with(client, async |client| {
+        Command::Cas { key, expected, new, client } => change(client, async |client| {
             let (expected, new) = (expected.as_deref().map(bytes), new.as_deref().map(bytes));
-            let is_equal = client.compare_and_set(bytes(key), expected, new).await.map_err(access::failure)?;
-            if is_equal { Ok(()) } else { Err(unequal(key)) }
+            let (index, is_equal) = client.compare_and_set(bytes(key), expected, new).await.map_err(access::failure)?;
+            if is_equal { Ok(index) } else { Err(unequal(key)) }
         }),
-        Command::Scan { from, to, limit, output, client } => with(client, async |client| {
+        Command::Scan { from, to, limit, output, read, client } => access::block_on(async {
             let scan = Scan { from: bytes(from), to: to.as_deref().map(bytes), limit: *limit };
-            scan.print(client, *output).await
+            scan.print(&mut read.open(client).await?, read.consistency, *output).await
         }),
     }
 }
 
 impl Scan {
-    async fn print(mut self, client: &Client, format: Format) -> Result<(), Failure> {
+    async fn print(mut self, source: &mut Source, consistency: Consistency, format: Format) -> Result<(), Failure> {
         let mut entries = Vec::new();
         loop {
-            let scanned = client.scan(self.from, self.to.clone(), self.limit, Consistency::Linearizable);
-            let scanned = scanned.await.map_err(access::failure)?;
+            let scanned = source.scan(self.from, self.to.clone(), self.limit, consistency).await?;
             self.limit = self.limit.saturating_sub(scanned.entries.len() as u32);
             let is_stuck = scanned.entries.is_empty();
             match format {
@@ -131,8 +136,10 @@ impl Scan {
     }
 }
 
-fn with(client: &ClientArguments, work: impl AsyncFnOnce(&Client) -> Result<(), Failure>) -> Result<(), Failure> {
-    access::block_on(async { work(&client.connect().await?).await })
+/// Changes the map, and prints the index of the change.
+fn change(client: &ClientArguments, work: impl AsyncFnOnce(&Client) -> Result<Index, Failure>) -> Result<(), Failure> {
+    let index = access::block_on(async { work(&client.connect().await?).await })?;
+    write(|out| writeln!(out, "{index}"))
 }
 
 fn bytes(text: &str) -> Bytes {

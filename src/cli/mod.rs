@@ -32,6 +32,7 @@ mod log;
 mod node;
 mod output;
 mod sim;
+mod source;
 mod wal;
 
 use std::process::ExitCode;

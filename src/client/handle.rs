@@ -16,7 +16,7 @@ use super::link::{Link, Message};
 use super::node::NodeClient;
 use super::records::{Appended, Batch, Outcomes};
 use super::tail::Tail;
-use super::{ASKS_MAX, QUEUE_BYTES_DEFAULT, REQUEST_BYTES, REQUEST_RECORDS_DEFAULT, wrong_answer};
+use super::{ASKS_MAX, CONNECT_TIMEOUT, QUEUE_BYTES_DEFAULT, REQUEST_BYTES, REQUEST_RECORDS_DEFAULT, wrong_answer};
 use crate::limits::{CLIENT_TIMEOUT_DEFAULT, ENTRY_OVERHEAD_BYTES, RECORD_BYTES_MAX, REQUEST_RECORDS_MAX};
 use crate::net::{Change, Consistency, Identity, NodeStatus, Records, RequestBody, ResponseBody};
 use crate::random::{Random, entropy};
@@ -172,6 +172,20 @@ impl Client {
     pub async fn node(&self, node: NodeId) -> Result<NodeClient, Error> {
         let address = self.shared.directory.address(node).ok_or(Error::UnknownNode { node })?;
         NodeClient::connect(&self.shared.identity, address, self.shared.timeout).await
+    }
+
+    /// A connection to a node that answers, whichever it is: for what any of them can say.
+    pub async fn any_node(&self) -> Result<NodeClient, Error> {
+        let mut reasons = Vec::new();
+        for address in self.shared.directory.addresses(None) {
+            let patience = self.shared.timeout.min(CONNECT_TIMEOUT);
+            match NodeClient::connect(&self.shared.identity, address, patience).await {
+                Ok(node) => return Ok(node.with_timeout(self.shared.timeout)),
+                Err(error @ Error::NotTrusted(_)) => return Err(error),
+                Err(error) => reasons.push(format!("{address}: {error}")),
+            }
+        }
+        Err(Error::Unavailable { reason: format!("no node answers: {}", reasons.join("; ")) })
     }
 
     /// What one node says of itself.

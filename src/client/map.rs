@@ -4,8 +4,10 @@ use bytes::Bytes;
 
 use super::error::Error;
 use super::handle::Client;
+use super::node::NodeClient;
 use crate::machine::command::{Answer, Command, Query};
 use crate::net::Consistency;
+use crate::types::Index;
 
 /// A part of the map in the order of its keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,20 +17,21 @@ pub struct Scanned {
     pub next: Option<Bytes>,
 }
 
+/// Changes name the index at which they stand in the log: a read at [`Consistency::AtLeast`] that shows them, on any node.
 impl Client {
     /// Sets a key's value.
-    pub async fn put(&self, key: Bytes, value: Bytes) -> Result<(), Error> {
+    pub async fn put(&self, key: Bytes, value: Bytes) -> Result<Index, Error> {
         match self.change_map(Command::Put { key, value }).await? {
-            Answer::Done => Ok(()),
-            other => Err(unexpected(other)),
+            (index, Answer::Done) => Ok(index),
+            (_, other) => Err(unexpected(other)),
         }
     }
 
     /// Removes a key; tells whether it was there.
-    pub async fn delete(&self, key: Bytes) -> Result<bool, Error> {
+    pub async fn delete(&self, key: Bytes) -> Result<(Index, bool), Error> {
         match self.change_map(Command::Delete { key }).await? {
-            Answer::Deleted { existed } => Ok(existed),
-            other => Err(unexpected(other)),
+            (index, Answer::Deleted { existed }) => Ok((index, existed)),
+            (_, other) => Err(unexpected(other)),
         }
     }
 
@@ -38,19 +41,16 @@ impl Client {
         key: Bytes,
         expected: Option<Bytes>,
         new: Option<Bytes>,
-    ) -> Result<bool, Error> {
+    ) -> Result<(Index, bool), Error> {
         match self.change_map(Command::CompareAndSet { key, expected, new }).await? {
-            Answer::Compared { equal } => Ok(equal),
-            other => Err(unexpected(other)),
+            (index, Answer::Compared { equal }) => Ok((index, equal)),
+            (_, other) => Err(unexpected(other)),
         }
     }
 
     /// A key's value, if it has one.
     pub async fn get(&self, key: Bytes, consistency: Consistency) -> Result<Option<Bytes>, Error> {
-        match self.ask_map(Query::Get { key }, consistency).await? {
-            Answer::Value(value) => Ok(value),
-            other => Err(unexpected(other)),
-        }
+        value(&self.query(encoded(&Query::Get { key })?, consistency).await?)
     }
 
     /// Keys from `from` on, below `to`, with their values: at most `limit`, as far as one answer holds them.
@@ -61,20 +61,49 @@ impl Client {
         limit: u32,
         consistency: Consistency,
     ) -> Result<Scanned, Error> {
-        match self.ask_map(Query::Scan { from, to, limit }, consistency).await? {
-            Answer::Entries { entries, next } => Ok(Scanned { entries, next }),
-            other => Err(unexpected(other)),
-        }
+        scanned(&self.query(encoded(&Query::Scan { from, to, limit })?, consistency).await?)
     }
 
-    async fn change_map(&self, command: Command) -> Result<Answer, Error> {
-        let (_, answer) = self.command(command.encode().map_err(Error::Machine)?).await?;
-        Answer::decode(&answer).map_err(Error::Answer)
+    async fn change_map(&self, command: Command) -> Result<(Index, Answer), Error> {
+        let (index, answer) = self.command(command.encode().map_err(Error::Machine)?).await?;
+        Ok((index, Answer::decode(&answer).map_err(Error::Answer)?))
+    }
+}
+
+/// The map as one node has it.
+impl NodeClient {
+    /// As [`Client::get`].
+    pub async fn get(&mut self, key: Bytes, consistency: Consistency) -> Result<Option<Bytes>, Error> {
+        value(&self.query(encoded(&Query::Get { key })?, consistency).await?)
     }
 
-    async fn ask_map(&self, query: Query, consistency: Consistency) -> Result<Answer, Error> {
-        let answer = self.query(query.encode().map_err(Error::Machine)?, consistency).await?;
-        Answer::decode(&answer).map_err(Error::Answer)
+    /// As [`Client::scan`].
+    pub async fn scan(
+        &mut self,
+        from: Bytes,
+        to: Option<Bytes>,
+        limit: u32,
+        consistency: Consistency,
+    ) -> Result<Scanned, Error> {
+        scanned(&self.query(encoded(&Query::Scan { from, to, limit })?, consistency).await?)
+    }
+}
+
+fn encoded(query: &Query) -> Result<Bytes, Error> {
+    query.encode().map_err(Error::Machine)
+}
+
+fn value(answer: &Bytes) -> Result<Option<Bytes>, Error> {
+    match Answer::decode(answer).map_err(Error::Answer)? {
+        Answer::Value(value) => Ok(value),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn scanned(answer: &Bytes) -> Result<Scanned, Error> {
+    match Answer::decode(answer).map_err(Error::Answer)? {
+        Answer::Entries { entries, next } => Ok(Scanned { entries, next }),
+        other => Err(unexpected(other)),
     }
 }
 

@@ -55,6 +55,8 @@ pub use node::NodeClient;
 pub use records::{Appended, Outcomes};
 pub use tail::Tail;
 
+use std::time::Duration;
+
 use crate::limits::RECORD_BYTES_MAX;
 use crate::net::{READ_BYTES_MAX, ResponseBody};
 
@@ -65,6 +67,8 @@ pub const QUEUE_BYTES_DEFAULT: usize = 64 << 20;
 /// Questions that may wait in a client.
 pub const ASKS_MAX: usize = 4096;
 
+/// A node that does not take a connection within this is passed over for the next.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of records asked for at once.
 const REQUEST_BYTES: u32 = 1 << 20;
 

@@ -31,6 +31,11 @@ impl NodeClient {
         Ok(NodeClient { connection, responses, last_request: FIRST_REQUEST, timeout })
     }
 
+    /// The same with another time for each question.
+    pub fn with_timeout(self, timeout: Duration) -> NodeClient {
+        NodeClient { timeout, ..self }
+    }
+
     /// Which node this is.
     pub fn node(&self) -> NodeId {
         self.connection.welcome().node

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::CONNECT_TIMEOUT;
 use super::core::jittered;
 use super::directory::Directory;
 use super::error::Error;
@@ -13,9 +14,6 @@ use super::node::NodeClient;
 use crate::net::{self, ClientConnection, Identity, Records, Refusal, Responses, TailItem};
 use crate::random::{Random, entropy};
 use crate::types::Index;
-
-/// A node that does not take a connection within this is passed over for the next.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Appended records from an index on, as they are committed; each once, in order.
 #[derive(Debug)]

@@ -70,8 +70,9 @@ fn a_command_for_a_cluster_says_how_to_name_one() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
         assert!(text(&output.stderr).contains("next: give --client FILE"), "{arguments:?}: {output:?}");
     }
-    let stale = trilith(&["log", "read", "--from", "1", "--stale"]);
-    assert_eq!(stale.status.code(), Some(2), "--stale needs --node: {stale:?}");
+    let newest = trilith(&["log", "read", "--from", "1", "--read", "newest"]);
+    assert_eq!(newest.status.code(), Some(2), "{newest:?}");
+    assert!(text(&newest.stderr).contains("linearizable, at-least=INDEX or stale"), "{newest:?}");
 }
 
 #[test]

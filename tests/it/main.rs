@@ -9,6 +9,7 @@ mod kills;
 mod log_cuts;
 mod power_cut;
 mod processes;
+mod reading;
 mod refusals;
 mod simulation;
 mod tidy;
