@@ -450,6 +450,12 @@ fn report(event: &Event) {
         Event::RoleChanged { role, term } => tracing::info!(?role, %term, "role changed"),
         Event::LeaderChanged { leader, term } => tracing::info!(?leader, %term, "leader changed"),
         Event::QuorumLost { term } => tracing::warn!(%term, "no majority was heard: stepped down"),
+        Event::DiskStalls { to: Some(to) } => {
+            tracing::warn!(node = %to, "the disk has not finished a flush for long, others have: leadership is handed over")
+        }
+        Event::DiskStalls { to: None } => {
+            tracing::warn!("the disk has not finished a flush for long, and nobody took over: stepped down")
+        }
         Event::Replaced { from } => tracing::info!(%from, "entries that were never committed were replaced"),
         Event::SnapshotNeeded { peer } => tracing::warn!(node = %peer, "lacks entries that the log has no more"),
     }

@@ -9,6 +9,7 @@ use super::{AppendOutcome, AppendReply, Body, Event, Message, Round, quorum};
 
 impl Replica {
     pub(super) fn on_tick(&mut self) {
+        self.own_disk.on_tick(self.persists.is_any_under_way());
         if let State::Leader(_) = self.state {
             self.on_leader_tick();
             return;
@@ -202,7 +203,7 @@ impl Replica {
     }
 
     fn may_stand(&self) -> bool {
-        self.memberships.may_stand(self.config.id, self.commit)
+        self.memberships.may_stand(self.config.id, self.commit) && !self.is_disk_stalled()
     }
 
     fn could_vote_for(&self, candidate: NodeId) -> bool {

@@ -67,6 +67,7 @@ pub mod invariants;
 mod log;
 mod memberships;
 pub mod message;
+mod own_disk;
 mod progress;
 mod quorum;
 mod reads;
@@ -214,6 +215,11 @@ pub enum Event {
     /// A leader heard no majority for an election timeout and stepped down.
     QuorumLost {
         term: Term,
+    },
+    /// A leader's disk has not finished a flush for half the shortest election timeout, while others' did: leadership is
+    /// handed over, or, where that failed, given up.
+    DiskStalls {
+        to: Option<NodeId>,
     },
     /// A follower's conflicting entries from this index on were replaced.
     Replaced {

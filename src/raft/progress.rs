@@ -46,6 +46,8 @@ pub(super) struct Progress {
     pub(super) mode: Mode,
     /// The newest round that the follower has answered.
     pub(super) confirmed: Round,
+    /// Since `matched` moved.
+    pub(super) matched_ticks_ago: u32,
     /// Since it was heard.
     pub(super) silent_ticks: u32,
     pub(super) fetching: Fetching,
@@ -65,6 +67,8 @@ impl Progress {
             next,
             mode: Mode::Probe { outstanding: false },
             confirmed: Round::default(),
+            // As if long ago: it has not moved yet.
+            matched_ticks_ago: u32::MAX,
             silent_ticks: 0,
             fetching: Fetching::No,
             snapshot_needed: false,
@@ -75,6 +79,7 @@ impl Progress {
     }
 
     pub(super) fn on_tick(&mut self) {
+        self.matched_ticks_ago = self.matched_ticks_ago.saturating_add(1);
         self.silent_ticks = self.silent_ticks.saturating_add(1);
         let awaited = !self.in_flight.is_empty() || self.mode == Mode::Probe { outstanding: true };
         self.stalled_ticks = if awaited { self.stalled_ticks.saturating_add(1) } else { 0 };
@@ -112,6 +117,7 @@ impl Progress {
             self.in_flight.pop_front();
         }
         if news {
+            self.matched_ticks_ago = 0;
             self.stalled_ticks = 0;
             self.snapshot_needed = false;
         }

@@ -9,6 +9,7 @@ use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Payload, 
 use super::follower::Following;
 use super::log::Log;
 use super::memberships::Memberships;
+use super::own_disk::OwnDisk;
 use super::reads::FollowerReads;
 use super::replication::Leading;
 use super::{
@@ -23,6 +24,7 @@ pub struct Replica {
     pub(super) random: Random,
     pub(super) hard_state: HardState,
     pub(super) persists: Persists,
+    pub(super) own_disk: OwnDisk,
     pub(super) log: Log,
     pub(super) memberships: Memberships,
     /// Everything up to here is committed, and this node has it. Only grows.
@@ -92,6 +94,7 @@ impl Replica {
             log: Log::restored(&restored, config.limits.cache_bytes_max),
             hard_state: restored.hard_state,
             persists: Persists::default(),
+            own_disk: OwnDisk::default(),
             memberships: Memberships::restored(restored.memberships),
             commit: restored.commit,
             commit_told: restored.commit,
@@ -243,7 +246,10 @@ impl Replica {
 
     fn on_durable(&mut self, number: PersistNumber) {
         assert!(number <= self.persists.last, "{number:?} is durable and was never handed out");
-        self.persists.durable = self.persists.durable.max(number);
+        if number > self.persists.durable {
+            self.persists.durable = number;
+            self.own_disk.on_durable();
+        }
         self.log.on_durable(number);
         match self.state {
             State::Candidate(_) => self.count_own_vote(),
@@ -326,6 +332,11 @@ impl Replica {
 }
 
 impl Persists {
+    /// Whether one was handed out and is not durable.
+    pub(super) fn is_any_under_way(&self) -> bool {
+        self.durable < self.last
+    }
+
     /// The number of the persist that is handed out next.
     pub(super) fn next(&self) -> PersistNumber {
         PersistNumber(self.last.0 + 1)

@@ -37,6 +37,8 @@ struct Transfer {
     /// Until the other is asked to stand again, since that may have been lost; 0 before it was asked. Counted apart from
     /// the heartbeats, whose interval begins anew with each round that reads want.
     ask_again_ticks: u32,
+    /// Because the disk here stalls: if nobody takes over, this node does not lead on.
+    from_disk: bool,
 }
 
 impl Leading {
@@ -111,17 +113,24 @@ impl Replica {
         let own = self.config.id;
         let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
         leading.progress.values_mut().for_each(Progress::on_tick);
-        leading.transfer = leading.transfer.and_then(Transfer::ticked);
+        let transfer = leading.transfer;
+        leading.transfer = transfer.and_then(Transfer::ticked);
+        let is_stuck = leading.transfer.is_none() && transfer.is_some_and(|transfer| transfer.from_disk);
         let heard = |voter: NodeId| {
             voter == own || leading.progress.get(&voter).is_some_and(|follower| follower.silent_ticks < patience_ticks)
         };
         if !quorum::won(self.memberships.current(), heard) {
             return self.step_down_without_quorum();
         }
+        if is_stuck && self.is_disk_stalled() {
+            return self.step_down_for_disk();
+        }
+        let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
         leading.heartbeat_elapsed_ticks += 1;
         if leading.heartbeat_elapsed_ticks >= self.config.heartbeat_ticks {
             self.begin_round();
         }
+        self.leave_stalled_disk();
         self.continue_transfer();
     }
 
@@ -272,6 +281,14 @@ impl Replica {
     }
 
     pub(super) fn begin_transfer(&mut self, to: NodeId) -> Result<(), Refused> {
+        self.begin_transfer_for(to, false)
+    }
+
+    pub(super) fn begin_transfer_from_disk(&mut self, to: NodeId) -> Result<(), Refused> {
+        self.begin_transfer_for(to, true)
+    }
+
+    fn begin_transfer_for(&mut self, to: NodeId, from_disk: bool) -> Result<(), Refused> {
         let remaining_ticks = self.config.election_ticks.end;
         let State::Leader(leading) = &mut self.state else { return Err(Refused::NotLeader { leader: self.leader }) };
         if leading.transfer.is_some() {
@@ -280,7 +297,7 @@ impl Replica {
         if to == self.config.id || !self.memberships.current().is_voter(to) {
             return Err(Refused::NotAnotherVoter);
         }
-        leading.transfer = Some(Transfer { to, remaining_ticks, ask_again_ticks: 0 });
+        leading.transfer = Some(Transfer { to, remaining_ticks, ask_again_ticks: 0, from_disk });
         self.continue_transfer();
         Ok(())
     }

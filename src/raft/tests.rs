@@ -4,6 +4,7 @@ mod cluster;
 mod follower;
 mod leader;
 mod log;
+mod own_disk;
 mod quorum;
 mod random;
 mod script;

@@ -101,6 +101,10 @@ pub struct Cluster {
     pub network: VecDeque<Message>,
     /// Who does not reach whom.
     pub cut: BTreeSet<(NodeId, NodeId)>,
+    /// Whose disks finish no flush.
+    pub stalled: BTreeSet<NodeId>,
+    /// Which messages are lost besides.
+    pub loses: fn(&Message) -> bool,
     pub oracle: Invariants,
     pub born_with: Membership,
     pub limits: Limits,
@@ -119,6 +123,8 @@ impl Cluster {
             nodes: BTreeMap::new(),
             network: VecDeque::new(),
             cut: BTreeSet::new(),
+            stalled: BTreeSet::new(),
+            loses: |_| false,
             oracle: Invariants::default(),
             born_with: membership(voters, learners),
             limits,
@@ -305,7 +311,8 @@ impl Cluster {
     pub fn deliver(&mut self, message: Message) -> bool {
         let arrives = self.nodes.contains_key(&message.to)
             && self.runs(message.to)
-            && !self.cut.contains(&(message.from, message.to));
+            && !self.cut.contains(&(message.from, message.to))
+            && !(self.loses)(&message);
         if arrives {
             self.input(message.to, Input::Message(message));
         }
@@ -318,7 +325,7 @@ impl Cluster {
         for _ in 0..100_000 {
             let mut busy = false;
             for &id in &ids {
-                while !self.nodes[&id].persists.is_empty() {
+                while !self.nodes[&id].persists.is_empty() && !self.stalled.contains(&id) {
                     self.persist(id);
                     busy = true;
                 }

@@ -85,6 +85,8 @@ scripts! {
     read_stale_leader,
     restart_between_vote_and_answer,
     single_node,
+    slow_disk,
+    slow_disk_shared,
     transfer,
     transfer_lost_under_reads,
 }
@@ -117,6 +119,8 @@ impl Script {
             "heal" => self.cluster.cut.clear(),
             "crash" => self.cluster.crash(node(command, 0)?, 0),
             "start" => self.cluster.start(node(command, 0)?),
+            "stall" => drop(self.cluster.stalled.insert(node(command, 0)?)),
+            "resume" => drop(self.cluster.stalled.remove(&node(command, 0)?)),
             "propose" | "learner" | "voters" | "read" | "transfer" => self.ask(command)?,
             "status" => self.status(command)?,
             "logs" => self.logs()?,
@@ -339,6 +343,8 @@ fn show_event(event: &Event) -> String {
         Event::LeaderChanged { leader: Some(leader), term } => format!("follows leader {leader} of term {term}"),
         Event::LeaderChanged { leader: None, term } => format!("knows no leader in term {term}"),
         Event::QuorumLost { term } => format!("hears no majority in term {term}"),
+        Event::DiskStalls { to: Some(to) } => format!("hands over to {to}: its disk stalls"),
+        Event::DiskStalls { to: None } => "steps down: its disk stalls".to_owned(),
         Event::Replaced { from } => format!("replaces its entries from {from} on"),
         Event::SnapshotNeeded { peer } => format!("has no log that {peer} needs"),
     }

@@ -1,0 +1,62 @@
+//! A disk that stalls, where a script cannot say it: what is lost is one kind of message.
+
+use bytes::Bytes;
+
+use super::cluster::{Cluster, limits_default};
+use crate::raft::{Body, Event, Role};
+use crate::types::{Data, NodeId, Payload};
+
+const LEADER: NodeId = NodeId(1);
+
+fn propose(cluster: &mut Cluster) {
+    let data = Payload::Data(Data::new(Bytes::from_static(b"x")));
+    cluster.propose(LEADER, vec![data]).expect("it leads");
+}
+
+#[test]
+fn a_leader_whose_disk_stalls_steps_down_if_nobody_takes_over_and_does_not_stand() {
+    let mut cluster = Cluster::new(3, 0, limits_default(), 1);
+    // Until one tick more than the longest election timeout: somebody leads, and is made to be node 1.
+    cluster.run(100);
+    if cluster.leader() != Some(LEADER) {
+        let leader = cluster.leader().expect("three nodes elect one");
+        cluster.replica_mut(leader).transfer(LEADER).expect("it is a voter");
+        cluster.run(5);
+    }
+    assert_eq!(cluster.leader(), Some(LEADER));
+    let term = cluster.replica(LEADER).status().hard_state.term;
+    cluster.stalled.insert(LEADER);
+    // The follower is asked to stand, and never hears it.
+    cluster.loses = |message| matches!(message.body, Body::StandNow);
+    cluster.events.clear();
+    for _ in 0..16 {
+        propose(&mut cluster);
+        cluster.run(1);
+    }
+    let stalls = |cluster: &Cluster| -> Vec<Option<NodeId>> {
+        let told = cluster.events.iter().filter(|(id, _)| *id == LEADER);
+        told.filter_map(|(_, event)| if let Event::DiskStalls { to } = event { Some(*to) } else { None }).collect()
+    };
+    let asked = stalls(&cluster);
+    assert!(matches!(asked.as_slice(), [Some(_)]), "{asked:?}");
+    // It leads on until the time for that is over.
+    cluster.run(60);
+    assert_eq!(stalls(&cluster), [asked[0]]);
+    assert_eq!(cluster.replica(LEADER).status().role, Role::Leader);
+    cluster.run(1);
+    assert_eq!(stalls(&cluster), [asked[0], None]);
+    // Another leads soon, and the one with the stalled disk disturbs nobody.
+    cluster.run(130);
+    let leader = cluster.leader().expect("two of three go on");
+    assert_ne!(leader, LEADER);
+    let after = cluster.replica(leader).status().hard_state.term;
+    cluster.run(1000);
+    assert_eq!(cluster.leader(), Some(leader));
+    assert_eq!(cluster.replica(leader).status().hard_state.term, after);
+    assert!(after > term);
+    // With its disk it is a member like others.
+    cluster.stalled.clear();
+    cluster.run(10);
+    let (last, here) = (cluster.replica(leader).status().last, cluster.replica(LEADER).status());
+    assert_eq!((here.durable, here.leader), (last, Some(leader)));
+}
