@@ -1,6 +1,7 @@
 #![no_main]
-//! The same operations on the ring, on the thread and in memory.
+//! The same operations on the ring, where there is one, on the thread and in memory.
 
+use std::sync::Once;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use trilith::sim::fuzz::{Backend, Simulated, operations};
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let simulated = operations(&mut Simulated::new(), input);
     assert_eq!(simulated, operations(&mut Blocking::new(), input), "simulated against blocking");
-    assert_eq!(simulated, operations(&mut Uring::new(), input), "simulated against uring");
+    if let Some(mut uring) = Uring::new() {
+        assert_eq!(simulated, operations(&mut uring, input), "simulated against uring");
+    }
 });
 
 struct Blocking {
@@ -59,11 +62,11 @@ struct Uring {
 }
 
 impl Uring {
-    fn new() -> Uring {
-        let runtime = Runtime::new(disk::Backend::Uring).expect("this target needs io_uring");
+    fn new() -> Option<Uring> {
+        let runtime = Runtime::new(disk::Backend::Uring).inspect_err(|error| tell_once(error)).ok()?;
         let (home, directory) = scratch();
         let queue = UringQueue::new(directory.clone(), SyncMode::Dsync, Box::new(|| {}));
-        Uring { directory, queue, runtime, _home: home }
+        Some(Uring { directory, queue, runtime, _home: home })
     }
 }
 
@@ -86,6 +89,11 @@ impl Backend for Uring {
             self.runtime.block_on(disk::sleep(Duration::from_micros(100)));
         }
     }
+}
+
+fn tell_once(error: &disk::Error) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| eprintln!("SKIPPED backend_diff on io_uring: {error}"));
 }
 
 /// Beside the program, which unlike /tmp is rarely held in memory.

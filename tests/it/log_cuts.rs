@@ -20,6 +20,7 @@ mod trial;
 
 use std::time::{Duration, Instant};
 
+use trilith::disk::{Backend, Runtime};
 use trilith::sim::disk::Code;
 
 use crate::forgetful::{self, Fault, Plan, When};
@@ -86,6 +87,12 @@ fn a_log_whose_disk_hangs_says_so() {
     }
 }
 
+/// Why this back end is not to be had here, if so.
+fn no_back_end(io: &str) -> Option<String> {
+    let ring = || Runtime::new(Backend::Uring).err().map(|error| error.to_string());
+    if io == "uring" { ring() } else { None }
+}
+
 fn seed() -> u64 {
     std::env::var("TRILITH_TEST_SEED").map_or(SEED, |seed| seed.parse().expect("TRILITH_TEST_SEED is a number"))
 }
@@ -95,6 +102,9 @@ fn on_ext4(io: &'static str, cuts: u64) {
     if let Some((reason, needs)) = power_cut::obstacle() {
         return skip("log_cuts on ext4", &reason, &needs);
     }
+    if let Some(reason) = no_back_end(io) {
+        return skip("log_cuts on ext4, io_uring", &reason, "");
+    }
     cut_the_power(io, cuts, OnExt4::make);
 }
 
@@ -102,6 +112,9 @@ fn on_forgetful(io: &'static str, is_direct: bool, cuts: u64) {
     let _alone = alone();
     if let Some((reason, needs)) = forgetful::obstacle() {
         return skip("log_cuts on a disk that forgets", &reason, &needs);
+    }
+    if let Some(reason) = no_back_end(io) {
+        return skip("log_cuts on a disk that forgets, io_uring", &reason, "");
     }
     cut_the_power(io, cuts, |seed| OnForgetful::make(seed, is_direct, io == "blocking"));
 }
@@ -139,6 +152,9 @@ fn fail(io: &'static str, sync: &'static str, fault: Fault) {
     if let Some((reason, needs)) = forgetful::obstacle() {
         return skip("log_cuts with a disk that fails", &reason, &needs);
     }
+    if let Some(reason) = no_back_end(io) {
+        return skip("log_cuts with a disk that fails, io_uring", &reason, "");
+    }
     let mut trial = made(OnForgetful::make(seed(), true, false), io);
     trial.sync = sync;
     let when = if sync == "dsync" { When::DurableWrite } else { When::Flush };
@@ -160,6 +176,9 @@ fn freeze(io: &'static str) {
     let _alone = alone();
     if let Some((reason, needs)) = power_cut::obstacle() {
         return skip("log_cuts on a frozen ext4", &reason, &needs);
+    }
+    if let Some(reason) = no_back_end(io) {
+        return skip("log_cuts on a frozen ext4, io_uring", &reason, "");
     }
     let trial = made(OnExt4::make(seed()), io);
     let mut life = trial.start(true);
