@@ -308,7 +308,10 @@ impl Drop for Woken<'_> {
                 slot.moved.notify_all();
             }
         }
-        std::mem::take(&mut self.wakers).into_values().for_each(Waker::wake);
+        // A task that waits for many appends, mostly one behind the other, is woken once.
+        let mut wakers: Vec<Waker> = std::mem::take(&mut self.wakers).into_values().collect();
+        wakers.dedup_by(|next, waker| next.will_wake(waker));
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -212,20 +212,22 @@ fn a_pending_append_is_a_future_of_no_runtime() {
 fn one_flush_wakes_each_waiter_once() {
     let progress = Arc::new(Progress::default());
     let links = Links::new(&progress);
-    let woken = Arc::new(Woken::default());
-    let waker = Waker::from(Arc::clone(&woken));
-    let mut context = Context::from_waker(&waker);
+    // Five tasks, each of which waits for two appends, one behind the other.
+    let tasks: Vec<_> = (0..5).map(|_| Arc::new(Woken::default())).collect();
+    let woken = || tasks.iter().map(|task| task.0.load(Ordering::SeqCst)).collect::<Vec<_>>();
     let mut pending: Vec<_> =
         (1..=10).map(|ticket| Box::pin(Pending::new(links.link(), Ticket(ticket), Index(1)..Index(2)))).collect();
-    for pending in &mut pending {
+    for (at, pending) in pending.iter_mut().enumerate() {
+        let waker = Waker::from(Arc::clone(&tasks[at / 2]));
+        let mut context = Context::from_waker(&waker);
         assert!(pending.as_mut().poll(&mut context).is_pending());
         assert!(pending.as_mut().poll(&mut context).is_pending(), "to be polled twice changes nothing");
     }
-    drop(progress.advance(Ticket(6)));
-    assert_eq!(woken.0.load(Ordering::SeqCst), 6);
+    drop(progress.advance(Ticket(5)));
+    assert_eq!(woken(), [1, 1, 1, 0, 0]);
     drop(pending.split_off(8));
     drop(progress.advance(Ticket(10)));
-    assert_eq!(woken.0.load(Ordering::SeqCst), 8, "who is gone is not woken");
+    assert_eq!(woken(), [1, 1, 2, 1, 0], "who is gone is not woken");
 }
 
 #[test]
