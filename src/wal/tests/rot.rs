@@ -128,7 +128,7 @@ impl Log3 {
         let evidence = self.knowing(at / 8 + u64::from(bit));
         let is_proven = evidence == self.end;
         let is_tail = name == self.segments[2].0 && (self.last..).contains(&at) && at < 61_440 && !is_proven;
-        let is_unwritten = at >= end && at < 61_440;
+        let is_unwritten = at >= end && at < 61_440 && name != self.segments[2].0;
         let found = |reading| severity_as(&self.disk, Start { evidence, reading });
         let whole = found(Reading::Everything);
         // Of one byte in 32: it costs more than all else.
@@ -188,7 +188,9 @@ pub fn damaged_blocks(proof: &Proof) {
         let (at, size) = ((piece / 2) as usize, [512, 4096][(piece % 2) as usize]);
         let (name, end) = &log.segments[at].clone();
         let (before, older) = (log.disk.contents(name), &log.older[at]);
-        for start in (0..*end).step_by(size as usize).chain([65_536 - size]) {
+        // Of earlier segments nobody looks at what was never written.
+        let end = if at == 2 { 65_536 - size } else { *end };
+        for start in (0..end).step_by(size as usize).chain([65_536 - size]) {
             for kind in 0..5 {
                 let fork = log.disk.fork();
                 let range = start..start + size;
