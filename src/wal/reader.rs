@@ -72,9 +72,11 @@ impl ReadBuffer {
 
 impl Passed {
     /// Where to look for the entry of this index in a part, of which `end` bytes are on disk. A record ends all older ones
-    /// from its index on: so what is live of that stands behind each record with a lower index.
+    /// from its index on: so what is live of that stands behind each record with a lower index. That holds for what was
+    /// durable when the plan was made: memory may know a frame of which an older plan does not.
     fn start(&self, part: &Part, (group, next): (GroupId, Index), end: u64) -> u64 {
-        let is_behind = self.group == group && self.header == part.header && self.next <= next;
+        let is_known = self.header == part.header && self.offset < part.end;
+        let is_behind = is_known && self.group == group && self.next <= next;
         if is_behind { part.start.max(self.offset.min(end)) } else { part.start }
     }
 }

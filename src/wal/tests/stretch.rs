@@ -203,7 +203,24 @@ fn what_is_kept_of_a_segment_is_not_taken_for_the_one_in_its_file() {
     assert_eq!(shown, on_disk(&rig, &reused, range));
 }
 
-/// A reader with one memory, over cuts, purges and segments that are used again.
+/// What it knows of a place may lie behind all that an older plan has.
+#[test]
+fn memory_of_a_newer_plan_is_no_place_in_an_older_one() {
+    let mut rig = grown(10, 10, 100);
+    let older = rig.log.plan_read(G, Index(50), Index(101), usize::MAX);
+    rig.truncate(G, Index(40));
+    rig.grow(G, 10, 100);
+    rig.settle();
+    let newer = rig.log.plan_read(G, Index(40), Index(46), usize::MAX);
+    let mut buffer = ReadBuffer::default();
+    assert_eq!(newer.run_with(&rig.files, &mut buffer).expect("it is intact").len(), 6);
+    let fresh = older.run(&rig.files).expect("its frames stand where they stood");
+    assert_eq!(fresh.len(), 51);
+    assert_eq!(older.run_with(&rig.files, &mut buffer).expect("its frames stand where they stood"), fresh);
+}
+
+/// A reader with one memory, over cuts, purges, copies and segments that are used again. Some plans are run later, in
+/// any order.
 #[test]
 fn a_reader_who_keeps_what_he_has_reads_what_one_without_does() {
     let mut went_on = 0;
