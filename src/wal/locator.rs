@@ -185,11 +185,14 @@ impl Locator {
         }
     }
 
-    /// A frame of a segment was found damaged. If only in what is dead the log is opened nonetheless, and the segment is read
-    /// past memory: a sector that changed may be one that the disk does not give the next time, and through a map that would
-    /// end the process.
+    /// Something of a segment was found damaged. If only in what is dead the log is opened nonetheless, and the segment
+    /// is read past memory: a sector that changed may be one that the disk does not give the next time, and through a
+    /// map that would end the process. A number is one segment's alone, so that what is not in the chain any more is
+    /// passed over.
     pub fn mark_unverified(&mut self, number: SegmentNumber) {
-        self.segments.get_mut(&number).expect("it is in the chain").is_verified = false;
+        if let Some(segment) = self.segments.get_mut(&number) {
+            segment.is_verified = false;
+        }
     }
 
     /// From which index on segments behind this one ended a group's entries, where they did.
