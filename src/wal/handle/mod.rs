@@ -80,6 +80,7 @@ mod pace;
 mod payloads;
 mod pending;
 mod preparer;
+mod read_buffers;
 mod scrub;
 mod tail;
 mod told;
@@ -103,6 +104,7 @@ use self::followers::{Follower, Followers, Seen};
 use self::inbox::{Inbox, Share};
 use self::open::Parts;
 use self::pending::{Links, Progress};
+use self::read_buffers::ReadBuffers;
 use self::scrub::Control;
 use super::record::RecordKind;
 use super::{Counters, Finding, GroupLog, Log, ReadBuffer, ReadPlan, Ticket};
@@ -121,8 +123,6 @@ pub use self::watch::{DurableWatch, Reached};
 
 /// How often a read whose segments went away under it is planned again.
 const READ_ATTEMPTS: usize = 3;
-/// What is kept of what readers read into; beyond it each has memory of his own.
-const READ_BUFFERS_MAX: usize = 4;
 
 /// A log on disk, open for appending and reading from any number of threads. See [`self`] for the contract.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ struct Shared {
     direct: Direct,
     /// Those at work: they stop before the log does.
     scrubs: Mutex<Vec<Weak<Control>>>,
-    read_buffers: Mutex<Vec<ReadBuffer>>,
+    read_buffers: Mutex<ReadBuffers>,
 }
 
 impl Wal {
@@ -499,20 +499,12 @@ impl Drop for Wal {
 }
 
 impl Shared {
-    /// What a read that ended there left, or if there is none what the last one did.
     fn take_read_buffer(&self, group: GroupId, from: Index) -> ReadBuffer {
-        let mut buffers = self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        match buffers.iter().position(|buffer| buffer.is_at(group, from)) {
-            Some(at) => buffers.remove(at),
-            None => buffers.pop().unwrap_or_default(),
-        }
+        self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner).take(group, from)
     }
 
     fn give_read_buffer(&self, buffer: ReadBuffer) {
-        let mut buffers = self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < READ_BUFFERS_MAX {
-            buffers.push(buffer);
-        }
+        self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner).give(buffer);
     }
 
     /// Reads without the log's lock, and lets the log judge what came of it.
