@@ -189,13 +189,14 @@ impl Reading<'_> {
         self.reserve(part);
         let mut at =
             self.passed.map_or(part.start, |passed| passed.start(part, (self.plan.group, self.next), *disk_end));
-        if at < *disk_end && part.is_ended {
+        if at < *disk_end && part.has_ended {
             let range = at..*disk_end;
-            let goes_past_cache = self.is_long(part, &range) || buffer.stretch.holds(part, at);
-            at = match goes_past_cache && files.reads_past_cache() {
-                true => self.read_stretch(files, part, range, &mut buffer.stretch),
-                false => self.read_mapped(files, part, range),
-            };
+            let is_long = self.is_long(part, &range) || buffer.stretch.holds(part, at);
+            if is_long && files.reads_past_cache() {
+                at = self.read_stretch(files, part, range, &mut buffer.stretch);
+            } else if part.may_be_mapped {
+                at = self.read_mapped(files, part, range);
+            }
         }
         self.read_disk(files, part, at..*disk_end, &mut buffer.window)?;
         for frame in cached.iter().filter(|frame| frame.offset >= part.start) {

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::rig::{G, Rig, options, segment};
+use super::seals::open_by_seals;
 use crate::disk::Files;
 use crate::limits::BLOCK_BYTES;
 use crate::random::Random;
@@ -71,9 +72,22 @@ fn who_wants_much_of_an_ended_segment_reads_past_the_page_cache_and_who_wants_li
 /// Frames of any length, of which each read ends somewhere in the middle.
 #[test]
 fn a_read_that_goes_on_reads_no_byte_again() {
-    for (frames, entries, bytes) in [(400, 3, 1000), (40, 200, 200), (6, 1000, 500)] {
-        let rig = grown(frames, entries, bytes);
+    for (frames, entries, bytes, by_seals) in
+        [(400, 3, 1000, false), (40, 200, 200, false), (6, 1000, 500, false), (40, 200, 200, true)]
+    {
+        let mut rig = grown(frames, entries, bytes);
+        if by_seals {
+            while rig.log.counters().segments < 3 {
+                rig.grow(G, entries, bytes);
+                rig.settle();
+            }
+            rig.rest();
+            rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+            let log = open_by_seals(&rig.disk, rig.log.options()).expect("it is intact");
+            rig = Rig::with(rig.disk, log, rig.model);
+        }
         let first = rig.log.locator.segments().next().expect("there are several");
+        assert_eq!(first.is_verified, !by_seals);
         let (all, last) = (rig.model.group(G).entries, first.highest[&G].0);
         let disk = rig.disk.fork();
         let reached = Cell::new(0);
