@@ -108,6 +108,42 @@ fn a_read_that_goes_on_reads_no_byte_again() {
     }
 }
 
+/// Some 128 KiB of a frame that is many times as long cost little more, at any place of it; who goes on there has read
+/// that little twice.
+#[test]
+fn a_long_read_at_a_random_place_does_not_read_its_whole_frame() {
+    const FRAME_ENTRIES: u64 = 4000;
+    let mut rig = Rig::new(Options { segment_bytes: 16 << 20, ..options() });
+    while rig.log.counters().segments < 1 {
+        rig.grow(G, FRAME_ENTRIES, 1000);
+        rig.settle();
+    }
+    let first = rig.log.locator.segments().next().expect("there are two");
+    let (all, last, end) = (rig.model.group(G).entries, first.highest[&G].0, first.end);
+    assert!(last >= 3 * FRAME_ENTRIES);
+    for from in (1..last - 200).step_by(977) {
+        let disk = rig.disk.fork();
+        let seen = watch(&disk, segment(1));
+        let (mut buffer, mut next) = (ReadBuffer::default(), from);
+        while next <= last {
+            let plan = rig.log.plan_read(G, Index(next), Index(last + 1), 128 << 10);
+            let found = plan.run_with(&disk.files(), &mut buffer).expect("it is intact");
+            assert_eq!(found, all[next as usize - 1..][..found.len()]);
+            if next == from {
+                assert!(seen.get().1 < 1 << 20, "{from}: {:?}", seen.get());
+            }
+            next += found.len() as u64;
+        }
+        let read_bytes = seen.get().1;
+        assert!(read_bytes < end + (1 << 20), "{from}: {read_bytes}");
+        // Another place of the frame that is there.
+        let plan = rig.log.plan_read(G, Index(last - 150), Index(last + 1), 128 << 10);
+        let found = plan.run_with(&disk.files(), &mut buffer).expect("it is intact");
+        assert_eq!(found, all[last as usize - 151..][..found.len()]);
+        assert_eq!(seen.get().1, read_bytes, "{from}");
+    }
+}
+
 #[test]
 fn damage_is_told_as_by_a_map() {
     let rig = grown(60, 3, 20_000);
