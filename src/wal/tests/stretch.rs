@@ -13,7 +13,7 @@ use crate::sim::disk::{Act, SimDisk};
 use crate::types::{Entry, GroupId, Index, SegmentNumber, Term};
 use crate::wal::locator::Part;
 use crate::wal::stretch::Stretch;
-use crate::wal::{Error, Options, ReadBuffer};
+use crate::wal::{Error, Options, ReadBuffer, ReadPlan};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 const SEGMENT_BYTES: u64 = 1 << 20;
@@ -69,7 +69,8 @@ fn who_wants_much_of_an_ended_segment_reads_past_the_page_cache_and_who_wants_li
     }
 }
 
-/// Frames of any length, of which each read ends somewhere in the middle.
+/// Frames of any length, of which each read ends somewhere in the middle; of a log that was written, or opened by its
+/// seals.
 #[test]
 fn a_read_that_goes_on_reads_no_byte_again() {
     for (frames, entries, bytes, by_seals) in
@@ -273,11 +274,12 @@ fn memory_of_a_newer_plan_is_no_place_in_an_older_one() {
 /// any order.
 #[test]
 fn a_reader_who_keeps_what_he_has_reads_what_one_without_does() {
-    let mut went_on = 0;
+    let (mut went_on, mut late, mut copies) = (0, 0, 0);
     for seed in 0..30 {
         let mut random = Random::seeded(seed);
         let mut rig = Rig::new(Options { segment_bytes: SEGMENT_BYTES, ..options() });
         let (mut buffer, mut next) = (ReadBuffer::default(), 1);
+        let mut kept: Vec<(ReadPlan, Vec<Entry>)> = Vec::new();
         for _ in 0..120 {
             let group = GroupId(u32::from(random.chance(200)));
             rig.grow(group, 1 + random.below(60), *random.pick(&[60, 900, 5000]));
@@ -294,7 +296,16 @@ fn a_reader_who_keeps_what_he_has_reads_what_one_without_does() {
                     }
                 }
             }
+            if random.chance(100) {
+                rig.log.copy_anyway(&[G, GroupId(1)][usize::from(random.chance(500))..]);
+                rig.copy();
+            }
             rig.settle();
+            while !kept.is_empty() && random.chance(300) {
+                let (plan, wanted) = kept.swap_remove(random.below(kept.len() as u64) as usize);
+                run_late(&rig, &plan, &wanted, &mut buffer);
+                late += 1;
+            }
             let state = rig.model.group(G);
             let Some(first) = state.entries.first().map(|first| first.id.index.0) else { continue };
             let last = state.last().index.0;
@@ -302,12 +313,28 @@ fn a_reader_who_keeps_what_he_has_reads_what_one_without_does() {
             next = if jumps { first + random.below(last + 1 - first) } else { next };
             went_on += u64::from(buffer.is_at(G, Index(next)));
             let plan = rig.log.plan_read(G, Index(next), Index(last + 1), *random.pick(&[1, 20_000, 150_000, 150_000]));
+            if random.chance(200) {
+                kept.push((plan.clone(), state.entries[(next - first) as usize..].to_vec()));
+            }
             let found = plan.run_with(&rig.files, &mut buffer).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             assert_eq!(found, state.entries[(next - first) as usize..][..found.len()], "seed {seed}");
             assert_eq!(found, plan.run(&rig.files).expect("it is intact"), "seed {seed}");
             next += found.len() as u64;
         }
+        copies += rig.log.counters().copies;
         rig.check();
     }
-    assert!(went_on > 1000, "{went_on}");
+    assert!(went_on > 1000 && late > 300 && copies > 100, "{went_on} {late} {copies}");
+}
+
+/// What a plan finds is what was live when it was made, whatever its reader read in between. Who has read a segment may
+/// have it still when it is another one.
+fn run_late(rig: &Rig, plan: &ReadPlan, wanted: &[Entry], buffer: &mut ReadBuffer) {
+    let (fresh, found) = (plan.run(&rig.files), plan.run_with(&rig.files, buffer));
+    match (&fresh, &found) {
+        (Ok(fresh), Ok(found)) => assert!(!found.is_empty() && found.starts_with(fresh) && wanted.starts_with(found)),
+        (Err(Error::Stale { .. }), Ok(found)) => assert!(!found.is_empty() && wanted.starts_with(found)),
+        (Err(Error::Stale { .. }), Err(Error::Stale { .. })) => {}
+        _ => panic!("{fresh:?}, {found:?}"),
+    }
 }
