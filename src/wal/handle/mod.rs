@@ -42,10 +42,11 @@
 //!
 //! [`Wal::open`] does not read the whole log: see [`Options::verify_at_start`].
 //!
-//! Segments that are full are read by memory map, if they were written since the log was opened, or
-//! read whole and found intact, by that or by a scrub or [`Wal::verify`] since. If a foreign
-//! program cuts one, or the device fails under a mapped page, the kernel sends SIGBUS: the process ends with 18 and a line that names the file. For that a handler of SIGBUS is
-//! installed with the first such read; what is not ours it passes on to the handler that was there before.
+//! Short reads of segments that are full go by memory map, if those were written since the log was opened, or read
+//! whole and found intact, by that or by a scrub or [`Wal::verify`] since. (Long ones go past the page cache.) If a
+//! foreign program cuts one, or the device fails under a mapped page, the kernel sends SIGBUS: the process ends with 18
+//! and a line that names the file. For that a handler of SIGBUS is installed with the first such read; what is not ours
+//! it passes on to the handler that was there before.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -306,8 +307,8 @@ impl Wal {
     /// The durable entries of a range, in order from its start: all, or as many as `bytes_max` allows and at least
     /// one, or those before the first that cannot be read, or those before entries that were cut off, or whose segment
     /// was given up, while it read (what is copied forward is in another one then: read on from there); none if none is
-    /// durable. Reads on this thread: from memory what was written last, by memory map the segments that are full, and the
-    /// disk for the rest.
+    /// durable. Reads on this thread: from memory what was written last; of segments that are full a little by memory
+    /// map, and much past the page cache; the disk for the rest.
     ///
     /// # Errors
     /// [`super::Error::Trimmed`] if the range begins before the log does; [`super::Error::Damaged`] if the disk does
