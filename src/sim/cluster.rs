@@ -19,7 +19,7 @@ use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
 use crate::node::driver::{Effect, Input, ReadNumber};
 use crate::raft::{Body, Event, Message, Role};
 use crate::random::Random;
-use crate::wal::{self, Prepare, ReadPlan};
+use crate::wal::{self, Prepare, ReadBuffer, ReadPlan};
 
 /// How often it is looked whether all has come to rest.
 const LOOK_INTERVAL: u64 = 20 * MILLISECOND;
@@ -323,7 +323,8 @@ impl Simulation {
         if !self.lives(node, life) {
             return;
         }
-        let result = plan.run(&self.nodes[node].disk.files());
+        let (files, process) = (self.nodes[node].disk.files(), self.nodes[node].process.as_mut());
+        let result = plan.run_with(&files, &mut process.expect("this life has not ended").read_buffer);
         if !self.nodes[node].disk.is_off() {
             self.report.log_reads += 1;
             self.input(node, Input::ReadDone { read, result });
@@ -507,9 +508,9 @@ impl Simulation {
         match start(&disk, &options, self.now / MILLISECOND) {
             Ok(started) => {
                 self.oracles.invariants.started(started.driver.replica())?;
-                let (files, queue) = (disk.files(), disk.queue());
+                let (files, queue, read_buffer) = (disk.files(), disk.queue(), ReadBuffer::default());
                 let node_state = &mut self.nodes[node];
-                node_state.process = Some(Process { driver: started.driver, files, queue });
+                node_state.process = Some(Process { driver: started.driver, files, queue, read_buffer });
                 let life = node_state.life;
                 self.report.starts += 1;
                 self.order(self.seed % 7, Happening::Tick { node, life });

@@ -10,7 +10,7 @@ use crate::machine::Map;
 use crate::node::driver::{self, Driver, StartError, Started};
 use crate::superblock;
 use crate::types::{ClusterId, Incarnation, Member, Membership, NodeId};
-use crate::wal;
+use crate::wal::{self, ReadBuffer};
 
 /// The segments of all runs: small, so that there are many.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 10;
@@ -43,6 +43,8 @@ pub(super) struct Process {
     pub driver: Driver<Map>,
     pub files: SimFiles,
     pub queue: SimQueue,
+    /// What all its reads of the log read into.
+    pub read_buffer: ReadBuffer,
 }
 
 pub(super) fn node_id(at: usize) -> NodeId {

@@ -127,7 +127,7 @@ fn read(process: &mut Process, from: Index) -> Result<crate::net::Records, Broke
         for effect in effects {
             match effect {
                 Effect::ReadLog { read, plan, .. } => {
-                    let result = plan.run(&process.files);
+                    let result = plan.run_with(&process.files, &mut process.read_buffer);
                     process.driver.handle(Input::ReadDone { read, result });
                 }
                 Effect::Reply { client, response } if client == auditor => {

@@ -45,6 +45,8 @@ pub struct Checked {
     pub findings_more: u64,
     /// Segments of which all was read up to these offsets, and nothing was found.
     pub(super) clean: Vec<(SegmentHeader, u64)>,
+    /// Segments in which anything was found, also if it was counted alone.
+    pub(super) damaged: Vec<SegmentNumber>,
 }
 
 impl Log {
@@ -76,10 +78,17 @@ impl Log {
         self.locator.segments().any(|segment| segment.header.number == number)
     }
 
-    /// Takes note that all of some segments was read and found intact: what was found so is read by map from now on. Those
-    /// that are not in the log any more, or are others by now, are passed over.
+    /// Takes note of what was read: segments that were found intact are read by map from now on, and those in which
+    /// anything was found are not any more. Those that are not in the log any more, or are others by now, are passed
+    /// over.
     pub fn mark_verified(&mut self, checked: &Checked) {
         checked.clean.iter().for_each(|(header, end)| self.locator.mark_verified(header, *end));
+        checked.damaged.iter().for_each(|&number| self.mark_unverified(number));
+    }
+
+    /// Takes note that a segment could not be looked at: it is not read by map any more.
+    pub(super) fn mark_unverified(&mut self, number: SegmentNumber) {
+        self.locator.mark_unverified(number);
     }
 
     fn extent_of(&self, segments: Vec<SegmentNumber>, end: Place) -> Extent {
@@ -116,6 +125,7 @@ impl Extent {
             records: chain.iter().map(|segment| segment.records).sum(),
             record_bytes: chain.iter().map(|segment| segment.record_bytes).sum(),
             clean: analysis.chain.iter().map(|segment| (segment.header, segment.end)).collect(),
+            damaged: self.segments.clone(),
             findings_more: analysis.surplus.sum(if self.is_whole { None } else { Some(&self.segments) }),
             findings: analysis.findings,
         };
@@ -123,11 +133,12 @@ impl Extent {
         // What lies before a segment that is looked at by itself is not its affair.
         let names: Vec<String> = self.segments.iter().map(|&number| segment_name(&self.directory, number)).collect();
         checked.findings.retain(|finding| self.is_whole || names.contains(&finding.file));
-        let is_damaged = |header: &SegmentHeader| {
-            let name = segment_name(&self.directory, header.number);
-            checked.findings.iter().any(|finding| finding.file == name) || surplus.sum(Some(&[header.number])) > 0
+        let is_damaged = |&number: &SegmentNumber| {
+            let name = segment_name(&self.directory, number);
+            checked.findings.iter().any(|finding| finding.file == name) || surplus.sum(Some(&[number])) > 0
         };
-        checked.clean.retain(|(header, _)| !is_damaged(header));
+        checked.damaged.retain(is_damaged);
+        checked.clean.retain(|(header, _)| !checked.damaged.contains(&header.number));
         for finding in checked.findings.iter_mut().filter(|finding| finding.severity > Severity::Note) {
             // The log has seen all of this durable: nothing of it is torn, and nothing is unclear.
             finding.severity = Severity::Corrupt;

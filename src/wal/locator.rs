@@ -101,9 +101,10 @@ pub struct Part {
     pub until: Index,
     /// What a record of this segment takes on average, whosever it is.
     pub record_bytes: u64,
-    /// Nothing is written to this segment any more, and all of it was verified, by the recovery that opened the log or
-    /// since, or written since.
-    pub is_ended: bool,
+    /// Nothing is written to this segment any more.
+    pub has_ended: bool,
+    /// It has ended, and all of it was verified, by the recovery that opened the log or since, or written since.
+    pub may_be_mapped: bool,
 }
 
 impl Locator {
@@ -185,11 +186,14 @@ impl Locator {
         }
     }
 
-    /// A frame of a segment was found damaged. If only in what is dead the log is opened nonetheless, and the segment is read
-    /// past memory: a sector that changed may be one that the disk does not give the next time, and through a map that would
-    /// end the process.
+    /// Something of a segment was found damaged. If only in what is dead the log is opened nonetheless, and the segment
+    /// is read past memory: a sector that changed may be one that the disk does not give the next time, and through a
+    /// map that would end the process. A number is one segment's alone, so that what is not in the chain any more is
+    /// passed over.
     pub fn mark_unverified(&mut self, number: SegmentNumber) {
-        self.segments.get_mut(&number).expect("it is in the chain").is_verified = false;
+        if let Some(segment) = self.segments.get_mut(&number) {
+            segment.is_verified = false;
+        }
     }
 
     /// From which index on segments behind this one ended a group's entries, where they did.
@@ -333,9 +337,10 @@ impl Locator {
             let Some(segment) = self.segments.get(&start.segment) else { continue };
             let nearest = segment.nearest(group, from, start.frame).map_or(start.offset, |entry| entry.offset);
             let (file, header, end) = (segment.file, segment.header, segment.end);
-            let is_ended = newest != Some(start.segment) && segment.is_verified;
+            let has_ended = newest != Some(start.segment);
+            let may_be_mapped = has_ended && segment.is_verified;
             let record_bytes = segment.records_bytes / segment.records.max(1);
-            parts.push(Part { file, header, start: nearest, end, until, record_bytes, is_ended });
+            parts.push(Part { file, header, start: nearest, end, until, record_bytes, has_ended, may_be_mapped });
         }
     }
 }

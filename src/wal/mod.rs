@@ -24,13 +24,14 @@
 //!
 //! # Where to read what
 //!
-//! Bytes, from small to large: `record`, `frame`, `sections` with the `outline`, `body` (building and verifying), `salvage`,
-//! `encoded`, `segment`. Writing: `log`, `naming`, `flight`, `rotation`, `copying`. Reading: `locator`, `plan`, `tail_cache`,
-//! `reader` with `ahead`, `scan` with its `window`; `followed` is told to those who follow. Recovery: `recovery` is the table
-//! by which faults are judged, `chain` and `walk` gather the facts, `sealed` those that a seal tells, `dead` says which of
-//! them do not matter, `analysis` is their sum, within the bound of `surplus`, `resume` acts on it, `rewrite` where reads may tell what is in memory alone; `audit` is the same
-//! walk over an open log. For tools: `contents` gives every record in order, `repair` mends what recovery refuses, `loss` says
-//! what that costs. Around the core: `handle`, the threads that make it the public [`Wal`].
+//! Bytes, from small to large: `record`, `frame`, `sections` with the `outline`, `body` (building and verifying),
+//! `salvage`, `encoded`, `segment`. Writing: `log`, `naming`, `flight`, `cover`, `rotation`, `copying`. Reading:
+//! `locator`, `plan`, `tail_cache`, `reader` with `ahead`, `stretch` and `taken`, `scan` with its `window`; `followed`
+//! is told to those who follow. Recovery: `recovery` is the table by which faults are judged, `chain` and `walk` gather
+//! the facts, `sealed` those that a seal tells, `dead` says which of them do not matter, `analysis` is their sum,
+//! within the bound of `surplus`, `resume` acts on it, `rewrite` where reads may tell what is in memory alone; `audit`
+//! is the same walk over an open log. For tools: `contents` gives every record in order, `repair` mends what recovery
+//! refuses, `loss` says what that costs. Around the core: `handle`, the threads that make it the public [`Wal`].
 
 mod ahead;
 mod analysis;

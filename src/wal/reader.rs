@@ -33,6 +33,8 @@ const EXCERPT_BYTES_MIN: usize = 64 << 10;
 const LONG_BYTES_MIN: usize = 128 << 10;
 /// What is read at once at most, but for a frame that is longer.
 const STRETCH_BYTES_MAX: usize = 1 << 20;
+/// Who begins to read, and wants this part of a frame or less, is given its place by the frame's directories.
+const LONG_FRAME_PARTS: usize = 8;
 /// Room for so many entries is made at once at most.
 const ENTRIES_RESERVED_MAX: usize = 4096;
 
@@ -72,9 +74,11 @@ impl ReadBuffer {
 
 impl Passed {
     /// Where to look for the entry of this index in a part, of which `end` bytes are on disk. A record ends all older ones
-    /// from its index on: so what is live of that stands behind each record with a lower index.
+    /// from its index on: so what is live of that stands behind each record with a lower index. That holds for what was
+    /// durable when the plan was made: memory may know a frame of which an older plan does not.
     fn start(&self, part: &Part, (group, next): (GroupId, Index), end: u64) -> u64 {
-        let is_behind = self.group == group && self.header == part.header && self.next <= next;
+        let is_known = self.header == part.header && self.offset < part.end;
+        let is_behind = is_known && self.group == group && self.next <= next;
         if is_behind { part.start.max(self.offset.min(end)) } else { part.start }
     }
 }
@@ -103,8 +107,9 @@ impl ReadPlan {
         if self.is_lost {
             return Err(self.lost());
         }
+        let goes_on = buffer.is_at(group, wanted);
         let passed = buffer.passed.take();
-        let mut reading = Reading { plan: self, taken: Taken::default(), bytes: 0, next: self.from, passed };
+        let mut reading = Reading { plan: self, taken: Taken::default(), bytes: 0, next: self.from, passed, goes_on };
         for planned in &self.parts {
             if reading.is_done() {
                 break;
@@ -165,6 +170,8 @@ struct Reading<'p> {
     next: Index,
     /// Where this read is, or the last one ended.
     passed: Option<Passed>,
+    /// It began where the last one ended.
+    goes_on: bool,
 }
 
 impl Reading<'_> {
@@ -187,13 +194,14 @@ impl Reading<'_> {
         self.reserve(part);
         let mut at =
             self.passed.map_or(part.start, |passed| passed.start(part, (self.plan.group, self.next), *disk_end));
-        if at < *disk_end && part.is_ended {
+        if at < *disk_end && part.has_ended {
             let range = at..*disk_end;
-            let goes_past_cache = self.is_long(part, &range) || buffer.stretch.holds(part, at);
-            at = match goes_past_cache && files.reads_past_cache() {
-                true => self.read_stretch(files, part, range, &mut buffer.stretch),
-                false => self.read_mapped(files, part, range),
-            };
+            let is_long = self.is_long(part, &range) || buffer.stretch.holds(part, at);
+            if is_long && files.reads_past_cache() {
+                at = self.read_stretch(files, part, range, &mut buffer.stretch);
+            } else if part.may_be_mapped {
+                at = self.read_mapped(files, part, range);
+            }
         }
         self.read_disk(files, part, at..*disk_end, &mut buffer.window)?;
         for frame in cached.iter().filter(|frame| frame.offset >= part.start) {
@@ -208,18 +216,21 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Whether much is wanted of a part, if its records are of the usual size.
     fn is_long(&self, part: &Part, range: &Range<u64>) -> bool {
-        let entries = part.until.0.saturating_sub(self.next.0);
-        let bytes = entries.saturating_mul(part.record_bytes).min(self.bytes_left() as u64);
-        bytes.min(range.end - range.start) >= LONG_BYTES_MIN as u64
+        self.usual_bytes(part).min((range.end - range.start) as usize) >= LONG_BYTES_MIN
+    }
+
+    /// How much is wanted of a part, if its records are of the usual size.
+    fn usual_bytes(&self, part: &Part) -> usize {
+        let entries = part.until.0.saturating_sub(self.next.0) as usize;
+        entries.saturating_mul(part.record_bytes as usize).min(self.bytes_left())
     }
 
     /// Reads frames of an ended segment past the page cache; gives where the first one lies that was not read.
     fn read_stretch<F: Files>(&mut self, files: &F, part: &Part, range: Range<u64>, stretch: &mut Stretch) -> u64 {
         let mut at = range.start;
         while at < range.end && self.wants_more(part) {
-            let reach = self.bytes_left().clamp(LONG_BYTES_MIN, STRETCH_BYTES_MAX).next_multiple_of(BLOCK_BYTES);
+            let reach = self.usual_bytes(part).clamp(LONG_BYTES_MIN, STRETCH_BYTES_MAX).next_multiple_of(BLOCK_BYTES);
             let reach = (at + reach as u64).min(range.end);
             let Some(end) = self.read_kept(files, part, at..reach, stretch) else { return at };
             at = end;
@@ -227,13 +238,18 @@ impl Reading<'_> {
         range.end
     }
 
-    /// Reads the frame at the start of this range; what of the range is not in memory yet is read with it.
+    /// Reads the frame at the start of this range; what of the range is not in memory yet is read with it. Not one of
+    /// which little is wanted, perhaps nothing, unless it is there: but who goes on will want its rest.
     fn read_kept<F: Files>(&mut self, files: &F, part: &Part, range: Range<u64>, stretch: &mut Stretch) -> Option<u64> {
         let at = range.start;
         let block = stretch.bytes(files, part, at..at + BLOCK_BYTES as u64, range.end).ok()?;
         let head = FrameHead::decode(block, part.header.salt, part.header.number, at).ok()?;
         let end = head.end().offset;
         if end > part.header.frames_end() || head.length > FRAME_BYTES_MAX {
+            return None;
+        }
+        let begins = !self.goes_on && self.taken.is_empty();
+        if begins && head.length / LONG_FRAME_PARTS >= self.usual_bytes(part) && stretch.end() < end {
             return None;
         }
         let bytes = stretch.bytes(files, part, at..end, range.end).ok()?;

@@ -21,7 +21,7 @@ use super::analysis::Analysis;
 use super::frame::{FrameHead, FrameKind, SEAL_FRAME_BYTES_MAX};
 use super::group::GroupLog;
 use super::outline::{Outline, OutlineRun};
-use super::record::RecordKind;
+use super::record::{RECORD_HEAD_BYTES, RecordKind};
 use super::scan::{Found, Scan};
 use super::sections::{OpenSection, SealSection};
 use super::segment::FRAMES_START;
@@ -87,7 +87,13 @@ impl Sealed {
         let is_block =
             |offset: &u64| offset.is_multiple_of(BLOCK) && FRAMES_START < *offset && *offset < self.head.offset;
         let are_places = memberships.iter().all(is_block) && memberships.is_sorted_by(|before, next| before < next);
-        first < self.head.number && can_be(&runs) && can_be(&sparse) && are_places
+        first < self.head.number && can_be(&runs) && can_be(&sparse) && are_places && self.can_hold_records()
+    }
+
+    /// Whether so many records of so many bytes can lie before it. Readers reckon with these numbers.
+    fn can_hold_records(&self) -> bool {
+        let SealSection { records, records_bytes, .. } = self.seal;
+        records_bytes <= self.head.offset - FRAMES_START && records <= records_bytes / RECORD_HEAD_BYTES as u64
     }
 
     fn with_memberships<F: Files>(mut self, scan: &mut Scan<'_, F>) -> Option<Sealed> {

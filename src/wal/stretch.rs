@@ -59,7 +59,8 @@ impl Stretch {
         self.of == Some((part.file, part.header)) && (self.start..=self.end()).contains(&offset)
     }
 
-    fn end(&self) -> u64 {
+    /// Where what is here ends in the segment.
+    pub fn end(&self) -> u64 {
         self.start + self.length as u64
     }
 

@@ -7,6 +7,7 @@ use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anony
 
 use crate::disk::{Buffer, BufferPool};
 use crate::limits::BLOCK_BYTES;
+use crate::sim::skips::skipped;
 
 const BYTES: usize = 64 << 10;
 const HUGE_BYTES: usize = 2 << 20;
@@ -78,6 +79,9 @@ fn memory_of_every_size_is_whole_aligned_and_zero() {
     }
 }
 
+/// So many mappings take the kernel a second and some 50 MB; machines that allow a million are left alone.
+const MAPPINGS_MADE_MAX: usize = 1 << 18;
+
 /// What the child is told to do.
 const CHILD: &str = "TRILITH_TEST_BUFFERS";
 
@@ -88,6 +92,10 @@ fn a_process_that_may_map_nothing_more_gives_back_the_memory_of_its_buffers() {
     const COUNT: usize = 32;
     if std::env::var_os(CHILD).is_none() {
         let name = "disk::tests::buffers::a_process_that_may_map_nothing_more_gives_back_the_memory_of_its_buffers";
+        let limit = mappings_max();
+        if limit > MAPPINGS_MADE_MAX {
+            return skipped(name, &format!("{limit} mappings are too many to make (vm.max_map_count)"));
+        }
         let program = std::env::current_exe().expect("a test has a program");
         let output =
             Command::new(program).args(["--exact", name, "--nocapture"]).env(CHILD, "").output().expect("it runs");
@@ -127,12 +135,17 @@ fn resident_bytes() -> usize {
     line.trim().strip_suffix(" kB").and_then(|kib| kib.parse::<usize>().ok()).expect("it is a number") << 10
 }
 
+/// How many a process may have.
+fn mappings_max() -> usize {
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("the kernel says it");
+    limit.trim().parse().expect("it is a number")
+}
+
 /// Every second piece of a range with other rights: each is a mapping by itself.
 fn map_all_that_may_be() {
     // Whole pages, of whatever size they are.
     const PIECE_BYTES: usize = 64 << 10;
-    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("the kernel says it");
-    let pieces = limit.trim().parse::<usize>().expect("it is a number") + 2;
+    let pieces = mappings_max() + 2;
     // SAFETY: a new mapping, at a place that the kernel chooses.
     let start = unsafe { mmap_anonymous(null_mut(), pieces * PIECE_BYTES, ProtFlags::empty(), MapFlags::PRIVATE) };
     let start = start.expect("nothing of it is touched");

@@ -1,8 +1,8 @@
 //! One leader, fed by hand: what it makes of answers that are late, wrong, or come from below its log.
 
 use crate::raft::{
-    AppendOutcome, AppendReply, Body, Config, Event, Fetch, Input, Message, Output, Persist, PersistNumber, ReadToken,
-    Refused, Replica, Restored, Role, Round,
+    Append, AppendOutcome, AppendReply, Body, Config, Event, Fetch, Input, Message, Output, Persist, PersistNumber,
+    ReadToken, Refused, Replica, Restored, Role, Round,
 };
 use crate::types::{Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
@@ -64,24 +64,31 @@ fn sent_after(output: &Output, peer: u64) -> Vec<(LogId, usize)> {
         .collect()
 }
 
-/// A node that is ahead tells its term in answer to a heartbeat of term 3. Its sender comes to lead in term 4 itself, and the
-/// answer arrives late, or again: it confirmed a round that was begun after it was given, and so reads that could be stale.
+/// A node that is ahead tells its term in answer to a question of term 3. Its sender comes to lead in term 4 itself,
+/// and the answer arrives late, or again: it confirmed a round that was begun after it was given, and so reads that
+/// could be stale.
 #[test]
 fn an_answer_to_rounds_of_an_older_term_confirms_nothing_in_the_next() {
-    let mut ahead = leader();
-    ahead.handle(from_peer(2, 3, Body::Heartbeat { commit: Index::ZERO, round: Round(50) }));
-    let bodies = ahead.take_output().send.into_iter().map(|outgoing| outgoing.message.body);
-    let answers: Vec<Body> = bodies.filter(|body| matches!(body, Body::HeartbeatReply { .. })).collect();
-    let [answer] = answers.as_slice() else { panic!("{answers:?}") };
+    let round = Round(50);
+    let append = Append { previous: id(3, 12), entries: Vec::new(), commit: Index::ZERO, round };
+    for question in [Body::Heartbeat { commit: Index::ZERO, round }, Body::Append(append)] {
+        let mut ahead = leader();
+        ahead.take_output();
+        ahead.handle(from_peer(2, 3, question));
+        let bodies = ahead.take_output().send.into_iter().map(|outgoing| outgoing.message.body);
+        let is_answer = |body: &Body| matches!(body, Body::HeartbeatReply { .. } | Body::AppendReply(_));
+        let answers: Vec<Body> = bodies.filter(is_answer).collect();
+        let [answer] = answers.as_slice() else { panic!("{answers:?}") };
 
-    let mut leader = leader();
-    leader.handle(from_peer(2, 4, reply(AppendOutcome::Matched { last: Index(13) })));
-    leader.read(ReadToken(1)).unwrap();
-    durable(&mut leader);
-    leader.handle(from_peer(2, 4, answer.clone()));
-    assert!(leader.take_output().reads_ready.is_empty());
-    leader.handle(from_peer(2, 4, Body::HeartbeatReply { round: Round(1) }));
-    assert_eq!(leader.take_output().reads_ready.len(), 1);
+        let mut leader = leader();
+        leader.handle(from_peer(2, 4, reply(AppendOutcome::Matched { last: Index(13) })));
+        leader.read(ReadToken(1)).unwrap();
+        durable(&mut leader);
+        leader.handle(from_peer(2, 4, answer.clone()));
+        assert!(leader.take_output().reads_ready.is_empty(), "{answer:?}");
+        leader.handle(from_peer(2, 4, Body::HeartbeatReply { round: Round(1) }));
+        assert_eq!(leader.take_output().reads_ready.len(), 1);
+    }
 }
 
 #[test]

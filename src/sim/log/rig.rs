@@ -8,7 +8,7 @@ use crate::limits::SEGMENT_BYTES_MIN;
 use crate::random::Random;
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 use crate::types::{ClusterId, Entry, GroupId, Incarnation, Index, LogId, NodeId, Place};
-use crate::wal::{Effect, Error, Identity, Log, Options, Prepare, Reading, Recovery, prepare};
+use crate::wal::{Effect, Error, Identity, Log, Options, Prepare, ReadBuffer, Reading, Recovery, prepare};
 
 pub const DIRECTORY: &str = "log";
 
@@ -25,6 +25,8 @@ pub struct Rig {
     pub learned: Vec<Place>,
     /// Frames handed to the queue since the log was opened.
     pub submitted: usize,
+    /// What is copied forward is read into it.
+    pub read_buffer: ReadBuffer,
     /// What was in files when they were to be used again, by the number that they get, if a test wants it.
     pub retired: Option<BTreeMap<u64, Vec<u8>>>,
 }
@@ -85,7 +87,8 @@ impl Rig {
     pub fn with(disk: SimDisk, log: Log, model: Model) -> Rig {
         let (files, queue) = (disk.files(), disk.queue());
         let (prepares, learned) = (VecDeque::new(), vec![log.durable_end()]);
-        Rig { disk, files, queue, log, prepares, model, is_poisoned: false, learned, submitted: 0, retired: None }
+        let (read_buffer, is_poisoned, submitted, retired) = (ReadBuffer::default(), false, 0, None);
+        Rig { disk, files, queue, log, prepares, model, is_poisoned, learned, submitted, read_buffer, retired }
     }
 
     /// How the log is opened next: drawn, by its seed and by what the disk has done.
@@ -152,7 +155,7 @@ impl Rig {
     /// Reads what the log wants to copy forward.
     pub fn copy(&mut self) {
         while let Some(plan) = self.log.take_copy() {
-            let said = plan.run(&self.files);
+            let said = plan.run_with(&self.files, &mut self.read_buffer);
             self.log.copy_read(said);
         }
     }

@@ -104,9 +104,10 @@ impl Cursor {
             Seen::Nothing => return Ok(Some(Step::Nothing)),
             Seen::Ended(ended) => return Ok(Some(Step::Ended(ended))),
         };
+        // Before the plan: what it knows of a segment the plan then knows, too.
+        let mut buffer = self.shared.take_read_buffer(group, wanted);
         let plan = log.plan_read(group, wanted, last.next(), PIECE_BYTES_MAX);
         drop(log);
-        let mut buffer = self.shared.take_read_buffer(group, wanted);
         let said = self.shared.run(&plan, &mut buffer);
         self.shared.give_read_buffer(buffer);
         let entries = said?;

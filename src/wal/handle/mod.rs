@@ -42,10 +42,11 @@
 //!
 //! [`Wal::open`] does not read the whole log: see [`Options::verify_at_start`].
 //!
-//! Segments that are full are read by memory map, if they were written since the log was opened, or
-//! read whole and found intact, by that or by a scrub or [`Wal::verify`] since. If a foreign
-//! program cuts one, or the device fails under a mapped page, the kernel sends SIGBUS: the process ends with 18 and a line that names the file. For that a handler of SIGBUS is
-//! installed with the first such read; what is not ours it passes on to the handler that was there before.
+//! Short reads of segments that are full go by memory map, if those were written since the log was opened, or read
+//! whole and found intact, by that or by a scrub or [`Wal::verify`] since. (Long ones go past the page cache.) If a
+//! foreign program cuts one, or the device fails under a mapped page, the kernel sends SIGBUS: the process ends with 18
+//! and a line that names the file. For that a handler of SIGBUS is installed with the first such read; what is not ours
+//! it passes on to the handler that was there before.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -80,6 +81,7 @@ mod pace;
 mod payloads;
 mod pending;
 mod preparer;
+mod read_buffers;
 mod scrub;
 mod tail;
 mod told;
@@ -103,6 +105,7 @@ use self::followers::{Follower, Followers, Seen};
 use self::inbox::{Inbox, Share};
 use self::open::Parts;
 use self::pending::{Links, Progress};
+use self::read_buffers::ReadBuffers;
 use self::scrub::Control;
 use super::record::RecordKind;
 use super::{Counters, Finding, GroupLog, Log, ReadBuffer, ReadPlan, Ticket};
@@ -121,8 +124,6 @@ pub use self::watch::{DurableWatch, Reached};
 
 /// How often a read whose segments went away under it is planned again.
 const READ_ATTEMPTS: usize = 3;
-/// What is kept of what readers read into; beyond it each has memory of his own.
-const READ_BUFFERS_MAX: usize = 4;
 
 /// A log on disk, open for appending and reading from any number of threads. See [`self`] for the contract.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ struct Shared {
     direct: Direct,
     /// Those at work: they stop before the log does.
     scrubs: Mutex<Vec<Weak<Control>>>,
-    read_buffers: Mutex<Vec<ReadBuffer>>,
+    read_buffers: Mutex<ReadBuffers>,
 }
 
 impl Wal {
@@ -306,8 +307,8 @@ impl Wal {
     /// The durable entries of a range, in order from its start: all, or as many as `bytes_max` allows and at least
     /// one, or those before the first that cannot be read, or those before entries that were cut off, or whose segment
     /// was given up, while it read (what is copied forward is in another one then: read on from there); none if none is
-    /// durable. Reads on this thread: from memory what was written last, by memory map the segments that are full, and the
-    /// disk for the rest.
+    /// durable. Reads on this thread: from memory what was written last; of segments that are full a little by memory
+    /// map, and much past the page cache; the disk for the rest.
     ///
     /// # Errors
     /// [`super::Error::Trimmed`] if the range begins before the log does; [`super::Error::Damaged`] if the disk does
@@ -499,20 +500,12 @@ impl Drop for Wal {
 }
 
 impl Shared {
-    /// What a read that ended there left, or if there is none what the last one did.
     fn take_read_buffer(&self, group: GroupId, from: Index) -> ReadBuffer {
-        let mut buffers = self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        match buffers.iter().position(|buffer| buffer.is_at(group, from)) {
-            Some(at) => buffers.remove(at),
-            None => buffers.pop().unwrap_or_default(),
-        }
+        self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner).take(group, from)
     }
 
     fn give_read_buffer(&self, buffer: ReadBuffer) {
-        let mut buffers = self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < READ_BUFFERS_MAX {
-            buffers.push(buffer);
-        }
+        self.read_buffers.lock().unwrap_or_else(PoisonError::into_inner).give(buffer);
     }
 
     /// Reads without the log's lock, and lets the log judge what came of it.

@@ -213,8 +213,9 @@ impl Scrubber {
             // It was retired meanwhile: what was read may be of another life.
             return Some(());
         }
-        if let Ok(checked) = &checked {
-            log.mark_verified(checked);
+        match &checked {
+            Ok(checked) => log.mark_verified(checked),
+            Err(_) => log.mark_unverified(number),
         }
         drop(log);
         drop(shared);

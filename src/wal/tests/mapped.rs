@@ -220,6 +220,31 @@ fn a_segment_with_a_finding_is_not_mapped() {
     assert!(!is_mapped(&log, &disk));
 }
 
+/// It was mapped, since it was written by this very process: until somebody finds out what became of it.
+#[test]
+fn a_finding_takes_back_the_mark_of_a_segment_that_was_written_since() {
+    let mut rig = rotated();
+    rig.rest();
+    let end = rig.log.locator.segments().next().expect("it holds the first entry").end;
+    for at in [4096, 8192, end - 4096] {
+        let damaged = rig.disk.fork();
+        damaged.make_unreadable(&segment(1), at..at + 512);
+        for is_whole in [false, true] {
+            assert!(is_mapped(&rig.log, &rig.disk));
+            let checked = match is_whole {
+                false => scrubbed(&rig.log, &damaged, 1),
+                true => rig.log.extent().check(&damaged.files()).expect("its files are there"),
+            };
+            rig.log.mark_verified(&checked);
+            assert!(!is_mapped(&rig.log, &rig.disk), "{at} {is_whole}");
+            assert!(rig.log.locator.segments().skip(1).all(|segment| segment.is_verified));
+            let clean = scrubbed(&rig.log, &rig.disk, 1);
+            rig.log.mark_verified(&clean);
+        }
+    }
+    assert!(is_mapped(&rig.log, &rig.disk));
+}
+
 /// It was retired while it was read, and another one has its number or its room.
 #[test]
 fn a_segment_that_became_another_one_is_not_mapped() {

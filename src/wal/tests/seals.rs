@@ -11,6 +11,7 @@ use crate::types::{Entry, GroupId, Incarnation, Index, LogId, Member, Membership
 use crate::wal::frame::OPEN_FRAME_BYTES_MAX;
 use crate::wal::log::Phase;
 use crate::wal::outline::{OUTLINE_MEMBERSHIPS_MAX, OUTLINE_RUNS_MAX, OutlineRun};
+use crate::wal::sections::SealSection;
 use crate::wal::{Analysis, Error, Log, Options, Reading, RecordKind, Severity, Source};
 
 fn analysis(disk: &SimDisk, reading: Reading) -> Analysis {
@@ -290,30 +291,51 @@ fn a_seal_that_contradicts_its_neighbours_is_not_believed() {
         ("a frame between blocks", |runs| runs.last_mut().expect("it has runs").offset += 8, false),
     ];
     for (what, change, is_believed) in changes {
-        let mut rig = Rig::new(options());
-        rig.grow(G, 1, 400);
-        rig.settle();
-        rig.model.term = Term(2);
-        rig.grow(G, 2, 400);
-        rig.settle();
-        rig.purge(G, LogId::new(Term(1), Index(1)));
-        rig.settle();
-        while rig.log.phase != Phase::Sealing {
-            let number = rig.log.active.number;
-            rig.grow(G, 1, 12_000);
-            rig.pump();
-            rig.disk.complete_all();
-            rig.take();
-            if rig.log.active.number == number && rig.log.queue.is_empty() && rig.log.offset > 28_000 {
-                rig.log.locator.falsify_seal(|seal| change(&mut seal.outline.as_mut().expect("it is short").runs));
-                break;
-            }
-        }
-        rotate(&mut rig, 4);
-        let disk = at_rest(rig);
+        let disk = falsified(|seal| change(&mut seal.outline.as_mut().expect("it is short").runs));
         let (_, taken) = taken(&disk);
         assert_eq!(taken.contains(&1), is_believed, "{what}");
         assert_eq!(findings(&disk, what), usize::from(!is_believed), "{what}");
+    }
+}
+
+/// Of five segments, the first with a seal that says something else than what is in it.
+fn falsified(change: impl FnOnce(&mut SealSection)) -> SimDisk {
+    let mut rig = Rig::new(options());
+    rig.grow(G, 1, 400);
+    rig.settle();
+    rig.model.term = Term(2);
+    rig.grow(G, 2, 400);
+    rig.settle();
+    rig.purge(G, LogId::new(Term(1), Index(1)));
+    rig.settle();
+    while rig.log.offset <= 28_000 {
+        rig.grow(G, 1, 12_000);
+        rig.settle();
+    }
+    assert_eq!((rig.log.active.number.0, rig.log.phase == Phase::Sealing), (1, false));
+    rig.log.locator.falsify_seal(change);
+    rotate(&mut rig, 4);
+    at_rest(rig)
+}
+
+/// Readers reckon with it: a sum that went beyond 64 bits ended the process, or divided by nothing.
+#[test]
+fn a_seal_that_counts_more_than_its_segment_can_hold_is_not_believed() {
+    type Change = fn(&mut SealSection);
+    let changes: [(&str, Change); 4] = [
+        ("one endless record", |seal| (seal.records, seal.records_bytes) = (1, u64::MAX - 23)),
+        ("more than a segment", |seal| seal.records_bytes = 64 << 10),
+        ("more records than bytes", |seal| seal.records = seal.records_bytes / 40 + 1),
+        ("records without bytes", |seal| seal.records_bytes = 0),
+    ];
+    for (what, change) in changes {
+        let disk = falsified(change);
+        let files = disk.files();
+        if let Ok(log) = open_by_seals(&disk, &options()) {
+            state_of(&files, &log).expect("it is intact");
+        }
+        assert!(!taken(&disk).1.contains(&1), "{what}");
+        assert_eq!(findings(&disk, what), 1, "{what}");
     }
 }
 

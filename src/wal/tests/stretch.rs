@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::rig::{G, Rig, options, segment};
+use super::seals::open_by_seals;
 use crate::disk::Files;
 use crate::limits::BLOCK_BYTES;
 use crate::random::Random;
@@ -12,7 +13,7 @@ use crate::sim::disk::{Act, SimDisk};
 use crate::types::{Entry, GroupId, Index, SegmentNumber, Term};
 use crate::wal::locator::Part;
 use crate::wal::stretch::Stretch;
-use crate::wal::{Error, Options, ReadBuffer};
+use crate::wal::{Error, Options, ReadBuffer, ReadPlan};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 const SEGMENT_BYTES: u64 = 1 << 20;
@@ -68,12 +69,26 @@ fn who_wants_much_of_an_ended_segment_reads_past_the_page_cache_and_who_wants_li
     }
 }
 
-/// Frames of any length, of which each read ends somewhere in the middle.
+/// Frames of any length, of which each read ends somewhere in the middle; of a log that was written, or opened by its
+/// seals.
 #[test]
 fn a_read_that_goes_on_reads_no_byte_again() {
-    for (frames, entries, bytes) in [(400, 3, 1000), (40, 200, 200), (6, 1000, 500)] {
-        let rig = grown(frames, entries, bytes);
+    for (frames, entries, bytes, by_seals) in
+        [(400, 3, 1000, false), (40, 200, 200, false), (6, 1000, 500, false), (40, 200, 200, true)]
+    {
+        let mut rig = grown(frames, entries, bytes);
+        if by_seals {
+            while rig.log.counters().segments < 3 {
+                rig.grow(G, entries, bytes);
+                rig.settle();
+            }
+            rig.rest();
+            rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+            let log = open_by_seals(&rig.disk, rig.log.options()).expect("it is intact");
+            rig = Rig::with(rig.disk, log, rig.model);
+        }
         let first = rig.log.locator.segments().next().expect("there are several");
+        assert_eq!(first.is_verified, !by_seals);
         let (all, last) = (rig.model.group(G).entries, first.highest[&G].0);
         let disk = rig.disk.fork();
         let reached = Cell::new(0);
@@ -91,6 +106,42 @@ fn a_read_that_goes_on_reads_no_byte_again() {
         }
         assert_eq!(found, all[..last as usize]);
         assert!(reads > 3, "{reads}");
+    }
+}
+
+/// Some 128 KiB of a frame that is many times as long cost little more, at any place of it; who goes on there has read
+/// that little twice.
+#[test]
+fn a_long_read_at_a_random_place_does_not_read_its_whole_frame() {
+    const FRAME_ENTRIES: u64 = 4000;
+    let mut rig = Rig::new(Options { segment_bytes: 16 << 20, ..options() });
+    while rig.log.counters().segments < 1 {
+        rig.grow(G, FRAME_ENTRIES, 1000);
+        rig.settle();
+    }
+    let first = rig.log.locator.segments().next().expect("there are two");
+    let (all, last, end) = (rig.model.group(G).entries, first.highest[&G].0, first.end);
+    assert!(last >= 3 * FRAME_ENTRIES);
+    for from in (1..last - 200).step_by(977) {
+        let disk = rig.disk.fork();
+        let seen = watch(&disk, segment(1));
+        let (mut buffer, mut next) = (ReadBuffer::default(), from);
+        while next <= last {
+            let plan = rig.log.plan_read(G, Index(next), Index(last + 1), 128 << 10);
+            let found = plan.run_with(&disk.files(), &mut buffer).expect("it is intact");
+            assert_eq!(found, all[next as usize - 1..][..found.len()]);
+            if next == from {
+                assert!(seen.get().1 < 1 << 20, "{from}: {:?}", seen.get());
+            }
+            next += found.len() as u64;
+        }
+        let read_bytes = seen.get().1;
+        assert!(read_bytes < end + (1 << 20), "{from}: {read_bytes}");
+        // Another place of the frame that is there.
+        let plan = rig.log.plan_read(G, Index(last - 150), Index(last + 1), 128 << 10);
+        let found = plan.run_with(&disk.files(), &mut buffer).expect("it is intact");
+        assert_eq!(found, all[last as usize - 151..][..found.len()]);
+        assert_eq!(seen.get().1, read_bytes, "{from}");
     }
 }
 
@@ -203,14 +254,32 @@ fn what_is_kept_of_a_segment_is_not_taken_for_the_one_in_its_file() {
     assert_eq!(shown, on_disk(&rig, &reused, range));
 }
 
-/// A reader with one memory, over cuts, purges and segments that are used again.
+/// What it knows of a place may lie behind all that an older plan has.
+#[test]
+fn memory_of_a_newer_plan_is_no_place_in_an_older_one() {
+    let mut rig = grown(10, 10, 100);
+    let older = rig.log.plan_read(G, Index(50), Index(101), usize::MAX);
+    rig.truncate(G, Index(40));
+    rig.grow(G, 10, 100);
+    rig.settle();
+    let newer = rig.log.plan_read(G, Index(40), Index(46), usize::MAX);
+    let mut buffer = ReadBuffer::default();
+    assert_eq!(newer.run_with(&rig.files, &mut buffer).expect("it is intact").len(), 6);
+    let fresh = older.run(&rig.files).expect("its frames stand where they stood");
+    assert_eq!(fresh.len(), 51);
+    assert_eq!(older.run_with(&rig.files, &mut buffer).expect("its frames stand where they stood"), fresh);
+}
+
+/// A reader with one memory, over cuts, purges, copies and segments that are used again. Some plans are run later, in
+/// any order.
 #[test]
 fn a_reader_who_keeps_what_he_has_reads_what_one_without_does() {
-    let mut went_on = 0;
+    let (mut went_on, mut late, mut copies) = (0, 0, 0);
     for seed in 0..30 {
         let mut random = Random::seeded(seed);
         let mut rig = Rig::new(Options { segment_bytes: SEGMENT_BYTES, ..options() });
         let (mut buffer, mut next) = (ReadBuffer::default(), 1);
+        let mut kept: Vec<(ReadPlan, Vec<Entry>)> = Vec::new();
         for _ in 0..120 {
             let group = GroupId(u32::from(random.chance(200)));
             rig.grow(group, 1 + random.below(60), *random.pick(&[60, 900, 5000]));
@@ -227,7 +296,16 @@ fn a_reader_who_keeps_what_he_has_reads_what_one_without_does() {
                     }
                 }
             }
+            if random.chance(100) {
+                rig.log.copy_anyway(&[G, GroupId(1)][usize::from(random.chance(500))..]);
+                rig.copy();
+            }
             rig.settle();
+            while !kept.is_empty() && random.chance(300) {
+                let (plan, wanted) = kept.swap_remove(random.below(kept.len() as u64) as usize);
+                run_late(&rig, &plan, &wanted, &mut buffer);
+                late += 1;
+            }
             let state = rig.model.group(G);
             let Some(first) = state.entries.first().map(|first| first.id.index.0) else { continue };
             let last = state.last().index.0;
@@ -235,12 +313,28 @@ fn a_reader_who_keeps_what_he_has_reads_what_one_without_does() {
             next = if jumps { first + random.below(last + 1 - first) } else { next };
             went_on += u64::from(buffer.is_at(G, Index(next)));
             let plan = rig.log.plan_read(G, Index(next), Index(last + 1), *random.pick(&[1, 20_000, 150_000, 150_000]));
+            if random.chance(200) {
+                kept.push((plan.clone(), state.entries[(next - first) as usize..].to_vec()));
+            }
             let found = plan.run_with(&rig.files, &mut buffer).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             assert_eq!(found, state.entries[(next - first) as usize..][..found.len()], "seed {seed}");
             assert_eq!(found, plan.run(&rig.files).expect("it is intact"), "seed {seed}");
             next += found.len() as u64;
         }
+        copies += rig.log.counters().copies;
         rig.check();
     }
-    assert!(went_on > 1000, "{went_on}");
+    assert!(went_on > 1000 && late > 300 && copies > 100, "{went_on} {late} {copies}");
+}
+
+/// What a plan finds is what was live when it was made, whatever its reader read in between. Who has read a segment may
+/// have it still when it is another one.
+fn run_late(rig: &Rig, plan: &ReadPlan, wanted: &[Entry], buffer: &mut ReadBuffer) {
+    let (fresh, found) = (plan.run(&rig.files), plan.run_with(&rig.files, buffer));
+    match (&fresh, &found) {
+        (Ok(fresh), Ok(found)) => assert!(!found.is_empty() && found.starts_with(fresh) && wanted.starts_with(found)),
+        (Err(Error::Stale { .. }), Ok(found)) => assert!(!found.is_empty() && wanted.starts_with(found)),
+        (Err(Error::Stale { .. }), Err(Error::Stale { .. })) => {}
+        _ => panic!("{fresh:?}, {found:?}"),
+    }
 }

@@ -17,7 +17,7 @@ use crate::superblock::State;
 use crate::types::{
     ClusterId, Command, Data, Incarnation, Index, Member, Membership, NodeId, RequestNumber, Service, SessionId,
 };
-use crate::wal::{self, ReadPlan};
+use crate::wal::{self, ReadBuffer, ReadPlan};
 
 pub const OWN: NodeId = NodeId(1);
 pub const OTHER: NodeId = NodeId(2);
@@ -46,6 +46,7 @@ pub struct Rig<M> {
     /// Reads of the log stay in `reads`.
     pub holds_reads: bool,
     pub reads: VecDeque<Ordered>,
+    read_buffer: ReadBuffer,
     pub replies: Vec<(ClientKey, Response)>,
     pub tails: Vec<TailKey>,
     pub sent: Vec<Message>,
@@ -96,6 +97,7 @@ impl<M: StateMachine> Rig<M> {
             holds_writes: false,
             holds_reads: false,
             reads: VecDeque::new(),
+            read_buffer: ReadBuffer::default(),
             replies: Vec::new(),
             tails: Vec::new(),
             sent: Vec::new(),
@@ -201,7 +203,7 @@ impl<M: StateMachine> Rig<M> {
     pub fn run_reads(&mut self) -> bool {
         let mut found = false;
         while let Some(Ordered { read, plan, .. }) = self.reads.pop_front() {
-            let result = plan.run(&self.files);
+            let result = plan.run_with(&self.files, &mut self.read_buffer);
             self.driver.handle(Input::ReadDone { read, result });
             found = true;
         }

@@ -1,6 +1,7 @@
 //! Reads of a log on a real disk: from memory, by map, past the cache, and of what was purged meanwhile.
 
 use super::*;
+use crate::wal::handle::read_buffers::READ_BUFFERS_MAX;
 
 const RECORD_BYTES: usize = 2000;
 const RECORDS: u64 = 400;
@@ -99,5 +100,34 @@ fn zeros_from_a_segments_header_on_are_told_as_damage() {
     is_damaged(wal.iter(GROUP, Index(1)).next().and_then(Result::err));
     is_damaged(wal.tail(GROUP, Index(1)).next().and_then(Result::err));
     check(&wal, 30..61, 1);
+    wal.close().unwrap();
+}
+
+/// What each has read ahead of its segment is there when its turn comes again, whoever reads between.
+#[test]
+fn readers_who_take_turns_keep_their_memory() {
+    let home = home();
+    let options = Options { tail_cache_bytes: 0, ..options(&home, IoChoice::Blocking) };
+    let (wal, _) = Wal::open(options).unwrap();
+    for _ in 0..15 {
+        wal.append_records(GROUP, vec![vec![7; 10_000]; 40]).unwrap().wait().unwrap();
+    }
+    // Where reads of those who go on with what is kept begin.
+    let places = || -> Vec<u64> {
+        let buffers = wal.shared.read_buffers.lock().unwrap();
+        (1..=601).filter(|&index| buffers.are_at(GROUP, Index(index))).collect()
+    };
+    let (mut one, mut other) = (wal.iter(GROUP, Index(1)), wal.iter(GROUP, Index(300)));
+    for _ in 0..250 {
+        assert!(one.next().unwrap().is_ok() && other.next().unwrap().is_ok());
+    }
+    let found = places();
+    assert!(matches!(found[..], [250..400, 550..=601]), "{found:?}");
+    // More than are kept: those who read last have theirs.
+    for index in (2..).step_by(2).take(READ_BUFFERS_MAX + 3) {
+        wal.read(GROUP, Index(index)..Index(index + 1), 1).unwrap();
+    }
+    assert_eq!(places(), [9, 11, 13, 15]);
+    drop((one, other));
     wal.close().unwrap();
 }
