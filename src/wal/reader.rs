@@ -216,6 +216,7 @@ impl Reading<'_> {
         Ok(())
     }
 
+    /// Whether so much is wanted of a part that its reader goes past the page cache.
     fn is_long(&self, part: &Part, range: &Range<u64>) -> bool {
         self.usual_bytes(part).min((range.end - range.start) as usize) >= LONG_BYTES_MIN
     }
