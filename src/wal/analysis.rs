@@ -201,13 +201,15 @@ impl Analysis {
         self.note((Severity::Corrupt, Acknowledged::Yes), (&file, 0..evidence.offset), what, Vec::new());
     }
 
-    /// How many findings there are that are counted and not kept: none of them is worse than all that are.
+    /// How many findings there are that are counted and not kept: none of them is worse than any that was kept instead.
     pub fn findings_more(&self) -> u64 {
         self.surplus.sum(None)
     }
 
     pub(super) fn found(&mut self, finding: Finding) {
-        self.surplus.keep((&mut self.findings, self.files_found), finding);
+        if let Some(crowded) = self.surplus.keep((&mut self.findings, self.files_found), finding) {
+            self.suspects.iter_mut().filter(|suspect| suspect.at > crowded.at).for_each(|suspect| suspect.at -= 1);
+        }
     }
 
     pub(super) fn note(

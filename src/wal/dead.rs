@@ -36,7 +36,7 @@ pub(super) struct Suspect {
     /// What is still part of the log of what the finding names.
     live: Vec<LogIds>,
     /// Its place among the findings.
-    at: usize,
+    pub at: usize,
 }
 
 /// The youngest segment of the chain before which nothing is needed.

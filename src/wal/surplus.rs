@@ -1,6 +1,6 @@
 //! What is found wrong with a log has a bound: a very damaged one has a finding for each of its frames.
 //!
-//! The first findings are kept, and what is worse than all of them, since the worst decides what follows. The others are
+//! The worst are kept, since they decide what follows, and of those that are equally bad the first. The others are
 //! counted, by the segment that they are about: of which segments anything was found is always known.
 
 use std::collections::BTreeMap;
@@ -10,27 +10,50 @@ use crate::limits::{FINDING_RUNS_MAX, FINDINGS_MAX};
 use crate::types::SegmentNumber;
 
 /// Findings that are counted and not kept.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Surplus {
     /// Those about other files stand under none.
     by_segment: BTreeMap<Option<SegmentNumber>, u64>,
 }
 
+/// A finding that was counted, and where it stood: behind the others if it is the new one.
+pub(super) struct Crowded {
+    pub at: usize,
+    pub finding: Finding,
+}
+
 impl Surplus {
-    /// Takes a finding in behind `kept`, of which those from `from` on are bounded together.
-    pub fn keep(&mut self, (kept, from): (&mut Vec<Finding>, usize), mut finding: Finding) {
-        let bounded = &kept[from..];
-        let worst = bounded.iter().map(|known| known.severity).max();
-        let is_full = bounded.len() >= FINDINGS_MAX;
-        if is_full && worst >= Some(finding.severity) {
-            return self.count(&finding);
+    /// Takes a finding in behind `kept`, of which those from `from` on are bounded together; gives the one that had to go.
+    pub fn keep(&mut self, (kept, from): (&mut Vec<Finding>, usize), mut finding: Finding) -> Option<Crowded> {
+        let room =
+            |kept: &[Finding]| FINDING_RUNS_MAX.saturating_sub(kept.iter().map(|known| known.entries.len()).sum());
+        if kept.len() - from < FINDINGS_MAX {
+            shorten(&mut finding, room(&kept[from..]));
+            kept.push(finding);
+            return None;
         }
-        shorten(&mut finding, FINDING_RUNS_MAX.saturating_sub(bounded.iter().map(|known| known.entries.len()).sum()));
-        if is_full {
-            let last = kept.pop().expect("it is full");
-            self.count(&last);
+        // The last of those that are least bad.
+        let at = (from..kept.len()).rev().min_by_key(|&at| kept[at].severity).expect("it is full");
+        let crowded = match kept[at].severity < finding.severity {
+            true => {
+                let crowded = Crowded { at, finding: kept.remove(at) };
+                shorten(&mut finding, room(&kept[from..]));
+                kept.push(finding);
+                crowded
+            }
+            false => Crowded { at: kept.len(), finding },
+        };
+        *self.by_segment.entry(crowded.finding.segment()).or_default() += 1;
+        Some(crowded)
+    }
+
+    /// One about this segment, which was counted, is kept after all.
+    pub fn take_one(&mut self, segment: SegmentNumber) {
+        let count = self.by_segment.get_mut(&Some(segment)).expect("it was counted");
+        *count -= 1;
+        if *count == 0 {
+            self.by_segment.remove(&Some(segment));
         }
-        kept.push(finding);
     }
 
     /// Takes over what another counted of segments below `number`, in which it has looked and this one has not.
@@ -47,10 +70,6 @@ impl Surplus {
             segments.is_none_or(|segments| own.is_some_and(|own| segments.contains(&own)))
         };
         self.by_segment.iter().filter(|(own, _)| is_meant(own)).map(|(_, count)| count).sum()
-    }
-
-    fn count(&mut self, finding: &Finding) {
-        *self.by_segment.entry(finding.segment()).or_default() += 1;
     }
 }
 
