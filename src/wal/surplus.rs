@@ -71,6 +71,11 @@ impl Surplus {
         };
         self.by_segment.iter().filter(|(own, _)| is_meant(own)).map(|(_, count)| count).sum()
     }
+
+    /// Whether there are any of this segment, or of files that are none.
+    pub fn has(&self, segment: Option<SegmentNumber>) -> bool {
+        self.by_segment.contains_key(&segment)
+    }
 }
 
 /// Leaves so many runs of entries, one at least: that there are any says that something is missing.

@@ -1,15 +1,114 @@
 //! What the tools make of a log in which more is wrong than is kept of it.
 
+use std::ops::ControlFlow;
+
+use super::dead::records_start;
 use super::rig::{DIRECTORY, G, Rig, Start, WHOLE, identity, open_as, options, segment};
 use crate::disk::Files;
 use crate::limits::FINDINGS_MAX;
 use crate::sim::disk::SimDisk;
-use crate::types::{FrameNumber, Place, SegmentNumber};
+use crate::types::{FrameNumber, Index, Place, SegmentNumber};
 use crate::wal::repair::{self, Orders, Plan, Step};
-use crate::wal::{Analysis, Finding, Log, Severity, Source};
+use crate::wal::{Analysis, Finding, Log, Options, Piece, Severity, Source, contents};
 
 const MAX: u64 = FINDINGS_MAX as u64;
 const BLOCK: u64 = 4096;
+/// Where a byte of the second payload lies in the records of a frame of [`log`].
+const SECOND: u64 = 2 * 40 + 104 + 50;
+
+/// A log with a first segment of so many frames of a block, and two more; the frames of so many entries each, and where
+/// each begins with the index of its first.
+fn log(frames: u64, entries: u64) -> (SimDisk, Vec<(Place, Index)>) {
+    let mut rig = Rig::new(Options { segment_bytes: (frames + 20) * BLOCK, ..options() });
+    rig.settle();
+    let mut starts = Vec::new();
+    let mut in_last = 0;
+    while in_last < 12 {
+        let start = rig.log.durable_end();
+        let first = rig.model.group(G).last().index.next();
+        let is_second = start.segment == SegmentNumber(2) && rig.log.counters().segments == 2;
+        // In the second segment fewer frames are enough.
+        rig.grow(G, entries, if is_second { 200_000 } else { 100 });
+        rig.settle();
+        in_last += u64::from(start.segment == SegmentNumber(3));
+        starts.extend(Some((start, first)).filter(|_| rig.log.durable_end().segment == start.segment));
+    }
+    rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+    (rig.disk, starts)
+}
+
+fn found(disk: &SimDisk) -> Analysis {
+    Analysis::read(&disk.files(), &Source::from_outside(DIRECTORY)).expect("the directory can be read")
+}
+
+/// The indexes that a dump shows, and what else it says that is neither a finding nor a damaged record.
+fn dumped(disk: &SimDisk, found: &Analysis) -> (Vec<Index>, Vec<String>) {
+    let (mut shown, mut said) = (Vec::new(), Vec::new());
+    let _flow = contents(&disk.files(), (found, &found.findings), None, &mut |piece| {
+        match piece {
+            Piece::Record { head, .. } => shown.push(head.id.index),
+            Piece::Finding(_) | Piece::Damaged { .. } => {}
+            other => said.push(format!("{other:?}")),
+        }
+        ControlFlow::Continue(())
+    });
+    (shown, said)
+}
+
+/// It stepped over a damaged head by its finding alone, and said of the first without one that the segment was taken into
+/// other use.
+#[test]
+fn a_dump_shows_what_lies_behind_heads_that_are_damaged_and_counted_alone() {
+    let (disk, starts) = log(MAX + 300, 2);
+    let in_first = starts.iter().filter(|(start, _)| start.segment == SegmentNumber(1)).count();
+    let (mut untouched, mut damaged, mut gone) = (Vec::new(), 0, 0);
+    for (at, (start, first)) in starts.iter().enumerate() {
+        let name = segment(start.segment.0);
+        // All of the first are damaged; of the others, and of its own last ones, every third has no head.
+        let is_gone = at + 200 > in_first && at + 1 < starts.len() && at % 3 == 1;
+        let is_damaged = at < in_first;
+        match (is_gone, is_damaged) {
+            (true, _) => disk.zero(&name, start.offset..start.offset + 512),
+            (false, true) => disk.flip_bit(&name, start.offset + records_start(2) + SECOND, 1),
+            (false, false) => {}
+        }
+        untouched.extend(Some(*first).filter(|_| !is_gone));
+        untouched.extend(Some(first.next()).filter(|_| !is_gone && !is_damaged));
+        gone += u64::from(is_gone && at > in_first);
+        damaged += u64::from(is_gone || is_damaged);
+    }
+    assert!(gone >= 5, "{gone}");
+    let found = found(&disk);
+    assert_eq!((found.findings.len() as u64, found.findings_more()), (MAX, damaged - MAX));
+    let (shown, said) = dumped(&disk, &found);
+    let missing: Vec<&Index> = untouched.iter().filter(|index| !shown.contains(index)).collect();
+    assert!(missing.is_empty(), "{} are not shown, the first {}", missing.len(), missing[0]);
+    assert!(said.iter().all(|said| said.starts_with("Unread")), "{said:?}");
+    let in_others = said.iter().filter(|said| !said.contains("SegmentNumber(1)")).count();
+    assert_eq!(in_others as u64, gone, "each that is counted alone is told");
+}
+
+/// The end of the last segment was where its last whole frame ended.
+#[test]
+fn a_dump_shows_what_is_intact_in_the_last_frames_though_each_is_damaged_and_counted_alone() {
+    let (disk, starts) = log(MAX + 100, 2);
+    let damaged = |at: usize, start: &Place| start.segment.0 == 1 || (start.segment.0 == 3 && at + 6 >= starts.len());
+    let mut expected = Vec::new();
+    for (at, (start, first)) in starts.iter().enumerate() {
+        expected.push(*first);
+        match damaged(at, start) {
+            // The second of its records.
+            true => disk.flip_bit(&segment(start.segment.0), start.offset + records_start(2) + SECOND, 1),
+            false => expected.push(first.next()),
+        }
+    }
+    let found = found(&disk);
+    assert!(found.findings_more() >= 6 && found.findings.iter().all(|own| own.segment() == Some(SegmentNumber(1))));
+    let (shown, said) = dumped(&disk, &found);
+    let missing: Vec<&Index> = expected.iter().filter(|index| !shown.contains(index)).collect();
+    assert!(missing.is_empty(), "{} are not shown: {missing:?}", missing.len());
+    assert_eq!(said, Vec::<String>::new());
+}
 
 fn orders() -> Orders {
     Orders { loss: None, mark: None, seed: 3, wall_clock_milliseconds: 1 }
