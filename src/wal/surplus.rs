@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::error::Finding;
+use super::analysis::Analysis;
+use super::audit::Checked;
+use super::error::{Finding, Severity};
 use crate::limits::{FINDING_RUNS_MAX, FINDINGS_MAX};
 use crate::types::SegmentNumber;
 
@@ -75,6 +77,37 @@ impl Surplus {
     /// Whether there are any of this segment, or of files that are none.
     pub fn has(&self, segment: Option<SegmentNumber>) -> bool {
         self.by_segment.contains_key(&segment)
+    }
+
+    /// Forgets those of other segments than these.
+    pub fn retain(&mut self, is_meant: impl Fn(Option<SegmentNumber>) -> bool) {
+        self.by_segment.retain(|&own, _| is_meant(own));
+    }
+}
+
+impl Analysis {
+    /// Of a log in use one look finds what another, a while later, does not: a frame that is being written looks torn. Leaves
+    /// what the `earlier` look had found too, or may have: what it only counted it cannot tell.
+    pub fn leave_what_lasts(&mut self, earlier: &Analysis) {
+        let is_told = |new: &Finding| earlier.findings.iter().any(|old| old.is_where(new));
+        let lasts = |new: &Finding| earlier.surplus.has(new.segment()) || is_told(new);
+        let is_touched = |segment| earlier.findings.iter().any(|old| old.segment() == segment);
+        self.surplus.retain(|segment| earlier.surplus.has(segment) || is_touched(segment));
+        let lasting = |finding: &&Finding| finding.severity > Severity::Note && lasts(finding);
+        let is_damaged = self.surplus.by_segment.keys().any(Option::is_some);
+        // What is counted was no worse than what goes, so it may not stand alone and look like nothing.
+        if !is_damaged || self.findings.iter().any(|finding| lasting(&finding)) {
+            self.findings.retain(lasts);
+        }
+    }
+}
+
+impl Checked {
+    /// Leaves what was found in these segments, and in files that are none: what others held means nothing any more.
+    pub(super) fn leave_those_of(&mut self, is_held: impl Fn(SegmentNumber) -> bool) {
+        self.findings.retain(|finding| finding.segment().is_none_or(&is_held));
+        self.surplus.retain(|segment| segment.is_none_or(&is_held));
+        self.findings_more = self.surplus.sum(None);
     }
 }
 

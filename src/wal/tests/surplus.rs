@@ -7,6 +7,7 @@ use crate::sim::disk::SimDisk;
 use crate::types::{GroupId, Index, Place, SegmentNumber};
 use crate::wal::surplus::Surplus;
 use crate::wal::{Acknowledged, Analysis, Error, Finding, Log, LogIds, Options, Severity, Source, repair};
+use Severity::{Corrupt, Note, Torn};
 
 const MAX: u64 = FINDINGS_MAX as u64;
 
@@ -135,4 +136,79 @@ fn the_entries_that_findings_name_have_a_bound_together_and_each_names_some() {
     assert_eq!(kept[0].what, "wrong");
     assert_eq!(kept[1].what, "wrong; 2 more runs of entries are not named");
     assert_eq!(surplus.sum(None), 0);
+}
+
+/// What a look found: segments, or 0 for a file that is none, with how many findings are kept, at rising places, and how
+/// many are counted alone.
+fn look(segments: &[(u64, Severity, u64, u64)]) -> Analysis {
+    let mut analysis = Analysis::empty(None, SegmentNumber(1));
+    for &(number, severity, kept, counted) in segments {
+        let file = if number == 0 { format!("{DIRECTORY}/foreign") } else { segment(number) };
+        let at = |at: u64| Finding { file: file.clone(), bytes: at..at + 1, ..finding(severity, number, 0) };
+        analysis.findings.extend((0..kept).map(at));
+        let mut full = vec![finding(Severity::Corrupt, 0, 0); FINDINGS_MAX];
+        (kept..kept + counted).for_each(|place| drop(analysis.surplus.keep((&mut full, 0), at(place))));
+    }
+    analysis
+}
+
+/// What a second look leaves of what it found: how many of each segment are kept, and how many are counted alone.
+fn lasting(first: &Analysis, mut second: Analysis) -> (Vec<(u64, u64)>, u64) {
+    second.leave_what_lasts(first);
+    let mut kept: Vec<(u64, u64)> = Vec::new();
+    for number in second.findings.iter().map(|finding| finding.segment().map_or(0, |number| number.0)) {
+        match kept.last_mut().filter(|(own, _)| *own == number) {
+            Some((_, count)) => *count += 1,
+            None => kept.push((number, 1)),
+        }
+    }
+    (kept, second.findings_more())
+}
+
+/// A log in use is looked at twice, since a frame that is being written looks torn. The first segment, which had all the
+/// findings that are kept, was retired between the two looks: what the first look had only counted seemed to be new, and
+/// nothing was left.
+#[test]
+fn what_the_first_look_only_counted_is_no_news_in_the_second() {
+    let first = look(&[(1, Corrupt, MAX, 100), (2, Corrupt, 0, 1)]);
+    assert_eq!(lasting(&first, look(&[(2, Corrupt, 1, 0)])), (vec![(2, 1)], 0));
+    assert_eq!(lasting(&first, look(&[(2, Corrupt, 3, 0), (3, Torn, 1, 0)])), (vec![(2, 3)], 0));
+    assert_eq!(lasting(&first, look(&[(1, Corrupt, MAX, 100), (2, Corrupt, 0, 1)])), (vec![(1, MAX)], 101));
+    assert_eq!(lasting(&first, look(&[])), (vec![], 0));
+}
+
+#[test]
+fn what_one_look_alone_finds_is_nothing() {
+    let first = look(&[(1, Note, 1, 0), (2, Corrupt, 1, 0)]);
+    assert_eq!(lasting(&first, look(&[(3, Torn, 1, 0)])), (vec![], 0));
+    assert_eq!(
+        lasting(&first, look(&[(1, Note, 2, 0), (2, Corrupt, 1, 0), (3, Torn, 1, 0)])),
+        (vec![(1, 1), (2, 1)], 0)
+    );
+    let foreign = [(0, Note, MAX, 60)];
+    let second = look(&[foreign[0], (3, Torn, 1, 0)]);
+    assert_eq!(lasting(&look(&foreign), second), (vec![(0, MAX)], 60));
+}
+
+/// What is counted was no worse than what was kept, so it does not stand alone.
+#[test]
+fn where_damage_is_counted_in_both_looks_and_none_is_kept_what_the_second_found_stays() {
+    let first = look(&[(1, Corrupt, MAX, 0), (5, Corrupt, 0, 1)]);
+    let second = look(&[(4, Corrupt, MAX, 0), (5, Corrupt, 0, 1)]);
+    assert_eq!(lasting(&first, second), (vec![(4, MAX)], 1));
+}
+
+/// The count of a check spoke of segments that had been retired since, too.
+#[test]
+fn what_a_check_counted_in_segments_that_are_gone_is_forgotten() {
+    let (rig, starts) = log();
+    let fork = rig.disk.fork();
+    let all = damage(&fork, &starts);
+    let checked = rig.log.extent().check(&fork.files()).expect("its files are there");
+    let left = |first: u64| {
+        let mut checked = checked.clone();
+        checked.leave_those_of(|number| number.0 >= first);
+        (checked.findings.len() as u64, checked.findings_more)
+    };
+    assert_eq!([left(1), left(2), left(3)], [(MAX, all - MAX), (0, 1), (0, 0)]);
 }
