@@ -19,7 +19,7 @@ use super::locator::Locator;
 use super::recovery::Acknowledged;
 use super::sections::OpenSection;
 use super::segment::{Identity, SegmentHeader, segment_name};
-use super::surplus::Surplus;
+use super::surplus::{Surplus, shorten};
 use crate::disk::{FileId, Files};
 use crate::mutant::{self, Mutant};
 use crate::types::{FrameNumber, GroupId, Index, Membership, Place, SegmentNumber};
@@ -206,7 +206,13 @@ impl Analysis {
         self.surplus.sum(None)
     }
 
-    pub(super) fn found(&mut self, finding: Finding) {
+    pub(super) fn found(&mut self, mut finding: Finding) {
+        shorten(&mut finding, self.runs_left());
+        self.keep(finding);
+    }
+
+    /// As [`Analysis::found`], of a finding that names no more than it may.
+    pub(super) fn keep(&mut self, finding: Finding) {
         if let Some(crowded) = self.surplus.keep((&mut self.findings, self.files_found), finding) {
             self.suspects.iter_mut().filter(|suspect| suspect.at > crowded.at).for_each(|suspect| suspect.at -= 1);
         }

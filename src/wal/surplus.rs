@@ -26,11 +26,8 @@ pub(super) struct Crowded {
 
 impl Surplus {
     /// Takes a finding in behind `kept`, of which those from `from` on are bounded together; gives the one that had to go.
-    pub fn keep(&mut self, (kept, from): (&mut Vec<Finding>, usize), mut finding: Finding) -> Option<Crowded> {
-        let room =
-            |kept: &[Finding]| FINDING_RUNS_MAX.saturating_sub(kept.iter().map(|known| known.entries.len()).sum());
+    pub fn keep(&mut self, (kept, from): (&mut Vec<Finding>, usize), finding: Finding) -> Option<Crowded> {
         if kept.len() - from < FINDINGS_MAX {
-            shorten(&mut finding, room(&kept[from..]));
             kept.push(finding);
             return None;
         }
@@ -39,7 +36,6 @@ impl Surplus {
         let crowded = match kept[at].severity < finding.severity {
             true => {
                 let crowded = Crowded { at, finding: kept.remove(at) };
-                shorten(&mut finding, room(&kept[from..]));
                 kept.push(finding);
                 crowded
             }
@@ -100,6 +96,13 @@ impl Analysis {
             self.findings.retain(lasts);
         }
     }
+
+    /// How many more runs of entries findings may name.
+    pub(super) fn runs_left(&self) -> usize {
+        let found = self.findings[self.files_found..].iter().map(|known| known.entries.len());
+        let suspected = self.suspects.iter().map(|suspect| suspect.finding.entries.len());
+        FINDING_RUNS_MAX.saturating_sub(found.chain(suspected).sum())
+    }
 }
 
 impl Checked {
@@ -112,10 +115,11 @@ impl Checked {
 }
 
 /// Leaves so many runs of entries, one at least: that there are any says that something is missing.
-fn shorten(finding: &mut Finding, room: usize) {
+pub(super) fn shorten(finding: &mut Finding, room: usize) {
     let room = room.max(1);
     if let more @ 1.. = finding.entries.len().saturating_sub(room) {
         finding.entries.truncate(room);
+        finding.entries.shrink_to_fit();
         finding.what += &format!("; {more} more runs of entries are not named");
     }
 }

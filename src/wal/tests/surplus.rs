@@ -127,15 +127,33 @@ fn the_first_are_kept_and_the_worst_and_the_others_are_counted_by_segment() {
 
 #[test]
 fn the_entries_that_findings_name_have_a_bound_together_and_each_names_some() {
-    let (mut kept, mut surplus) = (Vec::new(), Surplus::default());
+    let mut analysis = Analysis::empty(None, SegmentNumber(1));
     for number in 0..4 {
-        drop(surplus.keep((&mut kept, 0), finding(Severity::Corrupt, number, FINDING_RUNS_MAX / 2 + 1)));
+        analysis.found(finding(Severity::Corrupt, number, FINDING_RUNS_MAX / 2 + 1));
     }
-    let named: Vec<usize> = kept.iter().map(|finding| finding.entries.len()).collect();
+    let named: Vec<usize> = analysis.findings.iter().map(|finding| finding.entries.len()).collect();
     assert_eq!(named, [FINDING_RUNS_MAX / 2 + 1, FINDING_RUNS_MAX / 2 - 1, 1, 1]);
-    assert_eq!(kept[0].what, "wrong");
-    assert_eq!(kept[1].what, "wrong; 2 more runs of entries are not named");
-    assert_eq!(surplus.sum(None), 0);
+    assert_eq!(analysis.findings[0].what, "wrong");
+    assert_eq!(analysis.findings[1].what, "wrong; 2 more runs of entries are not named");
+    assert_eq!(analysis.findings_more(), 0);
+}
+
+/// What is left out was said of a finding each time that it was kept anew.
+#[test]
+fn what_is_not_named_of_a_finding_is_said_once() {
+    let mut analysis = Analysis::empty(None, SegmentNumber(1));
+    let suspected = [(1, FINDING_RUNS_MAX / 2 + 1), (2, FINDING_RUNS_MAX / 2 + 1)];
+    for (number, runs) in suspected {
+        analysis.suspect(finding(Severity::Corrupt, number, runs));
+    }
+    analysis.found(finding(Severity::Corrupt, 3, FINDING_RUNS_MAX + 5));
+    analysis.settle_suspects();
+    let named: Vec<usize> = analysis.findings.iter().map(|finding| finding.entries.len()).collect();
+    assert_eq!(named, [FINDING_RUNS_MAX / 2 + 1, FINDING_RUNS_MAX / 2 - 1, 1]);
+    let told = |at: usize| analysis.findings[at].what.as_str();
+    assert_eq!(told(0), "wrong");
+    assert_eq!(told(1), "wrong; 2 more runs of entries are not named");
+    assert_eq!(told(2), format!("wrong; {} more runs of entries are not named", FINDING_RUNS_MAX + 4));
 }
 
 /// What a look found: segments, or 0 for a file that is none, with how many findings are kept, at rising places, and how
