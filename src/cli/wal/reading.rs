@@ -6,7 +6,6 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::output;
 use crate::disk::{self, Directory, Files, Operation};
 use crate::superblock::{self, Inspection};
 use crate::types::{NodeId, Place};
@@ -74,7 +73,7 @@ impl Reading {
 
     /// A line that says how many findings are counted alone, if there are any.
     pub fn more(&self) -> Option<String> {
-        (self.findings_more > 0).then(|| format!("and {}", output::counted(self.findings_more, "more finding")))
+        wal::more_findings(self.findings_more)
     }
 
     /// That the whole log is gone.

@@ -6,7 +6,9 @@ use crate::limits::{FINDING_RUNS_MAX, FINDINGS_MAX};
 use crate::sim::disk::SimDisk;
 use crate::types::{GroupId, Index, Place, SegmentNumber};
 use crate::wal::surplus::Surplus;
-use crate::wal::{Acknowledged, Analysis, Error, Finding, Log, LogIds, Options, Severity, Source, repair};
+use crate::wal::{
+    Acknowledged, Analysis, Error, Finding, Log, LogIds, Options, Severity, Source, more_findings, repair,
+};
 use Severity::{Corrupt, Note, Torn};
 
 const MAX: u64 = FINDINGS_MAX as u64;
@@ -85,6 +87,12 @@ fn names_that_are_not_the_logs_do_not_hide_what_is_wrong_in_it() {
     let (_, recovery, found) = open(&rig.disk.fork(), &options()).expect("notes keep nobody from opening it");
     assert!(found == *rig.model.state());
     assert_eq!((recovery.findings.len() as u64, recovery.findings_more), (MAX, 52));
+    let told = recovery.told();
+    assert!(told.len() as u64 == MAX + 1 && told[MAX as usize] == "and 52 more findings", "{:?}", told.last());
+    assert_eq!(
+        [0, 1, 2].map(more_findings),
+        [None, Some("and 1 more finding".to_owned()), Some("and 2 more findings".to_owned())]
+    );
     rig.disk.flip_bit(&segment(1), start + records_start(2) + 200, 1);
     let found = Analysis::read(&rig.disk.files(), &Source::from_outside(DIRECTORY)).expect("it can be read");
     assert_eq!((found.findings.len() as u64, found.findings_more()), (MAX + 1, 52));
@@ -136,6 +144,23 @@ fn the_entries_that_findings_name_have_a_bound_together_and_each_names_some() {
     assert_eq!(analysis.findings[0].what, "wrong");
     assert_eq!(analysis.findings[1].what, "wrong; 2 more runs of entries are not named");
     assert_eq!(analysis.findings_more(), 0);
+}
+
+/// Those of a purged segment that is damaged beyond the bound are told and counted as notes: the log opens.
+#[test]
+fn what_is_wrong_with_a_segment_that_was_given_up_is_counted_beyond_the_bound() {
+    let (mut rig, starts) = log();
+    rig.purge(G, rig.model.group(G).last());
+    rig.grow(G, 1, 100);
+    rig.rest();
+    rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+    let first: Vec<Place> = starts.into_iter().filter(|start| start.segment == SegmentNumber(1)).collect();
+    let all = damage(&rig.disk, &first);
+    assert!(all > MAX + 100, "{all}");
+    let (_, recovery, held) = open(&rig.disk.fork(), rig.log.options()).expect("nothing of it is needed");
+    assert!(held == *rig.model.state());
+    assert_eq!((recovery.findings.len() as u64, recovery.findings_more), (MAX, all - MAX));
+    assert!(recovery.findings.iter().all(|finding| finding.severity == Severity::Note));
 }
 
 /// What is left out was said of a finding each time that it was kept anew.
