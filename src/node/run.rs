@@ -152,7 +152,7 @@ async fn serve(
         io,
         sync_mode,
         boot: started.boot,
-        findings: told(&started.recovery),
+        findings: started.recovery.told(),
     };
     let mut node = Node::new(started.driver, directory, probed.backend, sync_mode, &endpoint)?;
     // Polled once before anyone is told: from then on a signal is heard.
@@ -167,12 +167,6 @@ async fn serve(
     }
     endpoint.close().await;
     outcome
-}
-
-/// What was found, for people.
-fn told(recovery: &crate::wal::Recovery) -> Vec<String> {
-    let more = Some(recovery.findings_more).filter(|&more| more > 0).map(|more| format!("and {more} more findings"));
-    recovery.findings.iter().map(ToString::to_string).chain(more).collect()
 }
 
 fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) -> Options {

@@ -19,7 +19,7 @@ use super::locator::Locator;
 use super::recovery::Acknowledged;
 use super::sections::OpenSection;
 use super::segment::{Identity, SegmentHeader, segment_name};
-use super::surplus::Surplus;
+use super::surplus::{Surplus, shorten};
 use crate::disk::{FileId, Files};
 use crate::mutant::{self, Mutant};
 use crate::types::{FrameNumber, GroupId, Index, Membership, Place, SegmentNumber};
@@ -201,13 +201,21 @@ impl Analysis {
         self.note((Severity::Corrupt, Acknowledged::Yes), (&file, 0..evidence.offset), what, Vec::new());
     }
 
-    /// How many findings there are that are counted and not kept: none of them is worse than all that are.
+    /// How many findings there are that are counted and not kept: none of them is worse than any that was kept instead.
     pub fn findings_more(&self) -> u64 {
         self.surplus.sum(None)
     }
 
-    pub(super) fn found(&mut self, finding: Finding) {
-        self.surplus.keep((&mut self.findings, self.files_found), finding);
+    pub(super) fn found(&mut self, mut finding: Finding) {
+        shorten(&mut finding, self.runs_left());
+        self.keep(finding);
+    }
+
+    /// As [`Analysis::found`], of a finding that names no more than it may.
+    pub(super) fn keep(&mut self, finding: Finding) {
+        if let Some(crowded) = self.surplus.keep((&mut self.findings, self.files_found), finding) {
+            self.suspects.iter_mut().filter(|suspect| suspect.at > crowded.at).for_each(|suspect| suspect.at -= 1);
+        }
     }
 
     pub(super) fn note(

@@ -15,6 +15,7 @@ use super::error::{Error, Finding, Severity};
 use super::log::Log;
 use super::recovery::Acknowledged;
 use super::segment::{Identity, SegmentHeader, segment_name};
+use super::surplus::Surplus;
 use crate::disk::Files;
 use crate::types::{GroupId, Index, Place, SegmentNumber};
 
@@ -41,6 +42,7 @@ pub struct Checked {
     pub records: u64,
     pub record_bytes: u64,
     pub findings: Vec<Finding>,
+    pub(super) surplus: Surplus,
     /// So many more there are, which are counted alone.
     pub findings_more: u64,
     /// Segments of which all was read up to these offsets, and nothing was found.
@@ -128,6 +130,7 @@ impl Extent {
             damaged: self.segments.clone(),
             findings_more: analysis.surplus.sum(if self.is_whole { None } else { Some(&self.segments) }),
             findings: analysis.findings,
+            surplus: analysis.surplus.clone(),
         };
         let surplus = analysis.surplus;
         // What lies before a segment that is looked at by itself is not its affair.

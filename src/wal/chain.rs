@@ -52,6 +52,8 @@ pub(super) struct Gathered {
     pub next_segment: SegmentNumber,
     pub findings: Vec<Finding>,
     surplus: Surplus,
+    /// Damaged headers that are counted alone: at most one a file. How bad they are is seen when the chain is known.
+    crowded: Vec<Finding>,
     /// Segments below this one are taken for files that a purge gave up.
     needed_from: SegmentNumber,
     /// From which index on segments behind these ended a group's entries, where the log that has them says so.
@@ -92,6 +94,7 @@ impl Gathered {
             next_segment: source.evidence.segment.next(),
             findings: Vec::new(),
             surplus: Surplus::default(),
+            crowded: Vec::new(),
             needed_from: SegmentNumber(0),
             ended_behind: BTreeMap::new(),
         }
@@ -157,22 +160,32 @@ impl Gathered {
         let before = analysis.chain.first().map(|oldest| oldest.open.predecessor_end.segment);
         let before = before.filter(|_| walk::lacks_beginning(analysis));
         let evidence = source.evidence;
-        for finding in analysis.findings.iter_mut().filter(|finding| finding.severity == Severity::Unclear) {
-            let has_header = |number| self.candidates.iter().any(|own| own.number == number && own.header.is_some());
-            let Some(number) = finding.segment().filter(|&number| !has_header(number)) else { continue };
+        let has_header = |number| self.candidates.iter().any(|own| own.number == number && own.header.is_some());
+        let raise = |finding: &mut Finding| {
+            let number = finding.segment().filter(|_| finding.severity == Severity::Unclear)?;
             let is_behind = last.is_none_or(|last| last < number);
             let is_covered = number <= evidence.segment && (is_behind || before == Some(number));
             let evidence_is = if is_covered { Evidence::Covered } else { Evidence::Uncovered };
             // Where its open frame is cannot be read.
             let Judgement { verdict, acknowledged } = judge(Fault::Unreadable, Site::Open, evidence_is);
-            if verdict != Verdict::Corrupt {
-                continue;
+            if verdict != Verdict::Corrupt || has_header(number) {
+                return None;
             }
             (finding.severity, finding.acknowledged) = (Severity::Corrupt, Some(acknowledged));
             finding.what += &match evidence.segment == number {
                 true => format!("; it had been durable up to offset {}, frame {}", evidence.offset, evidence.frame),
                 false => format!("; the log had been durable up to {evidence}"),
             };
+            Some(number)
+        };
+        for finding in &mut analysis.findings {
+            raise(finding);
+        }
+        for mut finding in self.crowded.iter().cloned() {
+            if let Some(number) = raise(&mut finding) {
+                analysis.surplus.take_one(number);
+                analysis.found(finding);
+            }
         }
     }
 
@@ -268,7 +281,9 @@ impl Gathered {
     }
 
     fn found(&mut self, finding: Finding) {
-        self.surplus.keep((&mut self.findings, 0), finding);
+        let crowded = self.surplus.keep((&mut self.findings, 0), finding);
+        let header = crowded.map(|crowded| crowded.finding).filter(|finding| finding.severity == Severity::Unclear);
+        self.crowded.extend(header);
     }
 
     fn check_identity(&mut self, header: &SegmentHeader) -> Result<(), Error> {

@@ -27,7 +27,7 @@ pub enum Piece<'p> {
     /// Segment `segment` does not join the log. What can be read in it follows: whether it was cut back, or is in the log
     /// still, is not known.
     Unjoined { segment: SegmentNumber },
-    /// No frame can be read here, in a segment that does not join the log.
+    /// No frame can be read here, in a segment that does not join the log, or of which findings are counted alone.
     Unread { segment: SegmentNumber, bytes: Range<u64>, problem: HeadProblem },
     /// The file was taken into other use while it was read: the rest of the segment is not shown.
     Changed { segment: SegmentNumber, offset: u64 },
@@ -43,7 +43,7 @@ pub fn contents<F: Files>(
 ) -> ControlFlow<()> {
     let mut elsewhere: Vec<&Finding> = findings.iter().collect();
     elsewhere.sort_by_key(|finding| (finding.segment(), finding.bytes.start));
-    for segment in standing(analysis) {
+    for segment in standing(analysis, findings) {
         let (own, rest) = elsewhere.into_iter().partition(|own| own.segment() == Some(segment.header.number));
         elsewhere = rest;
         let before = elsewhere.partition_point(|finding| finding.segment() < Some(segment.header.number));
@@ -51,10 +51,7 @@ pub fn contents<F: Files>(
         if only.is_some_and(|only| only != segment.header.number) {
             continue;
         }
-        match segment.end {
-            Some(end) => read_joined(files, &segment, (&own, end), each)?,
-            None => read_unjoined(files, &segment, &own, each)?,
-        }
+        read(files, &segment, &own, each)?;
     }
     elsewhere.into_iter().try_for_each(|finding| each(Piece::Finding(finding)))
 }
@@ -63,84 +60,88 @@ pub fn contents<F: Files>(
 struct Standing {
     header: SegmentHeader,
     file: FileId,
-    /// Its room up to here is in use; `None` if it does not join the log.
-    end: Option<u64>,
+    is_joined: bool,
+    /// Nothing from here on is part of the log, or may be.
+    end: u64,
+    /// Wherever no frame can be read there is a finding.
+    is_told: bool,
 }
 
 /// In order of number: those of the chain, and those that do not join it.
-fn standing(analysis: &Analysis) -> Vec<Standing> {
-    let of_chain = |own: &ChainSegment| Standing { header: own.header, file: own.file, end: Some(own.end) };
-    let unjoined = analysis.unjoined.iter().map(|&(header, file)| Standing { header, file, end: None });
-    let mut all: Vec<Standing> = analysis.chain.iter().map(of_chain).chain(unjoined).collect();
+fn standing(analysis: &Analysis, findings: &[Finding]) -> Vec<Standing> {
+    let ends = analysis.chain.iter().skip(1).map(|next| Some(next.open.predecessor_end.offset)).chain([None]);
+    let of_chain = analysis.chain.iter().zip(ends).map(|(own, end)| joined(analysis, findings, own, end));
+    let unjoined = analysis.unjoined.iter().map(|&(header, file)| {
+        let end = header.frames_end();
+        Standing { header, file, is_joined: false, end, is_told: false }
+    });
+    let mut all: Vec<Standing> = of_chain.chain(unjoined).collect();
     all.sort_by_key(|segment| segment.header.number);
     all
 }
 
-fn read_joined<F: Files>(
-    files: &F,
-    segment: &Standing,
-    (findings, end): (&[&Finding], u64),
-    each: &mut impl FnMut(Piece<'_>) -> ControlFlow<()>,
-) -> ControlFlow<()> {
-    let number = segment.header.number;
-    let mut scan = Scan::new(files, segment.file, segment.header);
-    let mut findings = findings.iter().peekable();
-    let is_within = |finding: &&&Finding| finding.severity != Severity::Torn && finding.bytes.start >= FRAMES_START;
-    let damaged_end = findings.clone().filter(is_within).map(|finding| finding.bytes.end).max();
-    let end = end.max(damaged_end.unwrap_or_default()).min(segment.header.frames_end());
-    let mut at = FRAMES_START;
-    while at < end {
-        let mut behind = None;
-        while let Some(finding) = findings.next_if(|finding| finding.bytes.start <= at) {
-            each(Piece::Finding(finding))?;
-            let is_here = finding.bytes.start == at && finding.severity >= Severity::Unclear;
-            behind = behind.max(is_here.then_some(finding.bytes.end));
-        }
-        let read = match scan.frame_at(at) {
-            Found::Frame(frame) => {
-                show(&frame, (number, at), each)?;
-                Some(frame.head.end().offset)
-            }
-            Found::Fault(_) => None,
-        };
-        at = match read.max(behind) {
-            Some(next) => next.max(at + BLOCK_BYTES as u64),
-            None => return each(Piece::Changed { segment: number, offset: at }),
-        };
-    }
-    findings.try_for_each(|finding| each(Piece::Finding(finding)))
+/// A segment of the chain, and where the next one says that it ends.
+fn joined(analysis: &Analysis, findings: &[Finding], own: &ChainSegment, named_end: Option<u64>) -> Standing {
+    let (header, file) = (own.header, own.file);
+    let is_told = !analysis.surplus.has(Some(header.number));
+    let is_within = |finding: &&Finding| finding.severity != Severity::Torn && finding.bytes.start >= FRAMES_START;
+    let of_own = findings.iter().filter(|finding| finding.segment() == Some(header.number)).filter(is_within);
+    let found_end = || of_own.map(|finding| finding.bytes.end).max().unwrap_or_default().max(own.end);
+    let end = match (named_end, is_told) {
+        (Some(end), _) => end,
+        (None, true) => found_end(),
+        // Where the frames end that are damaged and counted alone is not known.
+        (None, false) => analysis.torn.as_ref().map_or(u64::MAX, |torn| torn.start),
+    };
+    Standing { header, file, is_joined: true, end: end.min(header.frames_end()), is_told }
 }
 
-/// Every frame that can be read, wherever the segment ends.
-fn read_unjoined<F: Files>(
+/// Every frame that can be read, and in its place what is known of those that cannot.
+fn read<F: Files>(
     files: &F,
     segment: &Standing,
     findings: &[&Finding],
     each: &mut impl FnMut(Piece<'_>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let number = segment.header.number;
-    findings.iter().try_for_each(|finding| each(Piece::Finding(finding)))?;
-    each(Piece::Unjoined { segment: number })?;
+    let mut findings = findings.iter().peekable();
+    if !segment.is_joined {
+        findings.by_ref().try_for_each(|finding| each(Piece::Finding(finding)))?;
+        each(Piece::Unjoined { segment: number })?;
+    }
     let mut scan = Scan::new(files, segment.file, segment.header);
     let mut at = FRAMES_START;
-    while at < segment.header.frames_end() {
+    while at < segment.end {
+        let mut behind = None;
+        while let Some(finding) = findings.next_if(|finding| finding.bytes.start <= at) {
+            each(Piece::Finding(finding))?;
+            let is_here = finding.bytes.start == at && finding.severity >= Severity::Unclear;
+            behind = behind.max(is_here.then_some(finding.bytes.end));
+        }
         let problem = match scan.frame_at(at) {
             Found::Frame(frame) => {
                 show(&frame, (number, at), each)?;
-                at = frame.head.end().offset;
+                at = behind.unwrap_or_default().max(frame.head.end().offset);
                 continue;
             }
             Found::Fault(problem) => problem,
         };
-        let next = scan.next_head(at + BLOCK_BYTES as u64, FrameNumber(0)).map(|head| head.offset);
-        if next.is_some() || scan.next_nonzero(at).is_some() {
-            let end = next.unwrap_or(segment.header.frames_end());
-            each(Piece::Unread { segment: number, bytes: at..end, problem })?;
+        if let Some(behind) = behind {
+            at = behind.max(at + BLOCK_BYTES as u64);
+            continue;
         }
-        let Some(next) = next else { break };
+        if segment.is_told {
+            return each(Piece::Changed { segment: number, offset: at });
+        }
+        let next = scan.next_head(at + BLOCK_BYTES as u64, FrameNumber(0)).map(|head| head.offset);
+        let next = next.unwrap_or(segment.end).min(segment.end);
+        // Behind the last frame of all there may be nothing.
+        if next < segment.header.frames_end() || scan.next_nonzero(at).is_some() {
+            each(Piece::Unread { segment: number, bytes: at..next, problem })?;
+        }
         at = next;
     }
-    ControlFlow::Continue(())
+    findings.try_for_each(|finding| each(Piece::Finding(finding)))
 }
 
 /// Every record that the frame's directory names; where that cannot be read, every one up to the first damaged.

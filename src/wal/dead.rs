@@ -16,7 +16,7 @@ use super::analysis::Analysis;
 use super::error::{Finding, LogIds, Severity};
 use super::frame::Run;
 use super::record::RecordKind;
-use super::segment::segment_number;
+use super::surplus::shorten;
 use super::walk;
 use crate::limits::FINDINGS_MAX;
 use crate::types::{GroupId, Index, SegmentNumber};
@@ -32,11 +32,12 @@ const REPLACED: &str = "these entries were replaced or cut off since";
 /// Damaged entries of one frame, which something may have ended.
 #[derive(Clone, Debug)]
 pub(super) struct Suspect {
-    finding: Finding,
-    /// What is still part of the log of what the finding names.
-    live: Vec<LogIds>,
+    pub finding: Finding,
+    /// The groups of which something is still part of the log of what is damaged, with the lowest damaged index of each:
+    /// what ends a group's entries from there on ends all of them.
+    pub live: Vec<(GroupId, Index)>,
     /// Its place among the findings.
-    at: usize,
+    pub at: usize,
 }
 
 /// The youngest segment of the chain before which nothing is needed.
@@ -52,8 +53,7 @@ pub(super) fn needed_from(analysis: &Analysis) -> Option<SegmentNumber> {
 
 /// Whether a finding is about a segment below `number`, and forbids to open the log.
 pub(super) fn is_below(finding: &Finding, number: SegmentNumber) -> bool {
-    let own = finding.file.rsplit('/').next().and_then(segment_number);
-    finding.severity >= Severity::Unclear && own.is_some_and(|own| own < number)
+    finding.severity >= Severity::Unclear && finding.segment().is_some_and(|own| own < number)
 }
 
 /// Takes over what was found, from `from` on, in segments below `number` when those were read: none of it matters. Of the
@@ -71,7 +71,7 @@ pub(super) fn take_notes(needed: &mut Analysis, whole: Analysis, (number, from):
     needed.surplus.take_below(number, &surplus);
     for mut finding in findings.into_iter().skip(from).filter(|finding| is_below(finding, number)) {
         demote(&mut finding, "nothing in the segment is needed any more");
-        needed.found(finding);
+        needed.keep(finding);
     }
 }
 
@@ -87,13 +87,14 @@ pub(super) fn settle_by(part: &mut Analysis, whole: &Analysis) {
 
 impl Analysis {
     /// Looks after a finding of which it is known that nothing but the entries that it names is damaged.
-    pub(super) fn suspect(&mut self, finding: Finding) {
-        let (at, live) = (self.findings.len(), finding.entries.clone());
+    pub(super) fn suspect(&mut self, mut finding: Finding) {
         // Of what names nothing it cannot be said that all of it ended.
-        match self.suspects.len() < SUSPECTS_MAX && !live.is_empty() {
-            true => self.suspects.push(Suspect { finding, live, at }),
-            false => self.found(finding),
+        if self.suspects.len() >= SUSPECTS_MAX || finding.entries.is_empty() {
+            return self.found(finding);
         }
+        let (at, live) = (self.findings.len(), lowest(&finding.entries));
+        shorten(&mut finding, self.runs_left());
+        self.suspects.push(Suspect { finding, live, at });
     }
 
     /// Does to the suspects what a later run says.
@@ -105,8 +106,8 @@ impl Analysis {
 
     /// Something later ended the group's entries from this index on.
     pub(super) fn end_suspects_from(&mut self, group: GroupId, from: Index) {
-        for ids in self.suspects.iter_mut().flat_map(|suspect| &mut suspect.live).filter(|ids| ids.group == group) {
-            ids.end = ids.end.min(from);
+        for suspect in &mut self.suspects {
+            suspect.live.retain(|&(own, lowest)| own != group || lowest < from);
         }
     }
 
@@ -116,15 +117,25 @@ impl Analysis {
             return;
         }
         for Suspect { mut finding, live, at } in std::mem::take(&mut self.suspects).into_iter().rev() {
-            if live.iter().all(|ids| ids.end <= ids.first) {
+            if live.is_empty() {
                 demote(&mut finding, REPLACED);
             }
             self.findings.insert(at, finding);
         }
         // In the order of the log, as if they had been found so.
         let in_frames = self.findings.split_off(self.files_found);
-        in_frames.into_iter().for_each(|finding| self.found(finding));
+        in_frames.into_iter().for_each(|finding| self.keep(finding));
     }
+}
+
+/// The lowest index of each group.
+fn lowest(entries: &[LogIds]) -> Vec<(GroupId, Index)> {
+    let mut lowest = BTreeMap::new();
+    for ids in entries {
+        let own = lowest.entry(ids.group).or_insert(ids.first);
+        *own = ids.first.min(*own);
+    }
+    lowest.into_iter().collect()
 }
 
 fn demote(finding: &mut Finding, why: &str) {

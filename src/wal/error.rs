@@ -268,6 +268,11 @@ impl Finding {
         self.file.rsplit('/').next().and_then(segment_number)
     }
 
+    /// Whether it is about the place of another.
+    pub fn is_where(&self, other: &Finding) -> bool {
+        self.bytes.start == other.bytes.start && self.file == other.file
+    }
+
     /// Gives the entries their terms, as far as `log` knows them.
     pub(super) fn name_by(&mut self, log: &GroupLog) {
         self.entries = std::mem::take(&mut self.entries).into_iter().flat_map(|ids| ids.named(log)).collect();

@@ -91,6 +91,6 @@ pub use plan::ReadPlan;
 pub use reader::ReadBuffer;
 pub use record::{RecordHead, RecordKind};
 pub use recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
-pub use resume::Recovery;
+pub use resume::{Recovery, more_findings};
 pub use rotation::{Room, Supply};
 pub use segment::{FORMAT_VERSION, FRAMES_START, Fill, Identity, Prepare, SegmentHeader, prepare, segment_name};

@@ -44,7 +44,8 @@ use crate::types::{FrameNumber, Place, SegmentNumber};
 pub const SET_ASIDE_DIRECTORY: &str = "set-aside";
 /// The file that says that a copy is whole, and of what.
 pub const MANIFEST_NAME: &str = "manifest";
-/// Headers, cut, what the cut put in the way, the end: one more than can be needed.
+/// Headers, cut, what the cut put in the way, the end: one more than can be needed. And one for each file: of very many
+/// that are damaged some are seen when the others are out of the way.
 const ROUNDS_MAX: usize = 6;
 /// Copied at once.
 const COPY_BYTES: usize = 1 << 20;
@@ -118,7 +119,7 @@ pub fn plan<F: Files>(files: &F, source: &Source) -> Result<Plan, Error> {
 pub fn apply<F: Files>(files: &F, source: &Source, orders: &Orders) -> Result<Vec<Step>, Error> {
     assert!(source.exclusive, "nobody else may have a log that is repaired");
     let mut done = Vec::new();
-    for _ in 0..ROUNDS_MAX {
+    for _ in 0..ROUNDS_MAX + files.list(&source.directory)?.len() {
         let taken = round(files, source, orders)?;
         if taken.is_empty() {
             break;

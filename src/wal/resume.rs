@@ -41,6 +41,19 @@ pub struct Recovery {
     pub segments: usize,
 }
 
+impl Recovery {
+    /// What was found, in lines for people.
+    pub fn told(&self) -> Vec<String> {
+        self.findings.iter().map(ToString::to_string).chain(more_findings(self.findings_more)).collect()
+    }
+}
+
+/// A line that says how many findings are counted alone, if there are any.
+pub fn more_findings(count: u64) -> Option<String> {
+    let plural = if count == 1 { "" } else { "s" };
+    (count > 0).then(|| format!("and {count} more finding{plural}"))
+}
+
 impl Log {
     /// Makes an empty log in a directory that holds none, with its first segment in use. What a crash in the midst of
     /// this left, a log in which nothing was ever written, is no log: it goes first, whoever's it was to be.

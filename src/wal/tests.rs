@@ -5,6 +5,7 @@ mod ahead;
 mod bytes;
 mod copying;
 mod crash;
+mod crowded;
 mod dead;
 mod errors;
 mod forged;

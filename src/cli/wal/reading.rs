@@ -6,7 +6,6 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::output;
 use crate::disk::{self, Directory, Files, Operation};
 use crate::superblock::{self, Inspection};
 use crate::types::{NodeId, Place};
@@ -37,7 +36,7 @@ pub struct Reading {
     pub analysis: Analysis,
     /// Those of the log and of the superblock.
     pub findings: Vec<Finding>,
-    /// Those of the log that are counted alone: none is worse than all that are told.
+    /// Those of the log that are counted alone: none is worse than any that was told instead.
     pub findings_more: u64,
 }
 
@@ -56,19 +55,25 @@ impl Reading {
             thread::sleep(PAUSE);
             let again = attempt(path, &shown)?;
             directory = again.1;
-            let first = std::mem::replace(&mut reading, again.0).findings;
-            let same = |old: &Finding, new: &Finding| old.file == new.file && old.bytes.start == new.bytes.start;
-            reading.findings.retain(|new| first.iter().any(|old| same(old, new)));
-            if reading.findings.is_empty() {
-                reading.findings_more = 0;
-            }
+            let first = std::mem::replace(&mut reading, again.0);
+            reading.leave_what_lasts(&first);
         }
         Ok((reading, directory))
     }
 
+    /// Leaves of this look's findings those that an earlier one had, too.
+    fn leave_what_lasts(&mut self, first: &Reading) {
+        let own = self.findings.len() - self.analysis.findings.len();
+        self.findings.truncate(own);
+        self.findings.retain(|new| first.findings.iter().any(|old| old.is_where(new)));
+        self.analysis.leave_what_lasts(&first.analysis);
+        self.findings.extend(self.analysis.findings.iter().cloned());
+        self.findings_more = self.analysis.findings_more();
+    }
+
     /// A line that says how many findings are counted alone, if there are any.
     pub fn more(&self) -> Option<String> {
-        (self.findings_more > 0).then(|| format!("and {}", output::counted(self.findings_more, "more finding")))
+        wal::more_findings(self.findings_more)
     }
 
     /// That the whole log is gone.

@@ -49,11 +49,14 @@ pub struct Arguments {
 
 /// The answer, as it goes into the JSON document.
 #[derive(Debug, Serialize)]
-struct Answer {
+pub(super) struct Answer {
     directory: String,
     /// Whether the steps were taken, or would be.
     applied: bool,
     steps: Vec<String>,
+    /// What is still to be done behind the steps that were taken.
+    #[serde(skip)]
+    left: Vec<String>,
     /// What is damaged still, for people.
     damage: Option<String>,
     /// The same as `wal verify` says it.
@@ -88,7 +91,7 @@ pub fn perform(arguments: &Arguments) -> Result<(String, Result<(), Failure>), F
             let orders = orders(&reading, arguments, &plan)?;
             let (done, left) = apply(&reading, &files, &orders)?;
             let mut answer = Answer::of(&reading, arguments, (done, &left));
-            if let (Some(loss), None) = (&orders.loss, &left.damage) {
+            if let (Some(loss), None, true) = (&orders.loss, &left.damage, left.steps.is_empty()) {
                 answer.kept_in = Some(loss.directory());
                 answer.next_step = after_cut(&reading, arguments);
             }
@@ -308,18 +311,20 @@ fn after_cut(reading: &Reading, arguments: &Arguments) -> String {
 }
 
 impl Answer {
-    fn of(reading: &Reading, arguments: &Arguments, (steps, plan): (Vec<String>, &Plan)) -> Answer {
+    pub fn of(reading: &Reading, arguments: &Arguments, (steps, plan): (Vec<String>, &Plan)) -> Answer {
         let loss = plan.damage.as_ref().and_then(|(_, loss)| loss.as_ref());
         let of_superblock =
             reading.findings.iter().find(|own| reading.superblock.is_none() && own.file == superblock::FILE_NAME);
         let damage = of_superblock.or(plan.damage.as_ref().map(|(finding, _)| finding));
         let directory = reading.directory.clone();
+        let left: Vec<String> = plan.steps.iter().filter(|_| arguments.apply).map(described).collect();
         let lost = loss.map(agreement).unwrap_or_default();
         let command = format!("trilith wal repair {} --apply", shell_quoted(&directory));
         let lost_file = damage.filter(|own| own.bytes.is_empty() && own.segment().is_none());
         let next_step = match (&plan.damage, reading.superblock.is_some()) {
             _ if lost_file.is_some() => lost_file.map(|own| verify::next_step(reading, own)).unwrap_or_default(),
             (_, false) => "keep a copy of the directory: its superblock cannot be repaired".to_owned(),
+            (None, _) if !left.is_empty() => command,
             (None, _) if steps.is_empty() => "nothing: there is nothing to repair".to_owned(),
             (None, _) if arguments.apply => "nothing: the log is sound".to_owned(),
             (None, _) => command,
@@ -341,6 +346,7 @@ impl Answer {
             directory,
             applied: arguments.apply,
             steps,
+            left,
             damage: damage.map(ToString::to_string),
             finding: damage.map(|finding| Shown::of(reading, finding).with_next_step(&next_step)),
             loses: loss.map(losses).unwrap_or_default(),
@@ -350,9 +356,14 @@ impl Answer {
         }
     }
 
-    fn judge(&self) -> Result<(), Failure> {
+    pub fn judge(&self) -> Result<(), Failure> {
         match &self.finding {
-            None => Ok(()),
+            None if self.left.is_empty() => Ok(()),
+            None => {
+                let steps = output::counted(self.left.len() as u64, "step");
+                let message = format!("{}: not repaired: {steps} left to take", self.directory);
+                Err(Failure::new(Exit::Corrupt, message, self.next_step.clone()))
+            }
             Some(finding) => {
                 let message = format!("{}: not repaired: {}", self.directory, finding.place());
                 Err(Failure::new(Exit::Corrupt, message, self.next_step.clone()))
@@ -360,11 +371,12 @@ impl Answer {
         }
     }
 
-    fn table(&self) -> String {
+    pub fn table(&self) -> String {
         let mut out = format!("{}\n", self.directory);
         let mut line = |text: String| writeln!(out, "{text}").expect("a string takes what it is given");
         let verb = if self.applied { "done" } else { "would do" };
         self.steps.iter().for_each(|step| line(format!("{verb}: {step}")));
+        self.left.iter().for_each(|step| line(format!("left: {step}")));
         if let Some(damage) = &self.damage {
             line(format!("not repaired: {damage}"));
         }

@@ -2,8 +2,7 @@
 
 use super::{Error, Wal};
 use crate::disk::Directory;
-use crate::wal::segment::segment_number;
-use crate::wal::{Checked, Finding, Severity};
+use crate::wal::{Checked, Severity};
 
 /// How often a log is read again whose oldest segments were retired meanwhile.
 const ATTEMPTS: usize = 3;
@@ -32,16 +31,13 @@ impl Wal {
             if attempt < ATTEMPTS && is_stale && checked.as_ref().map_or(true, is_bad) {
                 continue;
             }
-            let is_held = |found: &Finding| number_of(found).is_none_or(|number| log.has_segment(number));
             return checked.map_err(|error| Error::log(error, &shown)).map(|mut checked| {
-                checked.findings.retain(|found| !is_stale || is_held(found));
+                if is_stale {
+                    checked.leave_those_of(|number| log.has_segment(number));
+                }
                 checked
             });
         }
         unreachable!("the last attempt returns")
     }
-}
-
-fn number_of(finding: &Finding) -> Option<crate::types::SegmentNumber> {
-    finding.file.rsplit('/').next().and_then(segment_number)
 }

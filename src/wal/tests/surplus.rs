@@ -6,7 +6,10 @@ use crate::limits::{FINDING_RUNS_MAX, FINDINGS_MAX};
 use crate::sim::disk::SimDisk;
 use crate::types::{GroupId, Index, Place, SegmentNumber};
 use crate::wal::surplus::Surplus;
-use crate::wal::{Acknowledged, Analysis, Error, Finding, Log, LogIds, Options, Severity, Source, repair};
+use crate::wal::{
+    Acknowledged, Analysis, Error, Finding, Log, LogIds, Options, Severity, Source, more_findings, repair,
+};
+use Severity::{Corrupt, Note, Torn};
 
 const MAX: u64 = FINDINGS_MAX as u64;
 
@@ -84,6 +87,12 @@ fn names_that_are_not_the_logs_do_not_hide_what_is_wrong_in_it() {
     let (_, recovery, found) = open(&rig.disk.fork(), &options()).expect("notes keep nobody from opening it");
     assert!(found == *rig.model.state());
     assert_eq!((recovery.findings.len() as u64, recovery.findings_more), (MAX, 52));
+    let told = recovery.told();
+    assert!(told.len() as u64 == MAX + 1 && told[MAX as usize] == "and 52 more findings", "{:?}", told.last());
+    assert_eq!(
+        [0, 1, 2].map(more_findings),
+        [None, Some("and 1 more finding".to_owned()), Some("and 2 more findings".to_owned())]
+    );
     rig.disk.flip_bit(&segment(1), start + records_start(2) + 200, 1);
     let found = Analysis::read(&rig.disk.files(), &Source::from_outside(DIRECTORY)).expect("it can be read");
     assert_eq!((found.findings.len() as u64, found.findings_more()), (MAX + 1, 52));
@@ -105,7 +114,7 @@ fn finding(severity: Severity, number: u64, runs: usize) -> Finding {
 #[test]
 fn the_first_are_kept_and_the_worst_and_the_others_are_counted_by_segment() {
     let (mut kept, mut surplus) = (vec![finding(Severity::Note, 99, 0)], Surplus::default());
-    let mut keep = |severity, number| surplus.keep((&mut kept, 1), finding(severity, number, 0));
+    let mut keep = |severity, number| drop(surplus.keep((&mut kept, 1), finding(severity, number, 0)));
     (1..=MAX + 3).for_each(|number| keep(Severity::Torn, number));
     keep(Severity::Note, 7);
     keep(Severity::Corrupt, MAX + 4);
@@ -113,26 +122,136 @@ fn the_first_are_kept_and_the_worst_and_the_others_are_counted_by_segment() {
     keep(Severity::Corrupt, MAX + 6);
     assert_eq!(kept.len(), FINDINGS_MAX + 1);
     let numbers: Vec<u64> = kept.iter().map(|finding| finding.bytes.start).collect();
-    let first = [99].into_iter().chain(1..MAX).chain([MAX + 4]);
+    let first = [99].into_iter().chain(1..=MAX - 3).chain(MAX + 4..=MAX + 6);
     assert!(numbers.iter().copied().eq(first), "{:?}", &numbers[numbers.len() - 5..]);
     assert_eq!(surplus.sum(None), 7);
-    let counted = [7, MAX, MAX + 1, MAX + 2, MAX + 3, MAX + 5, MAX + 6].map(SegmentNumber);
+    let counted = [7, MAX - 2, MAX - 1, MAX, MAX + 1, MAX + 2, MAX + 3].map(SegmentNumber);
     assert_eq!(surplus.sum(Some(&counted)), 7);
     assert_eq!(surplus.sum(Some(&[SegmentNumber(MAX + 4), SegmentNumber(1)])), 0);
     let mut other = Surplus::default();
     other.take_below(SegmentNumber(MAX + 1), &surplus);
-    assert_eq!(other.sum(None), 2);
+    assert_eq!(other.sum(None), 4);
 }
 
 #[test]
 fn the_entries_that_findings_name_have_a_bound_together_and_each_names_some() {
-    let (mut kept, mut surplus) = (Vec::new(), Surplus::default());
+    let mut analysis = Analysis::empty(None, SegmentNumber(1));
     for number in 0..4 {
-        surplus.keep((&mut kept, 0), finding(Severity::Corrupt, number, FINDING_RUNS_MAX / 2 + 1));
+        analysis.found(finding(Severity::Corrupt, number, FINDING_RUNS_MAX / 2 + 1));
     }
-    let named: Vec<usize> = kept.iter().map(|finding| finding.entries.len()).collect();
+    let named: Vec<usize> = analysis.findings.iter().map(|finding| finding.entries.len()).collect();
     assert_eq!(named, [FINDING_RUNS_MAX / 2 + 1, FINDING_RUNS_MAX / 2 - 1, 1, 1]);
-    assert_eq!(kept[0].what, "wrong");
-    assert_eq!(kept[1].what, "wrong; 2 more runs of entries are not named");
-    assert_eq!(surplus.sum(None), 0);
+    assert_eq!(analysis.findings[0].what, "wrong");
+    assert_eq!(analysis.findings[1].what, "wrong; 2 more runs of entries are not named");
+    assert_eq!(analysis.findings_more(), 0);
+}
+
+/// Those of a purged segment that is damaged beyond the bound are told and counted as notes: the log opens.
+#[test]
+fn what_is_wrong_with_a_segment_that_was_given_up_is_counted_beyond_the_bound() {
+    let (mut rig, starts) = log();
+    rig.purge(G, rig.model.group(G).last());
+    rig.grow(G, 1, 100);
+    rig.rest();
+    rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+    let first: Vec<Place> = starts.into_iter().filter(|start| start.segment == SegmentNumber(1)).collect();
+    let all = damage(&rig.disk, &first);
+    assert!(all > MAX + 100, "{all}");
+    let (_, recovery, held) = open(&rig.disk.fork(), rig.log.options()).expect("nothing of it is needed");
+    assert!(held == *rig.model.state());
+    assert_eq!((recovery.findings.len() as u64, recovery.findings_more), (MAX, all - MAX));
+    assert!(recovery.findings.iter().all(|finding| finding.severity == Severity::Note));
+}
+
+/// What is left out was said of a finding each time that it was kept anew.
+#[test]
+fn what_is_not_named_of_a_finding_is_said_once() {
+    let mut analysis = Analysis::empty(None, SegmentNumber(1));
+    let suspected = [(1, FINDING_RUNS_MAX / 2 + 1), (2, FINDING_RUNS_MAX / 2 + 1)];
+    for (number, runs) in suspected {
+        analysis.suspect(finding(Severity::Corrupt, number, runs));
+    }
+    analysis.found(finding(Severity::Corrupt, 3, FINDING_RUNS_MAX + 5));
+    analysis.settle_suspects();
+    let named: Vec<usize> = analysis.findings.iter().map(|finding| finding.entries.len()).collect();
+    assert_eq!(named, [FINDING_RUNS_MAX / 2 + 1, FINDING_RUNS_MAX / 2 - 1, 1]);
+    let told = |at: usize| analysis.findings[at].what.as_str();
+    assert_eq!(told(0), "wrong");
+    assert_eq!(told(1), "wrong; 2 more runs of entries are not named");
+    assert_eq!(told(2), format!("wrong; {} more runs of entries are not named", FINDING_RUNS_MAX + 4));
+}
+
+/// What a look found: segments, or 0 for a file that is none, with how many findings are kept, at rising places, and how
+/// many are counted alone.
+fn look(segments: &[(u64, Severity, u64, u64)]) -> Analysis {
+    let mut analysis = Analysis::empty(None, SegmentNumber(1));
+    for &(number, severity, kept, counted) in segments {
+        let file = if number == 0 { format!("{DIRECTORY}/foreign") } else { segment(number) };
+        let at = |at: u64| Finding { file: file.clone(), bytes: at..at + 1, ..finding(severity, number, 0) };
+        analysis.findings.extend((0..kept).map(at));
+        let mut full = vec![finding(Severity::Corrupt, 0, 0); FINDINGS_MAX];
+        (kept..kept + counted).for_each(|place| drop(analysis.surplus.keep((&mut full, 0), at(place))));
+    }
+    analysis
+}
+
+/// What a second look leaves of what it found: how many of each segment are kept, and how many are counted alone.
+fn lasting(first: &Analysis, mut second: Analysis) -> (Vec<(u64, u64)>, u64) {
+    second.leave_what_lasts(first);
+    let mut kept: Vec<(u64, u64)> = Vec::new();
+    for number in second.findings.iter().map(|finding| finding.segment().map_or(0, |number| number.0)) {
+        match kept.last_mut().filter(|(own, _)| *own == number) {
+            Some((_, count)) => *count += 1,
+            None => kept.push((number, 1)),
+        }
+    }
+    (kept, second.findings_more())
+}
+
+/// A log in use is looked at twice, since a frame that is being written looks torn. The first segment, which had all the
+/// findings that are kept, was retired between the two looks: what the first look had only counted seemed to be new, and
+/// nothing was left.
+#[test]
+fn what_the_first_look_only_counted_is_no_news_in_the_second() {
+    let first = look(&[(1, Corrupt, MAX, 100), (2, Corrupt, 0, 1)]);
+    assert_eq!(lasting(&first, look(&[(2, Corrupt, 1, 0)])), (vec![(2, 1)], 0));
+    assert_eq!(lasting(&first, look(&[(2, Corrupt, 3, 0), (3, Torn, 1, 0)])), (vec![(2, 3)], 0));
+    assert_eq!(lasting(&first, look(&[(1, Corrupt, MAX, 100), (2, Corrupt, 0, 1)])), (vec![(1, MAX)], 101));
+    assert_eq!(lasting(&first, look(&[])), (vec![], 0));
+}
+
+#[test]
+fn what_one_look_alone_finds_is_nothing() {
+    let first = look(&[(1, Note, 1, 0), (2, Corrupt, 1, 0)]);
+    assert_eq!(lasting(&first, look(&[(3, Torn, 1, 0)])), (vec![], 0));
+    assert_eq!(
+        lasting(&first, look(&[(1, Note, 2, 0), (2, Corrupt, 1, 0), (3, Torn, 1, 0)])),
+        (vec![(1, 1), (2, 1)], 0)
+    );
+    let foreign = [(0, Note, MAX, 60)];
+    let second = look(&[foreign[0], (3, Torn, 1, 0)]);
+    assert_eq!(lasting(&look(&foreign), second), (vec![(0, MAX)], 60));
+}
+
+/// What is counted was no worse than what was kept, so it does not stand alone.
+#[test]
+fn where_damage_is_counted_in_both_looks_and_none_is_kept_what_the_second_found_stays() {
+    let first = look(&[(1, Corrupt, MAX, 0), (5, Corrupt, 0, 1)]);
+    let second = look(&[(4, Corrupt, MAX, 0), (5, Corrupt, 0, 1)]);
+    assert_eq!(lasting(&first, second), (vec![(4, MAX)], 1));
+}
+
+/// The count of a check spoke of segments that had been retired since, too.
+#[test]
+fn what_a_check_counted_in_segments_that_are_gone_is_forgotten() {
+    let (rig, starts) = log();
+    let fork = rig.disk.fork();
+    let all = damage(&fork, &starts);
+    let checked = rig.log.extent().check(&fork.files()).expect("its files are there");
+    let left = |first: u64| {
+        let mut checked = checked.clone();
+        checked.leave_those_of(|number| number.0 >= first);
+        (checked.findings.len() as u64, checked.findings_more)
+    };
+    assert_eq!([left(1), left(2), left(3)], [(MAX, all - MAX), (0, 1), (0, 0)]);
 }

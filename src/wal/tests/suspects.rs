@@ -1,14 +1,14 @@
 //! Damaged entries that something may have ended: which of them are dead, and what is known beside them.
 
 use super::dead::records_start;
-use super::rig::{G, Rig, open, options, segment};
+use super::rig::{DIRECTORY, G, Rig, open, options, segment};
 use super::seals::configure;
 use crate::sim::disk::SimDisk;
 use crate::types::{GroupId, Index, LogId, Place, SegmentNumber, Term};
 use crate::wal::error::LogIds;
 use crate::wal::frame::Run;
 use crate::wal::record::RecordKind;
-use crate::wal::{Acknowledged, Analysis, Error, Finding, Log, Options, Severity};
+use crate::wal::{Acknowledged, Analysis, Error, Finding, Log, Options, Severity, Source};
 
 const OTHER: GroupId = GroupId(1);
 
@@ -72,6 +72,27 @@ fn entries_are_ended_by_their_own_group_from_its_first_index_on() {
     assert_eq!(found(replacing(OTHER, 4)), dead([Severity::Corrupt, Severity::Corrupt]));
     let purge = Run { kind: RecordKind::Purge, ..replacing(G, 4) };
     assert_eq!(found(purge), dead([Severity::Corrupt, Severity::Corrupt]));
+}
+
+/// A frame may hold tens of thousands of runs, and each suspect remembered all that are damaged.
+#[test]
+fn of_a_suspect_the_lowest_damaged_index_of_each_group_is_remembered() {
+    let ids = |group, index: u64| LogIds { group, ..damaged(0, Some(index)).entries[0] };
+    let of_own = (0..1000).map(|at| ids(G, 12 + 2 * at)).chain([ids(G, 10)]);
+    let entries: Vec<LogIds> = of_own.chain((0..1000).map(|at| ids(OTHER, 7 + 2 * at))).collect();
+    let found = |runs: &[Run]| {
+        let mut analysis = Analysis::empty(None, SegmentNumber(1));
+        analysis.suspect(Finding { entries: entries.clone(), ..damaged(1, Some(1)) });
+        assert_eq!(analysis.suspects[0].live, [(G, Index(10)), (OTHER, Index(7))]);
+        runs.iter().for_each(|run| analysis.end_suspects(run));
+        analysis.settle_suspects();
+        analysis.findings[0].severity
+    };
+    for (of_own, of_other, expected) in
+        [(10, 7, Severity::Note), (1, 1, Severity::Note), (11, 7, Severity::Corrupt), (10, 8, Severity::Corrupt)]
+    {
+        assert_eq!(found(&[replacing(G, of_own), replacing(OTHER, of_other)]), expected, "{of_own}, {of_other}");
+    }
 }
 
 /// The disk of a log on which nothing is under way.
@@ -206,5 +227,28 @@ fn configurations_in_a_damaged_segment_that_was_given_up() {
         let fork = disk.fork();
         fork.flip_bit(&segment(1), frame + 20, 3);
         assert_eq!(indexes(&fork), [1], "{frame}");
+    }
+}
+
+/// Every other record of a frame is damaged: all of them are dead if the first one is.
+#[test]
+fn a_frame_with_alternate_damage_is_dead_from_its_first_damaged_entry_on() {
+    for (from, severity) in [(3, Some(Severity::Note)), (4, Some(Severity::Corrupt))] {
+        let mut rig = Rig::new(options());
+        rig.settle();
+        rig.grow(G, 2, 600);
+        let start = next_frame(&mut rig);
+        rig.grow(G, 200, 48);
+        rig.settle();
+        rig.model.term = Term(2);
+        let entries = rig.model.entries_behind(Index(from - 1), 200, 48);
+        rig.append(G, &entries);
+        let disk = at_rest(rig);
+        (0..100).for_each(|at| disk.flip_bit(&segment(1), start + records_start(2) + at * 2 * (40 + 48) + 50, 3));
+        let found = Analysis::read(&disk.files(), &Source::from_outside(DIRECTORY)).expect("it can be read");
+        assert_eq!((found.severity(), found.findings.len()), (severity, 1), "{from}: {:?}", found.findings);
+        let entries: Vec<Index> = found.findings[0].entries.iter().map(|ids| ids.first).collect();
+        assert_eq!(entries, (0..100).map(|at| Index(3 + 2 * at)).collect::<Vec<_>>(), "{from}");
+        assert!(!found.findings[0].what.contains("not named"), "{from}");
     }
 }

@@ -10,13 +10,15 @@ use crate::cli::exit::Exit;
 use crate::cli::failures;
 use crate::cli::output::Format;
 use crate::cli::wal::reading::Reading;
-use crate::cli::wal::{repair, verify};
+use crate::cli::wal::repair::{self, Answer};
+use crate::cli::wal::verify;
 use crate::disk;
 use crate::limits::SEGMENT_BYTES_MIN;
 use crate::sim::disk::SimDisk;
 use crate::superblock::{self, State};
 use crate::types::{ClusterId, GroupId, Incarnation, Index, LogId, Membership, NodeId, Term};
 use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE};
+use crate::wal::repair::{Plan, Step};
 use crate::wal::{self, Identity, Log};
 
 /// Segments of the log.
@@ -156,6 +158,37 @@ fn nobody_is_told_to_format_a_directory_that_holds_entries() {
     fs::remove_dir_all(home.path().join(LOG_DIRECTORY)).expect("it is there");
     let failure = failures::of_superblock(&superblock::Error::NotFormatted, home.path(), String::new());
     assert!(failure.exit == Exit::WrongIdentity && failure.next_step.contains("trilith init"), "{failure}");
+}
+
+/// What could not be taken in the rounds of one repair was passed over: the log was said to be sound.
+#[test]
+fn a_repair_that_leaves_steps_does_not_call_the_log_sound() {
+    let home = tempfile::tempdir().expect("there is room");
+    lay_out(&log(NODE_ALONE), home.path());
+    let reading = Reading::take(home.path()).expect("it can be read");
+    let arguments = repair::Arguments {
+        directory: home.path().to_owned(),
+        apply: true,
+        unsafe_cut_acknowledged: false,
+        lost: Vec::new(),
+        unsafe_keep_voice: false,
+        output: Format::Table,
+    };
+    let left =
+        |count: usize| Plan { steps: vec![Step::SetAside { file: "log/x".to_owned() }; count], ..Plan::default() };
+    let answer = |count| Answer::of(&reading, &arguments, (vec!["a step".to_owned()], &left(count)));
+    let sound = answer(0);
+    assert!(sound.judge().is_ok() && sound.table().ends_with("next: nothing: the log is sound\n"), "{}", sound.table());
+    for (count, told) in [(1, "not repaired: 1 step left to take"), (2, "not repaired: 2 steps left to take")] {
+        let answer = answer(count);
+        let failure = answer.judge().expect_err("something is left");
+        assert!(failure.exit == Exit::Corrupt && failure.message.ends_with(told), "{failure}");
+        assert!(
+            failure.next_step.contains("trilith wal repair") && failure.next_step.ends_with("--apply"),
+            "{failure}"
+        );
+        assert_eq!(answer.table().matches("\nleft: move log/x to ").count(), count);
+    }
 }
 
 #[test]
