@@ -457,6 +457,7 @@ fn report(event: &Event) {
             tracing::warn!("the disk has not finished a flush for long, and nobody took over: stepped down")
         }
         Event::Replaced { from } => tracing::info!(%from, "entries that were never committed were replaced"),
+        Event::Contradiction(contradiction) => tracing::error!("{contradiction}"),
         Event::SnapshotNeeded { peer } => tracing::warn!(node = %peer, "lacks entries that the log has no more"),
     }
 }

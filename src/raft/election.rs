@@ -3,8 +3,8 @@
 use crate::mutant::{self, Mutant};
 use crate::types::{HardState, LogId, NodeId, Term};
 
+use super::leader::Leading;
 use super::replica::{Replica, State, Tally};
-use super::replication::Leading;
 use super::{AppendOutcome, AppendReply, Body, Event, Message, Round, quorum};
 
 impl Replica {
@@ -22,7 +22,10 @@ impl Replica {
         self.set_leader(None);
         self.restart_election_timer();
         if self.may_stand() {
-            self.begin_pre_vote();
+            match mutant::is_on(Mutant::NoPreVote) {
+                true => self.stand(false),
+                false => self.begin_pre_vote(),
+            }
         }
     }
 
@@ -110,7 +113,7 @@ impl Replica {
 
     pub(super) fn on_pre_vote(&mut self, from: NodeId, next: Term, last: LogId) {
         let free = next > self.term() || (next == self.term() && self.could_vote_for(from));
-        let granted = free && !self.hears_leader() && last >= self.log.last();
+        let granted = free && !self.hears_leader() && self.is_up_to_date(last);
         self.send(from, Body::PreVoteReply { next, granted });
     }
 
@@ -134,7 +137,7 @@ impl Replica {
     /// RequestVote (§5.2, §5.4.1). Asked again by the same candidate, the answer is the same.
     pub(super) fn on_vote(&mut self, from: NodeId, last: LogId, transfer: bool) {
         let protected = !transfer && self.hears_leader() && self.leader != Some(from);
-        let granted = self.could_vote_for(from) && !protected && last >= self.log.last();
+        let granted = self.could_vote_for(from) && !protected && self.is_up_to_date(last);
         if granted {
             self.set_hard_state(HardState { term: self.term(), vote: Some(from) });
             self.restart_election_timer();
@@ -200,6 +203,12 @@ impl Replica {
     fn hears_leader(&self) -> bool {
         let leads = matches!(self.state, State::Leader(_));
         leads || (self.leader.is_some() && self.election_elapsed_ticks < self.config.election_ticks.start)
+    }
+
+    /// Whether a log that ends so has all that this one has, if what this one has is committed (§5.4.1).
+    fn is_up_to_date(&self, last: LogId) -> bool {
+        let own = self.log.last();
+        if mutant::is_on(Mutant::UpToDateByIndex) { last.index >= own.index } else { last >= own }
     }
 
     fn may_stand(&self) -> bool {

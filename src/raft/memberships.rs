@@ -2,9 +2,39 @@
 //! (dissertation §4.1), and out of force when that entry is replaced.
 
 use crate::limits::MEMBERS_MAX;
+use crate::mutant::{self, Mutant};
 use crate::types::{Index, Membership, NodeId};
 
-#[derive(Debug)]
+/// Why a membership is none that a cluster could have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unsound {
+    #[error("nobody votes")]
+    NobodyVotes,
+    #[error("node {0} votes and is no member")]
+    VoterNotMember(NodeId),
+    #[error("the members are not in the order of their ids")]
+    NotInOrder,
+    #[error("there are {0} members, at most {MEMBERS_MAX}")]
+    TooMany(usize),
+}
+
+/// What is wrong with a membership by itself, if anything is.
+pub(super) fn unsound(membership: &Membership) -> Option<Unsound> {
+    let Membership { members, voters, voters_outgoing } = membership;
+    if members.len() > MEMBERS_MAX {
+        return Some(Unsound::TooMany(members.len()));
+    }
+    if members.windows(2).any(|pair| pair[0].id >= pair[1].id) {
+        return Some(Unsound::NotInOrder);
+    }
+    if voters.is_empty() {
+        return Some(Unsound::NobodyVotes);
+    }
+    let stranger = voters.union(voters_outgoing).find(|voter| membership.member(**voter).is_none());
+    stranger.map(|voter| Unsound::VoterNotMember(*voter))
+}
+
+#[derive(Clone, Debug)]
 pub(super) struct Memberships {
     /// In order of index; never empty. The last is in force; those before it come back if it is replaced.
     entries: Vec<(Index, Membership)>,
@@ -14,7 +44,7 @@ impl Memberships {
     pub(super) fn restored(entries: Vec<(Index, Membership)>) -> Memberships {
         assert!(!entries.is_empty(), "a replica is born with a configuration");
         assert!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "configurations are not in order of index");
-        Memberships { entries }
+        Memberships { entries: entries.into_iter().map(|(index, membership)| (index, counting(membership))).collect() }
     }
 
     /// In force.
@@ -36,8 +66,8 @@ impl Memberships {
 
     pub(super) fn append(&mut self, index: Index, membership: Membership) {
         assert!(index > self.index(), "configurations are appended in order");
-        assert!(membership.members.len() <= MEMBERS_MAX, "at most {MEMBERS_MAX} members");
-        self.entries.push((index, membership));
+        assert_eq!(unsound(&membership), None, "{membership:?} is checked where it is heard of, or planned");
+        self.entries.push((index, counting(membership)));
     }
 
     /// Entries from `from` on are replaced. True if another configuration came into force.
@@ -60,4 +90,12 @@ impl Memberships {
     fn newest(&self) -> &(Index, Membership) {
         self.entries.last().expect("never empty")
     }
+}
+
+/// Who counts in a membership: its voters.
+fn counting(mut membership: Membership) -> Membership {
+    if mutant::is_on(Mutant::LearnerCounted) {
+        membership.voters = membership.members.iter().map(|member| member.id).collect();
+    }
+    membership
 }

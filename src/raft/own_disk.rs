@@ -14,7 +14,7 @@ use super::replica::{Replica, State};
 /// In longest election timeouts.
 const REST_TIMEOUTS: u32 = 10;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct OwnDisk {
     /// Since a persist became durable, or the first of those under way was handed out.
     stalled_ticks: u32,

@@ -37,7 +37,7 @@ pub(super) enum Fetching {
     Later,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Progress {
     /// The follower has the leader's log durably up to here. Only grows within a term.
     pub(super) matched: Index,
@@ -108,7 +108,7 @@ impl Progress {
     }
 
     /// The follower has the log durably up to `last`. True if that is news.
-    pub(super) fn on_matched(&mut self, last: Index) -> bool {
+    pub(super) fn on_matched(&mut self, last: Index, log: &Log) -> bool {
         let news = last > self.matched;
         self.matched = self.matched.max(last);
         self.next = self.next.max(self.matched.next());
@@ -121,7 +121,9 @@ impl Progress {
             self.stalled_ticks = 0;
             self.snapshot_needed = false;
         }
-        if self.mode != Mode::Replicate {
+        if self.matched < log.before_first().index {
+            self.probe_at(self.matched.next(), log);
+        } else if self.mode != Mode::Replicate {
             self.mode = Mode::Replicate;
             self.next = self.matched.next();
         }
@@ -145,25 +147,26 @@ impl Progress {
             return !std::mem::replace(&mut self.snapshot_needed, true);
         }
         let candidate = log.highest_at_most(hint.index.min(previous.index.previous()), hint.term);
-        self.probe_at(candidate.index.max(self.matched).next());
+        self.probe_at(candidate.index.max(self.matched).next(), log);
         false
     }
 
     /// An answer has been due for `patience_ticks`: what was sent, or the answer, is lost. Probe again from what is
     /// known to match.
-    pub(super) fn probe_if_stalled(&mut self, patience_ticks: u32) {
+    pub(super) fn probe_if_stalled(&mut self, patience_ticks: u32, log: &Log) {
         if self.stalled_ticks < patience_ticks {
             return;
         }
         match self.mode {
-            Mode::Probe { .. } => self.probe_at(self.next),
-            Mode::Replicate => self.probe_at(self.matched.next()),
+            Mode::Probe { .. } => self.probe_at(self.next, log),
+            Mode::Replicate => self.probe_at(self.matched.next(), log),
         }
     }
 
-    fn probe_at(&mut self, next: Index) {
+    /// Not below the log's start: a follower that ends there says so, and needs a snapshot.
+    fn probe_at(&mut self, next: Index, log: &Log) {
         self.mode = Mode::Probe { outstanding: false };
-        self.next = next;
+        self.next = next.max(log.before_first().index.next());
         self.stalled_ticks = 0;
         self.in_flight.clear();
         self.in_flight_bytes = 0;

@@ -234,6 +234,8 @@ impl Cluster {
         let replica = self.nodes[&id].replica.as_ref().expect("it runs");
         check(self.oracle.took(replica, &output));
         let Output { persist, send, commit, reads_ready, reads_refused, fetch, events } = output;
+        let contradiction = events.iter().find(|event| matches!(event, Event::Contradiction(_)));
+        assert_eq!(contradiction, None, "{id} hears what cannot be, and nobody lies");
         let node = self.nodes.get_mut(&id).expect("a member");
         node.persists.extend(persist);
         node.fetches.extend(fetch);

@@ -27,9 +27,9 @@ struct Weather {
     batch: u64,
 }
 
-struct History {
-    cluster: Cluster,
-    random: Random,
+pub struct History {
+    pub cluster: Cluster,
+    pub random: Random,
     weather: Weather,
     token: u64,
     payload: u64,
@@ -51,7 +51,7 @@ fn limits_small() -> Limits {
 }
 
 impl History {
-    fn new(seed: u64) -> History {
+    pub fn new(seed: u64) -> History {
         let mut random = Random::seeded(seed);
         let voters = *random.pick(&[1, 2, 3, 3, 3, 4, 5, 5]);
         let learners = random.below(2);
@@ -83,7 +83,7 @@ impl History {
         NodeId(1 + self.random.below(self.cluster.nodes.len() as u64))
     }
 
-    fn step(&mut self) {
+    pub fn step(&mut self) {
         let node = self.any_node();
         if !self.cluster.runs(node) {
             if self.random.chance(20) {

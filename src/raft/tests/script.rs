@@ -21,6 +21,7 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use goldenscript::{Argument, Command, Context, Runner};
@@ -44,6 +45,21 @@ fn run(name: &str) {
     goldenscript::run(&mut script, path).expect("the script runs");
 }
 
+/// How what a script tells differs from what is written in it, if it does: where the trace parts, or what panicked.
+pub fn difference(name: &str) -> Option<String> {
+    let path = format!("{}/src/raft/scripts/{name}", env!("CARGO_MANIFEST_DIR"));
+    let written = std::fs::read_to_string(path).expect("the script is there");
+    let mut script = Script { cluster: Cluster::new(3, 0, limits_default(), 1), output: String::new() };
+    let told = catch_unwind(AssertUnwindSafe(|| goldenscript::generate(&mut script, &written)));
+    let told = match told {
+        Err(panic) => return panic.downcast_ref::<String>().cloned().or(Some("it panics".to_owned())),
+        Ok(Err(error)) => return Some(error.to_string()),
+        Ok(Ok(told)) => told,
+    };
+    let lines = told.lines().zip(written.lines()).find(|(told, written)| told != written);
+    lines.map(|(told, written)| format!("`{}` and not `{}`", told.trim(), written.trim()))
+}
+
 macro_rules! scripts {
     ($($name:ident),* $(,)?) => {$(
         #[test]
@@ -51,14 +67,15 @@ macro_rules! scripts {
             run(stringify!($name));
         }
     )*
+        pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+
         /// No script lies in the folder without being run.
         #[test]
         fn all_scripts_are_listed() {
-            let listed = [$(stringify!($name)),*];
             let folder = format!("{}/src/raft/scripts", env!("CARGO_MANIFEST_DIR"));
             for file in std::fs::read_dir(folder).expect("the folder is there") {
                 let name = file.expect("it can be listed").file_name();
-                assert!(listed.iter().any(|listed| *listed == name), "{name:?} is not run");
+                assert!(NAMES.iter().any(|listed| *listed == name), "{name:?} is not run");
             }
         }
     };
@@ -73,6 +90,7 @@ scripts! {
     durable_after_term_change,
     election,
     election_tie,
+    election_timer,
     fetch,
     figure_7,
     figure_8,
@@ -347,6 +365,7 @@ fn show_event(event: &Event) -> String {
         Event::DiskStalls { to: None } => "steps down: its disk stalls".to_owned(),
         Event::Replaced { from } => format!("replaces its entries from {from} on"),
         Event::SnapshotNeeded { peer } => format!("has no log that {peer} needs"),
+        Event::Contradiction(contradiction) => format!("ends: {contradiction}"),
     }
 }
 
