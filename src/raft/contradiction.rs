@@ -1,9 +1,9 @@
 //! What a peer says and cannot be, after all that this node knows.
 //!
-//! No fault that design §1 tolerates makes a correct peer say any of this. Either the peer has forgotten or changed what it
-//! had promised, or this node has; nobody can tell here which. So the replica does not go on by either's word: it falls
-//! silent, and whoever drives it ends the process with the line that stands here. It does not panic: that is for our
-//! own bugs, and a peer's words are none of them.
+//! No fault that design §1 tolerates makes a correct peer say any of this. Either the peer has forgotten or changed
+//! what it had promised, or this node has; nobody can tell here which. So the replica does not go on by either's
+//! word: it falls silent, and whoever drives it ends the process with the line that stands here. It does not panic:
+//! that is for our own bugs, and a peer's words are none of them.
 
 use crate::limits::{INDEX_MAX, TERM_MAX};
 use crate::types::{Index, LogId, NodeId, Payload, Term};
@@ -58,24 +58,24 @@ impl Contradiction {
     pub fn next_step(&self) -> &'static str {
         match self.what {
             Contradicted::TwoLeaders { .. } => {
-                "some node has voted twice: look for a directory that was emptied or put back from an older copy, and for two \
-                 nodes under one id, and keep that node stopped; then start this one again"
+                "some node has voted twice: look for a directory that was emptied or put back from an older copy, \
+                 and for two nodes under one id, and keep that node stopped; then start this one again"
             }
             Contradicted::CommittedDiffers { .. }
             | Contradicted::SentDiffers { .. }
             | Contradicted::MatchedBeyond { .. }
             | Contradicted::AcknowledgedBeyond { .. } => {
-                "one of the two nodes has lost or changed what it had acknowledged: keep both directories as they are, run \
-                 `trilith wal verify` on both, and look for one that was put back from an older copy; keep that node \
-                 stopped, and start the other again"
+                "one of the two nodes has lost or changed what it had acknowledged: keep both directories as they \
+                 are, run `trilith wal verify` on both, and look for one that was put back from an older copy; keep \
+                 that node stopped, and start the other again"
             }
             Contradicted::RoundAhead { .. }
             | Contradicted::OutOfOrder { .. }
             | Contradicted::TermAhead { .. }
             | Contradicted::Configuration { .. }
             | Contradicted::OutOfRange { .. } => {
-                "that node does not follow the protocol: compare `trilith --version` on both, keep it stopped if it is another \
-                 program, and report this line; then start this node again"
+                "that node does not follow the protocol: compare `trilith --version` on both, keep it stopped if it \
+                 is another program, and report this line; then start this node again"
             }
         }
     }

@@ -81,6 +81,7 @@ impl Replica {
                 return false;
             }
             Body::Vote { transfer: false, .. } if self.hears_leader() => return false,
+            _ if self.is_of_no_concern(message) => return false,
             _ => {}
         }
         self.enter_term(message.term);
@@ -179,9 +180,9 @@ impl Replica {
         assert!(matches!(self.state, State::Candidate(_)), "only a candidate is elected");
         assert_eq!(self.hard_state.vote, Some(self.config.id), "a leader has its own vote");
         let uncommitted_bytes = self.log.cached_cost_bytes(self.commit, self.log.last().index);
-        let mut leading = Leading::new(self.log.last().index.next(), uncommitted_bytes);
-        leading.follow_membership(self.memberships.current(), self.config.id, self.log.last().index.next());
+        let leading = Leading::new(self.log.last().index.next(), uncommitted_bytes);
         self.state = State::Leader(Box::new(leading));
+        self.follow_membership();
         self.tell_role();
         self.set_leader(Some(self.config.id));
         self.append_noop();

@@ -132,15 +132,18 @@ impl Replica {
     fn replace_from(&mut self, from: Index) {
         assert!(from > self.commit, "entry {from} is committed (up to {}) and would be replaced", self.commit);
         self.log.truncate(from);
-        self.memberships.truncate(from);
         self.output.events.push(Event::Replaced { from });
+        if self.memberships.truncate(from) {
+            let index = self.memberships.index();
+            self.output.events.push(Event::MembershipChanged { index });
+        }
     }
 
     /// Never beyond what is known to be the leader's, however far its own commit index is (§5.3).
     fn follow_commit(&mut self, commit: Index) {
         if commit > self.commit {
             self.commit = commit;
-            self.memberships.on_commit(commit);
+            self.note_commit();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::mutant::{self, Mutant};
-use crate::types::{Entry, Index, LogId, Membership, NodeId, Payload};
+use crate::types::{Entry, Index, LogId, NodeId, Payload};
 
 use super::progress::Progress;
 use super::reads::LeaderReads;
@@ -42,12 +42,15 @@ impl Leading {
         }
     }
 
-    /// Replicate to exactly the members of the configuration in force.
-    pub(super) fn follow_membership(&mut self, membership: &Membership, own: NodeId, next: Index) {
-        self.progress.retain(|id, _| membership.member(*id).is_some());
-        for member in membership.members.iter().filter(|member| member.id != own) {
-            self.progress.entry(member.id).or_insert_with(|| Progress::new(next));
-        }
+    /// This node is no member any more.
+    pub(super) fn told_farewell(&mut self, node: NodeId, next: Index) -> &mut Progress {
+        self.progress.entry(node).or_insert_with(|| Progress::new(next))
+    }
+
+    /// This node is replicated to. One that was told farewell and comes back may have another disk.
+    pub(super) fn follow(&mut self, node: NodeId, next: Index) -> &mut Progress {
+        self.progress.retain(|id, progress| *id != node || !progress.departs());
+        self.progress.entry(node).or_insert_with(|| Progress::new(next))
     }
 
     /// Before an entry of its own term is committed, a leader does not know what is (§8).
@@ -67,11 +70,8 @@ impl Replica {
         if leading.transfer.is_some() {
             return Err(Refused::TransferPending);
         }
-        let changes = payloads.iter().filter(|payload| matches!(payload, Payload::Membership(_))).count();
-        let settled = self.commit >= leading.term_first && self.memberships.index() <= self.commit;
-        if changes > 1 || (changes == 1 && !settled) {
-            return Err(Refused::ChangePending);
-        }
+        let changes = payloads.iter().any(|payload| matches!(payload, Payload::Membership(_)));
+        assert!(!changes, "a configuration is not proposed: `Replica::change` plans it");
         let bytes: usize = payloads.iter().map(|payload| payload.data_bytes() + ENTRY_OVERHEAD_BYTES).sum();
         let fits = leading.uncommitted_bytes + bytes <= self.config.limits.uncommitted_bytes_max;
         if fits || leading.uncommitted_bytes == 0 { Ok(()) } else { Err(Refused::Busy) }
@@ -96,7 +96,7 @@ impl Replica {
         let State::Leader(leading) = &mut self.state else { unreachable!("only a leader appends of its own") };
         leading.uncommitted_bytes += bytes;
         if membership_changed {
-            leading.follow_membership(self.memberships.current(), self.config.id, end);
+            self.follow_membership();
         }
         first..end
     }
@@ -105,17 +105,19 @@ impl Replica {
         let patience_ticks = self.config.election_ticks.end;
         let own = self.config.id;
         let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
-        leading.progress.values_mut().for_each(Progress::on_tick);
+        let last = self.log.last().index;
+        leading.progress.values_mut().for_each(|progress| progress.on_tick(last));
+        leading.progress.retain(|_, progress| !progress.has_departed(self.commit));
         let transfer = leading.transfer;
         leading.transfer = transfer.and_then(Transfer::ticked);
-        let is_stuck = leading.transfer.is_none() && transfer.is_some_and(|transfer| transfer.from_disk);
+        let given_up = transfer.filter(|_| leading.transfer.is_none());
         let heard = |voter: NodeId| {
             voter == own || leading.progress.get(&voter).is_some_and(|follower| follower.silent_ticks < patience_ticks)
         };
         if !quorum::won(self.memberships.current(), heard) && !mutant::is_on(Mutant::NoCheckQuorum) {
             return self.step_down_without_quorum();
         }
-        if is_stuck && self.is_disk_stalled() {
+        if given_up.is_some_and(|transfer| transfer.from_disk) && self.is_disk_stalled() {
             return self.step_down_for_disk();
         }
         let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
@@ -123,8 +125,12 @@ impl Replica {
         if leading.heartbeat_elapsed_ticks >= self.config.heartbeat_ticks {
             self.begin_round();
         }
+        if given_up.is_some() && self.is_out() {
+            return self.step_down();
+        }
         self.leave_stalled_disk();
         self.continue_transfer();
+        self.continue_change();
     }
 
     pub(super) fn on_append_reply(&mut self, from: NodeId, reply: AppendReply) {
@@ -164,8 +170,8 @@ impl Replica {
         self.confirm_reads();
     }
 
-    /// A follower of this leader answers, and names the newest round that it has heard. False if it is none, or cannot have
-    /// heard that.
+    /// A follower of this leader answers, and names the newest round that it has heard. False if it is none, or
+    /// cannot have heard that.
     fn hear_follower(&mut self, from: NodeId, said: Round) -> bool {
         let State::Leader(leading) = &mut self.state else { return false };
         let newest = leading.round;
@@ -175,6 +181,10 @@ impl Replica {
             return false;
         }
         progress.on_heard(said);
+        if progress.knows_farewell() {
+            leading.progress.remove(&from);
+            return false;
+        }
         true
     }
 
@@ -197,11 +207,7 @@ impl Replica {
         let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
         leading.uncommitted_bytes -= self.log.cached_cost_bytes(self.commit, commit);
         self.commit = commit;
-        self.memberships.on_commit(commit);
-        let removed = self.memberships.index() <= commit && !self.membership().is_voter(self.config.id);
-        if removed {
-            // It led until its own removal was committed (dissertation §4.2.2).
-            self.step_down();
-        }
+        self.note_commit();
+        self.continue_change();
     }
 }

@@ -12,6 +12,8 @@ pub enum Unsound {
     NobodyVotes,
     #[error("node {0} votes and is no member")]
     VoterNotMember(NodeId),
+    #[error("node {0} is to be promoted and is no learner")]
+    PromotedNotLearner(NodeId),
     #[error("the members are not in the order of their ids")]
     NotInOrder,
     #[error("there are {0} members, at most {MEMBERS_MAX}")]
@@ -20,7 +22,7 @@ pub enum Unsound {
 
 /// What is wrong with a membership by itself, if anything is.
 pub(super) fn unsound(membership: &Membership) -> Option<Unsound> {
-    let Membership { members, voters, voters_outgoing } = membership;
+    let Membership { members, voters, voters_outgoing, promoting } = membership;
     if members.len() > MEMBERS_MAX {
         return Some(Unsound::TooMany(members.len()));
     }
@@ -30,8 +32,11 @@ pub(super) fn unsound(membership: &Membership) -> Option<Unsound> {
     if voters.is_empty() {
         return Some(Unsound::NobodyVotes);
     }
-    let stranger = voters.union(voters_outgoing).find(|voter| membership.member(**voter).is_none());
-    stranger.map(|voter| Unsound::VoterNotMember(*voter))
+    if let Some(voter) = voters.union(voters_outgoing).find(|voter| membership.member(**voter).is_none()) {
+        return Some(Unsound::VoterNotMember(*voter));
+    }
+    let odd = promoting.iter().find(|node| membership.member(**node).is_none() || membership.is_voter(**node));
+    odd.map(|node| Unsound::PromotedNotLearner(*node))
 }
 
 #[derive(Clone, Debug)]
@@ -49,12 +54,18 @@ impl Memberships {
 
     /// In force.
     pub(super) fn current(&self) -> &Membership {
-        &self.newest().1
+        if mutant::is_on(Mutant::ChangeEffectiveLate) { &self.entries[0].1 } else { &self.newest().1 }
     }
 
     /// Where the one in force was appended.
     pub(super) fn index(&self) -> Index {
         self.newest().0
+    }
+
+    /// Who is a member in what was in force before and may not be committed away yet, and is none any more.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = NodeId> {
+        let former = self.entries.iter().flat_map(|(_, membership)| &membership.members);
+        former.map(|member| member.id).filter(|id| self.current().member(*id).is_none())
     }
 
     /// Whether the node votes in the configuration in force, or in one that comes back if those after it are replaced.
@@ -79,12 +90,14 @@ impl Memberships {
         before != self.entries.len()
     }
 
-    /// What is committed cannot be replaced: of the committed ones only the last can still be needed.
-    pub(super) fn on_commit(&mut self, commit: Index) {
+    /// What is committed cannot be replaced: of the committed ones only the last can still be needed. True if the one
+    /// in force is among those that were committed just now.
+    pub(super) fn on_commit(&mut self, commit: Index) -> bool {
         let committed = self.entries.partition_point(|(index, _)| *index <= commit);
         if committed > 1 {
             self.entries.drain(..committed - 1);
         }
+        committed > 1 && self.entries.len() == 1
     }
 
     fn newest(&self) -> &(Index, Membership) {
@@ -95,6 +108,7 @@ impl Memberships {
 /// Who counts in a membership: its voters.
 fn counting(mut membership: Membership) -> Membership {
     if mutant::is_on(Mutant::LearnerCounted) {
+        membership.promoting.clear();
         membership.voters = membership.members.iter().map(|member| member.id).collect();
     }
     membership

@@ -56,16 +56,18 @@
 //! | terms by index, the cache, what is durable | `log.rs` |
 //! | linearizable reads | `reads.rs` |
 //! | what no peer may say | `contradiction.rs` |
+//! | what a change of members makes of a configuration | `change.rs` |
+//! | how a leader carries it out, and who is told | `reconfigure.rs` |
 //! | who counts | `quorum.rs`, `memberships.rs` |
 //! | what must always hold, checked from outside | `invariants.rs` |
 //! | a situation, told step by step | `scripts/` (read one beside the code) |
 //!
 //! # What is not here
 //!
-//! Sending snapshots: a follower that needs one is named in [`Event::SnapshotNeeded`]. Planning a change of membership:
-//! [`Replica::propose`] takes a configuration as it is given, and whoever proposes one answers for its majorities
-//! overlapping with those of the one before. Damaged entries, nodes without a voice, lease reads.
+//! Sending snapshots: a follower that needs one is named in [`Event::SnapshotNeeded`]. Damaged entries, nodes without a
+//! voice, lease reads.
 
+pub mod change;
 mod contradiction;
 mod election;
 mod follower;
@@ -78,6 +80,7 @@ mod own_disk;
 mod progress;
 mod quorum;
 mod reads;
+mod reconfigure;
 mod replica;
 mod sending;
 #[cfg(test)]
@@ -88,9 +91,11 @@ use std::ops::Range;
 
 use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Term};
 
+pub use change::{Change, Impossible};
 pub use contradiction::{Contradicted, Contradiction};
 pub use memberships::Unsound;
 pub use message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
+pub use reconfigure::{ChangeRefused, Changed};
 pub use replica::Replica;
 
 /// What is fixed for the life of a replica.
@@ -235,6 +240,14 @@ pub enum Event {
     Replaced {
         from: Index,
     },
+    /// Another configuration is in force, from this entry; by an entry, or because one was replaced.
+    MembershipChanged {
+        index: Index,
+    },
+    /// The configuration in force is committed.
+    MembershipCommitted {
+        index: Index,
+    },
     /// The leader's log no longer reaches back to what this follower lacks.
     SnapshotNeeded {
         peer: NodeId,
@@ -260,8 +273,6 @@ pub enum Refused {
     NotLeader { leader: Option<NodeId> },
     #[error("too much is waiting to be committed")]
     Busy,
-    #[error("a change of membership is under way")]
-    ChangePending,
     #[error("leadership is being handed over")]
     TransferPending,
     /// Leadership can be handed over only to one.

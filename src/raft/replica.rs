@@ -15,8 +15,8 @@ use super::memberships::Memberships;
 use super::own_disk::OwnDisk;
 use super::reads::FollowerReads;
 use super::{
-    Body, Config, Contradiction, Event, Input, Message, Outgoing, Output, Persist, PersistNumber, ReadToken, Refused,
-    Restored, Role, Status,
+    Body, Change, ChangeRefused, Changed, Config, Contradiction, Event, Input, Message, Outgoing, Output, Persist,
+    PersistNumber, ReadToken, Refused, Restored, Role, Status,
 };
 
 /// One node's part of one Raft group. See [the module](super) for the contract.
@@ -112,6 +112,7 @@ impl Replica {
             random,
             config,
         };
+        replica.memberships.on_commit(replica.commit);
         replica.restart_election_timer();
         replica
     }
@@ -133,8 +134,7 @@ impl Replica {
     /// Append entries with these payloads, in this order, if this node leads. Answers their indexes; they are
     /// committed when [`Output::commit`] says so, and lost if another leader replaces them first.
     ///
-    /// All or none. A [`Payload::Membership`] is taken only while none is uncommitted, and only after an entry of this
-    /// term is committed (the rule that the dissertation's single-server change lacked at first).
+    /// All or none. Panics if one of them is a configuration: see [`Replica::change`].
     pub fn propose(&mut self, payloads: Vec<Payload>) -> Result<Range<Index>, Refused> {
         self.admit(&payloads)?;
         Ok(self.append_own(payloads))
@@ -156,6 +156,14 @@ impl Replica {
     /// log. Until then, and for an election timeout at most, proposals are refused.
     pub fn transfer(&mut self, to: NodeId) -> Result<(), Refused> {
         self.begin_transfer(to)
+    }
+
+    /// Change who belongs to the cluster and who votes, all of this at once, if this node leads. Voters change by a
+    /// joint configuration, which is left by itself when it is committed (see [`change`](super::change)). Refused
+    /// while a change is under way, and before an entry of this term is committed (the rule that the dissertation's
+    /// change of a single server lacked at first). Safe to ask again.
+    pub fn change(&mut self, wanted: &[Change]) -> Result<Changed, ChangeRefused> {
+        self.begin_change(wanted)
     }
 
     /// Everything that must be done since the last call.
@@ -331,8 +339,17 @@ impl Replica {
     pub(super) fn push_entry(&mut self, entry: Entry) {
         if let Payload::Membership(membership) = &entry.payload {
             self.memberships.append(entry.id.index, membership.clone());
+            self.output.events.push(Event::MembershipChanged { index: entry.id.index });
         }
         self.log.push(entry);
+    }
+
+    /// The commit index has moved: what it means for the configurations.
+    pub(super) fn note_commit(&mut self) {
+        if self.memberships.on_commit(self.commit) {
+            let index = self.memberships.index();
+            self.output.events.push(Event::MembershipCommitted { index });
+        }
     }
 
     /// No message may carry a term that this node could forget: it leaves after the hard state is durable.

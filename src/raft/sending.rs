@@ -40,10 +40,11 @@ impl Replica {
                 progress.on_probe_sent();
             }
             Mode::Replicate => {
-                while progress.next <= self.log.last().index && progress.window_is_open(&limits) {
-                    let batch = self.log.batch(progress.next, limits.append_bytes_max, limits.append_entries_max);
+                let last = progress.last_to_send(self.log.last().index);
+                while progress.next <= last && progress.window_is_open(&limits) {
+                    let entries_max = limits.append_entries_max.min((last.0 - progress.next.0) as usize + 1);
+                    let batch = self.log.batch(progress.next, limits.append_bytes_max, entries_max);
                     let Some((entries, bytes)) = batch else {
-                        let last = self.log.last().index;
                         self.output.fetch.extend(progress.fetch(peer, last, limits.append_bytes_max));
                         break;
                     };
@@ -65,9 +66,10 @@ impl Replica {
             leading.reads.begin(leading.round, self.commit);
         }
         for (peer, progress) in &mut leading.progress {
-            progress.on_heartbeat();
+            progress.retry_fetch();
             let known = if mutant::is_on(Mutant::HeartbeatBeyondMatch) { self.commit } else { progress.matched };
             let commit = self.commit.min(known);
+            progress.on_heartbeat(commit, leading.round);
             self.output.send.push(envelope.outgoing(*peer, Body::Heartbeat { commit, round: leading.round }));
         }
         self.confirm_reads();
@@ -110,7 +112,7 @@ impl Progress {
     }
 
     /// What could not be read may be tried again.
-    fn on_heartbeat(&mut self) {
+    fn retry_fetch(&mut self) {
         if self.fetching == Fetching::Later {
             self.fetching = Fetching::No;
         }

@@ -34,10 +34,10 @@ impl Replica {
         if leading.transfer.is_some() {
             return Err(Refused::TransferPending);
         }
-        if to == self.config.id || !self.memberships.current().is_voter(to) {
+        if to == self.config.id || !self.memberships.current().voters.contains(&to) {
             return Err(Refused::NotAnotherVoter);
         }
-        leading.transfer = Some(Transfer { to, remaining_ticks, ask_again_ticks: 0, from_disk });
+        leading.transfer = Some(Transfer { from_disk, ..Transfer::new(to, remaining_ticks) });
         self.continue_transfer();
         Ok(())
     }
@@ -50,11 +50,18 @@ impl Replica {
         if leading.matched(transfer.to) == last {
             leading.transfer = Some(Transfer { ask_again_ticks: interval_ticks, ..transfer });
             self.send(transfer.to, Body::StandNow);
+            if self.is_out() {
+                self.step_down();
+            }
         }
     }
 }
 
 impl Transfer {
+    pub(super) fn new(to: NodeId, remaining_ticks: u32) -> Transfer {
+        Transfer { to, remaining_ticks, ask_again_ticks: 0, from_disk: false }
+    }
+
     pub(super) fn ticked(self) -> Option<Transfer> {
         let remaining_ticks = self.remaining_ticks.checked_sub(1)?;
         Some(Transfer { remaining_ticks, ask_again_ticks: self.ask_again_ticks.saturating_sub(1), ..self })

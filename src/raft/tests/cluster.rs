@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::limits;
 use crate::raft::invariants::{Invariants, Violation};
 use crate::raft::{
-    Config, Event, Fetch, Input, Limits, Message, Outgoing, Output, Persist, PersistNumber, ReadReady, ReadToken,
-    Refused, Replica, Restored, Role,
+    Change, ChangeRefused, Changed, Config, Event, Fetch, Input, Limits, Message, Outgoing, Output, Persist,
+    PersistNumber, ReadReady, ReadToken, Refused, Replica, Restored, Role,
 };
 use crate::types::{Entry, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Payload, Term};
 
@@ -23,17 +23,20 @@ pub fn limits_default() -> Limits {
     }
 }
 
-/// Voters 1..=voters, then learners.
-pub fn membership(voters: u64, learners: u64) -> Membership {
-    let member = |id| Member {
+pub fn member(id: u64) -> Member {
+    Member {
         id: NodeId(id),
         incarnation: Incarnation(id),
         address: std::net::SocketAddr::from(([127, 0, 0, 1], id as u16)),
-    };
+    }
+}
+
+/// Voters 1..=voters, then learners.
+pub fn membership(voters: u64, learners: u64) -> Membership {
     Membership {
         members: (1..=voters + learners).map(member).collect(),
         voters: (1..=voters).map(NodeId).collect(),
-        voters_outgoing: BTreeSet::new(),
+        ..Membership::default()
     }
 }
 
@@ -214,6 +217,12 @@ impl Cluster {
 
     pub fn propose(&mut self, id: NodeId, payloads: Vec<Payload>) -> Result<std::ops::Range<Index>, Refused> {
         let result = self.replica_mut(id).propose(payloads);
+        self.settle(id);
+        result
+    }
+
+    pub fn change(&mut self, id: NodeId, wanted: &[Change]) -> Result<Changed, ChangeRefused> {
+        let result = self.replica_mut(id).change(wanted);
         self.settle(id);
         result
     }

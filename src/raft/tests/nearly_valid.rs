@@ -1,5 +1,5 @@
-//! Messages of a running cluster with one field changed. The replica that hears one may do with it what it likes, but for
-//! one thing: it does not panic, neither at once nor by what comes after.
+//! Messages of a running cluster with one field changed. The replica that hears one may do with it what it likes, but
+//! for one thing: it does not panic, neither at once nor by what comes after.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -16,7 +16,7 @@
 //! | `cut A B`, `cut from=A to=B`, `heal` | the network |
 //! | `crash NODE`, `start NODE` | power |
 //! | `propose NODE DATA…`, `read NODE TOKEN`, `transfer NODE TO` | what callers ask |
-//! | `learner NODE ID`, `voters NODE IDS [outgoing=IDS]` | changes of membership |
+//! | `change NODE [add=IDS] [join=IDS] [promote=IDS] [remove=IDS]` | members change; `join` is `add` with promotion |
 //! | `status [NODE…]`, `logs`, `members`, `network` | look |
 
 use std::error::Error;
@@ -26,7 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use goldenscript::{Argument, Command, Context, Runner};
 
-use crate::raft::{AppendOutcome, Body, Event, Input, Message, ReadToken, Role};
+use crate::raft::{AppendOutcome, Body, Change, Changed, Event, Input, Message, ReadToken, Role};
 use crate::types::{Data, Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
 use super::cluster::{self, Cluster, limits_default};
@@ -84,6 +84,17 @@ macro_rules! scripts {
 scripts! {
     append_lost_duplicated_reordered,
     append_window,
+    change_add_and_promote,
+    change_before_own_entry,
+    change_farewell,
+    change_joint_under_partition,
+    change_one_at_a_time,
+    change_promote_by_itself,
+    change_remove_follower,
+    change_remove_leader,
+    change_removal_in_one_log,
+    change_removed_disturbs_nobody,
+    change_truncated,
     check_quorum,
     conflict_hints,
     divergent_tail,
@@ -95,7 +106,6 @@ scripts! {
     figure_7,
     figure_8,
     learner,
-    membership,
     noop_and_commit,
     pre_vote,
     read_follower,
@@ -139,7 +149,8 @@ impl Script {
             "start" => self.cluster.start(node(command, 0)?),
             "stall" => drop(self.cluster.stalled.insert(node(command, 0)?)),
             "resume" => drop(self.cluster.stalled.remove(&node(command, 0)?)),
-            "propose" | "learner" | "voters" | "read" | "transfer" => self.ask(command)?,
+            "propose" | "read" | "transfer" => self.ask(command)?,
+            "change" => self.change(command)?,
             "status" => self.status(command)?,
             "logs" => self.logs()?,
             "members" => self.members()?,
@@ -259,20 +270,31 @@ impl Script {
         Ok(())
     }
 
+    fn change(&mut self, command: &Command) -> Outcome<()> {
+        let id = node(command, 0)?;
+        let mut wanted = Vec::new();
+        for kind in ["add", "join", "promote", "remove"] {
+            for node in digits(text_key(command, kind).unwrap_or_default())?.into_iter().map(NodeId) {
+                wanted.push(match kind {
+                    "promote" => Change::Promote { node },
+                    "remove" => Change::Remove { node },
+                    _ => Change::Add { member: cluster::member(node.0), promote: kind == "join" },
+                });
+                if !self.cluster.nodes.contains_key(&node) {
+                    self.cluster.add(node);
+                }
+            }
+        }
+        let changed = self.cluster.change(id, &wanted);
+        match changed {
+            Ok(Changed::Already) => writeln!(self.output, "it is so already")?,
+            Ok(Changed::Begun { index }) => writeln!(self.output, "begun by entry {index}")?,
+            Err(refused) => writeln!(self.output, "refused: {refused}")?,
+        }
+        Ok(())
+    }
+
     fn payloads(&mut self, command: &Command) -> Outcome<Vec<Payload>> {
-        if command.name == "learner" {
-            let new = node(command, 1)?;
-            self.cluster.add(new);
-            let voters = self.cluster.born_with.voters.len() as u64;
-            return Ok(vec![Payload::Membership(cluster::membership(voters, new.0 - voters))]);
-        }
-        if command.name == "voters" {
-            let mut changed = self.cluster.replica(node(command, 0)?).membership().clone();
-            changed.voters = digits(positional(command, 1).unwrap_or_default())?.into_iter().map(NodeId).collect();
-            let outgoing = digits(text_key(command, "outgoing").unwrap_or_default())?;
-            changed.voters_outgoing = outgoing.into_iter().map(NodeId).collect();
-            return Ok(vec![Payload::Membership(changed)]);
-        }
         let data = (1..).map_while(|place| positional(command, place));
         Ok(data.map(|text| Payload::Data(Data::new(Bytes::copy_from_slice(text.as_bytes())))).collect())
     }
@@ -314,15 +336,18 @@ impl Script {
     }
 
     fn members(&mut self) -> Outcome<()> {
-        let show = |voters: &std::collections::BTreeSet<NodeId>| {
-            voters.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ")
-        };
+        let show = |nodes: Vec<NodeId>| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ");
         for (id, node) in &self.cluster.nodes {
             let Some(replica) = &node.replica else { continue };
             let membership = replica.membership();
-            write!(self.output, "{id}: voters {}", show(&membership.voters))?;
+            let ids = membership.members.iter().map(|member| member.id);
+            let learners: Vec<NodeId> = ids.filter(|id| !membership.is_voter(*id)).collect();
+            write!(self.output, "{id}: voters {}", show(membership.voters.iter().copied().collect()))?;
             if membership.is_joint() {
-                write!(self.output, ", outgoing {}", show(&membership.voters_outgoing))?;
+                write!(self.output, ", outgoing {}", show(membership.voters_outgoing.iter().copied().collect()))?;
+            }
+            if !learners.is_empty() {
+                write!(self.output, ", learners {}", show(learners))?;
             }
             writeln!(self.output)?;
         }
@@ -365,6 +390,8 @@ fn show_event(event: &Event) -> String {
         Event::DiskStalls { to: None } => "steps down: its disk stalls".to_owned(),
         Event::Replaced { from } => format!("replaces its entries from {from} on"),
         Event::SnapshotNeeded { peer } => format!("has no log that {peer} needs"),
+        Event::MembershipChanged { index } => format!("has the members of entry {index}"),
+        Event::MembershipCommitted { index } => format!("knows the members of entry {index} to be committed"),
         Event::Contradiction(contradiction) => format!("ends: {contradiction}"),
     }
 }
