@@ -247,7 +247,8 @@ pub fn put_membership(out: &mut impl BufMut, membership: &Membership) {
         put_address(out, member.address);
         let voter = u8::from(membership.voters.contains(&member.id));
         let outgoing = u8::from(membership.voters_outgoing.contains(&member.id));
-        out.put_u8(voter | outgoing << 1);
+        let promoting = u8::from(membership.promoting.contains(&member.id));
+        out.put_u8(voter | outgoing << 1 | promoting << 2);
     }
 }
 
@@ -255,6 +256,7 @@ pub fn membership(reader: &mut Reader<'_>) -> Result<Membership, Error> {
     let count = reader.length(MEMBERS_MAX, "number of members")?;
     let mut result = Membership { members: Vec::with_capacity(count), ..Membership::default() };
     let (mut voters, mut voters_outgoing) = (BTreeSet::new(), BTreeSet::new());
+    let mut promoting = BTreeSet::new();
     for _ in 0..count {
         let id = NodeId(reader.u64("node id")?);
         if id.0 == 0 || result.members.last().is_some_and(|last: &Member| last.id >= id) {
@@ -263,6 +265,9 @@ pub fn membership(reader: &mut Reader<'_>) -> Result<Membership, Error> {
         let incarnation = Incarnation(reader.u64("incarnation")?);
         result.members.push(Member { id, incarnation, address: address(reader)? });
         match reader.u8("role of a member")? {
+            4 => {
+                promoting.insert(id);
+            }
             flags @ 0..=3 => {
                 if flags & 1 != 0 {
                     voters.insert(id);
@@ -274,7 +279,7 @@ pub fn membership(reader: &mut Reader<'_>) -> Result<Membership, Error> {
             found => return Err(Error::Invalid { what: "role of a member", found: u64::from(found) }),
         }
     }
-    Ok(Membership { voters, voters_outgoing, ..result })
+    Ok(Membership { voters, voters_outgoing, promoting, ..result })
 }
 
 pub fn put_address(out: &mut impl BufMut, address: SocketAddr) {

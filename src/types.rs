@@ -151,6 +151,8 @@ pub struct Membership {
     pub voters: BTreeSet<NodeId>,
     /// The voters of the outgoing configuration; empty unless the change is joint (dissertation §4.3).
     pub voters_outgoing: BTreeSet<NodeId>,
+    /// Learners that become voters as soon as they have caught up, whoever leads then.
+    pub promoting: BTreeSet<NodeId>,
 }
 
 impl NodeId {

@@ -45,6 +45,9 @@ pub fn of_node(error: &RunError, directory: &Path) -> Failure {
             message,
             "nothing that was acknowledged is missing; check the disk (kernel log, SMART) before the next start",
         ),
+        RunError::Stopped(Stopped::Contradicted(contradiction)) => {
+            Failure::new(Exit::Corrupt, message, contradiction.next_step())
+        }
         RunError::Stopped(Stopped::Read(read)) => of_log(read, directory, message),
     }
 }

@@ -6,7 +6,9 @@ use super::exit::{Exit, Failure};
 use super::{Arguments, failures};
 use crate::node::driver::Stopped;
 use crate::node::run::RunError;
+use crate::raft::{Contradicted, Contradiction};
 use crate::sim::{Options, Simulation};
+use crate::types::{Index, LogId, NodeId, Term};
 use crate::{disk, wal};
 
 #[test]
@@ -75,4 +77,20 @@ fn a_read_refused_by_the_device_is_no_corruption() {
 fn a_seed_is_the_same_run_in_every_build() {
     let report = Simulation::run(21, &Options::drawn_for(3, 21)).expect("no rule is broken");
     assert_eq!(super::sim::table(&[report]).trim_end(), include_str!("../sim/golden.txt").trim_end());
+}
+
+#[test]
+fn what_a_peer_contradicts_ends_with_10_and_a_documented_step() {
+    let page = include_str!("../../docs/operations.md");
+    for what in [
+        Contradicted::TwoLeaders { leader: NodeId(1) },
+        Contradicted::MatchedBeyond { said: Index(9), last: LogId::ZERO },
+        Contradicted::OutOfRange { number: u64::MAX },
+    ] {
+        let stopped = RunError::Stopped(Stopped::Contradicted(Contradiction { peer: NodeId(2), term: Term(3), what }));
+        let failure = failures::of_node(&stopped, Path::new("data"));
+        assert_eq!(failure.exit, Exit::Corrupt);
+        assert!(failure.message.starts_with("data: node 2 contradicts what is known here in term 3: "), "{failure}");
+        assert!(page.contains(&failure.next_step), "docs/operations.md lacks the step: {failure}");
+    }
 }

@@ -22,13 +22,23 @@ fn membership(members: u64) -> Membership {
         members: (1..=members).map(member).collect(),
         voters: (1..=members).map(NodeId).collect(),
         voters_outgoing: [NodeId(1)].into(),
+        promoting: Default::default(),
     }
+}
+
+/// With a learner that is to be promoted.
+fn joining() -> Membership {
+    let mut result = membership(3);
+    result.voters.remove(&NodeId(3));
+    result.promoting.insert(NodeId(3));
+    result
 }
 
 fn bodies() -> Vec<Body> {
     let payloads = [
         Payload::Noop,
         Payload::Membership(membership(3)),
+        Payload::Membership(joining()),
         Payload::Trim { first: Index(5) },
         Payload::SnapshotPoint,
         Payload::Data(command(1, 20)),

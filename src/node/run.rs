@@ -451,6 +451,9 @@ fn report(event: &Event) {
             tracing::warn!("the disk has not finished a flush for long, and nobody took over: stepped down")
         }
         Event::Replaced { from } => tracing::info!(%from, "entries that were never committed were replaced"),
+        Event::MembershipChanged { index } => tracing::info!(%index, "the members have changed"),
+        Event::MembershipCommitted { index } => tracing::info!(%index, "the change of the members is committed"),
+        Event::Contradiction(contradiction) => tracing::error!("{contradiction}"),
         Event::SnapshotNeeded { peer } => tracing::warn!(node = %peer, "lacks entries that the log has no more"),
     }
 }

@@ -3,8 +3,8 @@
 use crate::mutant::{self, Mutant};
 use crate::types::{HardState, LogId, NodeId, Term};
 
+use super::leader::Leading;
 use super::replica::{Replica, State, Tally};
-use super::replication::Leading;
 use super::{AppendOutcome, AppendReply, Body, Event, Message, Round, quorum};
 
 impl Replica {
@@ -22,7 +22,10 @@ impl Replica {
         self.set_leader(None);
         self.restart_election_timer();
         if self.may_stand() {
-            self.begin_pre_vote();
+            match mutant::is_on(Mutant::NoPreVote) {
+                true => self.stand(false),
+                false => self.begin_pre_vote(),
+            }
         }
     }
 
@@ -78,6 +81,7 @@ impl Replica {
                 return false;
             }
             Body::Vote { transfer: false, .. } if self.hears_leader() => return false,
+            _ if self.is_of_no_concern(message) => return false,
             _ => {}
         }
         self.enter_term(message.term);
@@ -110,7 +114,7 @@ impl Replica {
 
     pub(super) fn on_pre_vote(&mut self, from: NodeId, next: Term, last: LogId) {
         let free = next > self.term() || (next == self.term() && self.could_vote_for(from));
-        let granted = free && !self.hears_leader() && last >= self.log.last();
+        let granted = free && !self.hears_leader() && self.is_up_to_date(last);
         self.send(from, Body::PreVoteReply { next, granted });
     }
 
@@ -134,7 +138,7 @@ impl Replica {
     /// RequestVote (§5.2, §5.4.1). Asked again by the same candidate, the answer is the same.
     pub(super) fn on_vote(&mut self, from: NodeId, last: LogId, transfer: bool) {
         let protected = !transfer && self.hears_leader() && self.leader != Some(from);
-        let granted = self.could_vote_for(from) && !protected && last >= self.log.last();
+        let granted = self.could_vote_for(from) && !protected && self.is_up_to_date(last);
         if granted {
             self.set_hard_state(HardState { term: self.term(), vote: Some(from) });
             self.restart_election_timer();
@@ -176,9 +180,9 @@ impl Replica {
         assert!(matches!(self.state, State::Candidate(_)), "only a candidate is elected");
         assert_eq!(self.hard_state.vote, Some(self.config.id), "a leader has its own vote");
         let uncommitted_bytes = self.log.cached_cost_bytes(self.commit, self.log.last().index);
-        let mut leading = Leading::new(self.log.last().index.next(), uncommitted_bytes);
-        leading.follow_membership(self.memberships.current(), self.config.id, self.log.last().index.next());
+        let leading = Leading::new(self.log.last().index.next(), uncommitted_bytes);
         self.state = State::Leader(Box::new(leading));
+        self.follow_membership();
         self.tell_role();
         self.set_leader(Some(self.config.id));
         self.append_noop();
@@ -200,6 +204,12 @@ impl Replica {
     fn hears_leader(&self) -> bool {
         let leads = matches!(self.state, State::Leader(_));
         leads || (self.leader.is_some() && self.election_elapsed_ticks < self.config.election_ticks.start)
+    }
+
+    /// Whether a log that ends so has all that this one has, if what this one has is committed (§5.4.1).
+    fn is_up_to_date(&self, last: LogId) -> bool {
+        let own = self.log.last();
+        if mutant::is_on(Mutant::UpToDateByIndex) { last.index >= own.index } else { last >= own }
     }
 
     fn may_stand(&self) -> bool {

@@ -4,10 +4,10 @@ use crate::mutant::{self, Mutant};
 use crate::types::{Index, LogId, NodeId};
 
 use super::replica::{Replica, State};
-use super::{Append, AppendOutcome, AppendReply, Body, Event, Round};
+use super::{Append, AppendOutcome, AppendReply, Body, Contradicted, Event, Round};
 
 /// What a follower keeps about the leader of its term.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Following {
     /// The log is known to be the leader's up to here. Begins at the commit index, because every later leader has what
     /// is committed (§5.4.3), and only grows within a term. Commit never passes it.
@@ -36,9 +36,11 @@ impl Following {
 impl Replica {
     /// AppendEntries (§5.3).
     pub(super) fn on_append(&mut self, from: NodeId, append: Append) {
-        self.follow_leader(from);
-        let no_room = !append.entries.is_empty() && self.log.is_full(self.commit);
-        if no_room || !is_well_formed(&append) {
+        let Some(verified) = self.follow_leader(from).map(|following| following.verified) else { return };
+        if let Some(what) = self.contradicted_by(&append, verified) {
+            return self.contradict(from, what);
+        }
+        if !append.entries.is_empty() && self.log.is_full(self.commit) {
             // As if it were lost, without an answer: the leader probes after a while, at the pace of heartbeats.
             return;
         }
@@ -53,16 +55,19 @@ impl Replica {
         following.verified = following.verified.max(previous.index.plus(append.entries.len() as u64));
         let (verified, commit) = (following.verified, append.commit);
         self.append_new(append);
-        self.follow_commit(commit.min(verified));
+        let known = if mutant::is_on(Mutant::CommitBeyondMatch) { self.log.last().index } else { verified };
+        self.follow_commit(commit.min(known));
     }
 
     /// "I still lead": no log is checked. The leader tells only as much of its commit index as it knows to match here,
     /// from an answer of this node in this term; that node may have been this one before a restart.
     pub(super) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: Round) {
-        self.follow_leader(from);
-        let State::Follower(following) = &mut self.state else { unreachable!("who hears a leader follows it") };
+        let last = self.log.last();
+        let Some(following) = self.follow_leader(from) else { return };
+        if commit > last.index {
+            return self.contradict(from, Contradicted::AcknowledgedBeyond { said: commit, last });
+        }
         following.round = following.round.max(round);
-        let commit = commit.min(self.log.last().index);
         following.verified = following.verified.max(commit);
         self.follow_commit(commit);
         self.send(from, Body::HeartbeatReply { round });
@@ -90,16 +95,21 @@ impl Replica {
         }
     }
 
-    /// The leader of this term was heard: whatever this node was about to do, it follows.
-    fn follow_leader(&mut self, from: NodeId) {
-        match self.state {
-            State::Leader(_) => panic!("{from} and {} both lead in term {}", self.config.id, self.term()),
-            State::PreCandidate(_) | State::Candidate(_) => self.become_follower(),
-            State::Follower(_) => {}
+    /// The leader of this term was heard: whatever this node was about to do, it follows. `None` if it knows another.
+    fn follow_leader(&mut self, from: NodeId) -> Option<&mut Following> {
+        if let Some(leader) = self.leader.filter(|leader| *leader != from) {
+            self.contradict(from, Contradicted::TwoLeaders { leader });
+            return None;
         }
-        assert!(self.leader.is_none_or(|leader| leader == from), "two leaders in term {}", self.term());
+        if let State::PreCandidate(_) | State::Candidate(_) = self.state {
+            self.become_follower();
+        }
         self.set_leader(Some(from));
         self.restart_election_timer();
+        match &mut self.state {
+            State::Follower(following) => Some(following),
+            _ => unreachable!("a leader knows of itself, and whoever stands has given that up"),
+        }
     }
 
     /// Append what is new, in place of what conflicts. Entries that are there already are left alone: an append that
@@ -122,25 +132,18 @@ impl Replica {
     fn replace_from(&mut self, from: Index) {
         assert!(from > self.commit, "entry {from} is committed (up to {}) and would be replaced", self.commit);
         self.log.truncate(from);
-        self.memberships.truncate(from);
         self.output.events.push(Event::Replaced { from });
+        if self.memberships.truncate(from) {
+            let index = self.memberships.index();
+            self.output.events.push(Event::MembershipChanged { index });
+        }
     }
 
     /// Never beyond what is known to be the leader's, however far its own commit index is (§5.3).
     fn follow_commit(&mut self, commit: Index) {
         if commit > self.commit {
             self.commit = commit;
-            self.memberships.on_commit(commit);
+            self.note_commit();
         }
     }
-}
-
-/// Whether the entries follow each other and their terms do not fall.
-fn is_well_formed(append: &Append) -> bool {
-    let mut before = append.previous;
-    append.entries.iter().all(|entry| {
-        let follows = entry.id.index == before.index.next() && entry.id.term >= before.term;
-        before = entry.id;
-        follows
-    })
 }

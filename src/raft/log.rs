@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 
 use crate::limits::ENTRY_OVERHEAD_BYTES;
+use crate::mutant::{self, Mutant};
 use crate::types::{Entry, Index, LogId, Term};
 
 use super::{PersistNumber, Restored};
@@ -35,7 +36,7 @@ struct Flight {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Log {
     before_first: LogId,
     /// In order of index, and by the rules of Raft of term, too. The first begins at `before_first` + 1.
@@ -165,7 +166,7 @@ impl Log {
         self.durable = self.durable.min(last);
         self.unpersisted = self.unpersisted.min(from);
         for flight in self.in_flight.iter_mut().rev() {
-            if flight.last <= last {
+            if flight.last <= last || mutant::is_on(Mutant::DurableByIndex) {
                 break;
             }
             flight.last = last;

@@ -2,9 +2,44 @@
 //! (dissertation §4.1), and out of force when that entry is replaced.
 
 use crate::limits::MEMBERS_MAX;
+use crate::mutant::{self, Mutant};
 use crate::types::{Index, Membership, NodeId};
 
-#[derive(Debug)]
+/// Why a membership is none that a cluster could have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unsound {
+    #[error("nobody votes")]
+    NobodyVotes,
+    #[error("node {0} votes and is no member")]
+    VoterNotMember(NodeId),
+    #[error("node {0} is to be promoted and is no learner")]
+    PromotedNotLearner(NodeId),
+    #[error("the members are not in the order of their ids")]
+    NotInOrder,
+    #[error("there are {0} members, at most {MEMBERS_MAX}")]
+    TooMany(usize),
+}
+
+/// What is wrong with a membership by itself, if anything is.
+pub(super) fn unsound(membership: &Membership) -> Option<Unsound> {
+    let Membership { members, voters, voters_outgoing, promoting } = membership;
+    if members.len() > MEMBERS_MAX {
+        return Some(Unsound::TooMany(members.len()));
+    }
+    if members.windows(2).any(|pair| pair[0].id >= pair[1].id) {
+        return Some(Unsound::NotInOrder);
+    }
+    if voters.is_empty() {
+        return Some(Unsound::NobodyVotes);
+    }
+    if let Some(voter) = voters.union(voters_outgoing).find(|voter| membership.member(**voter).is_none()) {
+        return Some(Unsound::VoterNotMember(*voter));
+    }
+    let odd = promoting.iter().find(|node| membership.member(**node).is_none() || membership.is_voter(**node));
+    odd.map(|node| Unsound::PromotedNotLearner(*node))
+}
+
+#[derive(Clone, Debug)]
 pub(super) struct Memberships {
     /// In order of index; never empty. The last is in force; those before it come back if it is replaced.
     entries: Vec<(Index, Membership)>,
@@ -14,17 +49,23 @@ impl Memberships {
     pub(super) fn restored(entries: Vec<(Index, Membership)>) -> Memberships {
         assert!(!entries.is_empty(), "a replica is born with a configuration");
         assert!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "configurations are not in order of index");
-        Memberships { entries }
+        Memberships { entries: entries.into_iter().map(|(index, membership)| (index, counting(membership))).collect() }
     }
 
     /// In force.
     pub(super) fn current(&self) -> &Membership {
-        &self.newest().1
+        if mutant::is_on(Mutant::ChangeEffectiveLate) { &self.entries[0].1 } else { &self.newest().1 }
     }
 
     /// Where the one in force was appended.
     pub(super) fn index(&self) -> Index {
         self.newest().0
+    }
+
+    /// Who is a member in what was in force before and may not be committed away yet, and is none any more.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = NodeId> {
+        let former = self.entries.iter().flat_map(|(_, membership)| &membership.members);
+        former.map(|member| member.id).filter(|id| self.current().member(*id).is_none())
     }
 
     /// Whether the node votes in the configuration in force, or in one that comes back if those after it are replaced.
@@ -36,8 +77,8 @@ impl Memberships {
 
     pub(super) fn append(&mut self, index: Index, membership: Membership) {
         assert!(index > self.index(), "configurations are appended in order");
-        assert!(membership.members.len() <= MEMBERS_MAX, "at most {MEMBERS_MAX} members");
-        self.entries.push((index, membership));
+        assert_eq!(unsound(&membership), None, "{membership:?} is checked where it is heard of, or planned");
+        self.entries.push((index, counting(membership)));
     }
 
     /// Entries from `from` on are replaced. True if another configuration came into force.
@@ -49,15 +90,26 @@ impl Memberships {
         before != self.entries.len()
     }
 
-    /// What is committed cannot be replaced: of the committed ones only the last can still be needed.
-    pub(super) fn on_commit(&mut self, commit: Index) {
+    /// What is committed cannot be replaced: of the committed ones only the last can still be needed. True if the one
+    /// in force is among those that were committed just now.
+    pub(super) fn on_commit(&mut self, commit: Index) -> bool {
         let committed = self.entries.partition_point(|(index, _)| *index <= commit);
         if committed > 1 {
             self.entries.drain(..committed - 1);
         }
+        committed > 1 && self.entries.len() == 1
     }
 
     fn newest(&self) -> &(Index, Membership) {
         self.entries.last().expect("never empty")
     }
+}
+
+/// Who counts in a membership: its voters.
+fn counting(mut membership: Membership) -> Membership {
+    if mutant::is_on(Mutant::LearnerCounted) {
+        membership.promoting.clear();
+        membership.voters = membership.members.iter().map(|member| member.id).collect();
+    }
+    membership
 }

@@ -26,6 +26,8 @@
 //! - Messages may be lost, doubled, delayed, reordered. `from` must be proven by the transport.
 //! - After a restart a replica is made anew from what was durable ([`Restored`]); it remembers nothing else. Its seed is
 //!   another one.
+//! - A peer may say anything, and the replica does not panic. What cannot be after all that this node knows is an
+//!   [`Event::Contradiction`]: it is the last that is heard of the replica, and whoever drives it ends.
 //! - Every [`Fetch`] is answered, with nothing if the entries cannot be read now. A state machine that
 //!   outlives the process takes only what is committed and durable on this node, so that [`Restored`] finds it in the log.
 //!
@@ -47,23 +49,30 @@
 //! |---|---|
 //! | what goes in, what comes out, who is called when; changes of role | `replica.rs` |
 //! | pre-vote, vote, who may disturb whom | `election.rs` |
-//! | how a leader finds out what a follower has, and keeps it busy | `progress.rs`, then `replication.rs` |
+//! | how a leader finds out what a follower has, and keeps it busy | `progress.rs`, then `sending.rs` |
+//! | what a leader takes, counts and commits | `leader.rs` |
+//! | how leadership is handed over | `transfer.rs` |
 //! | what a follower does with an append | `follower.rs` |
 //! | terms by index, the cache, what is durable | `log.rs` |
 //! | linearizable reads | `reads.rs` |
+//! | what no peer may say | `contradiction.rs` |
+//! | what a change of members makes of a configuration | `change.rs` |
+//! | how a leader carries it out, and who is told | `reconfigure.rs` |
 //! | who counts | `quorum.rs`, `memberships.rs` |
 //! | what must always hold, checked from outside | `invariants.rs` |
 //! | a situation, told step by step | `scripts/` (read one beside the code) |
 //!
 //! # What is not here
 //!
-//! Sending snapshots: a follower that needs one is named in [`Event::SnapshotNeeded`]. Planning a change of membership:
-//! [`Replica::propose`] takes a configuration as it is given, and whoever proposes one answers for its majorities
-//! overlapping with those of the one before. Damaged entries, nodes without a voice, lease reads.
+//! Sending snapshots: a follower that needs one is named in [`Event::SnapshotNeeded`]. Damaged entries, nodes without a
+//! voice, lease reads.
 
+pub mod change;
+mod contradiction;
 mod election;
 mod follower;
 pub mod invariants;
+mod leader;
 mod log;
 mod memberships;
 pub mod message;
@@ -71,16 +80,22 @@ mod own_disk;
 mod progress;
 mod quorum;
 mod reads;
+mod reconfigure;
 mod replica;
-mod replication;
+mod sending;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::ops::Range;
 
 use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Term};
 
+pub use change::{Change, Impossible};
+pub use contradiction::{Contradicted, Contradiction};
+pub use memberships::Unsound;
 pub use message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
+pub use reconfigure::{ChangeRefused, Changed};
 pub use replica::Replica;
 
 /// What is fixed for the life of a replica.
@@ -225,10 +240,20 @@ pub enum Event {
     Replaced {
         from: Index,
     },
+    /// Another configuration is in force, from this entry; by an entry, or because one was replaced.
+    MembershipChanged {
+        index: Index,
+    },
+    /// The configuration in force is committed.
+    MembershipCommitted {
+        index: Index,
+    },
     /// The leader's log no longer reaches back to what this follower lacks.
     SnapshotNeeded {
         peer: NodeId,
     },
+    /// A peer said what cannot be. Nothing of this output and of later ones is to be done but to end, with this line.
+    Contradiction(Contradiction),
 }
 
 /// What a replica does in its term.
@@ -248,8 +273,6 @@ pub enum Refused {
     NotLeader { leader: Option<NodeId> },
     #[error("too much is waiting to be committed")]
     Busy,
-    #[error("a change of membership is under way")]
-    ChangePending,
     #[error("leadership is being handed over")]
     TransferPending,
     /// Leadership can be handed over only to one.

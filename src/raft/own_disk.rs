@@ -14,7 +14,7 @@ use super::replica::{Replica, State};
 /// In longest election timeouts.
 const REST_TIMEOUTS: u32 = 10;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct OwnDisk {
     /// Since a persist became durable, or the first of those under way was handed out.
     stalled_ticks: u32,
@@ -50,7 +50,7 @@ impl Replica {
         let moving = leading
             .progress
             .iter()
-            .filter(|(id, progress)| membership.is_voter(**id) && progress.matched_ticks_ago <= since_ticks);
+            .filter(|(id, progress)| membership.voters.contains(*id) && progress.matched_ticks_ago <= since_ticks);
         let Some(to) = moving.max_by_key(|(_, progress)| progress.matched).map(|(id, _)| *id) else { return };
         if self.begin_transfer_from_disk(to).is_ok() {
             self.own_disk.rest_ticks = REST_TIMEOUTS.saturating_mul(self.config.election_ticks.end);

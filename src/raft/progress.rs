@@ -37,7 +37,7 @@ pub(super) enum Fetching {
     Later,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Progress {
     /// The follower has the leader's log durably up to here. Only grows within a term.
     pub(super) matched: Index,
@@ -55,8 +55,39 @@ pub(super) struct Progress {
     pub(super) snapshot_needed: bool,
     /// Since an answer moved something, while one is awaited.
     stalled_ticks: u32,
+    catch_up: CatchUp,
+    /// Set while a node that was removed is told so.
+    departure: Option<Departure>,
     in_flight: VecDeque<Flight>,
     in_flight_bytes: usize,
+}
+
+/// How well a follower keeps up, in rounds (dissertation §4.2.1): a round brings it what the leader's log held when the
+/// round began, and the next begins.
+#[derive(Clone, Copy, Debug)]
+struct CatchUp {
+    /// The end of the log when this round began.
+    target: Index,
+    ticks: u32,
+    /// What the round before took, if there was one.
+    last_round_ticks: Option<u32>,
+}
+
+/// The last that is sent to a node which was removed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Departure {
+    /// The configuration that it is not part of.
+    removed_at: Index,
+    /// The first round that told it that this is committed.
+    told_in: Option<Round>,
+    /// From the commit on; then nothing is sent any more.
+    remaining_ticks: u32,
+}
+
+impl Departure {
+    pub(super) fn new(removed_at: Index, remaining_ticks: u32) -> Departure {
+        Departure { removed_at, told_in: None, remaining_ticks }
+    }
 }
 
 impl Progress {
@@ -73,16 +104,21 @@ impl Progress {
             fetching: Fetching::No,
             snapshot_needed: false,
             stalled_ticks: 0,
+            catch_up: CatchUp { target: next.previous(), ticks: 0, last_round_ticks: None },
+            departure: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
         }
     }
 
-    pub(super) fn on_tick(&mut self) {
+    /// `last` is the end of the leader's log.
+    pub(super) fn on_tick(&mut self, last: Index) {
         self.matched_ticks_ago = self.matched_ticks_ago.saturating_add(1);
         self.silent_ticks = self.silent_ticks.saturating_add(1);
         let awaited = !self.in_flight.is_empty() || self.mode == Mode::Probe { outstanding: true };
         self.stalled_ticks = if awaited { self.stalled_ticks.saturating_add(1) } else { 0 };
+        self.catch_up.ticks = self.catch_up.ticks.saturating_add(1);
+        self.end_round(last);
     }
 
     /// It answered, whatever it said.
@@ -108,7 +144,7 @@ impl Progress {
     }
 
     /// The follower has the log durably up to `last`. True if that is news.
-    pub(super) fn on_matched(&mut self, last: Index) -> bool {
+    pub(super) fn on_matched(&mut self, last: Index, log: &Log) -> bool {
         let news = last > self.matched;
         self.matched = self.matched.max(last);
         self.next = self.next.max(self.matched.next());
@@ -120,12 +156,62 @@ impl Progress {
             self.matched_ticks_ago = 0;
             self.stalled_ticks = 0;
             self.snapshot_needed = false;
+            self.end_round(log.last().index);
         }
-        if self.mode != Mode::Replicate {
+        if self.matched < log.before_first().index {
+            self.probe_at(self.matched.next(), log);
+        } else if self.mode != Mode::Replicate {
             self.mode = Mode::Replicate;
             self.next = self.matched.next();
         }
         news
+    }
+
+    fn end_round(&mut self, last: Index) {
+        if self.matched >= self.catch_up.target {
+            self.catch_up = CatchUp { target: last, ticks: 0, last_round_ticks: Some(self.catch_up.ticks) };
+        }
+    }
+
+    /// Whether it was heard, and its last round took, and this one takes, less than `patience_ticks`: as a voter it
+    /// would not keep the others waiting for longer than an election does.
+    pub(super) fn has_caught_up(&self, patience_ticks: u32) -> bool {
+        let CatchUp { ticks, last_round_ticks, .. } = self.catch_up;
+        last_round_ticks.is_some_and(|last| last.max(ticks).max(self.silent_ticks) < patience_ticks)
+    }
+
+    pub(super) fn depart(&mut self, departure: Departure) {
+        self.departure = Some(self.departure.unwrap_or(departure));
+    }
+
+    pub(super) fn departs(&self) -> bool {
+        self.departure.is_some()
+    }
+
+    /// What a node that was removed gets ends with its removal.
+    pub(super) fn last_to_send(&self, last: Index) -> Index {
+        self.departure.map_or(last, |departure| departure.removed_at.min(last))
+    }
+
+    /// It was told the commit index in a round.
+    pub(super) fn on_heartbeat(&mut self, commit: Index, round: Round) {
+        if let Some(departure) = self.departure.as_mut().filter(|departure| departure.removed_at <= commit) {
+            departure.told_in.get_or_insert(round);
+        }
+    }
+
+    /// It was removed, and has heard that this is committed.
+    pub(super) fn knows_farewell(&self) -> bool {
+        self.departure.and_then(|departure| departure.told_in).is_some_and(|told_in| self.confirmed >= told_in)
+    }
+
+    /// It was removed, and there was time enough to tell it. Called for each tick.
+    pub(super) fn has_departed(&mut self, commit: Index) -> bool {
+        let Some(departure) = self.departure.as_mut().filter(|departure| departure.removed_at <= commit) else {
+            return false;
+        };
+        departure.remaining_ticks = departure.remaining_ticks.saturating_sub(1);
+        departure.remaining_ticks == 0
     }
 
     /// The follower lacks `previous`. `hint` is its highest entry at or below it whose term is not above; the leader's
@@ -145,25 +231,26 @@ impl Progress {
             return !std::mem::replace(&mut self.snapshot_needed, true);
         }
         let candidate = log.highest_at_most(hint.index.min(previous.index.previous()), hint.term);
-        self.probe_at(candidate.index.max(self.matched).next());
+        self.probe_at(candidate.index.max(self.matched).next(), log);
         false
     }
 
     /// An answer has been due for `patience_ticks`: what was sent, or the answer, is lost. Probe again from what is
     /// known to match.
-    pub(super) fn probe_if_stalled(&mut self, patience_ticks: u32) {
+    pub(super) fn probe_if_stalled(&mut self, patience_ticks: u32, log: &Log) {
         if self.stalled_ticks < patience_ticks {
             return;
         }
         match self.mode {
-            Mode::Probe { .. } => self.probe_at(self.next),
-            Mode::Replicate => self.probe_at(self.matched.next()),
+            Mode::Probe { .. } => self.probe_at(self.next, log),
+            Mode::Replicate => self.probe_at(self.matched.next(), log),
         }
     }
 
-    fn probe_at(&mut self, next: Index) {
+    /// Not below the log's start: a follower that ends there says so, and needs a snapshot.
+    fn probe_at(&mut self, next: Index, log: &Log) {
         self.mode = Mode::Probe { outstanding: false };
-        self.next = next;
+        self.next = next.max(log.before_first().index.next());
         self.stalled_ticks = 0;
         self.in_flight.clear();
         self.in_flight_bytes = 0;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::mutant::{self, Mutant};
 use crate::types::{Membership, NodeId};
 
 /// Whether those who said yes decide.
@@ -36,5 +37,6 @@ fn is_majority(voters: &BTreeSet<NodeId>, yes: &impl Fn(NodeId) -> bool) -> bool
 /// The configurations that must agree: one, or two while joint.
 fn configurations(membership: &Membership) -> impl Iterator<Item = &BTreeSet<NodeId>> {
     let outgoing = Some(&membership.voters_outgoing).filter(|voters| !voters.is_empty());
+    let outgoing = outgoing.filter(|_| !mutant::is_on(Mutant::JointUsesOneHalf));
     std::iter::once(&membership.voters).chain(outgoing)
 }

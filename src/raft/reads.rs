@@ -13,11 +13,12 @@
 
 use std::collections::VecDeque;
 
+use crate::mutant::{self, Mutant};
 use crate::random::Random;
 use crate::types::{Index, NodeId};
 
+use super::leader::Leading;
 use super::replica::{Replica, State};
-use super::replication::Leading;
 use super::{Body, ReadReady, ReadToken, Refused, Round, quorum};
 
 /// Reads that wait in one replica, and questions of followers that wait in a leader.
@@ -31,7 +32,7 @@ enum Reader {
 }
 
 /// Reads that were given an index and wait for their round to be confirmed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ReadRound {
     round: Round,
     index: Index,
@@ -39,7 +40,7 @@ struct ReadRound {
 }
 
 /// The reads that wait at a leader.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct LeaderReads {
     /// No round has begun since they arrived.
     waiting: Vec<Reader>,
@@ -51,7 +52,7 @@ pub(super) struct LeaderReads {
 
 /// The reads that wait at a follower. They are refused when the leader changes: an answer of another term would be
 /// worth nothing (the question carries the term, and so does its answer).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FollowerReads {
     /// Numbers the questions. Begins at random, so that an answer to an earlier life is recognised.
     asked: u64,
@@ -84,6 +85,7 @@ impl LeaderReads {
 
     /// A round begins: those that wait get the present commit index.
     pub(super) fn begin(&mut self, round: Round, index: Index) {
+        let round = if mutant::is_on(Mutant::ReadConfirmedByOlderRound) { Round(round.0 - 1) } else { round };
         if !self.waiting.is_empty() {
             self.rounds.push_back(ReadRound { round, index, readers: std::mem::take(&mut self.waiting) });
         }
@@ -195,6 +197,7 @@ impl Replica {
             true => present,
             false => leading.progress.get(&voter).map_or(Round::default(), |progress| progress.confirmed),
         });
+        let confirmed = if mutant::is_on(Mutant::ReadUnconfirmed) { present } else { confirmed };
         while let Some(done) = leading.reads.take_confirmed(confirmed) {
             for reader in done.readers {
                 match reader {

@@ -3,22 +3,24 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::mutant::{self, Mutant};
 use crate::random::Random;
 use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Payload, Term};
 
+use super::contradiction;
 use super::follower::Following;
+use super::leader::Leading;
 use super::log::Log;
 use super::memberships::Memberships;
 use super::own_disk::OwnDisk;
 use super::reads::FollowerReads;
-use super::replication::Leading;
 use super::{
-    Body, Config, Event, Input, Message, Outgoing, Output, Persist, PersistNumber, ReadToken, Refused, Restored, Role,
-    Status,
+    Body, Change, ChangeRefused, Changed, Config, Contradiction, Event, Input, Message, Outgoing, Output, Persist,
+    PersistNumber, ReadToken, Refused, Restored, Role, Status,
 };
 
 /// One node's part of one Raft group. See [the module](super) for the contract.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Replica {
     pub(super) config: Config,
     pub(super) random: Random,
@@ -40,11 +42,13 @@ pub struct Replica {
     pub(super) election_timeout_ticks: u32,
     /// Reads that clients of this node wait for while another node leads.
     pub(super) reads: FollowerReads,
+    /// What a peer said that cannot be: from then on this replica is silent.
+    pub(super) contradiction: Option<Contradiction>,
     pub(super) output: Output,
 }
 
 /// What a replica does in its term, with what it needs for it and forgets with it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum State {
     Follower(Following),
     PreCandidate(Tally),
@@ -53,13 +57,13 @@ pub(super) enum State {
 }
 
 /// The answers to one election, real or not.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) answers: BTreeMap<NodeId, bool>,
 }
 
 /// Which persists were handed out, and which of them are on disk.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Persists {
     last: PersistNumber,
     durable: PersistNumber,
@@ -92,7 +96,7 @@ impl Replica {
         let mut random = Random::seeded(config.seed);
         let mut replica = Replica {
             log: Log::restored(&restored, config.limits.cache_bytes_max),
-            hard_state: restored.hard_state,
+            hard_state: remembered(restored.hard_state),
             persists: Persists::default(),
             own_disk: OwnDisk::default(),
             memberships: Memberships::restored(restored.memberships),
@@ -103,16 +107,21 @@ impl Replica {
             election_elapsed_ticks: 0,
             election_timeout_ticks: 0,
             reads: FollowerReads::new(&mut random),
+            contradiction: None,
             output: Output::default(),
             random,
             config,
         };
+        replica.memberships.on_commit(replica.commit);
         replica.restart_election_timer();
         replica
     }
 
     /// Something happened. What follows from it is in the next [`Replica::take_output`].
     pub fn handle(&mut self, input: Input) {
+        if self.contradiction.is_some() {
+            return;
+        }
         match input {
             Input::Tick => self.on_tick(),
             Input::Message(message) => self.on_message(message),
@@ -125,8 +134,7 @@ impl Replica {
     /// Append entries with these payloads, in this order, if this node leads. Answers their indexes; they are
     /// committed when [`Output::commit`] says so, and lost if another leader replaces them first.
     ///
-    /// All or none. A [`Payload::Membership`] is taken only while none is uncommitted, and only after an entry of this
-    /// term is committed (the rule that the dissertation's single-server change lacked at first).
+    /// All or none. Panics if one of them is a configuration: see [`Replica::change`].
     pub fn propose(&mut self, payloads: Vec<Payload>) -> Result<Range<Index>, Refused> {
         self.admit(&payloads)?;
         Ok(self.append_own(payloads))
@@ -150,8 +158,19 @@ impl Replica {
         self.begin_transfer(to)
     }
 
+    /// Change who belongs to the cluster and who votes, all of this at once, if this node leads. Voters change by a
+    /// joint configuration, which is left by itself when it is committed (see [`change`](super::change)). Refused
+    /// while a change is under way, and before an entry of this term is committed (the rule that the dissertation's
+    /// change of a single server lacked at first). Safe to ask again.
+    pub fn change(&mut self, wanted: &[Change]) -> Result<Changed, ChangeRefused> {
+        self.begin_change(wanted)
+    }
+
     /// Everything that must be done since the last call.
     pub fn take_output(&mut self) -> Output {
+        if self.contradiction.is_some() {
+            return self.take_last_words();
+        }
         match self.state {
             State::Leader(_) => self.send_as_leader(),
             State::Follower(_) => self.send_as_follower(),
@@ -163,6 +182,13 @@ impl Replica {
             self.output.commit = Some(self.commit);
         }
         std::mem::take(&mut self.output)
+    }
+
+    /// Nothing is done any more; whoever waits for a read is told.
+    fn take_last_words(&mut self) -> Output {
+        let Output { reads_ready, mut reads_refused, events, .. } = std::mem::take(&mut self.output);
+        reads_refused.extend(reads_ready.into_iter().map(|ready| ready.token));
+        Output { reads_refused, events, ..Output::default() }
     }
 
     /// What this replica knows of itself.
@@ -221,10 +247,16 @@ impl Replica {
         if message.to != self.config.id || message.from == self.config.id {
             return;
         }
+        if let Some(what) = contradiction::out_of_range(&message) {
+            return self.contradict(message.from, what);
+        }
+        if mutant::is_on(Mutant::TimerResetByAny) {
+            self.restart_election_timer();
+        }
         if message.term > self.term() && !self.follow_newer_term(&message) {
             return;
         }
-        if message.term < self.term() {
+        if message.term < self.term() && !counts_anyway(&message) {
             self.answer_older_term(message);
             return;
         }
@@ -307,8 +339,17 @@ impl Replica {
     pub(super) fn push_entry(&mut self, entry: Entry) {
         if let Payload::Membership(membership) = &entry.payload {
             self.memberships.append(entry.id.index, membership.clone());
+            self.output.events.push(Event::MembershipChanged { index: entry.id.index });
         }
         self.log.push(entry);
+    }
+
+    /// The commit index has moved: what it means for the configurations.
+    pub(super) fn note_commit(&mut self) {
+        if self.memberships.on_commit(self.commit) {
+            let index = self.memberships.index();
+            self.output.events.push(Event::MembershipCommitted { index });
+        }
     }
 
     /// No message may carry a term that this node could forget: it leaves after the hard state is durable.
@@ -329,6 +370,19 @@ impl Replica {
         let number = self.persists.hand_out();
         Some(Persist { number, hard_state, entries: self.log.persist(number) })
     }
+}
+
+/// What was durable.
+fn remembered(hard_state: HardState) -> HardState {
+    match mutant::is_on(Mutant::SecondVote) {
+        true => HardState { vote: None, ..hard_state },
+        false => hard_state,
+    }
+}
+
+/// Nothing of an older term counts.
+fn counts_anyway(message: &Message) -> bool {
+    mutant::is_on(Mutant::StaleReplyCounted) && matches!(message.body, Body::AppendReply(_))
 }
 
 impl Persists {

@@ -15,8 +15,8 @@
 //! - Whoever runs the driver hands it everything that has arrived, then takes the effects once and carries all of
 //!   them out. That is how batches form: everything that queued up while the last flush ran is the next.
 //! - Effects are independent of each other: what must wait for a flush is held back here until it may leave.
-//! - [`Driver::take_effects`] fails when the disk failed, once and for ever: then nothing more may leave, and the
-//!   process ends with exit code 18.
+//! - [`Driver::take_effects`] fails when the disk failed, or a peer said what cannot be, once and for ever: then nothing
+//!   more may leave, and the process ends, with exit code 18 or 10.
 //! - A [`Effect::ReadLog`] is answered by [`Input::ReadDone`], with whatever came of it.
 
 mod apply;
@@ -180,6 +180,9 @@ pub enum Stopped {
     Log(wal::Refused),
     #[error("an entry that was committed cannot be read: {0}")]
     Read(wal::Error),
+    /// Neither can be believed before somebody has looked.
+    #[error(transparent)]
+    Contradicted(raft::Contradiction),
 }
 
 /// Where the entries come from that are to be applied next.
@@ -272,12 +275,10 @@ impl<M: StateMachine> Driver<M> {
     ) -> Result<bool, Stopped> {
         let mut applied = 0;
         loop {
-            if let Some(stopped) = self.stopped.take() {
-                effects.clear();
-                return Err(stopped);
-            }
+            self.end_if_stopped(effects)?;
             effects.append(&mut self.effects);
             self.dispatch_output(effects, watch);
+            self.end_if_stopped(effects)?;
             let durable = self.pipeline.advance(effects)?;
             if let Some(number) = durable {
                 self.replica.handle(RaftInput::Durable(number));
@@ -375,11 +376,13 @@ impl<M: StateMachine> Driver<M> {
     }
 
     fn on_event(&mut self, event: &Event) {
-        if let Event::RoleChanged { role, .. } = event
-            && *role != Role::Leader
-        {
-            self.admission = None;
-            self.submissions.abandon(&mut self.effects);
+        match event {
+            Event::RoleChanged { role, .. } if *role != Role::Leader => {
+                self.admission = None;
+                self.submissions.abandon(&mut self.effects);
+            }
+            Event::Contradiction(contradiction) => self.stop_on(Err(Stopped::Contradicted(*contradiction))),
+            _ => {}
         }
     }
 
@@ -426,6 +429,17 @@ impl<M: StateMachine> Driver<M> {
         match index < first {
             true => Refusal::Trimmed { first },
             false => Refusal::Unavailable { reason: format!("entry {index} is not in this node's log") },
+        }
+    }
+
+    /// Of what was to be done nothing is done any more.
+    fn end_if_stopped(&mut self, effects: &mut Vec<Effect>) -> Result<(), Stopped> {
+        match self.stopped.take() {
+            Some(stopped) => {
+                effects.clear();
+                Err(stopped)
+            }
+            None => Ok(()),
         }
     }
 

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::limits;
 use crate::raft::invariants::{Invariants, Violation};
 use crate::raft::{
-    Config, Event, Fetch, Input, Limits, Message, Outgoing, Output, Persist, PersistNumber, ReadReady, ReadToken,
-    Refused, Replica, Restored, Role,
+    Change, ChangeRefused, Changed, Config, Event, Fetch, Input, Limits, Message, Outgoing, Output, Persist,
+    PersistNumber, ReadReady, ReadToken, Refused, Replica, Restored, Role,
 };
 use crate::types::{Entry, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Payload, Term};
 
@@ -23,17 +23,20 @@ pub fn limits_default() -> Limits {
     }
 }
 
-/// Voters 1..=voters, then learners.
-pub fn membership(voters: u64, learners: u64) -> Membership {
-    let member = |id| Member {
+pub fn member(id: u64) -> Member {
+    Member {
         id: NodeId(id),
         incarnation: Incarnation(id),
         address: std::net::SocketAddr::from(([127, 0, 0, 1], id as u16)),
-    };
+    }
+}
+
+/// Voters 1..=voters, then learners.
+pub fn membership(voters: u64, learners: u64) -> Membership {
     Membership {
         members: (1..=voters + learners).map(member).collect(),
         voters: (1..=voters).map(NodeId).collect(),
-        voters_outgoing: BTreeSet::new(),
+        ..Membership::default()
     }
 }
 
@@ -218,6 +221,12 @@ impl Cluster {
         result
     }
 
+    pub fn change(&mut self, id: NodeId, wanted: &[Change]) -> Result<Changed, ChangeRefused> {
+        let result = self.replica_mut(id).change(wanted);
+        self.settle(id);
+        result
+    }
+
     pub fn read(&mut self, id: NodeId, token: ReadToken) -> Result<(), Refused> {
         let committed = self.oracle.committed();
         let result = self.replica_mut(id).read(token);
@@ -234,6 +243,8 @@ impl Cluster {
         let replica = self.nodes[&id].replica.as_ref().expect("it runs");
         check(self.oracle.took(replica, &output));
         let Output { persist, send, commit, reads_ready, reads_refused, fetch, events } = output;
+        let contradiction = events.iter().find(|event| matches!(event, Event::Contradiction(_)));
+        assert_eq!(contradiction, None, "{id} hears what cannot be, and nobody lies");
         let node = self.nodes.get_mut(&id).expect("a member");
         node.persists.extend(persist);
         node.fetches.extend(fetch);

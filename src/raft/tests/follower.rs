@@ -8,11 +8,11 @@ use crate::types::{Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
 use super::cluster::{limits_default, membership};
 
-fn id(term: u64, index: u64) -> LogId {
+pub fn id(term: u64, index: u64) -> LogId {
     LogId::new(Term(term), Index(index))
 }
 
-fn follower(cache_bytes_max: usize) -> Replica {
+pub fn follower(cache_bytes_max: usize) -> Replica {
     let mut limits = limits_default();
     limits.cache_bytes_max = cache_bytes_max;
     limits.uncommitted_bytes_max = limits.uncommitted_bytes_max.min(cache_bytes_max);
@@ -29,7 +29,7 @@ fn follower(cache_bytes_max: usize) -> Replica {
 }
 
 /// An append of entries of one term.
-fn append(from: u64, previous: LogId, term: u64, count: u64, commit: u64) -> Input {
+pub fn append(from: u64, previous: LogId, term: u64, count: u64, commit: u64) -> Input {
     let entry = |index| Entry { id: id(term, index), payload: Payload::Noop };
     let entries = (previous.index.0 + 1..=previous.index.0 + count).map(entry).collect();
     let body = Body::Append(Append { previous, entries, commit: Index(commit), round: Round(1) });
@@ -93,7 +93,7 @@ fn appends_share_a_persist_and_an_answer() {
 
 /// The commit index in an append says nothing about entries that may not be the leader's.
 #[test]
-fn commit_stops_at_what_matches_the_leader() {
+pub fn commit_stops_at_what_matches_the_leader() {
     let mut replica = follower(1 << 20);
     replica.handle(append(2, LogId::ZERO, 1, 5, 0));
     replica.handle(append(3, id(1, 1), 2, 0, 4));

@@ -88,7 +88,7 @@ fn truncated_and_grown_again() {
 /// The same index is written twice, in two terms, with both writes in flight: the first one's end proves nothing
 /// about the second.
 #[test]
-fn durable_follows_the_persist_and_not_the_index() {
+pub fn durable_follows_the_persist_and_not_the_index() {
     let mut log = of_terms(&[1, 1, 1]);
     assert_eq!(log.durable_after(Index(3), PersistNumber(1)), Some(PersistNumber(1)));
     assert_eq!(log.persist(PersistNumber(1)).len(), 3);

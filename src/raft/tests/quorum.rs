@@ -19,8 +19,8 @@ fn majority(voters: u32, yes: u32) -> bool {
 fn each_membership(mut test: impl FnMut(&Membership, u32, u32)) {
     for voters in 0..1 << MEMBERS_COUNT {
         for outgoing in 0..1 << MEMBERS_COUNT {
-            let membership =
-                Membership { members: Vec::new(), voters: subset(voters), voters_outgoing: subset(outgoing) };
+            let (voters_here, voters_outgoing) = (subset(voters), subset(outgoing));
+            let membership = Membership { voters: voters_here, voters_outgoing, ..Membership::default() };
             test(&membership, voters, outgoing);
         }
     }

@@ -4,14 +4,16 @@
 use bytes::Bytes;
 
 use crate::limits::ENTRY_OVERHEAD_BYTES;
-use crate::raft::{Input, Limits, ReadToken};
+use crate::raft::{Change, Changed, Event, Input, Limits, ReadToken, Role};
 use crate::random::Random;
 use crate::types::{Data, Index, NodeId, Payload};
 
-use super::cluster::{Cluster, limits_default};
+use super::cluster::{Cluster, limits_default, member};
 
 const SEEDS: u64 = 2_000;
 const STEPS: u64 = 20_000;
+/// Members and former members together.
+const NODES_MAX: u64 = 7;
 
 /// How bad it gets, drawn per seed; chances per thousand.
 struct Weather {
@@ -27,9 +29,9 @@ struct Weather {
     batch: u64,
 }
 
-struct History {
-    cluster: Cluster,
-    random: Random,
+pub struct History {
+    pub cluster: Cluster,
+    pub random: Random,
     weather: Weather,
     token: u64,
     payload: u64,
@@ -51,7 +53,7 @@ fn limits_small() -> Limits {
 }
 
 impl History {
-    fn new(seed: u64) -> History {
+    pub fn new(seed: u64) -> History {
         let mut random = Random::seeded(seed);
         let voters = *random.pick(&[1, 2, 3, 3, 3, 4, 5, 5]);
         let learners = random.below(2);
@@ -63,7 +65,7 @@ impl History {
             disk: random.between(100, 700),
             propose: random.below(150),
             cut: random.below(3),
-            membership: random.below(2) * random.below(20),
+            membership: random.below(2) * random.below(60),
             batch: random.below(500),
         };
         let cluster = Cluster::new(voters, learners, limits, random.next_u64());
@@ -80,10 +82,11 @@ impl History {
     }
 
     fn any_node(&mut self) -> NodeId {
-        NodeId(1 + self.random.below(self.cluster.nodes.len() as u64))
+        let nodes: Vec<NodeId> = self.cluster.nodes.keys().copied().collect();
+        *self.random.pick(&nodes)
     }
 
-    fn step(&mut self) {
+    pub fn step(&mut self) {
         let node = self.any_node();
         if !self.cluster.runs(node) {
             if self.random.chance(20) {
@@ -147,21 +150,29 @@ impl History {
         }
     }
 
-    /// One voter more or less, or a joint change to any voters and then out of it. All nodes stay members.
+    /// One thing or several at once, mostly such as can be. Who is new begins with an empty disk; who was removed
+    /// keeps its own, and may come back with it.
     fn change_membership(&mut self, node: NodeId) {
-        let mut membership = self.cluster.replica(node).membership().clone();
-        let other = self.any_node();
-        if membership.is_joint() {
-            membership.voters_outgoing.clear();
-        } else if self.random.chance(400) {
-            let chosen = membership.members.iter().map(|member| member.id).filter(|_| self.random.chance(600));
-            let voters = chosen.chain([other]).collect();
-            membership.voters_outgoing = std::mem::replace(&mut membership.voters, voters);
-        } else if !membership.voters.remove(&other) {
-            membership.voters.insert(other);
+        let node = self.cluster.leader().unwrap_or(node);
+        let membership = self.cluster.replica(node).membership().clone();
+        let mut wanted = Vec::new();
+        for other in (1..=NODES_MAX).map(NodeId) {
+            let promote = self.random.chance(700);
+            match membership.member(other) {
+                _ if self.random.chance(500) => {}
+                _ if self.random.chance(20) => wanted.push(Change::Promote { node: other }),
+                None => wanted.push(Change::Add { member: member(other.0), promote }),
+                Some(_) if membership.voters.contains(&other) => wanted.push(Change::Remove { node: other }),
+                Some(_) if promote => wanted.push(Change::Promote { node: other }),
+                Some(_) => wanted.push(Change::Remove { node: other }),
+            }
         }
-        if !membership.voters.is_empty() && self.cluster.propose(node, vec![Payload::Membership(membership)]).is_ok() {
-            self.changes_taken += 1;
+        let Ok(Changed::Begun { .. }) = self.cluster.change(node, &wanted) else { return };
+        self.changes_taken += 1;
+        for change in wanted {
+            if !self.cluster.nodes.contains_key(&change.node()) {
+                self.cluster.add(change.node());
+            }
         }
     }
 
@@ -203,7 +214,29 @@ impl History {
         }
     }
 
-    /// The faults stop: within some elections all nodes have the same log, committed and applied, and serve.
+    /// Configurations that some node knew to be committed, that were replaced, and those in which the leader that
+    /// learned of the commit was no voter any more.
+    fn changes_seen(&self) -> [u64; 3] {
+        let mut counts = [0; 3];
+        for pair in self.cluster.events.windows(2) {
+            match (&pair[0].1, &pair[1].1) {
+                (Event::Replaced { .. }, Event::MembershipChanged { .. }) => counts[1] += 1,
+                (Event::MembershipCommitted { .. }, Event::RoleChanged { role: Role::Follower, .. }) => counts[2] += 1,
+                (Event::MembershipCommitted { .. }, _) => counts[0] += 1,
+                _ => {}
+            }
+        }
+        counts
+    }
+
+    /// Nodes that run and are no members.
+    fn strangers(&self) -> u64 {
+        let leader = self.cluster.leader().expect("one is elected in the end");
+        let membership = self.cluster.replica(leader).membership();
+        self.cluster.nodes.keys().filter(|id| membership.member(**id).is_none()).count() as u64
+    }
+
+    /// The faults stop: within some elections all members have the same log, committed and applied, and serve.
     fn converge(&mut self) {
         let ids: Vec<NodeId> = self.cluster.nodes.keys().copied().collect();
         self.cluster.cut.clear();
@@ -217,6 +250,9 @@ impl History {
         self.cluster.settle_all();
         self.cluster.run(600);
         let leader = self.cluster.leader().expect("a leader is elected");
+        let membership = self.cluster.replica(leader).membership().clone();
+        assert!(!membership.is_joint() && membership.promoting.is_empty(), "what was begun is ended: {membership:?}");
+        let ids: Vec<NodeId> = membership.members.iter().map(|member| member.id).collect();
         let proposed = self.cluster.propose(leader, vec![Payload::SnapshotPoint]).expect("the leader serves");
         let token = ReadToken(u64::MAX);
         let reader = *ids.last().expect("a node");
@@ -224,6 +260,7 @@ impl History {
         self.cluster.run(30);
         for &id in &ids {
             let status = self.cluster.replica(id).status();
+            assert_eq!(*self.cluster.replica(id).membership(), membership, "{id} knows the members");
             assert_eq!(status.commit, proposed.start, "{id} has everything: {status:?}");
             assert_eq!(self.cluster.nodes[&id].applied, proposed.start, "{id} has applied everything");
             let (own, leaders) = (&self.cluster.nodes[&id].disk.entries, &self.cluster.nodes[&leader].disk.entries);
@@ -246,6 +283,7 @@ fn run(seed: u64) -> History {
 #[test]
 fn histories_with_faults_keep_the_invariants_and_converge() {
     let (mut committed, mut reads, mut taken, mut changes) = (0, 0, 0, 0);
+    let (mut changes_committed, mut fallen_back, mut leaders_out, mut strangers) = (0, 0, 0, 0);
     for seed in 0..SEEDS {
         let outcome = std::panic::catch_unwind(|| run(seed));
         let history = outcome.unwrap_or_else(|cause| {
@@ -256,11 +294,18 @@ fn histories_with_faults_keep_the_invariants_and_converge() {
         reads += history.reads_answered;
         taken += history.proposals_taken;
         changes += history.changes_taken;
+        let [done, back, out] = history.changes_seen();
+        (changes_committed, fallen_back, leaders_out) =
+            (changes_committed + done, fallen_back + back, leaders_out + out);
+        strangers += history.strangers();
     }
     // A history in which nothing happens proves nothing.
     assert!(taken > SEEDS * 100 && committed > SEEDS * 100, "{taken} proposed, {committed} committed");
     assert!(reads > SEEDS as usize * 50, "{reads} reads");
-    assert!(changes > SEEDS, "{changes} changes of membership");
+    println!("{changes} changes, {changes_committed} commits of them heard, {fallen_back} fallen back");
+    println!("{leaders_out} leaders removed, {strangers} nodes no members in the end");
+    assert!(changes > 2 * SEEDS && changes_committed > 10 * SEEDS);
+    assert!(fallen_back > SEEDS / 40 && leaders_out > SEEDS / 2 && strangers > SEEDS / 4);
 }
 
 #[test]

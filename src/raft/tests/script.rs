@@ -16,16 +16,17 @@
 //! | `cut A B`, `cut from=A to=B`, `heal` | the network |
 //! | `crash NODE`, `start NODE` | power |
 //! | `propose NODE DATA…`, `read NODE TOKEN`, `transfer NODE TO` | what callers ask |
-//! | `learner NODE ID`, `voters NODE IDS [outgoing=IDS]` | changes of membership |
+//! | `change NODE [add=IDS] [join=IDS] [promote=IDS] [remove=IDS]` | members change; `join` is `add` with promotion |
 //! | `status [NODE…]`, `logs`, `members`, `network` | look |
 
 use std::error::Error;
 use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use goldenscript::{Argument, Command, Context, Runner};
 
-use crate::raft::{AppendOutcome, Body, Event, Input, Message, ReadToken, Role};
+use crate::raft::{AppendOutcome, Body, Change, Changed, Event, Input, Message, ReadToken, Role};
 use crate::types::{Data, Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
 use super::cluster::{self, Cluster, limits_default};
@@ -44,6 +45,21 @@ fn run(name: &str) {
     goldenscript::run(&mut script, path).expect("the script runs");
 }
 
+/// How what a script tells differs from what is written in it, if it does: where the trace parts, or what panicked.
+pub fn difference(name: &str) -> Option<String> {
+    let path = format!("{}/src/raft/scripts/{name}", env!("CARGO_MANIFEST_DIR"));
+    let written = std::fs::read_to_string(path).expect("the script is there");
+    let mut script = Script { cluster: Cluster::new(3, 0, limits_default(), 1), output: String::new() };
+    let told = catch_unwind(AssertUnwindSafe(|| goldenscript::generate(&mut script, &written)));
+    let told = match told {
+        Err(panic) => return panic.downcast_ref::<String>().cloned().or(Some("it panics".to_owned())),
+        Ok(Err(error)) => return Some(error.to_string()),
+        Ok(Ok(told)) => told,
+    };
+    let lines = told.lines().zip(written.lines()).find(|(told, written)| told != written);
+    lines.map(|(told, written)| format!("`{}` and not `{}`", told.trim(), written.trim()))
+}
+
 macro_rules! scripts {
     ($($name:ident),* $(,)?) => {$(
         #[test]
@@ -51,14 +67,15 @@ macro_rules! scripts {
             run(stringify!($name));
         }
     )*
+        pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+
         /// No script lies in the folder without being run.
         #[test]
         fn all_scripts_are_listed() {
-            let listed = [$(stringify!($name)),*];
             let folder = format!("{}/src/raft/scripts", env!("CARGO_MANIFEST_DIR"));
             for file in std::fs::read_dir(folder).expect("the folder is there") {
                 let name = file.expect("it can be listed").file_name();
-                assert!(listed.iter().any(|listed| *listed == name), "{name:?} is not run");
+                assert!(NAMES.iter().any(|listed| *listed == name), "{name:?} is not run");
             }
         }
     };
@@ -67,17 +84,28 @@ macro_rules! scripts {
 scripts! {
     append_lost_duplicated_reordered,
     append_window,
+    change_add_and_promote,
+    change_before_own_entry,
+    change_farewell,
+    change_joint_under_partition,
+    change_one_at_a_time,
+    change_promote_by_itself,
+    change_remove_follower,
+    change_remove_leader,
+    change_removal_in_one_log,
+    change_removed_disturbs_nobody,
+    change_truncated,
     check_quorum,
     conflict_hints,
     divergent_tail,
     durable_after_term_change,
     election,
     election_tie,
+    election_timer,
     fetch,
     figure_7,
     figure_8,
     learner,
-    membership,
     noop_and_commit,
     pre_vote,
     read_follower,
@@ -121,7 +149,8 @@ impl Script {
             "start" => self.cluster.start(node(command, 0)?),
             "stall" => drop(self.cluster.stalled.insert(node(command, 0)?)),
             "resume" => drop(self.cluster.stalled.remove(&node(command, 0)?)),
-            "propose" | "learner" | "voters" | "read" | "transfer" => self.ask(command)?,
+            "propose" | "read" | "transfer" => self.ask(command)?,
+            "change" => self.change(command)?,
             "status" => self.status(command)?,
             "logs" => self.logs()?,
             "members" => self.members()?,
@@ -241,20 +270,31 @@ impl Script {
         Ok(())
     }
 
+    fn change(&mut self, command: &Command) -> Outcome<()> {
+        let id = node(command, 0)?;
+        let mut wanted = Vec::new();
+        for kind in ["add", "join", "promote", "remove"] {
+            for node in digits(text_key(command, kind).unwrap_or_default())?.into_iter().map(NodeId) {
+                wanted.push(match kind {
+                    "promote" => Change::Promote { node },
+                    "remove" => Change::Remove { node },
+                    _ => Change::Add { member: cluster::member(node.0), promote: kind == "join" },
+                });
+                if !self.cluster.nodes.contains_key(&node) {
+                    self.cluster.add(node);
+                }
+            }
+        }
+        let changed = self.cluster.change(id, &wanted);
+        match changed {
+            Ok(Changed::Already) => writeln!(self.output, "it is so already")?,
+            Ok(Changed::Begun { index }) => writeln!(self.output, "begun by entry {index}")?,
+            Err(refused) => writeln!(self.output, "refused: {refused}")?,
+        }
+        Ok(())
+    }
+
     fn payloads(&mut self, command: &Command) -> Outcome<Vec<Payload>> {
-        if command.name == "learner" {
-            let new = node(command, 1)?;
-            self.cluster.add(new);
-            let voters = self.cluster.born_with.voters.len() as u64;
-            return Ok(vec![Payload::Membership(cluster::membership(voters, new.0 - voters))]);
-        }
-        if command.name == "voters" {
-            let mut changed = self.cluster.replica(node(command, 0)?).membership().clone();
-            changed.voters = digits(positional(command, 1).unwrap_or_default())?.into_iter().map(NodeId).collect();
-            let outgoing = digits(text_key(command, "outgoing").unwrap_or_default())?;
-            changed.voters_outgoing = outgoing.into_iter().map(NodeId).collect();
-            return Ok(vec![Payload::Membership(changed)]);
-        }
         let data = (1..).map_while(|place| positional(command, place));
         Ok(data.map(|text| Payload::Data(Data::new(Bytes::copy_from_slice(text.as_bytes())))).collect())
     }
@@ -296,15 +336,18 @@ impl Script {
     }
 
     fn members(&mut self) -> Outcome<()> {
-        let show = |voters: &std::collections::BTreeSet<NodeId>| {
-            voters.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ")
-        };
+        let show = |nodes: Vec<NodeId>| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ");
         for (id, node) in &self.cluster.nodes {
             let Some(replica) = &node.replica else { continue };
             let membership = replica.membership();
-            write!(self.output, "{id}: voters {}", show(&membership.voters))?;
+            let ids = membership.members.iter().map(|member| member.id);
+            let learners: Vec<NodeId> = ids.filter(|id| !membership.is_voter(*id)).collect();
+            write!(self.output, "{id}: voters {}", show(membership.voters.iter().copied().collect()))?;
             if membership.is_joint() {
-                write!(self.output, ", outgoing {}", show(&membership.voters_outgoing))?;
+                write!(self.output, ", outgoing {}", show(membership.voters_outgoing.iter().copied().collect()))?;
+            }
+            if !learners.is_empty() {
+                write!(self.output, ", learners {}", show(learners))?;
             }
             writeln!(self.output)?;
         }
@@ -347,6 +390,9 @@ fn show_event(event: &Event) -> String {
         Event::DiskStalls { to: None } => "steps down: its disk stalls".to_owned(),
         Event::Replaced { from } => format!("replaces its entries from {from} on"),
         Event::SnapshotNeeded { peer } => format!("has no log that {peer} needs"),
+        Event::MembershipChanged { index } => format!("has the members of entry {index}"),
+        Event::MembershipCommitted { index } => format!("knows the members of entry {index} to be committed"),
+        Event::Contradiction(contradiction) => format!("ends: {contradiction}"),
     }
 }
 

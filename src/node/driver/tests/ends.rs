@@ -1,10 +1,11 @@
 //! The clean end of a node: what is durable is shown to be, so that its loss would be seen.
 
-use super::rig::{Rig, options};
+use super::rig::{OTHER, OWN, Rig, options};
 use crate::machine::Map;
-use crate::node::driver::{Driver, StartError};
+use crate::node::driver::{Driver, Input, StartError, Stopped};
+use crate::raft::{AppendOutcome, AppendReply, Body, Message, Round};
 use crate::random::Random;
-use crate::types::Payload;
+use crate::types::{Index, Payload};
 use crate::wal;
 
 /// Steps until all is done, as the end of a process does.
@@ -52,4 +53,20 @@ fn what_waits_when_a_node_ends_is_covered() {
     rig.driver.replica.propose(vec![Payload::Noop]).unwrap();
     finish(&mut rig);
     assert!(rig.driver.pipeline.log.is_covered());
+}
+
+/// It stops in that moment: neither what was about to be written nor an answer leaves.
+#[test]
+fn a_peer_that_says_what_cannot_be_ends_the_node() {
+    let mut rig = Rig::leading();
+    rig.settle();
+    let status = rig.driver.replica.status();
+    rig.driver.replica.propose(vec![Payload::Noop]).unwrap();
+    let outcome = AppendOutcome::Matched { last: Index(status.last.index.0 + 2) };
+    let body = Body::AppendReply(AppendReply { round: Round(0), outcome });
+    rig.driver.handle(Input::Peer(Message { from: OTHER, to: OWN, term: status.hard_state.term, body }));
+    let mut effects = Vec::new();
+    let said = rig.driver.take_effects(&mut effects);
+    assert!(matches!(said, Err(Stopped::Contradicted(_))), "{said:?}");
+    assert!(effects.is_empty(), "{effects:?}");
 }
