@@ -42,7 +42,7 @@ fn each_mode_of_reading_shows_what_it_promises() {
     }
     let changed = said(&client, &["kv", "cas", "colour", "--expected", "9", "--new", "red"]);
     let deleted = said(&client, &["kv", "put", "shape", "round"]);
-    assert!(changed.parse::<u64>().expect("an index") < deleted.parse().expect("an index"));
+    assert!(changed.parse::<u64>().expect("an index") < deleted.parse::<u64>().expect("an index"));
     let at_least = format!("at-least={}", said(&client, &["kv", "delete", "shape"]));
     let scanned = said(&client, &["kv", "scan", "--read", &at_least, "--node", "2"]);
     assert_eq!(scanned, "colour\tred");
