@@ -1,12 +1,15 @@
 //! What the tools make of a log in which more is wrong than is kept of it.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use super::dead::records_start;
 use super::rig::{DIRECTORY, G, Rig, Start, WHOLE, identity, open_as, options, segment};
 use crate::disk::Files;
 use crate::limits::FINDINGS_MAX;
-use crate::sim::disk::SimDisk;
+use crate::random::Random;
+use crate::sim::disk::{Act, SimDisk};
 use crate::types::{FrameNumber, Index, Place, SegmentNumber};
 use crate::wal::repair::{self, Orders, Plan, Step};
 use crate::wal::{Analysis, Finding, Log, Options, Piece, Severity, Source, contents};
@@ -189,4 +192,55 @@ fn a_header_that_had_been_durable_is_told_though_very_many_others_are_damaged() 
     assert!(corrupt[0].what.contains("it had been durable up to offset"), "{}", corrupt[0]);
     let plan = repair::plan(&disk.files(), &source).expect("the directory can be read");
     assert_eq!(plan.damage.and_then(|(finding, _)| finding.segment()), Some(end.segment));
+}
+
+fn damage_bodies(disk: &SimDisk, starts: &[u64]) {
+    starts.iter().for_each(|start| disk.flip_bit(&segment(1), start + records_start(2) + 60, 1));
+}
+
+/// The bytes that it takes to find out what is wrong with the log.
+fn bytes_read(disk: &SimDisk) -> (Analysis, u64) {
+    let read = Rc::new(Cell::new(0));
+    let told = Rc::clone(&read);
+    disk.observe(move |event| told.set(told.get() + if event.act == Act::Read { event.length } else { 0 }));
+    (found(disk), read.get())
+}
+
+/// In the last segment nothing later says where it ends, and behind each fault that nothing proves the search for proof goes
+/// to the end of the segment. There are no more such faults than writes in flight.
+#[test]
+fn to_read_damage_at_the_end_of_a_log_is_to_read_it_a_few_times() {
+    const SEGMENT_BYTES: u64 = 4 << 20;
+    let mut rig = Rig::new(Options { segment_bytes: SEGMENT_BYTES, writes_in_flight: 8, ..options() });
+    rig.settle();
+    let mut starts = Vec::new();
+    for _ in 0..400 {
+        starts.push(rig.log.durable_end().offset);
+        rig.grow(G, 1, 100);
+        rig.settle();
+    }
+    let proven = rig.log.durable_end().offset;
+    let in_flight: Vec<u64> = (0..8).map(|at| proven + at * BLOCK).collect();
+    for _ in &in_flight {
+        rig.grow(G, 1, 100);
+        rig.pump();
+    }
+    assert_eq!((rig.disk.pending().len(), rig.log.active.number), (8, SegmentNumber(1)));
+    rig.disk.complete_all();
+    rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+
+    let proven_ones = rig.disk.fork();
+    damage_bodies(&proven_ones, &starts[3..]);
+    let (found, read) = bytes_read(&proven_ones);
+    assert_eq!((found.findings.len(), found.severity()), (397, Some(Severity::Corrupt)));
+    assert!(read < 8 * SEGMENT_BYTES, "{read}");
+
+    let unproven = rig.disk.fork();
+    damage_bodies(&unproven, &in_flight);
+    let end = in_flight[7] + BLOCK;
+    unproven.junk(&segment(1), end..SEGMENT_BYTES - BLOCK, &mut Random::seeded(1));
+    let (found, read) = bytes_read(&unproven);
+    let unclear = found.findings.iter().filter(|own| own.severity == Severity::Unclear).count();
+    assert_eq!(unclear, 8 + 1, "and what stands behind them: {:?}", found.findings);
+    assert!(read < 24 * SEGMENT_BYTES, "{read}");
 }
