@@ -26,6 +26,9 @@ impl Replica {
                 true => self.stand(false),
                 false => self.begin_pre_vote(),
             }
+        } else if let State::PreCandidate(_) = self.state {
+            // A late answer must not make it stand after all. A candidate stays one: its own vote may be on its way.
+            self.become_follower();
         }
     }
 
@@ -129,7 +132,10 @@ impl Replica {
         tally.answers.insert(from, granted);
         let membership = self.memberships.current();
         if quorum::won(membership, |voter| tally.said(voter, true)) {
-            self.stand(false);
+            match self.may_stand() {
+                true => self.stand(false),
+                false => self.become_follower(),
+            }
         } else if quorum::lost(membership, |voter| tally.said(voter, false)) {
             self.become_follower();
         }

@@ -61,6 +61,10 @@ impl Leading {
     pub(super) fn matched(&self, id: NodeId) -> Index {
         self.progress.get(&id).map_or(Index::ZERO, |progress| progress.matched)
     }
+
+    pub(super) fn silent_ticks(&self, id: NodeId) -> u32 {
+        self.progress.get(&id).map_or(u32::MAX, |progress| progress.silent_ticks)
+    }
 }
 
 impl Replica {

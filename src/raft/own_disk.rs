@@ -2,14 +2,17 @@
 //!
 //! Its entries are committed by the others all the same, but it keeps no promise about itself any more, and whatever
 //! needs its disk waits: its vote, its state machine, its clients' reads of the log. So, if a flush takes longer than
-//! half the shortest election timeout while the durable end of another voter moves on, that one is asked to lead. If it
-//! does not come to that within an election timeout, the leader steps down; and whoever's disk stalls does not stand.
+//! half the shortest election timeout while the durable ends of a majority move on without it, one of those is asked to
+//! lead. If it does not come to that within an election timeout, the leader steps down; and whoever's disk stalls does
+//! not stand. Where there is no majority without this disk, the next leader would have to wait for it, too.
 //!
 //! Nodes that share one stalled disk do not pass leadership round: where no follower moves, nobody is better. And a node
 //! hands over for this reason at most once in ten of the longest election timeouts.
 
-use super::Event;
+use crate::types::NodeId;
+
 use super::replica::{Replica, State};
+use super::{Event, quorum};
 
 /// In longest election timeouts.
 const REST_TIMEOUTS: u32 = 10;
@@ -47,10 +50,12 @@ impl Replica {
         // What was flushed before the stall began may be heard of within it: only its later half counts.
         let since_ticks = self.own_disk.stalled_ticks / 2;
         let membership = self.memberships.current();
-        let moving = leading
-            .progress
-            .iter()
-            .filter(|(id, progress)| membership.voters.contains(*id) && progress.matched_ticks_ago <= since_ticks);
+        let moves =
+            |id: NodeId| leading.progress.get(&id).is_some_and(|follower| follower.matched_ticks_ago <= since_ticks);
+        if !quorum::won(membership, moves) {
+            return;
+        }
+        let moving = leading.progress.iter().filter(|(id, _)| membership.voters.contains(*id) && moves(**id));
         let Some(to) = moving.max_by_key(|(_, progress)| progress.matched).map(|(id, _)| *id) else { return };
         if self.begin_transfer_from_disk(to).is_ok() {
             self.own_disk.rest_ticks = REST_TIMEOUTS.saturating_mul(self.config.election_ticks.end);

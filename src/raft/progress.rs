@@ -173,11 +173,13 @@ impl Progress {
         }
     }
 
-    /// Whether it was heard, and its last round took, and this one takes, less than `patience_ticks`: as a voter it
+    /// Whether it holds something and was heard, and its last round took, and this one takes, less than `patience_ticks`: as a voter it
     /// would not keep the others waiting for longer than an election does.
     pub(super) fn has_caught_up(&self, patience_ticks: u32) -> bool {
         let CatchUp { ticks, last_round_ticks, .. } = self.catch_up;
-        last_round_ticks.is_some_and(|last| last.max(ticks).max(self.silent_ticks) < patience_ticks)
+        // Before it has said anything, nothing was to be had in its first round either.
+        let is_known = self.matched > Index::ZERO;
+        is_known && last_round_ticks.is_some_and(|last| last.max(ticks).max(self.silent_ticks) < patience_ticks)
     }
 
     pub(super) fn depart(&mut self, departure: Departure) {

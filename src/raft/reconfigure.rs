@@ -13,6 +13,8 @@
 //! for votes as long as it likes: those who hear their leader do not hear it (pre-vote), and the leader does not
 //! follow its term.
 
+use std::cmp::Reverse;
+
 use crate::mutant::{self, Mutant};
 use crate::types::{Index, Membership, NodeId, Payload};
 
@@ -127,14 +129,15 @@ impl Replica {
         self.append_own(vec![Payload::Membership(next)]).start
     }
 
-    /// This node led until its own removal was committed (dissertation §4.2.2). Who has most of the log takes over,
-    /// at once if that is all of it.
+    /// This node led until its own removal was committed (dissertation §4.2.2). Who has most of the log takes over, at once
+    /// if that is all of it; of several the one that was heard last, for one of them may be dead.
     fn resign(&mut self) {
         let (own, remaining_ticks) = (self.config.id, self.config.election_ticks.end);
         let voters = &self.memberships.current().voters;
         let State::Leader(leading) = &mut self.state else { return };
         let heirs = voters.iter().filter(|voter| **voter != own);
-        if let Some(&to) = heirs.rev().max_by_key(|voter| leading.matched(**voter)) {
+        let merit = |voter: NodeId| (leading.matched(voter), Reverse(leading.silent_ticks(voter)));
+        if let Some(&to) = heirs.rev().max_by_key(|voter| merit(**voter)) {
             leading.transfer = Some(Transfer::new(to, remaining_ticks));
             self.continue_transfer();
         }

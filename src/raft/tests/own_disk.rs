@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::cluster::{Cluster, limits_default};
-use crate::raft::{Body, Event, Role};
-use crate::types::{Data, NodeId, Payload};
+use crate::raft::{Body, Event, Input, Message, Role, Round};
+use crate::types::{Data, NodeId, Payload, Term};
 
 const LEADER: NodeId = NodeId(1);
 
@@ -59,4 +59,26 @@ fn a_leader_whose_disk_stalls_steps_down_if_nobody_takes_over_and_does_not_stand
     cluster.run(10);
     let (last, here) = (cluster.replica(leader).status().last, cluster.replica(LEADER).status());
     assert_eq!((here.durable, here.leader), (last, Some(leader)));
+}
+
+#[test]
+fn a_late_answer_makes_no_node_stand_whose_disk_stalls() {
+    let mut cluster = Cluster::new(3, 0, limits_default(), 1);
+    let message = |term: u64, body: Body| Message { from: NodeId(2), to: LEADER, term: Term(term), body };
+    let mut likely = cluster.replica(LEADER).clone();
+    let until_timeout = (1..=60).find(|_| {
+        likely.handle(Input::Tick);
+        likely.status().role == Role::PreCandidate
+    });
+    let until_timeout = until_timeout.expect("nobody leads");
+    let tick = |cluster: &mut Cluster, ticks: u32| (0..ticks).for_each(|_| cluster.input(LEADER, Input::Tick));
+    tick(&mut cluster, until_timeout - 10);
+    // A term that is to be made durable, and never is.
+    cluster.input(LEADER, Input::Message(message(1, Body::HeartbeatReply { round: Round::default() })));
+    tick(&mut cluster, 10);
+    assert_eq!(cluster.replica(LEADER).status().role, Role::PreCandidate, "it stalls for 10 ticks alone");
+    tick(&mut cluster, 6);
+    cluster.input(LEADER, Input::Message(message(1, Body::PreVoteReply { next: Term(2), granted: true })));
+    assert_eq!(cluster.replica(LEADER).status().role, Role::Follower);
+    assert_eq!(cluster.replica(LEADER).status().hard_state.term, Term(1));
 }
