@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::tests::*;
 use super::*;
-use crate::codec::Error;
+use crate::codec::{self, Error, Reader};
 use crate::limits::{MEMBERS_MAX, WIRE_FRAME_BYTES_MAX};
 use crate::raft::message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
 use crate::random::Random;
@@ -241,6 +241,20 @@ fn what_is_written_is_read_back() {
     }
     assert_same(hello(&split(&frame(|out| put_hello(out, &greeting()))).unwrap().unwrap()), greeting());
     assert_same(welcome(&split(&frame(|out| put_welcome(out, &welcoming()))).unwrap().unwrap()), welcoming());
+}
+
+/// That a learner is to be promoted is a flag that goes with no other.
+#[test]
+fn who_is_to_be_promoted_does_not_vote_yet() {
+    let mut bytes = BytesMut::new();
+    codec::put_membership(&mut bytes, &joining());
+    assert_eq!(bytes.last(), Some(&4));
+    assert_eq!(codec::membership(&mut Reader::new(&bytes)), Ok(joining()));
+    for flags in [5, 6, 7, 8] {
+        *bytes.last_mut().unwrap() = flags;
+        let refused = Err(Error::Invalid { what: "role of a member", found: u64::from(flags) });
+        assert_eq!(codec::membership(&mut Reader::new(&bytes)), refused);
+    }
 }
 
 /// The bytes of each frame, one line each: a change here is a change of the protocol's version.

@@ -223,7 +223,8 @@ fn members(membership: &Membership) -> String {
     let mut text = format!("voters {}", list(membership.voters.iter().map(ToString::to_string).collect()));
     let outgoing = list(membership.voters_outgoing.iter().map(ToString::to_string).collect());
     let learners = list(learners.map(|member| member.id.to_string()).collect());
-    for (what, ids) in [("outgoing", outgoing), ("learners", learners)] {
+    let promoting = list(membership.promoting.iter().map(ToString::to_string).collect());
+    for (what, ids) in [("outgoing", outgoing), ("learners", learners), ("to be promoted", promoting)] {
         if !ids.is_empty() {
             text += &format!(", {what} {ids}");
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::MEMBERS_MAX;
 use crate::raft::change::{Change, Impossible, Plan, leave, plan};
+use crate::raft::memberships::unsound;
 use crate::raft::quorum::won;
 use crate::raft::{Append, AppendOutcome, AppendReply, Body, ChangeRefused, Changed, Event, Input, Replica, Round};
 use crate::types::{Incarnation, Index, Membership, NodeId, Payload};
@@ -84,7 +85,7 @@ fn check(roles: u64, wanted: u64) -> (Membership, Option<Membership>) {
         Plan::Joint(joint) => {
             assert_eq!(joint.voters_outgoing, current.voters, "{changes:?}");
             assert_eq!(leave(&joint), end, "{current:?} {changes:?}");
-            assert!(joint.members.len() <= NODES as usize);
+            assert_eq!(unsound(&joint), None, "who votes is a member: {current:?} {changes:?}");
             Some(joint)
         }
     };
@@ -211,6 +212,22 @@ fn a_learner_that_is_to_be_promoted_is_when_it_has_caught_up() {
     }
     assert!(replica.membership().is_joint() && replica.membership().voters.contains(&NodeId(4)));
     assert!(replica.membership().promoting.is_empty());
+}
+
+/// What it held before it was removed may have gone with its disk.
+#[test]
+fn who_comes_back_while_it_is_still_told_farewell_is_another_node() {
+    let mut replica = with_learner(false);
+    learner_holds(&mut replica, Index(14));
+    let mut another = member(4);
+    another.incarnation = Incarnation(99);
+    for change in [Change::Remove { node: NodeId(4) }, Change::Add { member: another, promote: false }] {
+        let Ok(Changed::Begun { index }) = replica.change(&[change]) else { panic!("nothing is under way") };
+        durable(&mut replica);
+        replica.handle(from_peer(2, 4, reply(AppendOutcome::Matched { last: index })));
+    }
+    let behind = ChangeRefused::Behind { node: NodeId(4), matched: Index(0), last: Index(16) };
+    assert_eq!(replica.change(&[Change::Promote { node: NodeId(4) }]), Err(behind));
 }
 
 /// The removed node hears no more than its removal, whatever is appended meanwhile.
