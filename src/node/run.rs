@@ -453,7 +453,8 @@ fn report(event: &Event) {
         Event::Replaced { from } => tracing::info!(%from, "entries that were never committed were replaced"),
         Event::MembershipChanged { index } => tracing::info!(%index, "the members have changed"),
         Event::MembershipCommitted { index } => tracing::info!(%index, "the change of the members is committed"),
-        Event::Contradiction(contradiction) => tracing::error!("{contradiction}"),
+        // The node ends with it, and says it as it does.
+        Event::Contradiction(_) => {}
         Event::SnapshotNeeded { peer } => tracing::warn!(node = %peer, "lacks entries that the log has no more"),
     }
 }

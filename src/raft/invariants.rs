@@ -3,9 +3,9 @@
 //! Whoever runs several replicas in one place (the tests of this folder, the simulator) tells an [`Invariants`] of
 //! every output that was taken, every message that left and every restart. It remembers what was said and decided, and
 //! compares: one leader per term (§5.2), log matching (§5.3), leader completeness (§5.4.3), state machine safety
-//! (§5.4.3), no old term's entry committed by counting (§5.4.2), committed stays committed, term and commit only grow, one vote per term, nothing said that could be
-//! forgotten. The cost is a look-up per entry appended and per entry committed; a new leader is compared with all that
-//! is committed.
+//! (§5.4.3), no old term's entry committed by counting (§5.4.2), committed stays committed, term and commit only grow,
+//! one vote per term, nothing said that could be forgotten. The cost is a look-up per entry appended and per entry
+//! committed; a new leader is compared with all that is committed.
 
 use std::collections::BTreeMap;
 

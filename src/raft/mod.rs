@@ -23,7 +23,8 @@
 //!   again while the first write is still in flight.
 //! - A message in [`Output::send`] with `after: Some(n)` must not leave before persist n is durable. One without may
 //!   leave at once: the leader's own flush runs beside its sends (dissertation §10.2.1).
-//! - Messages may be lost, doubled, delayed, reordered. `from` must be proven by the transport.
+//! - Messages may be lost, doubled, delayed, reordered. `from` must be proven by the transport, and be the incarnation of
+//!   that node which the configuration in force names: nothing of another life of it may arrive.
 //! - After a restart a replica is made anew from what was durable ([`Restored`]); it remembers nothing else. Its seed is
 //!   another one.
 //! - A peer may say anything, and the replica does not panic. What cannot be after all that this node knows is an
@@ -52,6 +53,7 @@
 //! | how a leader finds out what a follower has, and keeps it busy | `progress.rs`, then `sending.rs` |
 //! | what a leader takes, counts and commits | `leader.rs` |
 //! | how leadership is handed over | `transfer.rs` |
+//! | what a leader does whose disk stalls | `own_disk.rs` |
 //! | what a follower does with an append | `follower.rs` |
 //! | terms by index, the cache, what is durable | `log.rs` |
 //! | linearizable reads | `reads.rs` |

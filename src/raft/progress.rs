@@ -173,8 +173,8 @@ impl Progress {
         }
     }
 
-    /// Whether it holds something and was heard, and its last round took, and this one takes, less than `patience_ticks`: as a voter it
-    /// would not keep the others waiting for longer than an election does.
+    /// Whether it holds something and was heard, and its last round took, and this one takes, less than
+    /// `patience_ticks`: as a voter it would not keep the others waiting for longer than an election does.
     pub(super) fn has_caught_up(&self, patience_ticks: u32) -> bool {
         let CatchUp { ticks, last_round_ticks, .. } = self.catch_up;
         // Before it has said anything, nothing was to be had in its first round either.
