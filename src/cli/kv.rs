@@ -9,7 +9,7 @@ use super::access::{self, ClientArguments};
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
 use super::source::{ReadArguments, Source};
-use crate::client::Client;
+use crate::client::{Client, Scan};
 use crate::net::Consistency;
 use crate::types::Index;
 
@@ -75,13 +75,6 @@ enum Command {
     },
 }
 
-/// What is asked for a part of the map.
-struct Scan {
-    from: Bytes,
-    to: Option<Bytes>,
-    limit: u32,
-}
-
 #[derive(Serialize)]
 struct Shown {
     key: String,
@@ -108,31 +101,30 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }),
         Command::Scan { from, to, limit, output, read, client } => access::block_on(async {
             let scan = Scan { from: bytes(from), to: to.as_deref().map(bytes), limit: *limit };
-            scan.print(&mut read.open(client).await?, read.consistency, *output).await
+            print(scan, &mut read.open(client).await?, read.consistency, *output).await
         }),
     }
 }
 
-impl Scan {
-    async fn print(mut self, source: &mut Source, consistency: Consistency, format: Format) -> Result<(), Failure> {
-        let mut entries = Vec::new();
-        loop {
-            let scanned = source.scan(self.from, self.to.clone(), self.limit, consistency).await?;
-            self.limit = self.limit.saturating_sub(scanned.entries.len() as u32);
-            let is_stuck = scanned.entries.is_empty();
-            match format {
-                Format::Table => print_lines(&scanned.entries)?,
-                Format::Json => entries.extend(scanned.entries.iter().map(shown)),
-            }
-            match scanned.next.filter(|_| self.limit > 0 && !is_stuck) {
-                Some(next) => self.from = next,
-                None => break,
-            }
-        }
+/// Prints a part of the map, however many answers it takes.
+async fn print(mut scan: Scan, source: &mut Source, consistency: Consistency, format: Format) -> Result<(), Failure> {
+    let mut entries = Vec::new();
+    loop {
+        let scanned = source.scan(scan.clone(), consistency).await?;
+        scan.limit = scan.limit.saturating_sub(scanned.entries.len() as u32);
+        let is_stuck = scanned.entries.is_empty();
         match format {
-            Format::Table => Ok(()),
-            Format::Json => output::print(&serde_json::to_string_pretty(&entries).expect("entries are strings")),
+            Format::Table => print_lines(&scanned.entries)?,
+            Format::Json => entries.extend(scanned.entries.iter().map(shown)),
         }
+        match scanned.next.filter(|_| scan.limit > 0 && !is_stuck) {
+            Some(next) => scan.from = next,
+            None => break,
+        }
+    }
+    match format {
+        Format::Table => Ok(()),
+        Format::Json => output::print(&serde_json::to_string_pretty(&entries).expect("entries are strings")),
     }
 }
 

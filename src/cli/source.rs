@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::access::{self, ClientArguments};
 use super::exit::Failure;
-use crate::client::{Client, Error, NodeClient, Scanned};
+use crate::client::{Client, Error, NodeClient, Scan, Scanned};
 use crate::net::{Consistency, Records};
 use crate::types::{Index, NodeId};
 
@@ -53,16 +53,10 @@ impl Source {
         read.map_err(|error| failure(error, consistency))
     }
 
-    pub async fn scan(
-        &mut self,
-        from: Bytes,
-        to: Option<Bytes>,
-        limit: u32,
-        consistency: Consistency,
-    ) -> Result<Scanned, Failure> {
+    pub async fn scan(&mut self, scan: Scan, consistency: Consistency) -> Result<Scanned, Failure> {
         let read = match self {
-            Source::Leader(client) => client.scan(from, to, limit, consistency).await,
-            Source::Node(node) => node.scan(from, to, limit, consistency).await,
+            Source::Leader(client) => client.scan(scan, consistency).await,
+            Source::Node(node) => node.scan(scan, consistency).await,
         };
         read.map_err(|error| failure(error, consistency))
     }

@@ -9,6 +9,14 @@ use crate::machine::command::{Answer, Command, Query};
 use crate::net::Consistency;
 use crate::types::Index;
 
+/// Which part of the map is asked for: keys from `from` on, below `to`, at most `limit` of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scan {
+    pub from: Bytes,
+    pub to: Option<Bytes>,
+    pub limit: u32,
+}
+
 /// A part of the map in the order of its keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scanned {
@@ -53,15 +61,9 @@ impl Client {
         value(&self.query(encoded(&Query::Get { key })?, consistency).await?)
     }
 
-    /// Keys from `from` on, below `to`, with their values: at most `limit`, as far as one answer holds them.
-    pub async fn scan(
-        &self,
-        from: Bytes,
-        to: Option<Bytes>,
-        limit: u32,
-        consistency: Consistency,
-    ) -> Result<Scanned, Error> {
-        scanned(&self.query(encoded(&Query::Scan { from, to, limit })?, consistency).await?)
+    /// Keys with their values, as far as one answer holds them.
+    pub async fn scan(&self, scan: Scan, consistency: Consistency) -> Result<Scanned, Error> {
+        scanned(&self.query(encoded(&scan.into())?, consistency).await?)
     }
 
     async fn change_map(&self, command: Command) -> Result<(Index, Answer), Error> {
@@ -78,14 +80,14 @@ impl NodeClient {
     }
 
     /// As [`Client::scan`].
-    pub async fn scan(
-        &mut self,
-        from: Bytes,
-        to: Option<Bytes>,
-        limit: u32,
-        consistency: Consistency,
-    ) -> Result<Scanned, Error> {
-        scanned(&self.query(encoded(&Query::Scan { from, to, limit })?, consistency).await?)
+    pub async fn scan(&mut self, scan: Scan, consistency: Consistency) -> Result<Scanned, Error> {
+        scanned(&self.query(encoded(&scan.into())?, consistency).await?)
+    }
+}
+
+impl From<Scan> for Query {
+    fn from(Scan { from, to, limit }: Scan) -> Query {
+        Query::Scan { from, to, limit }
     }
 }
 

@@ -50,7 +50,7 @@ mod tail;
 
 pub use error::Error;
 pub use handle::{Client, ClientOptions};
-pub use map::Scanned;
+pub use map::{Scan, Scanned};
 pub use node::NodeClient;
 pub use records::{Appended, Outcomes};
 pub use tail::Tail;
