@@ -33,7 +33,8 @@ pub fn compare(disk: &SimDisk, options: &Options) -> usize {
     let damaged = whole.locator.forget_reading();
     assert!(damaged.iter().all(|&number| whole.findings.iter().any(|finding| finding.segment() == Some(number))));
     let taken = by_seals.locator.forget_reading().into_iter().filter(|number| !damaged.contains(number)).count();
-    assert_eq!(format!("{by_seals:#?}"), format!("{whole:#?}"));
+    // On one line each: the indented form took a fifth of the time of D2.
+    assert_eq!(format!("{by_seals:?}"), format!("{whole:?}"));
     if whole.damage().is_none() && !whole.chain.is_empty() {
         let fork = disk.fork();
         let log = open_by_seals(&fork, options).expect("it is intact");
