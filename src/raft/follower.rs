@@ -1,5 +1,7 @@
 //! The follower's side of replication: check, append, answer.
 
+use std::cmp::Reverse;
+
 use crate::mutant::{self, Mutant};
 use crate::types::{Index, LogId, NodeId};
 
@@ -16,9 +18,17 @@ pub(super) struct Following {
     round: Round,
     /// Appends were taken and not answered.
     answer_due: bool,
-    /// Of the appends that were rejected and not answered the one with the lowest `previous`: the leader's probes only
-    /// move down, so that is its newest question.
-    rejected: Option<(LogId, LogId)>,
+    /// Of the appends that were rejected and not answered the leader's newest question.
+    rejected: Option<Rejection>,
+}
+
+/// An append that does not follow on this log.
+#[derive(Clone, Copy, Debug)]
+struct Rejection {
+    previous: LogId,
+    hint: LogId,
+    /// The append's own, so that the leader can tell to which attempt it belongs; newer ones may have been heard.
+    round: Round,
 }
 
 impl Following {
@@ -26,9 +36,11 @@ impl Following {
         Following { verified: commit, round: Round::default(), answer_due: false, rejected: None }
     }
 
-    fn reject(&mut self, previous: LogId, hint: LogId) {
-        if self.rejected.is_none_or(|(older, _)| previous.index < older.index) {
-            self.rejected = Some((previous, hint));
+    /// What begins anew begins a round; within one the leader's probes only move down.
+    fn reject(&mut self, rejection: Rejection) {
+        let age = |of: &Rejection| (Reverse(of.round), of.previous.index);
+        if self.rejected.is_none_or(|other| age(&rejection) < age(&other)) {
+            self.rejected = Some(rejection);
         }
     }
 }
@@ -48,7 +60,8 @@ impl Replica {
         following.round = following.round.max(append.round);
         let previous = append.previous;
         if previous.index > following.verified && self.log.term_at(previous.index) != Some(previous.term) {
-            following.reject(previous, self.log.highest_at_most(previous.index, previous.term));
+            let hint = self.log.highest_at_most(previous.index, previous.term);
+            following.reject(Rejection { previous, hint, round: append.round });
             return;
         }
         following.answer_due = true;
@@ -80,7 +93,7 @@ impl Replica {
         let envelope = self.envelope();
         let State::Follower(following) = &mut self.state else { unreachable!("called for followers") };
         let round = following.round;
-        if let Some((previous, hint)) = following.rejected.take() {
+        if let Some(Rejection { previous, hint, round }) = following.rejected.take() {
             let outcome = AppendOutcome::Rejected { previous, hint };
             let body = Body::AppendReply(AppendReply { round, outcome });
             self.output.send.push(envelope.outgoing(leader, body));

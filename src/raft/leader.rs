@@ -7,7 +7,7 @@ use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::mutant::{self, Mutant};
 use crate::types::{Entry, Index, LogId, NodeId, Payload};
 
-use super::progress::Progress;
+use super::progress::{Progress, Rejected};
 use super::reads::LeaderReads;
 use super::replica::{Replica, State};
 use super::transfer::Transfer;
@@ -51,6 +51,14 @@ impl Leading {
     pub(super) fn follow(&mut self, node: NodeId, next: Index) -> &mut Progress {
         self.progress.retain(|id, progress| *id != node || !progress.departs());
         self.progress.entry(node).or_insert_with(|| Progress::new(next))
+    }
+
+    /// What this follower gets from now on carries a round in which it got nothing yet.
+    fn begin_attempt(&mut self, follower: NodeId) {
+        self.round = Round(self.round.0 + 1);
+        if let Some(progress) = self.progress.get_mut(&follower) {
+            progress.begin_attempt(self.round);
+        }
     }
 
     /// Before an entry of its own term is committed, a leader does not know what is (§8).
@@ -153,8 +161,10 @@ impl Replica {
                 }
             }
             AppendOutcome::Rejected { previous, hint } => {
-                if progress.on_rejected(previous, hint, &self.log) {
-                    self.output.events.push(Event::SnapshotNeeded { peer: from });
+                match progress.on_rejected(previous, hint, reply.round, &self.log) {
+                    Rejected::Nothing => {}
+                    Rejected::BeginsAnew => leading.begin_attempt(from),
+                    Rejected::NeedsSnapshot => self.output.events.push(Event::SnapshotNeeded { peer: from }),
                 }
             }
         }
@@ -170,7 +180,9 @@ impl Replica {
         }
         let State::Leader(leading) = &mut self.state else { unreachable!("it was heard as a follower") };
         let Some(progress) = leading.progress.get_mut(&from) else { unreachable!("it was heard as a follower") };
-        progress.probe_if_stalled(patience_ticks, &self.log);
+        if progress.probe_if_stalled(patience_ticks, &self.log) {
+            leading.begin_attempt(from);
+        }
         self.confirm_reads();
     }
 

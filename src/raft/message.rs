@@ -78,6 +78,7 @@ pub struct Append {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AppendReply {
+    /// The newest round that the receiver has heard; of a rejection that of the append which is rejected.
     pub round: Round,
     pub outcome: AppendOutcome,
 }

@@ -38,7 +38,9 @@
 //! - What is durable follows the numbers of persists. A leader's own disk counts like a follower's; a candidate's own
 //!   vote counts when it is on disk.
 //! - A follower knows up to where its log is its leader's (`verified`), commits nothing beyond, and answers any number
-//!   of appends with one reply. Whatever is lost, a follower that answers heartbeats is probed again.
+//!   of appends with one reply. Whatever is lost, a follower that answers heartbeats is probed again, and a window that
+//!   failed is sent again once, however many rejections of it arrive, and when.
+//! - Where two logs part is found in at most one question for each term that they do not share, whatever their length.
 //! - The cost per entry is a push, a clone of its `Bytes` per follower and a subtraction when it commits: no map, no
 //!   allocation. Terms cost memory per election, not per entry.
 //! - Everything that queues has a bound: uncommitted bytes, window, cache, waiting reads, one fetch per follower. A
@@ -52,6 +54,7 @@
 //! | pre-vote, vote, who may disturb whom | `election.rs` |
 //! | how a leader finds out what a follower has, and keeps it busy | `progress.rs`, then `sending.rs` |
 //! | what a leader takes, counts and commits | `leader.rs` |
+//! | who gets heartbeats, and how often | `heartbeats.rs` |
 //! | how leadership is handed over | `transfer.rs` |
 //! | what a leader does whose disk stalls | `own_disk.rs` |
 //! | what a follower does with an append | `follower.rs` |
@@ -73,6 +76,7 @@ pub mod change;
 mod contradiction;
 mod election;
 mod follower;
+mod heartbeats;
 pub mod invariants;
 mod leader;
 mod log;

@@ -3,11 +3,17 @@
 //! A follower is *probed* until the place is found where the logs agree: one empty append at a time. Then it is
 //! *replicated* to: entries flow without waiting for answers, up to the window, and `next` runs ahead of what is
 //! acknowledged. Whatever gets lost brings it back to being probed.
+//!
+//! When one append is lost, all those behind it that are under way are rejected. The first of these rejections begins a
+//! new attempt, in a round of its own; the others name the rounds of before, and are not heard: the window is sent again
+//! once for each attempt that fails, and not for each append of it.
 
 use std::collections::VecDeque;
 
+use crate::mutant::{self, Mutant};
 use crate::types::{Index, LogId};
 
+use super::heartbeats::Pace;
 use super::log::Log;
 use super::{Limits, Round};
 
@@ -46,10 +52,14 @@ pub(super) struct Progress {
     pub(super) mode: Mode,
     /// The newest round that the follower has answered.
     pub(super) confirmed: Round,
+    /// The round in which the present attempt to find where the logs agree began. What is rejected of older ones means
+    /// nothing any more.
+    attempt: Round,
     /// Since `matched` moved.
     pub(super) matched_ticks_ago: u32,
-    /// Since it was heard.
+    /// Since it was heard to follow.
     pub(super) silent_ticks: u32,
+    pub(super) pace: Pace,
     pub(super) fetching: Fetching,
     /// Whether it was said that the log no longer reaches back to what this follower lacks.
     pub(super) snapshot_needed: bool,
@@ -84,6 +94,17 @@ pub(super) struct Departure {
     remaining_ticks: u32,
 }
 
+/// What a rejection comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rejected {
+    /// It was too late, or said nothing new.
+    Nothing,
+    /// Another probe is due. All that was sent before may be rejected, too.
+    BeginsAnew,
+    /// The log does not reach back far enough, and that is news.
+    NeedsSnapshot,
+}
+
 impl Departure {
     pub(super) fn new(removed_at: Index, remaining_ticks: u32) -> Departure {
         Departure { removed_at, told_in: None, remaining_ticks }
@@ -98,9 +119,11 @@ impl Progress {
             next,
             mode: Mode::Probe { outstanding: false },
             confirmed: Round::default(),
+            attempt: Round::default(),
             // As if long ago: it has not moved yet.
             matched_ticks_ago: u32::MAX,
             silent_ticks: 0,
+            pace: Pace::default(),
             fetching: Fetching::No,
             snapshot_needed: false,
             stalled_ticks: 0,
@@ -115,6 +138,7 @@ impl Progress {
     pub(super) fn on_tick(&mut self, last: Index) {
         self.matched_ticks_ago = self.matched_ticks_ago.saturating_add(1);
         self.silent_ticks = self.silent_ticks.saturating_add(1);
+        self.pace.on_tick();
         let awaited = !self.in_flight.is_empty() || self.mode == Mode::Probe { outstanding: true };
         self.stalled_ticks = if awaited { self.stalled_ticks.saturating_add(1) } else { 0 };
         self.catch_up.ticks = self.catch_up.ticks.saturating_add(1);
@@ -216,37 +240,47 @@ impl Progress {
         departure.remaining_ticks == 0
     }
 
-    /// The follower lacks `previous`. `hint` is its highest entry at or below it whose term is not above; the leader's
-    /// highest entry at or below the hint whose term is not above the hint's is the best that can match (§5.3). An
-    /// answer to an older question changes nothing. True if the follower turns out to need a snapshot, and that is
-    /// news.
-    pub(super) fn on_rejected(&mut self, previous: LogId, hint: LogId, log: &Log) -> bool {
+    /// The follower lacks `previous`, which an append of `round` named. `hint` is its highest entry at or below it whose
+    /// term is not above; the leader's highest entry at or below the hint whose term is not above the hint's is the best
+    /// that can match (§5.3). An answer to an older question, or to one of an older attempt, changes nothing.
+    pub(super) fn on_rejected(&mut self, previous: LogId, hint: LogId, round: Round, log: &Log) -> Rejected {
         let current = match self.mode {
             Mode::Probe { .. } => previous.index.next() == self.next,
             Mode::Replicate => previous.index < self.next,
         };
-        if !current || previous.index <= self.matched {
-            return false;
+        let is_late = round < self.attempt && !mutant::is_on(Mutant::LateRejectionCounted);
+        if !current || is_late || previous.index <= self.matched {
+            return Rejected::Nothing;
         }
         if previous.index <= log.before_first().index {
             // The probe stays outstanding, so that the next one waits for its turn.
-            return !std::mem::replace(&mut self.snapshot_needed, true);
+            let is_known = std::mem::replace(&mut self.snapshot_needed, true);
+            return if is_known { Rejected::Nothing } else { Rejected::NeedsSnapshot };
         }
-        let candidate = log.highest_at_most(hint.index.min(previous.index.previous()), hint.term);
-        self.probe_at(candidate.index.max(self.matched).next(), log);
-        false
+        let below = previous.index.previous();
+        let candidate = match mutant::is_on(Mutant::ProbesOneByOne) {
+            true => below,
+            false => log.highest_at_most(hint.index.min(below), hint.term).index,
+        };
+        self.probe_at(candidate.max(self.matched).next(), log);
+        Rejected::BeginsAnew
     }
 
     /// An answer has been due for `patience_ticks`: what was sent, or the answer, is lost. Probe again from what is
-    /// known to match.
-    pub(super) fn probe_if_stalled(&mut self, patience_ticks: u32, log: &Log) {
+    /// known to match. True if what was sent before may still be rejected, and must not be heard then. (The answer to a
+    /// probe that only took longer is as good as that to its repetition.)
+    pub(super) fn probe_if_stalled(&mut self, patience_ticks: u32, log: &Log) -> bool {
         if self.stalled_ticks < patience_ticks {
-            return;
+            return false;
         }
-        match self.mode {
-            Mode::Probe { .. } => self.probe_at(self.next, log),
-            Mode::Replicate => self.probe_at(self.matched.next(), log),
-        }
+        let replicated = self.mode == Mode::Replicate;
+        self.probe_at(if replicated { self.matched.next() } else { self.next }, log);
+        replicated
+    }
+
+    /// What is sent from now on is of `round` at least, in which nothing was sent to this follower before.
+    pub(super) fn begin_attempt(&mut self, round: Round) {
+        self.attempt = round;
     }
 
     /// Not below the log's start: a follower that ends there says so, and needs a snapshot.

@@ -83,6 +83,10 @@ impl LeaderReads {
         self.rounds.is_empty() && !self.waiting.is_empty()
     }
 
+    pub(super) fn is_round_open(&self) -> bool {
+        !self.rounds.is_empty()
+    }
+
     /// A round begins: those that wait get the present commit index.
     pub(super) fn begin(&mut self, round: Round, index: Index) {
         let round = if mutant::is_on(Mutant::ReadConfirmedByOlderRound) { Round(round.0 - 1) } else { round };

@@ -253,6 +253,7 @@ impl Replica {
         if mutant::is_on(Mutant::TimerResetByAny) {
             self.restart_election_timer();
         }
+        self.note_sign_of_life(message.from);
         if message.term > self.term() && !self.follow_newer_term(&message) {
             return;
         }
@@ -273,6 +274,14 @@ impl Replica {
             Body::ReadIndex { asked } => self.on_read_index(from, asked),
             Body::ReadIndexReply { asked, index } => self.on_read_index_reply(from, asked, index),
             Body::StandNow => self.on_stand_now(from),
+        }
+    }
+
+    /// Whatever it says: who is led and was silent lives.
+    fn note_sign_of_life(&mut self, from: NodeId) {
+        let State::Leader(leading) = &mut self.state else { return };
+        if let Some(progress) = leading.progress.get_mut(&from) {
+            progress.pace.on_sign_of_life();
         }
     }
 

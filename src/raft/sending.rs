@@ -1,11 +1,10 @@
-//! What a leader sends: rounds of heartbeats, probes, and entries as far as the windows let it.
+//! What a leader sends beside heartbeats: probes, and entries as far as the windows let it.
 
-use crate::mutant::{self, Mutant};
 use crate::types::{Entry, Index, LogId, NodeId};
 
 use super::progress::{Fetching, Mode, Progress};
 use super::replica::{Envelope, Replica, State};
-use super::{Append, Body, Fetch, Round};
+use super::{Append, Body, Fetch};
 
 impl Replica {
     /// Everything that followers may get now; and the round that waiting reads need.
@@ -56,25 +55,6 @@ impl Replica {
         }
     }
 
-    /// Heartbeats to all, in a new round. Each tells only as much of the commit index as is known to match there.
-    pub(super) fn begin_round(&mut self) {
-        let envelope = self.envelope();
-        let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
-        leading.heartbeat_elapsed_ticks = 0;
-        leading.round = Round(leading.round.0 + 1);
-        if leading.knows_commit(self.commit) {
-            leading.reads.begin(leading.round, self.commit);
-        }
-        for (peer, progress) in &mut leading.progress {
-            progress.retry_fetch();
-            let known = if mutant::is_on(Mutant::HeartbeatBeyondMatch) { self.commit } else { progress.matched };
-            let commit = self.commit.min(known);
-            progress.on_heartbeat(commit, leading.round);
-            self.output.send.push(envelope.outgoing(*peer, Body::Heartbeat { commit, round: leading.round }));
-        }
-        self.confirm_reads();
-    }
-
     /// Entries for a follower were read from the log. They are sent only if they are still the ones it needs, and
     /// still in this log: both may have changed since.
     pub(super) fn on_fetched(&mut self, peer: NodeId, from: Index, entries: Vec<Entry>) {
@@ -112,7 +92,7 @@ impl Progress {
     }
 
     /// What could not be read may be tried again.
-    fn retry_fetch(&mut self) {
+    pub(super) fn retry_fetch(&mut self) {
         if self.fetching == Fetching::Later {
             self.fetching = Fetching::No;
         }

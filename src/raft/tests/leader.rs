@@ -96,7 +96,9 @@ fn a_follower_below_the_log_needs_a_snapshot_and_is_not_probed_in_a_circle() {
     let mut replica = leader();
     replica.handle(from_peer(2, 4, reply(AppendOutcome::Rejected { previous: id(3, 12), hint: id(1, 5) })));
     assert_eq!(sent_after(&durable(&mut replica), 2), vec![(id(2, 10), 0)]);
-    let rejected = reply(AppendOutcome::Rejected { previous: id(2, 10), hint: id(1, 5) });
+    let outcome = AppendOutcome::Rejected { previous: id(2, 10), hint: id(1, 5) };
+    // Each answer to a probe begins a round, of which the next probe is.
+    let rejected = Body::AppendReply(AppendReply { round: Round(1), outcome });
     replica.handle(from_peer(2, 4, rejected.clone()));
     let output = durable(&mut replica);
     assert_eq!(output.events, vec![Event::SnapshotNeeded { peer: NodeId(2) }]);
