@@ -10,6 +10,7 @@ mod leader;
 mod log;
 mod nearly_valid;
 mod own_disk;
+mod paper;
 mod pipeline;
 mod quorum;
 mod random;

@@ -1,0 +1,273 @@
+//! The log: sections 5.3, 5.4.2, 5.4.3, 5.5 and 7, and what a leader writes beside sending.
+
+use crate::raft::{AppendOutcome, Body, Event, Input, Role};
+use crate::types::{Index, LogId, NodeId, Payload, Term};
+
+use super::super::cluster::{limits_default, membership};
+use super::super::leader::from_peer;
+use super::{
+    Cluster, append, at_once, cut, elect, give_up_leader, has, hear, id, lead, led_cluster, matched, node, outcome,
+    reply, restored, role_is, settle, settled_leader, stand, start, terms, tick, to, vote,
+};
+
+fn rejected(previous: LogId, hint: LogId) -> Option<AppendOutcome> {
+    Some(AppendOutcome::Rejected { previous, hint })
+}
+
+fn holds_up_to(last: u64) -> Option<AppendOutcome> {
+    Some(AppendOutcome::Matched { last: Index(last) })
+}
+
+#[test]
+fn s5_3_what_a_client_wants_is_appended_first_and_committed_when_a_majority_holds_it() {
+    let mut leader = settled_leader(&[], 0);
+    let range = leader.propose(vec![Payload::Noop]).expect("it leads");
+    assert_eq!(range, Index(2)..Index(3));
+    let sent = settle(&mut leader);
+    assert!(has(&sent, 2, |body| matches!(body, Body::Append(append) if append.entries.len() == 1)));
+    assert_eq!((leader.status().last, leader.status().commit), (id(1, 2), Index(1)));
+    matched(&mut leader, 2, 2);
+    assert_eq!(leader.status().commit, Index(2));
+}
+
+#[test]
+fn s5_3_a_minority_that_is_slow_or_dead_holds_nothing_up() {
+    let mut cluster = Cluster::new(5, 0, limits_default(), 1);
+    elect(&mut cluster, 1);
+    cluster.crash(NodeId(4), 0);
+    cluster.crash(NodeId(5), 0);
+    let range = cluster.propose(NodeId(1), vec![Payload::Noop; 3]).expect("it leads");
+    cluster.settle_all();
+    assert_eq!(cluster.replica(NodeId(1)).status().commit.next(), range.end);
+}
+
+#[test]
+fn s5_3_followers_learn_what_is_committed_from_what_the_leader_sends() {
+    let mut follower = node(&[], 1);
+    hear(&mut follower, 2, 1, append(LogId::ZERO, &[id(1, 1), id(1, 2)], 1));
+    assert_eq!(follower.status().commit, Index(1));
+    hear(&mut follower, 2, 1, append(id(1, 2), &[], 2));
+    assert_eq!(follower.status().commit, Index(2));
+}
+
+#[test]
+fn s5_3_a_follower_commits_no_more_than_it_knows_to_be_its_leaders() {
+    // Its own 2@1 and 3@1 may be another leader's.
+    let mut follower = node(&[1, 1, 1], 1);
+    hear(&mut follower, 2, 2, append(id(1, 1), &[], 3));
+    assert_eq!(follower.status().commit, Index(1));
+}
+
+#[test]
+fn s5_3_to_commit_an_entry_is_to_commit_all_before_it_those_of_older_leaders_too() {
+    let mut leader = node(&[1, 2, 2], 2);
+    lead(&mut leader);
+    matched(&mut leader, 2, 3);
+    assert_eq!(leader.status().commit, Index::ZERO);
+    matched(&mut leader, 2, 4);
+    assert_eq!(leader.status().commit, Index(4));
+}
+
+#[test]
+fn s5_3_an_append_is_taken_where_the_entry_before_it_is_there_in_index_and_term() {
+    for (previous, expected) in [
+        (LogId::ZERO, holds_up_to(0)),
+        (id(1, 1), holds_up_to(1)),
+        (id(2, 2), holds_up_to(2)),
+        (id(1, 2), rejected(id(1, 2), id(1, 1))),
+        (id(2, 3), rejected(id(2, 3), id(2, 2))),
+        (id(3, 2), rejected(id(3, 2), id(2, 2))),
+    ] {
+        let mut follower = node(&[1, 2], 3);
+        assert_eq!(outcome(&hear(&mut follower, 2, 4, append(previous, &[], 0))), expected, "{previous}");
+    }
+}
+
+#[test]
+fn s5_3_what_conflicts_goes_with_all_behind_it() {
+    let mut follower = node(&[1, 2, 2, 2], 2);
+    let answers = hear(&mut follower, 2, 3, append(id(1, 1), &[id(3, 2)], 0));
+    assert_eq!((outcome(&answers), terms(&follower)), (holds_up_to(2), vec![1, 3]));
+}
+
+#[test]
+fn s5_3_what_is_there_already_takes_nothing_away() {
+    let mut follower = node(&[], 1);
+    hear(&mut follower, 2, 1, append(LogId::ZERO, &[id(1, 1), id(1, 2), id(1, 3)], 0));
+    // An older append, late.
+    let answers = hear(&mut follower, 2, 1, append(LogId::ZERO, &[id(1, 1)], 0));
+    assert_eq!((outcome(&answers), terms(&follower)), (holds_up_to(3), vec![1, 1, 1]));
+}
+
+#[test]
+fn s5_3_a_leader_changes_nothing_in_its_own_log_and_only_appends() {
+    let mut leader = node(&[1, 1], 1);
+    lead(&mut leader);
+    let before = terms(&leader);
+    hear(&mut leader, 2, 2, reply(AppendOutcome::Rejected { previous: id(1, 2), hint: LogId::ZERO }));
+    hear(&mut leader, 3, 1, append(LogId::ZERO, &[id(1, 1)], 0));
+    assert_eq!(terms(&leader), before);
+    assert_eq!(before, [1, 1, 2]);
+}
+
+#[test]
+fn s5_3_a_new_leader_goes_back_until_the_logs_agree_and_sends_what_follows() {
+    let mut leader = node(&[1, 1, 2, 4], 4);
+    let first = lead(&mut leader);
+    let asked = |messages: &[_]| {
+        to(messages, 3).find_map(|body| match body {
+            Body::Append(append) => Some((append.previous, append.entries.len())),
+            _ => None,
+        })
+    };
+    assert_eq!(asked(&first), Some((id(4, 4), 0)));
+    // The other has 1 1 3 3: of what is not above term 2 the leader's entry 2 is the last.
+    let term = leader.status().hard_state.term.0;
+    let outcome = AppendOutcome::Rejected { previous: id(4, 4), hint: id(3, 4) };
+    let second = hear(&mut leader, 3, term, reply(outcome));
+    assert_eq!(asked(&second), Some((id(2, 3), 0)));
+    let outcome = AppendOutcome::Rejected { previous: id(2, 3), hint: id(1, 2) };
+    let reply = Body::AppendReply(crate::raft::AppendReply { round: crate::raft::Round(1), outcome });
+    let third = hear(&mut leader, 3, term, reply);
+    assert_eq!(asked(&third), Some((id(1, 2), 0)));
+}
+
+#[test]
+fn s5_3_logs_that_parted_are_made_equal_by_the_leader() {
+    let mut cluster = led_cluster();
+    cut(&mut cluster, 1, 2);
+    cut(&mut cluster, 1, 3);
+    // Three entries that nobody else gets, beside two that the others commit.
+    cluster.propose(NodeId(1), vec![Payload::Noop; 3]).expect("it leads");
+    cluster.settle_all();
+    give_up_leader(&mut cluster, 3);
+    elect(&mut cluster, 2);
+    cluster.propose(NodeId(2), vec![Payload::SnapshotPoint]).expect("it leads");
+    cluster.settle_all();
+    cluster.cut.clear();
+    cluster.run(60);
+    let entries = &cluster.nodes[&NodeId(2)].disk.entries;
+    assert_eq!(entries.len(), 3);
+    for id in [1, 3] {
+        assert_eq!(&cluster.nodes[&NodeId(id)].disk.entries, entries, "{id}");
+    }
+    assert!(cluster.events.contains(&(NodeId(1), Event::Replaced { from: Index(2) })));
+}
+
+#[test]
+fn s5_3_what_is_lost_is_sent_again_without_end() {
+    let mut cluster = led_cluster();
+    cut(&mut cluster, 1, 3);
+    cluster.propose(NodeId(1), vec![Payload::Noop]).expect("it leads");
+    cluster.run(500);
+    assert_eq!(cluster.replica(NodeId(3)).status().last.index, Index(1));
+    cluster.cut.clear();
+    cluster.run(60);
+    assert_eq!(cluster.replica(NodeId(3)).status().last.index, Index(2));
+}
+
+#[test]
+fn s5_4_2_an_entry_of_an_older_term_is_not_committed_because_a_majority_has_it() {
+    let mut leader = node(&[1, 2], 3);
+    lead(&mut leader);
+    matched(&mut leader, 2, 2);
+    matched(&mut leader, 3, 2);
+    assert_eq!(leader.status().commit, Index::ZERO);
+    matched(&mut leader, 3, 3);
+    assert_eq!(leader.status().commit, Index(3));
+}
+
+#[test]
+fn s5_5_an_append_that_comes_twice_is_taken_once() {
+    let mut follower = node(&[], 1);
+    let message = append(LogId::ZERO, &[id(1, 1), id(1, 2)], 2);
+    let first = hear(&mut follower, 2, 1, message.clone());
+    let status = follower.status();
+    let second = hear(&mut follower, 2, 1, message);
+    assert_eq!((outcome(&first), outcome(&second)), (holds_up_to(2), holds_up_to(2)));
+    assert_eq!(follower.status(), status);
+}
+
+#[test]
+fn s5_5_who_crashed_goes_on_with_what_was_durable() {
+    let mut cluster = led_cluster();
+    cluster.crash(NodeId(2), 0);
+    cluster.propose(NodeId(1), vec![Payload::Noop]).expect("it leads");
+    cluster.settle_all();
+    cluster.start(NodeId(2));
+    assert_eq!(role_is(cluster.replica(NodeId(2)), Role::Follower), 1);
+    cluster.run(60);
+    assert_eq!(cluster.replica(NodeId(2)).status().commit, Index(2));
+}
+
+#[test]
+fn d10_2_1_a_leader_sends_while_it_writes_and_counts_itself_when_it_has_written() {
+    let mut leader = settled_leader(&[], 0);
+    leader.propose(vec![Payload::Noop]).expect("it leads");
+    let output = leader.take_output();
+    assert!(
+        at_once(&output.send).iter().any(|body| matches!(body, Body::Append(append) if !append.entries.is_empty()))
+    );
+    let number = output.persist.expect("it writes").number;
+    // Node 2 is faster: that is one of three, and with node 3 a majority without the leader.
+    leader.handle(from_peer(2, 1, reply(AppendOutcome::Matched { last: Index(2) })));
+    assert_eq!(leader.status().commit, Index(1));
+    let mut other = leader.clone();
+    leader.handle(Input::Durable(number));
+    other.handle(from_peer(3, 1, reply(AppendOutcome::Matched { last: Index(2) })));
+    assert_eq!([leader.status().commit, other.status().commit], [Index(2), Index(2)]);
+}
+
+/// A log that begins after 10@2, the end of a snapshot.
+fn after_snapshot(terms: &[u64]) -> crate::raft::Replica {
+    start(1, restored(id(2, 10), terms, 3, membership(3, 0)))
+}
+
+#[test]
+fn s7_what_a_snapshot_holds_counts_as_committed_and_applied() {
+    let replica = after_snapshot(&[]);
+    let status = replica.status();
+    assert_eq!((status.last, status.commit, replica.first_index()), (id(2, 10), Index(10), Index(11)));
+}
+
+#[test]
+fn s7_the_first_entry_after_a_snapshot_follows_on_its_last_index_and_term() {
+    let mut follower = after_snapshot(&[]);
+    let answers = hear(&mut follower, 2, 3, append(id(2, 10), &[id(3, 11)], 0));
+    assert_eq!((outcome(&answers), follower.status().last), (holds_up_to(11), id(3, 11)));
+    // What lies within the snapshot is there already.
+    let mut follower = after_snapshot(&[]);
+    let answers = hear(&mut follower, 2, 3, append(id(2, 9), &[id(2, 10), id(3, 11)], 0));
+    assert_eq!((outcome(&answers), follower.status().last), (holds_up_to(11), id(3, 11)));
+}
+
+#[test]
+fn s7_a_log_that_is_empty_after_a_snapshot_is_as_new_as_the_snapshot() {
+    for (asked, expected) in [(id(2, 9), false), (id(2, 10), true), (id(1, 50), false), (id(3, 1), true)] {
+        let mut voter = after_snapshot(&[]);
+        assert_eq!(super::granted(&hear(&mut voter, 2, 4, vote(asked))), Some(expected), "{asked}");
+    }
+    let mut candidate = after_snapshot(&[]);
+    assert!(stand(&mut candidate).iter().all(|message| message.body == vote(id(2, 10))));
+}
+
+#[test]
+fn s7_who_lacks_what_the_leader_has_no_more_needs_the_snapshot() {
+    let mut leader = after_snapshot(&[3]);
+    lead(&mut leader);
+    hear(&mut leader, 3, 4, reply(AppendOutcome::Rejected { previous: id(3, 11), hint: id(1, 4) }));
+    let outcome = AppendOutcome::Rejected { previous: id(2, 10), hint: id(1, 4) };
+    let reply = Body::AppendReply(crate::raft::AppendReply { round: crate::raft::Round(1), outcome });
+    leader.handle(from_peer(3, 4, reply));
+    assert_eq!(leader.take_output().events, [Event::SnapshotNeeded { peer: NodeId(3) }]);
+}
+
+#[test]
+fn s8_a_term_begins_with_an_entry_that_says_nothing() {
+    let mut leader = node(&[1, 1], 1);
+    lead(&mut leader);
+    assert_eq!(leader.status().last, id(2, 3));
+    let first = leader.cached(Index(3)..Index(4)).and_then(|mut entries| entries.next().cloned());
+    assert_eq!(first.map(|entry| (entry.payload, entry.id.term)), Some((Payload::Noop, Term(2))));
+    tick(&mut leader, 1);
+}
