@@ -144,7 +144,8 @@ impl Replica {
     /// RequestVote (§5.2, §5.4.1). Asked again by the same candidate, the answer is the same.
     pub(super) fn on_vote(&mut self, from: NodeId, last: LogId, transfer: bool) {
         let protected = !transfer && self.hears_leader() && self.leader != Some(from);
-        let granted = self.could_vote_for(from) && !protected && self.is_up_to_date(last);
+        let refuses = mutant::is_on(Mutant::UnawareRefuses) && !self.memberships.current().is_voter(self.config.id);
+        let granted = self.could_vote_for(from) && !protected && self.is_up_to_date(last) && !refuses;
         if granted {
             self.set_hard_state(HardState { term: self.term(), vote: Some(from) });
             self.restart_election_timer();

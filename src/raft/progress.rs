@@ -164,7 +164,8 @@ impl Progress {
     }
 
     pub(super) fn window_is_open(&self, limits: &Limits) -> bool {
-        self.in_flight.len() < limits.window_messages && self.in_flight_bytes < limits.window_bytes
+        let is_open = self.in_flight.len() < limits.window_messages && self.in_flight_bytes < limits.window_bytes;
+        is_open || mutant::is_on(Mutant::WindowIgnored)
     }
 
     /// The follower has the log durably up to `last`. True if that is news.
@@ -270,7 +271,7 @@ impl Progress {
     /// known to match. True if what was sent before may still be rejected, and must not be heard then. (The answer to a
     /// probe that only took longer is as good as that to its repetition.)
     pub(super) fn probe_if_stalled(&mut self, patience_ticks: u32, log: &Log) -> bool {
-        if self.stalled_ticks < patience_ticks {
+        if self.stalled_ticks < patience_ticks || mutant::is_on(Mutant::LossNotNoticed) {
             return false;
         }
         let replicated = self.mode == Mode::Replicate;

@@ -72,6 +72,14 @@ fn s5_1_term_and_vote_are_durable_before_anybody_hears_of_them() {
 }
 
 #[test]
+fn s5_1_a_vote_survives_a_restart() {
+    let mut before = restored(LogId::ZERO, &[], 2, membership(3, 0));
+    before.hard_state.vote = Some(NodeId(2));
+    assert_eq!(granted(&hear(&mut start(2, before.clone()), 3, 2, vote(LogId::ZERO))), Some(false));
+    assert_eq!(granted(&hear(&mut start(2, before), 2, 2, vote(LogId::ZERO))), Some(true));
+}
+
+#[test]
 fn s5_2_who_hears_its_leader_stays_a_follower() {
     let mut replica = node(&[], 1);
     for _ in 0..50 {

@@ -61,29 +61,48 @@ fn s6_voters_change_by_a_joint_configuration_and_it_is_left_by_another_entry() {
     assert_eq!(voters(&leader), (ids(&[1, 2]), ids(&[])));
 }
 
+/// From 1, 2 and 3 to 1, 4 and 5: entry 3 is joint.
+fn replacing_two() -> Replica {
+    let mut leader = settled_leader(&[], 0);
+    leader.change(&[add(4), add(5)]).expect("it can be");
+    settle(&mut leader);
+    for peer in [2, 3, 4, 5] {
+        matched(&mut leader, peer, 2);
+    }
+    assert_eq!(leader.change(&[promote(4), promote(5), remove(2), remove(3)]), begun(3));
+    settle(&mut leader);
+    leader
+}
+
 #[test]
 fn s6_while_it_is_joint_an_entry_needs_a_majority_of_both() {
-    let mut leader = removing_a_follower();
-    // Two of the three old ones, and one of the two new ones.
-    matched(&mut leader, 3, 2);
-    assert_eq!(leader.status().commit, Index(1));
-    matched(&mut leader, 2, 2);
-    assert_eq!(leader.status().commit, Index(2));
+    // All of one half, and of the other the leader alone.
+    for (half, other) in [([2, 3], 4), ([4, 5], 2)] {
+        let mut leader = replacing_two();
+        half.into_iter().for_each(|peer| drop(matched(&mut leader, peer, 3)));
+        assert_eq!(leader.status().commit, Index(2));
+        matched(&mut leader, other, 3);
+        assert_eq!(leader.status().commit, Index(3));
+    }
 }
 
 #[test]
 fn s6_while_it_is_joint_an_election_needs_a_majority_of_both() {
-    let joint = Membership { voters: ids(&[1, 2]), voters_outgoing: ids(&[1, 2, 3]), ..membership(3, 0) };
-    let mut candidate = node(&[1], 1);
-    hear(&mut candidate, 3, 2, configured(id(1, 1), 2, joint));
-    tick(&mut candidate, 60);
-    for peer in [2, 3] {
-        hear(&mut candidate, peer, 2, Body::PreVoteReply { next: Term(3), granted: true });
+    for (half, other) in [([2, 3], 4), ([4, 5], 2)] {
+        let joint = Membership { voters: ids(&[1, 4, 5]), voters_outgoing: ids(&[1, 2, 3]), ..membership(5, 0) };
+        let mut candidate = node(&[1], 1);
+        hear(&mut candidate, 3, 2, configured(id(1, 1), 2, joint));
+        tick(&mut candidate, 60);
+        for peer in [2, 4] {
+            hear(&mut candidate, peer, 2, Body::PreVoteReply { next: Term(3), granted: true });
+        }
+        for peer in half {
+            hear(&mut candidate, peer, 3, Body::VoteReply { granted: true });
+        }
+        assert_eq!(role_is(&candidate, Role::Candidate), 3);
+        hear(&mut candidate, other, 3, Body::VoteReply { granted: true });
+        role_is(&candidate, Role::Leader);
     }
-    hear(&mut candidate, 3, 3, Body::VoteReply { granted: true });
-    assert_eq!(role_is(&candidate, Role::Candidate), 3);
-    hear(&mut candidate, 2, 3, Body::VoteReply { granted: true });
-    role_is(&candidate, Role::Leader);
 }
 
 #[test]
@@ -207,6 +226,8 @@ fn d4_2_3_a_vote_is_not_heard_while_a_leader_is() {
     assert_eq!(granted(&hear(&mut follower, 3, 8, asked)), Some(true));
     let mut leader = settled_leader(&[], 0);
     assert_eq!(hear(&mut leader, 3, 8, vote(id(7, 9))), []);
+    // Nor does a leader follow the term in the answer of who is no member.
+    assert_eq!(hear(&mut leader, 9, 8, Body::HeartbeatReply { round: Round(0) }), []);
     assert_eq!(role_is(&leader, Role::Leader), 1);
 }
 
@@ -225,14 +246,7 @@ fn d4_2_3_who_was_removed_and_does_not_know_it_disturbs_nobody() {
 
 #[test]
 fn d4_3_several_servers_change_at_once() {
-    let mut leader = settled_leader(&[], 0);
-    leader.change(&[add(4), add(5)]).expect("it can be");
-    settle(&mut leader);
-    for peer in [2, 3, 4, 5] {
-        matched(&mut leader, peer, 2);
-    }
-    assert_eq!(leader.change(&[promote(4), promote(5), remove(2), remove(3)]), begun(3));
-    assert_eq!(voters(&leader), (ids(&[1, 4, 5]), ids(&[1, 2, 3])));
+    assert_eq!(voters(&replacing_two()), (ids(&[1, 4, 5]), ids(&[1, 2, 3])));
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn s5_3_a_leader_changes_nothing_in_its_own_log_and_only_appends() {
 
 #[test]
 fn s5_3_a_new_leader_goes_back_until_the_logs_agree_and_sends_what_follows() {
-    let mut leader = node(&[1, 1, 2, 4], 4);
+    let mut leader = node(&[1, 1, 2, 2, 4], 4);
     let first = lead(&mut leader);
     let asked = |messages: &[_]| {
         to(messages, 3).find_map(|body| match body {
@@ -120,13 +120,13 @@ fn s5_3_a_new_leader_goes_back_until_the_logs_agree_and_sends_what_follows() {
             _ => None,
         })
     };
-    assert_eq!(asked(&first), Some((id(4, 4), 0)));
-    // The other has 1 1 3 3: of what is not above term 2 the leader's entry 2 is the last.
+    assert_eq!(asked(&first), Some((id(4, 5), 0)));
+    // The other has 1 1 3 3 3. What is not above term 3 ends here with 4@2, and what is not above term 2 there with 2@1.
     let term = leader.status().hard_state.term.0;
-    let outcome = AppendOutcome::Rejected { previous: id(4, 4), hint: id(3, 4) };
+    let outcome = AppendOutcome::Rejected { previous: id(4, 5), hint: id(3, 5) };
     let second = hear(&mut leader, 3, term, reply(outcome));
-    assert_eq!(asked(&second), Some((id(2, 3), 0)));
-    let outcome = AppendOutcome::Rejected { previous: id(2, 3), hint: id(1, 2) };
+    assert_eq!(asked(&second), Some((id(2, 4), 0)));
+    let outcome = AppendOutcome::Rejected { previous: id(2, 4), hint: id(1, 2) };
     let reply = Body::AppendReply(crate::raft::AppendReply { round: crate::raft::Round(1), outcome });
     let third = hear(&mut leader, 3, term, reply);
     assert_eq!(asked(&third), Some((id(1, 2), 0)));
@@ -175,6 +175,28 @@ fn s5_4_2_an_entry_of_an_older_term_is_not_committed_because_a_majority_has_it()
     assert_eq!(leader.status().commit, Index::ZERO);
     matched(&mut leader, 3, 3);
     assert_eq!(leader.status().commit, Index(3));
+}
+
+#[test]
+fn s5_3_a_follower_answers_for_what_it_has_durably() {
+    let mut follower = node(&[], 1);
+    follower.handle(from_peer(2, 1, append(LogId::ZERO, &[id(1, 1)], 0)));
+    let output = follower.take_output();
+    let number = output.persist.expect("it is written").number;
+    assert!(at_once(&output.send).is_empty());
+    // Replaced while the first write is on its way: the end of that says nothing about what took its place.
+    follower.handle(from_peer(3, 2, append(LogId::ZERO, &[id(2, 1)], 0)));
+    assert!(at_once(&follower.take_output().send).is_empty());
+    follower.handle(Input::Durable(number));
+    assert_eq!(follower.status().durable, LogId::ZERO);
+}
+
+#[test]
+fn s5_1_an_answer_of_an_older_term_counts_for_nothing() {
+    let mut leader = node(&[1], 1);
+    lead(&mut leader);
+    hear(&mut leader, 2, 1, reply(AppendOutcome::Matched { last: Index(2) }));
+    assert_eq!(leader.status().commit, Index::ZERO);
 }
 
 #[test]
