@@ -27,11 +27,7 @@ pub struct LocalOptions {
 }
 
 /// Makes what is missing; gives the number of nodes. Without addresses they listen on loopback, at free ports.
-pub(super) fn make(
-    directory: &Path,
-    options: &LocalOptions,
-    addresses: Option<&[SocketAddr]>,
-) -> Result<u64, Failure> {
+pub(super) fn make(directory: &Path, options: &LocalOptions, addresses: Option<&[SocketAddr]>) -> Result<u64, Failure> {
     let directory = &std::path::absolute(directory).map_err(|error| failure(directory, &error))?;
     let client_file = directory.join("client.toml");
     if client_file.exists() {
