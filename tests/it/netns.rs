@@ -10,7 +10,7 @@
 //! black hole, without an answer, as on a wire that is broken.
 //!
 //! Namespaces have no names: descriptors of this process and the processes in them are all that keeps them. So nothing
-//! is left of them, however the tests end.
+//! is left of them, however the tests end, once these processes have (nodes do with the tests, writers within a minute).
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -124,9 +124,11 @@ impl Drop for Inside {
 
 /// A new namespace, with nothing in it.
 fn namespace() -> Result<OwnedFd, String> {
-    let _back = Inside { back: present()?, _here: PhantomData };
+    let back = present()?;
     // SAFETY: of all that threads share, descriptors among it, only the network of this one changes.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(|error| format!("no network namespaces: {error}"))?;
+    // From here on there is a way that was gone, and is to be gone back.
+    let _back = Inside { back, _here: PhantomData };
     present()
 }
 
@@ -151,7 +153,7 @@ fn ip(lines: &str) -> Result<(), String> {
     let output = child.wait_with_output().map_err(|error| format!("ip: {error}"))?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(format!("ip: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        false => Err(format!("ip: {}", String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default())),
     }
 }
 

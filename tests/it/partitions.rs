@@ -35,7 +35,7 @@ const PACE: Duration = Duration::from_millis(100);
 const BUSY: Duration = Duration::from_millis(40);
 /// Less than it takes a connection to be given up for silence, and more.
 const SHORT: Duration = Duration::from_millis(1200);
-const LONG: Duration = Duration::from_millis(3500);
+const LONG: Duration = Duration::from_millis(3000);
 const POLL: Duration = Duration::from_millis(5);
 /// How long a node may take to say how it stands.
 const LOOK: Duration = Duration::from_secs(1);
