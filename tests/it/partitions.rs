@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Terms that may pass where a leader leads on, for a machine that stands still now and then.
 const TERMS_MAX: u64 = 2;
 /// So many linearizable reads at least are answered while something is cut.
-const READS_MIN: usize = 10;
+const READS_MIN: usize = 5;
 /// Entries that a majority writes while the others are gone.
 const BEHIND: u64 = 10_000;
 

@@ -23,7 +23,7 @@ const WRITERS: usize = 4;
 const FIRST_WRITER: usize = 100;
 /// Shorter than any election.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(250);
-const READ_TIMEOUT: Duration = Duration::from_millis(500);
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two requests of one client.
 const PACE: Duration = Duration::from_millis(4);
 /// Entries that one read asks for, from the one that was acknowledged last.
