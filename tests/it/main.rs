@@ -7,6 +7,8 @@ mod forgetful;
 mod full_disk;
 mod kills;
 mod log_cuts;
+mod netns;
+mod partitions;
 mod power_cut;
 mod processes;
 mod reading;

@@ -65,9 +65,10 @@ fn cut_the_power(name: &str, nodes: u64, io: Option<&str>, cuts: usize) {
         let victims = victims(nodes, cut, trial.inner.leader());
         let given = load.given();
         trial.cut(&victims);
-        let at = Instant::now();
         load.slow(true);
+        // A node that has nothing to write does not see it, and is waited for in vain.
         ends.extend(victims.iter().filter_map(|victim| trial.end(*victim)));
+        let at = Instant::now();
         trial.restore(&victims);
         load.slow(false);
         let told = load.acknowledged();
@@ -89,7 +90,7 @@ fn cut_the_power(name: &str, nodes: u64, io: Option<&str>, cuts: usize) {
     println!("  {checked:?}");
     println!("  unacknowledged at each cut, once its nodes had ended: {pending:?}");
     println!("  nodes that saw it and ended by themselves: {}, all with {DISK_FAILED}", ends.len());
-    println!("  from a cut to the next acknowledgement after the restart: {}", spread(&gaps));
+    println!("  from the return of power to the next acknowledgement: {}", spread(&gaps));
     assert!(!ends.is_empty(), "a node under load sees that its disk is gone");
     assert!(ends.iter().all(|code| *code == DISK_FAILED), "{ends:?}");
     trial.inner.cluster.stop_all(PATIENCE).unwrap_or_else(|failure| panic!("{failure}"));

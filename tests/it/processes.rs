@@ -11,6 +11,8 @@
 
 pub mod check;
 pub mod load;
+pub mod logs;
+pub mod order;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,7 +29,7 @@ use trilith::types::NodeId;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_trilith");
 /// Small enough that a run goes through several.
-const SEGMENT_BYTES: u64 = 16 << 20;
+pub const SEGMENT_BYTES: u64 = 16 << 20;
 /// What one question to a running node may take.
 const ANSWER: Duration = Duration::from_secs(2);
 

@@ -26,8 +26,8 @@ pub struct LocalOptions {
     pub io: Option<String>,
 }
 
-/// Makes what is missing; gives the number of nodes.
-pub(super) fn make(directory: &Path, options: &LocalOptions) -> Result<u64, Failure> {
+/// Makes what is missing; gives the number of nodes. Without addresses they listen on loopback, at free ports.
+pub(super) fn make(directory: &Path, options: &LocalOptions, addresses: Option<&[SocketAddr]>) -> Result<u64, Failure> {
     let directory = &std::path::absolute(directory).map_err(|error| failure(directory, &error))?;
     let client_file = directory.join("client.toml");
     if client_file.exists() {
@@ -39,7 +39,9 @@ pub(super) fn make(directory: &Path, options: &LocalOptions) -> Result<u64, Fail
     let cluster = ClusterId(u128::from(entropy()) << 64 | u128::from(entropy()));
     let authority = Authority::create(cluster, Validity::days(VALIDITY_DAYS)).map_err(certificate)?;
     pem::write(authority.pem(), &directory.join("ca.pem"), &directory.join("ca.key")).map_err(certificate)?;
-    let members = addresses(options.nodes)?;
+    let addresses = addresses.map_or_else(|| free_addresses(options.nodes), |given| Ok(given.to_vec()))?;
+    let member = |(id, address): (u64, SocketAddr)| ConfiguredMember { id: NodeId(id), address };
+    let members: Vec<ConfiguredMember> = (1..).zip(addresses).map(member).collect();
     for member in &members {
         make_node(directory, &authority, *member, &members, options)?;
     }
@@ -63,18 +65,18 @@ fn refuse_strangers(directory: &Path) -> Result<(), Failure> {
 }
 
 /// Free ports, held until all are known so that none is given twice.
-fn addresses(nodes: u64) -> Result<Vec<ConfiguredMember>, Failure> {
+fn free_addresses(nodes: u64) -> Result<Vec<SocketAddr>, Failure> {
     let mut held = Vec::new();
-    let mut members = Vec::new();
-    for id in 1..=nodes {
+    let mut addresses = Vec::new();
+    for _ in 0..nodes {
         let bound = UdpSocket::bind("127.0.0.1:0").and_then(|socket| Ok((socket.local_addr()?, socket)));
         let (address, socket): (SocketAddr, UdpSocket) = bound.map_err(|error| {
             Failure::new(Exit::Other, format!("no port on 127.0.0.1: {error}"), "check the loopback interface")
         })?;
         held.push(socket);
-        members.push(ConfiguredMember { id: NodeId(id), address });
+        addresses.push(address);
     }
-    Ok(members)
+    Ok(addresses)
 }
 
 fn make_node(

@@ -12,6 +12,7 @@
 mod files;
 mod process;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,7 +42,27 @@ struct LocalNode {
 impl LocalCluster {
     /// The cluster in `directory`: made if it is not there. `program` is what runs as `PROGRAM node --config F`.
     pub fn prepare(directory: &Path, program: &Path, options: &LocalOptions) -> Result<LocalCluster, Failure> {
-        let count = files::make(directory, options)?;
+        LocalCluster::made(directory, program, options, None)
+    }
+
+    /// The same with nodes that listen at these addresses, for those who lay a network of their own between them.
+    pub fn prepare_at(
+        directory: &Path,
+        program: &Path,
+        options: &LocalOptions,
+        addresses: &[SocketAddr],
+    ) -> Result<LocalCluster, Failure> {
+        assert_eq!(addresses.len() as u64, options.nodes, "an address for each node");
+        LocalCluster::made(directory, program, options, Some(addresses))
+    }
+
+    fn made(
+        directory: &Path,
+        program: &Path,
+        options: &LocalOptions,
+        addresses: Option<&[SocketAddr]>,
+    ) -> Result<LocalCluster, Failure> {
+        let count = files::make(directory, options, addresses)?;
         let nodes = (1..=count).map(|id| LocalNode { id: NodeId(id), child: None }).collect();
         Ok(LocalCluster { directory: directory.to_owned(), program: program.to_owned(), nodes, io: options.io.clone() })
     }

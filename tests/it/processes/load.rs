@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use trilith::types::Index;
+
 use super::{PATIENCE, PROGRAM};
 
 const WRITERS: usize = 3;
@@ -31,25 +33,59 @@ struct Writer {
     complaints: PathBuf,
     journal: PathBuf,
     counts: Arc<Counts>,
-    /// Gives how many records were handed over, the last ones perhaps not whole.
-    feeder: Option<JoinHandle<u64>>,
+    feeder: Option<JoinHandle<Fed>>,
+}
+
+/// What a feeder has done and seen.
+#[derive(Default)]
+struct Fed {
+    /// When each chunk was handed over; the last one perhaps not whole.
+    begins: Vec<Instant>,
+    /// How many acknowledgements it had seen, and when. Rising.
+    ends: Vec<(u64, Instant)>,
 }
 
 #[derive(Default)]
 struct Counts {
     given: AtomicU64,
     acknowledged: AtomicU64,
-    is_slow: AtomicBool,
+    /// Between two chunks.
+    pause_milliseconds: AtomicU64,
     is_over: AtomicBool,
 }
 
-/// What one writer was given and told.
+/// What one writer was given and told, by the number of the record.
 #[derive(Debug)]
 pub struct Journal {
     pub writer: usize,
-    pub given: u64,
-    /// The index of each record that was acknowledged, in the order of the input.
-    pub indexes: Vec<u64>,
+    /// All its records are of one session, and so in the order given.
+    pub is_pipeline: bool,
+    pub records: Vec<Given>,
+}
+
+/// A record that was given.
+#[derive(Clone, Copy, Debug)]
+pub struct Given {
+    /// Not later than it left.
+    pub begin: Instant,
+    pub told: Told,
+}
+
+/// What a writer was told of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// It stands there; not earlier than this was told.
+    At(Index, Instant),
+    /// Nothing, or that nobody knows.
+    Unknown,
+    /// It is not in the log, and never will be.
+    Absent,
+}
+
+impl Told {
+    pub fn index(self) -> Option<Index> {
+        if let Told::At(index, _) = self { Some(index) } else { None }
+    }
 }
 
 /// The record that a writer gives as its nth.
@@ -74,7 +110,13 @@ impl Load {
 
     /// Goes on, but slowly: while a node starts, so that what it has to read does not grow without end.
     pub fn slow(&self, is_slow: bool) {
-        self.writers.iter().for_each(|writer| writer.counts.is_slow.store(is_slow, Ordering::SeqCst));
+        self.pace(if is_slow { PAUSE } else { Duration::ZERO });
+    }
+
+    /// Each writer waits so long between two chunks of records.
+    pub fn pace(&self, pause: Duration) {
+        let milliseconds = pause.as_millis() as u64;
+        self.writers.iter().for_each(|writer| writer.counts.pause_milliseconds.store(milliseconds, Ordering::SeqCst));
     }
 
     /// Waits until this many are acknowledged in all.
@@ -132,12 +174,20 @@ impl Writer {
     }
 
     fn take(&mut self, number: usize) -> Journal {
-        let given = self.feeder.take().expect("taken once").join().expect("the feeder does not panic");
+        let fed = self.feeder.take().expect("taken once").join().expect("the feeder does not panic");
         let text = std::fs::read_to_string(&self.journal).expect("the journal is there");
         // A last line without its end was never told.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let indexes = whole.lines().map(|line| line.parse().expect("a line is an index")).collect();
-        Journal { writer: number, given, indexes }
+        let mut indexes = whole.lines().map(|line| Index(line.parse().expect("a line is an index")));
+        let (mut ends, now) = (fed.ends.iter().peekable(), Instant::now());
+        let mut given = |ordinal: u64| {
+            let begin = fed.begins[(ordinal / CHUNK) as usize];
+            while ends.next_if(|(seen, _)| *seen <= ordinal).is_some() {}
+            let end = ends.peek().map_or(now, |(_, end)| *end);
+            Given { begin, told: indexes.next().map_or(Told::Unknown, |index| Told::At(index, end)) }
+        };
+        let records = (0..fed.begins.len() as u64 * CHUNK).map(&mut given).collect();
+        Journal { writer: number, is_pipeline: true, records }
     }
 
     fn complaints(&self) -> String {
@@ -155,27 +205,33 @@ impl Drop for Writer {
 }
 
 /// Gives records as long as the window has room, until told to end or until nobody takes them.
-fn feed(writer: usize, mut input: ChildStdin, journal: &Path, counts: &Counts) -> u64 {
+fn feed(writer: usize, mut input: ChildStdin, journal: &Path, counts: &Counts) -> Fed {
     let mut journal = File::open(journal).expect("it was just made");
     let mut told = vec![0; 64 << 10];
     let (mut given, mut acknowledged) = (0, 0);
+    let mut fed = Fed::default();
     while !counts.is_over.load(Ordering::SeqCst) {
         let read = journal.read(&mut told).expect("the journal can be read");
         acknowledged += told[..read].iter().filter(|byte| **byte == b'\n').count() as u64;
         counts.acknowledged.store(acknowledged, Ordering::SeqCst);
+        if read > 0 {
+            fed.ends.push((acknowledged, Instant::now()));
+        }
         if given - acknowledged + CHUNK > WINDOW {
             std::thread::sleep(POLL);
             continue;
         }
         let chunk: String = (given..given + CHUNK).map(|number| record(writer, number) + "\n").collect();
         given += CHUNK;
+        fed.begins.push(Instant::now());
         if input.write_all(chunk.as_bytes()).is_err() {
             break;
         }
         counts.given.store(given, Ordering::SeqCst);
-        if counts.is_slow.load(Ordering::SeqCst) {
-            std::thread::sleep(PAUSE);
+        let pause_milliseconds = counts.pause_milliseconds.load(Ordering::SeqCst);
+        if pause_milliseconds > 0 {
+            std::thread::sleep(Duration::from_millis(pause_milliseconds));
         }
     }
-    given
+    fed
 }
