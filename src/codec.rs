@@ -241,6 +241,7 @@ pub fn take_entry(bytes: &mut Bytes) -> Result<Entry, Error> {
 
 pub fn put_membership(out: &mut impl BufMut, membership: &Membership) {
     out.put_u32_le(membership.members.len() as u32);
+    out.put_u8(u8::from(membership.forming));
     for member in &membership.members {
         out.put_u64_le(member.id.0);
         out.put_u64_le(member.incarnation.0);
@@ -254,7 +255,11 @@ pub fn put_membership(out: &mut impl BufMut, membership: &Membership) {
 
 pub fn membership(reader: &mut Reader<'_>) -> Result<Membership, Error> {
     let count = reader.length(MEMBERS_MAX, "number of members")?;
-    let mut result = Membership { members: Vec::with_capacity(count), ..Membership::default() };
+    let forming = match reader.u8("whether the cluster is being born")? {
+        flag @ 0..=1 => flag == 1,
+        found => return Err(Error::Invalid { what: "whether the cluster is being born", found: u64::from(found) }),
+    };
+    let mut result = Membership { members: Vec::with_capacity(count), forming, ..Membership::default() };
     let (mut voters, mut voters_outgoing) = (BTreeSet::new(), BTreeSet::new());
     let mut promoting = BTreeSet::new();
     for _ in 0..count {

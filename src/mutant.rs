@@ -50,6 +50,8 @@ mutants! {
     HeartbeatBeyondMatch "heartbeat_beyond_match" "A heartbeat tells more of the commit index than is known to match there.",
     DurableByIndex "durable_by_index" "The end of a write counts for the entries that took the place of what it wrote.",
     StaleReplyCounted "stale_reply_counted" "An answer to an append of an older term counts.",
+    BornByMajority "born_by_majority" "A cluster that is being born decides by majorities.",
+    BornUnnamed "born_unnamed" "A cluster is born before its first members are named.",
     LearnerCounted "learner_counted" "A learner counts as a voter.",
     JointUsesOneHalf "joint_uses_one_half" "A joint configuration decides by its new voters alone.",
     ChangeWithoutOwnEntry "change_without_own_entry" "A change begins before an entry of the term is committed.",

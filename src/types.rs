@@ -153,11 +153,18 @@ pub struct Membership {
     pub voters_outgoing: BTreeSet<NodeId>,
     /// Learners that become voters as soon as they have caught up, whoever leads then.
     pub promoting: BTreeSet<NodeId>,
+    /// The cluster is being born: it serves nobody, and whatever is decided takes all voters (design §6, Birth).
+    pub forming: bool,
 }
 
 impl NodeId {
     /// Ids count from 1, so that 0 on disk can mean "nobody".
     pub const FIRST: NodeId = NodeId(1);
+}
+
+impl Incarnation {
+    /// Of a first member whose directory was not met yet.
+    pub const UNNAMED: Incarnation = Incarnation(0);
 }
 
 impl Term {
@@ -245,6 +252,12 @@ impl Membership {
 
     pub fn is_voter(&self, id: NodeId) -> bool {
         self.voters.contains(&id) || self.voters_outgoing.contains(&id)
+    }
+
+    /// Whether this is the life of the node that is meant here. Until the first members have met, none is named.
+    pub fn names(&self, id: NodeId, incarnation: Incarnation) -> bool {
+        let meant = self.member(id).map(|member| member.incarnation);
+        meant.is_some_and(|meant| meant == incarnation || (self.forming && meant == Incarnation::UNNAMED))
     }
 
     pub fn is_joint(&self) -> bool {

@@ -67,9 +67,9 @@ fn first_membership(configuration: &NodeConfiguration) -> Membership {
     let mut members: Vec<Member> = configuration
         .members
         .iter()
-        .map(|member| Member { id: member.id, incarnation: Incarnation(0), address: member.address })
+        .map(|member| Member { id: member.id, incarnation: Incarnation::UNNAMED, address: member.address })
         .collect();
     members.sort_by_key(|member| member.id);
     let voters = members.iter().map(|member| member.id).collect();
-    Membership { members, voters, ..Membership::default() }
+    Membership { members, voters, forming: true, ..Membership::default() }
 }

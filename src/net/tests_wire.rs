@@ -23,6 +23,7 @@ fn membership(members: u64) -> Membership {
         voters: (1..=members).map(NodeId).collect(),
         voters_outgoing: [NodeId(1)].into(),
         promoting: Default::default(),
+        forming: false,
     }
 }
 

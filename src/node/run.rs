@@ -345,7 +345,10 @@ impl<M: StateMachine> Node<M> {
             Arrival::TailOpened { tail, from } => self.driver.handle(Input::TailOpened { tail, from }),
             Arrival::TailReady { tail } => self.driver.handle(Input::TailReady { tail }),
             Arrival::TailClosed { tail } => self.driver.handle(Input::TailClosed { tail }),
-            Arrival::PeerUp { hello } => tracing::info!(node = %hello.node, boot = hello.boot, "peer up"),
+            Arrival::PeerUp { hello } => {
+                tracing::info!(node = %hello.node, boot = hello.boot, "peer up");
+                self.driver.handle(Input::Met { node: hello.node, incarnation: hello.incarnation });
+            }
             Arrival::PeerDown { node } => tracing::info!(%node, "peer down"),
             Arrival::ClientGone { client } => self.driver.handle(Input::ClientGone { client }),
         }

@@ -15,7 +15,7 @@
 use std::collections::BTreeSet;
 
 use crate::limits::MEMBERS_MAX;
-use crate::types::{Member, Membership, NodeId};
+use crate::types::{Incarnation, Member, Membership, NodeId};
 
 /// One thing that is wanted of the members.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +50,8 @@ pub enum Impossible {
     AnotherMember { node: NodeId },
     #[error("node {node} is named twice")]
     NamedTwice { node: NodeId },
+    #[error("node {node} has no incarnation: `trilith init --join` gives it one")]
+    Unnamed { node: NodeId },
     #[error("nobody would vote any more")]
     NobodyVotes,
     #[error("there would be {members} members, at most {MEMBERS_MAX}")]
@@ -102,6 +104,9 @@ pub fn leave(joint: &Membership) -> Membership {
 
 fn apply(next: &mut Membership, change: &Change) -> Result<(), Impossible> {
     match change {
+        Change::Add { member, .. } if member.incarnation == Incarnation::UNNAMED => {
+            return Err(Impossible::Unnamed { node: member.id });
+        }
         Change::Add { member, promote } => {
             match next.member(member.id) {
                 None => {

@@ -87,6 +87,16 @@ impl Invariants {
         self.committed.get((index.0.checked_sub(1)?) as usize)?.payload.as_ref()
     }
 
+    /// A node's directory was made anew, before its cluster was born: nothing that its life before has said binds it, and
+    /// what no disk holds any more behind `kept` was never committed.
+    pub fn made_anew(&mut self, node: NodeId, kept: Index) {
+        self.committed.truncate(kept.0 as usize);
+        self.nodes.remove(&node);
+        self.leaders.retain(|_, leader| *leader != node);
+        self.votes.retain(|(_, voter), _| *voter != node);
+        self.vouched.retain(|(vouching, _), _| *vouching != node);
+    }
+
     /// A replica was made from what was durable: at first, or after a crash.
     pub fn started(&mut self, replica: &Replica) -> Result<(), Violation> {
         let (node, status) = (replica.id(), replica.status());

@@ -3,7 +3,7 @@
 
 use crate::limits::MEMBERS_MAX;
 use crate::mutant::{self, Mutant};
-use crate::types::{Index, Membership, NodeId};
+use crate::types::{Incarnation, Index, Membership, NodeId};
 
 /// Why a membership is none that a cluster could have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -18,11 +18,15 @@ pub enum Unsound {
     NotInOrder,
     #[error("there are {0} members, at most {MEMBERS_MAX}")]
     TooMany(usize),
+    #[error("of node {0} it is not said which life of it is meant")]
+    Unnamed(NodeId),
+    #[error("the cluster is being born, and not all of its members vote")]
+    FormingWithLearners,
 }
 
 /// What is wrong with a membership by itself, if anything is.
 pub(super) fn unsound(membership: &Membership) -> Option<Unsound> {
-    let Membership { members, voters, voters_outgoing, promoting } = membership;
+    let Membership { members, voters, voters_outgoing, promoting, forming } = membership;
     if members.len() > MEMBERS_MAX {
         return Some(Unsound::TooMany(members.len()));
     }
@@ -31,6 +35,12 @@ pub(super) fn unsound(membership: &Membership) -> Option<Unsound> {
     }
     if voters.is_empty() {
         return Some(Unsound::NobodyVotes);
+    }
+    if let Some(member) = members.iter().find(|member| !forming && member.incarnation == Incarnation::UNNAMED) {
+        return Some(Unsound::Unnamed(member.id));
+    }
+    if *forming && members.len() != voters.len() {
+        return Some(Unsound::FormingWithLearners);
     }
     if let Some(voter) = voters.union(voters_outgoing).find(|voter| membership.member(**voter).is_none()) {
         return Some(Unsound::VoterNotMember(*voter));
@@ -69,10 +79,12 @@ impl Memberships {
     }
 
     /// Whether the node votes in the configuration in force, or in one that comes back if those after it are replaced.
-    /// Until its removal is committed a node may be the only one that can win (dissertation §4.2.2).
-    pub(super) fn may_stand(&self, id: NodeId, commit: Index) -> bool {
+    /// Until its removal is committed a node may be the only one that can win (dissertation §4.2.2). A voter is the life
+    /// of it that is named: one that was added anew under its old id finds its former life in the log first.
+    pub(super) fn may_stand(&self, id: NodeId, incarnation: Incarnation, commit: Index) -> bool {
         let committed = self.entries.partition_point(|(index, _)| *index <= commit);
-        self.entries[committed.saturating_sub(1)..].iter().any(|(_, membership)| membership.is_voter(id))
+        let mut kept = self.entries[committed.saturating_sub(1)..].iter();
+        kept.any(|(_, membership)| membership.is_voter(id) && membership.names(id, incarnation))
     }
 
     pub(super) fn append(&mut self, index: Index, membership: Membership) {

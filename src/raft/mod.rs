@@ -63,6 +63,7 @@
 //! | what no peer may say | `contradiction.rs` |
 //! | what a change of members makes of a configuration | `change.rs` |
 //! | how a leader carries it out, and who is told | `reconfigure.rs` |
+//! | how a new cluster finds out who its first members are | `birth.rs` |
 //! | who counts | `quorum.rs`, `memberships.rs` |
 //! | what must always hold, checked from outside | `invariants.rs` |
 //! | a situation, told step by step | `scripts/` (read one beside the code) |
@@ -72,6 +73,7 @@
 //! Sending snapshots: a follower that needs one is named in [`Event::SnapshotNeeded`]. Damaged entries, nodes without a
 //! voice, lease reads.
 
+mod birth;
 pub mod change;
 mod contradiction;
 mod election;
@@ -95,7 +97,7 @@ mod transfer;
 
 use std::ops::Range;
 
-use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Term};
+use crate::types::{Entry, HardState, Incarnation, Index, LogId, Membership, NodeId, Term};
 
 pub use change::{Change, Impossible};
 pub use contradiction::{Contradicted, Contradiction};
@@ -108,6 +110,8 @@ pub use replica::Replica;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub id: NodeId,
+    /// Which life of that node this is. A configuration that names another does not mean this one.
+    pub incarnation: Incarnation,
     /// Ticks between heartbeats of a leader.
     pub heartbeat_ticks: u32,
     /// An election timeout is drawn from `election_ticks`, anew for each wait.
@@ -161,6 +165,8 @@ pub enum Input {
     Durable(PersistNumber),
     /// The state machine has applied up to and including this index.
     Applied(Index),
+    /// The transport has a link to this node, in this life of it. Messages come from that life from now on.
+    Met { node: NodeId, incarnation: Incarnation },
     /// The answer to a [`Fetch`]: consecutive entries from its `from` on; empty if they could not be read now.
     Fetched { peer: NodeId, from: Index, entries: Vec<Entry> },
 }

@@ -1,7 +1,7 @@
 //! Majorities, also joint ones, as pure functions of a membership.
 //!
 //! While a change is joint, whatever is decided needs a majority of both configurations (dissertation §4.3). Learners
-//! are in neither, and so never count.
+//! are in neither, and so never count. While a cluster is being born whatever is decided needs all (see birth.rs).
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::types::{Membership, NodeId};
 
 /// Whether those who said yes decide.
 pub(super) fn won(membership: &Membership, yes: impl Fn(NodeId) -> bool) -> bool {
-    configurations(membership).all(|voters| is_majority(voters, &yes))
+    configurations(membership).all(|voters| suffices(membership, voters, &yes))
 }
 
 /// Whether so many said no that the others cannot decide any more.
@@ -21,17 +21,25 @@ pub(super) fn lost(membership: &Membership, no: impl Fn(NodeId) -> bool) -> bool
 /// The greatest value that a majority has reached: of matched indexes the one that is safe on disks, of rounds the one
 /// that is confirmed. The default if nobody counts.
 pub(super) fn reached<V: Ord + Copy + Default>(membership: &Membership, value: impl Fn(NodeId) -> V) -> V {
-    configurations(membership).map(|voters| reached_by(voters, &value)).min().unwrap_or_default()
+    configurations(membership).map(|voters| reached_by(membership, voters, &value)).min().unwrap_or_default()
 }
 
 /// Quadratic in the number of voters, which is small, and without an allocation.
-fn reached_by<V: Ord + Copy + Default>(voters: &BTreeSet<NodeId>, value: &impl Fn(NodeId) -> V) -> V {
-    let supported = |mark: &V| is_majority(voters, &|voter| value(voter) >= *mark);
+fn reached_by<V: Ord + Copy + Default>(
+    membership: &Membership,
+    voters: &BTreeSet<NodeId>,
+    value: &impl Fn(NodeId) -> V,
+) -> V {
+    let supported = |mark: &V| suffices(membership, voters, &|voter| value(voter) >= *mark);
     voters.iter().map(|&voter| value(voter)).filter(supported).max().unwrap_or_default()
 }
 
-fn is_majority(voters: &BTreeSet<NodeId>, yes: &impl Fn(NodeId) -> bool) -> bool {
-    voters.iter().filter(|&&voter| yes(voter)).count() > voters.len() / 2
+fn suffices(membership: &Membership, voters: &BTreeSet<NodeId>, yes: &impl Fn(NodeId) -> bool) -> bool {
+    let count = voters.iter().filter(|&&voter| yes(voter)).count();
+    match membership.forming && !mutant::is_on(Mutant::BornByMajority) {
+        true => count == voters.len(),
+        false => count > voters.len() / 2,
+    }
 }
 
 /// The configurations that must agree: one, or two while joint.

@@ -47,6 +47,9 @@ pub enum ChangeRefused {
     /// One at a time: also the same one, until it is done.
     #[error("the change that began with entry {index} is under way")]
     Pending { index: Index },
+    /// Its first members have not all met.
+    #[error("the cluster is being born")]
+    Forming,
     /// Asked again in a moment it will be.
     #[error("this leader has committed nothing in its term yet")]
     NotSettled,
@@ -69,6 +72,9 @@ impl Replica {
             return Err(ChangeRefused::NotSettled);
         }
         let (current, index) = (self.memberships.current(), self.memberships.index());
+        if current.forming {
+            return Err(ChangeRefused::Forming);
+        }
         if index > self.commit || current.is_joint() {
             return Err(ChangeRefused::Pending { index });
         }
@@ -106,7 +112,9 @@ impl Replica {
             return;
         }
         let current = self.memberships.current();
-        if current.is_joint() {
+        if current.forming {
+            self.continue_birth();
+        } else if current.is_joint() {
             self.append_membership(change::leave(current));
         } else if !current.is_voter(self.config.id) {
             self.resign();
@@ -125,7 +133,7 @@ impl Replica {
         }
     }
 
-    fn append_membership(&mut self, next: Membership) -> Index {
+    pub(super) fn append_membership(&mut self, next: Membership) -> Index {
         self.append_own(vec![Payload::Membership(next)]).start
     }
 

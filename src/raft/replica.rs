@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::mutant::{self, Mutant};
 use crate::random::Random;
-use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Payload, Term};
+use crate::types::{Entry, HardState, Incarnation, Index, LogId, Membership, NodeId, Payload, Term};
 
 use super::contradiction;
 use super::follower::Following;
@@ -42,6 +42,8 @@ pub struct Replica {
     pub(super) election_timeout_ticks: u32,
     /// Reads that clients of this node wait for while another node leads.
     pub(super) reads: FollowerReads,
+    /// Which lives of the others were met while the cluster is being born.
+    pub(super) met: BTreeMap<NodeId, Incarnation>,
     /// What a peer said that cannot be: from then on this replica is silent.
     pub(super) contradiction: Option<Contradiction>,
     pub(super) output: Output,
@@ -107,6 +109,7 @@ impl Replica {
             election_elapsed_ticks: 0,
             election_timeout_ticks: 0,
             reads: FollowerReads::new(&mut random),
+            met: BTreeMap::new(),
             contradiction: None,
             output: Output::default(),
             random,
@@ -127,6 +130,7 @@ impl Replica {
             Input::Message(message) => self.on_message(message),
             Input::Durable(number) => self.on_durable(number),
             Input::Applied(index) => self.on_applied(index),
+            Input::Met { node, incarnation } => self.on_met(node, incarnation),
             Input::Fetched { peer, from, entries } => self.on_fetched(peer, from, entries),
         }
     }

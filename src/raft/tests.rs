@@ -1,5 +1,6 @@
 //! The protocol's tests: scripts that tell one situation each, random histories, and tables.
 
+mod birth;
 mod change;
 mod cluster;
 mod contradiction;

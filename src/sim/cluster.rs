@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 use super::clients::Client;
 use super::follower::Follower;
 use super::network::Network;
-use super::node::{Node, Process, SPACE_BYTES, driver_options, is_no_space, node_at, node_id, start};
+use super::node::{
+    Node, Process, SPACE_BYTES, driver_options, incarnation, is_no_space, membership, node_at, node_id, start,
+};
 use super::oracles::{Broken, Oracle, Oracles, Violation};
 use super::scenario::{DiskOptions, MILLISECOND, Options};
 use super::trace::{Label, Trace};
@@ -21,6 +23,8 @@ use crate::raft::{Body, Event, Message, Role};
 use crate::random::Random;
 use crate::wal::{self, Prepare, ReadBuffer, ReadPlan};
 
+/// Of so many seeds one begins with a cluster that is not born yet.
+const UNBORN_SEEDS: u64 = 4;
 /// How often it is looked whether all has come to rest.
 const LOOK_INTERVAL: u64 = 20 * MILLISECOND;
 
@@ -48,6 +52,8 @@ pub struct Simulation {
     disk: DiskOptions,
     /// When the calm began.
     pub(super) calm_since: Option<u64>,
+    /// Whether the cluster serves: of every fourth seed it is born in the run.
+    pub(super) is_born: bool,
     /// So many of the next leaders lose their power soon after their election.
     pub(super) ambushes: u64,
     pub(super) report: Report,
@@ -135,7 +141,9 @@ impl Simulation {
     fn new(seed: u64, options: &Options) -> Result<Simulation, Broken> {
         let mut random = Random::seeded(seed);
         let trace = Rc::new(RefCell::new(Trace::default()));
-        let nodes = (0..options.nodes).map(|at| Node::new(at, options.nodes, random.next_u64(), &trace));
+        let is_born = !seed.is_multiple_of(UNBORN_SEEDS);
+        let membership = membership(options.nodes, !is_born);
+        let nodes = (0..options.nodes).map(|at| Node::new(at, membership.clone(), random.next_u64(), &trace));
         let nodes = nodes.collect::<Result<Vec<_>, _>>();
         let nodes = nodes.map_err(|error| Broken::new(Oracle::Recovery, format!("cannot format: {error}")))?;
         let client = |id| Client::new(id as u64, options.nodes, options.clients, random.fork());
@@ -156,6 +164,7 @@ impl Simulation {
             random,
             disk: options.disk,
             calm_since: None,
+            is_born,
             ambushes: 0,
             report: Report::default(),
         };
@@ -351,7 +360,7 @@ impl Simulation {
     pub(super) fn input(&mut self, node: usize, input: Input) {
         let kind = match &input {
             Input::Tick { .. } => 0,
-            Input::Peer(_) => 1,
+            Input::Peer(_) | Input::Met { .. } => 1,
             Input::Client { .. } => 2,
             Input::ClientGone { .. } => 3,
             Input::TailOpened { tail, .. } | Input::TailReady { tail } | Input::TailClosed { tail } => 3 + tail.0,
@@ -433,7 +442,11 @@ impl Simulation {
             Effect::Reply { client, response } => self.reply(client.0 as usize, &response),
             Effect::Tail { tail, records } => self.tail(tail, records),
             Effect::EndTail { tail, .. } => self.end_tail(tail),
-            Effect::Event(event) => self.on_event(node, &event),
+            Effect::Event(event) => {
+                let is_forming = process.driver.replica().membership().forming;
+                self.is_born |= matches!(event, Event::MembershipCommitted { .. }) && !is_forming;
+                self.on_event(node, &event);
+            }
             // The disk repairs nothing by itself: what cannot be read shows when the node starts again.
             Effect::Unreadable(_) => {}
             Effect::Missing { index, .. } => {
@@ -513,6 +526,9 @@ impl Simulation {
                 node_state.process = Some(Process { driver: started.driver, files, queue, read_buffer });
                 let life = node_state.life;
                 self.report.starts += 1;
+                if !self.is_born {
+                    self.meet(node);
+                }
                 self.order(self.seed % 7, Happening::Tick { node, life });
                 self.run_soon(node);
             }
@@ -525,6 +541,17 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+
+    /// A node that has started and those that run have links to each other. That matters until the cluster is born.
+    fn meet(&mut self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            let met = |at| Input::Met { node: node_id(at), incarnation: incarnation(node_id(at)) };
+            if self.nodes[other].process.is_some() {
+                self.input(node, met(other));
+                self.input(other, met(node));
+            }
+        }
     }
 
     fn calm(&mut self) {

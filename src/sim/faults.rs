@@ -227,7 +227,9 @@ impl Simulation {
     /// The end of a log that was proven to be on the disk turns to zeros.
     fn rot(&mut self, node: usize) {
         let damaged = self.nodes.iter().filter(|node| node.is_rotten).count();
-        if self.nodes[node].is_rotten || self.nodes[node].process.is_none() || 2 * (damaged + 1) >= self.nodes.len() {
+        // Without one of its first members a cluster is not born.
+        let is_spared = !self.is_born || self.nodes[node].is_rotten;
+        if is_spared || self.nodes[node].process.is_none() || 2 * (damaged + 1) >= self.nodes.len() {
             return;
         }
         let disk = self.nodes[node].disk.clone();

@@ -55,22 +55,27 @@ pub(super) fn node_at(id: NodeId) -> usize {
     id.0 as usize - 1
 }
 
-pub(super) fn membership(nodes: usize) -> Membership {
+/// Of a cluster that was born before the run begins, or that must be born in it.
+pub(super) fn membership(nodes: usize, forming: bool) -> Membership {
     let ids = || (0..nodes).map(node_id);
     let member = |id: NodeId| Member {
         id,
-        incarnation: Incarnation(id.0),
+        incarnation: if forming { Incarnation::UNNAMED } else { incarnation(id) },
         address: std::net::SocketAddr::from(([127, 0, 0, 1], id.0 as u16)),
     };
-    Membership { members: ids().map(member).collect(), voters: ids().collect(), ..Membership::default() }
+    Membership { members: ids().map(member).collect(), voters: ids().collect(), forming, ..Membership::default() }
+}
+
+pub(super) fn incarnation(id: NodeId) -> Incarnation {
+    Incarnation(id.0)
 }
 
 impl Node {
     /// A machine with a formatted directory.
-    pub fn new(at: usize, nodes: usize, seed: u64, trace: &Rc<RefCell<Trace>>) -> Result<Node, StartError> {
+    pub fn new(at: usize, membership: Membership, seed: u64, trace: &Rc<RefCell<Trace>>) -> Result<Node, StartError> {
         let disk = SimDisk::new();
         observe(&disk, at, trace);
-        let state = superblock::State::new(CLUSTER, node_id(at), Incarnation(node_id(at).0), membership(nodes));
+        let state = superblock::State::new(CLUSTER, node_id(at), incarnation(node_id(at)), membership);
         driver::format(&disk.files(), &state, SEGMENT_BYTES, seed, 0)?;
         Ok(Node {
             disk,

@@ -135,9 +135,9 @@ fn answers_may_wait_for_an_earlier_persist_than_those_before_them() {
 /// Named after the bug: a directory that was just made stayed locked by the process that made it.
 #[test]
 fn a_node_starts_in_the_process_that_made_its_directory() {
-    use super::node::{Node, driver_options, start};
+    use super::node::{Node, driver_options, membership, start};
     let trace = Default::default();
-    let node = Node::new(0, 1, 1, &trace).expect("an empty disk can be formatted");
+    let node = Node::new(0, membership(1, false), 1, &trace).expect("an empty disk can be formatted");
     let started = start(&node.disk, &driver_options(&Options::drawn_for(1, 1), 0, 1), 0);
     assert!(started.is_ok(), "{:?}", started.err());
 }

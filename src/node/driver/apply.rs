@@ -100,15 +100,21 @@ impl<M: StateMachine> Driver<M> {
                 let result = self.apply_data(entry, data);
                 self.submissions.applied(entry.id.index, result, &mut self.effects);
             }
-            Payload::Noop => self.on_noop_applied(entry),
+            // From its own no-op on, a leader's table holds all that earlier leaders put there.
+            Payload::Noop => self.begin_service(entry),
+            // From here on it serves, and no leader before it has.
+            Payload::Membership(membership) if !membership.forming && self.admission.is_none() => {
+                self.begin_service(entry)
+            }
             Payload::Membership(_) | Payload::Trim { .. } | Payload::SnapshotPoint => {}
         }
     }
 
-    /// From its own no-op on, a leader's table holds all that earlier leaders put there.
-    fn on_noop_applied(&mut self, entry: &Entry) {
+    /// If this entry is of its own term the leader serves, unless the cluster is being born.
+    fn begin_service(&mut self, entry: &Entry) {
         let status = self.replica.status();
-        if status.role == Role::Leader && status.hard_state.term == entry.id.term {
+        let is_own = status.role == Role::Leader && status.hard_state.term == entry.id.term;
+        if is_own && !self.replica.membership().forming {
             self.admission = Some(Admission::new());
         }
     }

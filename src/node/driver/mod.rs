@@ -39,7 +39,7 @@ use crate::machine::StateMachine;
 use crate::net::{ClientKey, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey};
 use crate::node::sessions::{Admission, Sessions};
 use crate::raft::{self, Event, Fetch, Input as RaftInput, Message, Replica, Role};
-use crate::types::{ClusterId, Entry, GroupId, Index, LogId, NodeId, SegmentNumber};
+use crate::types::{ClusterId, Entry, GroupId, Incarnation, Index, LogId, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
 use pipeline::Pipeline;
@@ -90,8 +90,13 @@ pub enum Input {
     Tick {
         wall_clock_milliseconds: u64,
     },
-    /// From a peer whose identity is proven.
+    /// From a peer whose identity is proven, in the life of it that was met last.
     Peer(Message),
+    /// There is a link to this node, in this life of it.
+    Met {
+        node: NodeId,
+        incarnation: Incarnation,
+    },
     Client {
         client: ClientKey,
         request: Request,
@@ -245,6 +250,7 @@ impl<M: StateMachine> Driver<M> {
                 self.look_for_missing();
             }
             Input::Peer(message) => self.replica.handle(RaftInput::Message(message)),
+            Input::Met { node, incarnation } => self.replica.handle(RaftInput::Met { node, incarnation }),
             Input::Client { client, request } => self.on_request(client, request),
             Input::ClientGone { client } => self.forget_client(client),
             Input::TailOpened { tail, from } => self.tails.open(tail, from),

@@ -145,6 +145,9 @@ impl<M: StateMachine> Driver<M> {
             Consistency::Stale => self.reads.wait(Index::ZERO, read),
             Consistency::AtLeast(index) => self.reads.wait(index, read),
             Consistency::Linearizable => {
+                if let Some(refusal) = self.refusal_while_born() {
+                    return self.reply(read.client, read.id, ResponseBody::Refused(refusal));
+                }
                 self.reads.last_token += 1;
                 let token = ReadToken(self.reads.last_token);
                 match self.replica.read(token) {

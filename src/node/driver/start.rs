@@ -113,6 +113,7 @@ impl<M: StateMachine> Driver<M> {
         let restored = restored(&superblock, &log, &recovery)?;
         let config = raft::Config {
             id: options.node,
+            incarnation: identity.incarnation,
             heartbeat_ticks: options.heartbeat_ticks,
             election_ticks: options.election_ticks.clone(),
             seed: options.seed ^ boot,

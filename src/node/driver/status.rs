@@ -64,6 +64,23 @@ impl<M: StateMachine> Driver<M> {
         self.reply(client, id, body);
     }
 
+    pub(super) fn refusal_while_born(&self) -> Option<Refusal> {
+        let reason = self.birth()?;
+        Some(Refusal::Unavailable { reason: format!("the cluster is new and waits for {reason}") })
+    }
+
+    /// What the cluster waits for before it serves anybody, while it is being born.
+    pub(super) fn birth(&self) -> Option<String> {
+        if !self.replica.membership().forming {
+            return None;
+        }
+        let missing: Vec<String> = self.replica.not_met().map(|node| node.to_string()).collect();
+        Some(match missing.is_empty() {
+            true => "the first members to have each other's names on their disks".to_owned(),
+            false => format!("all first members to be there once: not met yet: {}", missing.join(", ")),
+        })
+    }
+
     fn waiting_for(&self) -> String {
         match self.pipeline.log.preparation_error() {
             Some(error) if error.is_no_space() => return "room on the disk".to_owned(),
@@ -72,6 +89,9 @@ impl<M: StateMachine> Driver<M> {
         }
         if matches!(self.applying, Applying::Missing { .. }) {
             return format!("entry {}, which is to be applied and is not in the log", self.applied.index.next());
+        }
+        if let Some(reason) = self.birth() {
+            return reason;
         }
         if self.replica.status().leader.is_none() {
             return "a leader".to_owned();

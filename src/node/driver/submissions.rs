@@ -163,6 +163,9 @@ impl<M: StateMachine> Driver<M> {
         if commands.is_empty() {
             return Some(Refusal::Malformed);
         }
+        if let Some(refusal) = self.refusal_while_born() {
+            return Some(refusal);
+        }
         let status = self.replica.status();
         if status.role != Role::Leader {
             return Some(Refusal::NotLeader { leader: self.leader_address() });

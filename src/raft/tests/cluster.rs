@@ -85,6 +85,7 @@ impl Disk {
 /// One member: its process, if it runs, and its disk.
 #[derive(Debug)]
 pub struct Node {
+    pub incarnation: Incarnation,
     pub replica: Option<Replica>,
     pub disk: Disk,
     /// Handed out and not yet durable, in order.
@@ -104,6 +105,8 @@ pub struct Cluster {
     pub network: VecDeque<Message>,
     /// Who does not reach whom.
     pub cut: BTreeSet<(NodeId, NodeId)>,
+    /// Who has a link to whom, in the present lives of both; everybody to everybody where it is not told.
+    pub links: Option<BTreeSet<(NodeId, NodeId)>>,
     /// Whose disks finish no flush.
     pub stalled: BTreeSet<NodeId>,
     /// Which messages are lost besides.
@@ -122,30 +125,45 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(voters: u64, learners: u64, limits: Limits, seed: u64) -> Cluster {
-        let mut cluster = Cluster {
-            nodes: BTreeMap::new(),
-            network: VecDeque::new(),
-            cut: BTreeSet::new(),
-            stalled: BTreeSet::new(),
-            loses: |_| false,
-            oracle: Invariants::default(),
-            born_with: membership(voters, learners),
-            limits,
-            seed,
-            events: Vec::new(),
-            reads_ready: Vec::new(),
-            reads_refused: Vec::new(),
-            reads_open: BTreeMap::new(),
-        };
+        let mut cluster = Cluster::empty(membership(voters, learners), limits, seed);
         for id in (1..=voters + learners).map(NodeId) {
             cluster.add(id);
         }
         cluster
     }
 
+    /// First members that do not know each other yet.
+    pub fn unborn(voters: u64, seed: u64) -> Cluster {
+        let mut born_with = Membership { forming: true, ..membership(voters, 0) };
+        born_with.members.iter_mut().for_each(|member| member.incarnation = Incarnation::UNNAMED);
+        let mut cluster = Cluster::empty(born_with, limits_default(), seed);
+        (1..=voters).for_each(|id| cluster.add(NodeId(id)));
+        cluster
+    }
+
+    fn empty(born_with: Membership, limits: Limits, seed: u64) -> Cluster {
+        Cluster {
+            nodes: BTreeMap::new(),
+            network: VecDeque::new(),
+            cut: BTreeSet::new(),
+            links: None,
+            stalled: BTreeSet::new(),
+            loses: |_| false,
+            oracle: Invariants::default(),
+            born_with,
+            limits,
+            seed,
+            events: Vec::new(),
+            reads_ready: Vec::new(),
+            reads_refused: Vec::new(),
+            reads_open: BTreeMap::new(),
+        }
+    }
+
     /// Start a node with an empty disk.
     pub fn add(&mut self, id: NodeId) {
         let node = Node {
+            incarnation: Incarnation(id.0),
             replica: None,
             disk: Disk::default(),
             persists: VecDeque::new(),
@@ -166,6 +184,7 @@ impl Cluster {
         node.starts += 1;
         let config = Config {
             id,
+            incarnation: node.incarnation,
             heartbeat_ticks: 5,
             election_ticks: 30..60,
             seed: self.seed ^ (id.0 << 32) ^ node.starts,
@@ -176,6 +195,43 @@ impl Cluster {
         check(self.oracle.started(&replica));
         node.commit = node.applied;
         node.replica = Some(replica);
+    }
+
+    /// A node's directory is lost and made anew, and nothing of the life before is on its way any more.
+    pub fn make_anew(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a member");
+        let incarnation = Incarnation(node.incarnation.0 + 100);
+        let others = self.nodes.iter().filter(|(other, _)| **other != id);
+        let kept = others.map(|(_, node)| node.disk.entries.len() as u64).max().unwrap_or(0);
+        self.oracle.made_anew(id, Index(kept));
+        self.network.retain(|message| message.from != id && message.to != id);
+        self.reads_open.retain(|_, (asked_at, _)| *asked_at != id);
+        self.links.iter_mut().for_each(|links| links.retain(|(first, second)| *first != id && *second != id));
+        self.nodes.remove(&id);
+        self.add(id);
+        let node = self.nodes.get_mut(&id).expect("added");
+        node.incarnation = incarnation;
+        node.replica = None;
+        self.start(id);
+    }
+
+    /// These two have a link.
+    pub fn meet(&mut self, first: NodeId, second: NodeId) {
+        for (node, other) in [(first, second), (second, first)] {
+            if self.runs(node) && self.runs(other) {
+                let incarnation = self.nodes[&other].incarnation;
+                self.links.iter_mut().for_each(|links| drop(links.insert((node, other))));
+                self.input(node, Input::Met { node: other, incarnation });
+            }
+        }
+    }
+
+    /// Everybody who runs has a link to everybody who runs.
+    pub fn meet_all(&mut self) {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for (at, &first) in ids.iter().enumerate() {
+            ids[at + 1..].iter().for_each(|&second| self.meet(first, second));
+        }
     }
 
     /// Cut the power: what was not durable is gone, but for the first `kept` persists, which nobody has heard of.
@@ -323,6 +379,7 @@ impl Cluster {
         let arrives = self.nodes.contains_key(&message.to)
             && self.runs(message.to)
             && !self.cut.contains(&(message.from, message.to))
+            && self.links.as_ref().is_none_or(|links| links.contains(&(message.from, message.to)))
             && !(self.loses)(&message);
         if arrives {
             self.input(message.to, Input::Message(message));

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{follower, leader, log, script};
+use super::{birth, follower, leader, log, script};
 use crate::mutant::{self, Mutant};
 
 enum Finder {
@@ -36,6 +36,20 @@ const ROWS: &[(Mutant, Finder)] = &[
         Test(
             "answers_of_another_term_or_from_strangers_mean_nothing",
             leader::answers_of_another_term_or_from_strangers_mean_nothing,
+        ),
+    ),
+    (
+        Mutant::BornByMajority,
+        Test(
+            "without_one_of_its_first_members_nothing_is_decided",
+            birth::without_one_of_its_first_members_nothing_is_decided,
+        ),
+    ),
+    (
+        Mutant::BornUnnamed,
+        Test(
+            "a_cluster_is_born_when_each_life_is_named_on_every_disk",
+            birth::a_cluster_is_born_when_each_life_is_named_on_every_disk,
         ),
     ),
     (Mutant::LearnerCounted, Script("learner")),
