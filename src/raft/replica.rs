@@ -10,6 +10,7 @@ use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Payload, 
 use super::contradiction;
 use super::follower::Following;
 use super::leader::Leading;
+use super::lease::Lease;
 use super::log::Log;
 use super::memberships::Memberships;
 use super::own_disk::OwnDisk;
@@ -42,6 +43,8 @@ pub struct Replica {
     pub(super) election_timeout_ticks: u32,
     /// Reads that clients of this node wait for while another node leads.
     pub(super) reads: FollowerReads,
+    /// What is known of the clock, with reads by lease.
+    pub(super) lease: Option<Lease>,
     /// What a peer said that cannot be: from then on this replica is silent.
     pub(super) contradiction: Option<Contradiction>,
     pub(super) output: Output,
@@ -107,6 +110,7 @@ impl Replica {
             election_elapsed_ticks: 0,
             election_timeout_ticks: 0,
             reads: FollowerReads::new(&mut random),
+            lease: None,
             contradiction: None,
             output: Output::default(),
             random,
@@ -124,6 +128,7 @@ impl Replica {
         }
         match input {
             Input::Tick => self.on_tick(),
+            Input::Clock(reading) => self.on_clock(reading),
             Input::Message(message) => self.on_message(message),
             Input::Durable(number) => self.on_durable(number),
             Input::Applied(index) => self.on_applied(index),

@@ -58,10 +58,12 @@ impl Replica {
 
     /// Heartbeats to all, in a new round. Each tells only as much of the commit index as is known to match there.
     pub(super) fn begin_round(&mut self) {
-        let envelope = self.envelope();
         let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
         leading.heartbeat_elapsed_ticks = 0;
         leading.round = Round(leading.round.0 + 1);
+        self.begin_lease();
+        let envelope = self.envelope();
+        let State::Leader(leading) = &mut self.state else { unreachable!("a round does not depose") };
         if leading.knows_commit(self.commit) {
             leading.reads.begin(leading.round, self.commit);
         }
