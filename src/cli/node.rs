@@ -73,6 +73,8 @@ fn options(configuration: &NodeConfiguration) -> Result<NodeOptions, Failure> {
         identity,
         io: io_choice(configuration.io),
         segment_bytes: configuration.segment_bytes,
+        uncommitted_bytes_max: configuration.uncommitted_bytes_max,
+        lease_drift_percent: configuration.lease_drift_percent,
         heartbeat: configuration.heartbeat,
         election: configuration.election_min..configuration.election_max,
         fingerprint: configuration.fingerprint(),

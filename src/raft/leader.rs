@@ -7,6 +7,7 @@ use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::mutant::{self, Mutant};
 use crate::types::{Entry, Index, LogId, NodeId, Payload};
 
+use super::lease::LeaderLease;
 use super::progress::{Progress, Rejected};
 use super::reads::LeaderReads;
 use super::replica::{Replica, State};
@@ -27,6 +28,7 @@ pub(super) struct Leading {
     uncommitted_bytes: usize,
     pub(super) transfer: Option<Transfer>,
     pub(super) reads: LeaderReads,
+    pub(super) lease: LeaderLease,
 }
 
 impl Leading {
@@ -39,6 +41,7 @@ impl Leading {
             uncommitted_bytes,
             transfer: None,
             reads: LeaderReads::default(),
+            lease: LeaderLease::default(),
         }
     }
 
@@ -59,6 +62,11 @@ impl Leading {
         if let Some(progress) = self.progress.get_mut(&follower) {
             progress.begin_attempt(self.round);
         }
+    }
+
+    /// Where nothing waits there is room for anything: what is larger than the bound could never be taken otherwise.
+    pub(super) fn has_room(&self, bytes: usize, uncommitted_bytes_max: usize) -> bool {
+        self.uncommitted_bytes == 0 || self.uncommitted_bytes + bytes <= uncommitted_bytes_max
     }
 
     /// Before an entry of its own term is committed, a leader does not know what is (§8).
@@ -85,8 +93,7 @@ impl Replica {
         let changes = payloads.iter().any(|payload| matches!(payload, Payload::Membership(_)));
         assert!(!changes, "a configuration is not proposed: `Replica::change` plans it");
         let bytes: usize = payloads.iter().map(|payload| payload.data_bytes() + ENTRY_OVERHEAD_BYTES).sum();
-        let fits = leading.uncommitted_bytes + bytes <= self.config.limits.uncommitted_bytes_max;
-        if fits || leading.uncommitted_bytes == 0 { Ok(()) } else { Err(Refused::Busy) }
+        if leading.has_room(bytes, self.config.limits.uncommitted_bytes_max) { Ok(()) } else { Err(Refused::Busy) }
     }
 
     /// Every term begins with an entry that says nothing: older ones are committed with it (§8).

@@ -8,6 +8,7 @@ mod full_disk;
 mod kills;
 mod log_cuts;
 mod netns;
+mod overload;
 mod partitions;
 mod power_cut;
 mod processes;

@@ -15,7 +15,8 @@ use crate::checksum::Checksum;
 use crate::codec;
 use crate::limits::{
     BLOCK_BYTES, ELECTION_MAX_DEFAULT, ELECTION_MIN_DEFAULT, HEARTBEAT_DEFAULT, MEMBERS_MAX, SEGMENT_BYTES_DEFAULT,
-    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TICK,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TICK, UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX,
+    UNCOMMITTED_BYTES_MIN,
 };
 use crate::node::driver::record_bytes_max;
 use crate::types::NodeId;
@@ -32,9 +33,11 @@ pub const SCHEMA: Schema = Schema {
         "crl",
         "io",
         "segment_bytes",
+        "uncommitted_bytes_max",
         "heartbeat_milliseconds",
         "election_milliseconds_min",
         "election_milliseconds_max",
+        "lease_drift_percent",
     ],
     list: "member",
     list_keys: &["id", "address"],
@@ -44,6 +47,8 @@ pub const SCHEMA: Schema = Schema {
 const ELECTION_MAX: Duration = Duration::from_secs(60);
 /// TOML's integers end here.
 const NODE_ID_MAX: u64 = i64::MAX as u64;
+/// A clock that is off by more is broken.
+const LEASE_DRIFT_PERCENT_MAX: u32 = 50;
 const ID: &str = "from 1 to 9223372036854775807";
 const ADDRESS: &str = "an IP address with a port, as 10.0.0.1:7400 or [fd00::1]:7400";
 
@@ -62,10 +67,14 @@ pub struct NodeSettings {
     pub io: IoChoice,
     /// Of segments made from now on. A multiple of [`BLOCK_BYTES`].
     pub segment_bytes: u64,
+    /// Taken and not committed while this node leads; beyond it clients are told to ask later.
+    pub uncommitted_bytes_max: usize,
     pub heartbeat: Duration,
     /// An election timeout is drawn between these two, anew for each wait.
     pub election_min: Duration,
     pub election_max: Duration,
+    /// By how many hundredths one member's clock may be faster than another's, for reads by lease; 0: they are off.
+    pub lease_drift_percent: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,9 +120,11 @@ impl NodeSettings {
             tls,
             io: IoChoice::Auto,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            uncommitted_bytes_max: UNCOMMITTED_BYTES_DEFAULT,
             heartbeat: HEARTBEAT_DEFAULT,
             election_min: ELECTION_MIN_DEFAULT,
             election_max: ELECTION_MAX_DEFAULT,
+            lease_drift_percent: 0,
         }
     }
 }
@@ -135,7 +146,9 @@ impl NodeConfiguration {
         check_addresses(&settings)?;
         check_members(&settings)?;
         check_segment(&settings)?;
+        check_uncommitted(&settings)?;
         check_times(&settings)?;
+        check_drift(&settings)?;
         Ok(NodeConfiguration(settings))
     }
 
@@ -156,6 +169,9 @@ impl NodeConfiguration {
             numbers.put_u64_le(milliseconds(duration));
         }
         numbers.put_u64_le(record_bytes_max(self.segment_bytes) as u64);
+        if self.lease_drift_percent > 0 {
+            numbers.put_u32_le(self.lease_drift_percent);
+        }
         let sorted: BTreeMap<NodeId, SocketAddr> =
             self.members.iter().map(|member| (member.id, member.address)).collect();
         let mut members = BytesMut::new();
@@ -184,9 +200,11 @@ impl NodeConfiguration {
         }
         line("io", self.io.name().into());
         line("segment_bytes", number(self.segment_bytes));
+        line("uncommitted_bytes_max", number(self.uncommitted_bytes_max as u64));
         line("heartbeat_milliseconds", number(milliseconds(self.heartbeat)));
         line("election_milliseconds_min", number(milliseconds(self.election_min)));
         line("election_milliseconds_max", number(milliseconds(self.election_max)));
+        line("lease_drift_percent", number(self.lease_drift_percent.into()));
         for member in &self.members {
             let address = toml::Value::from(member.address.to_string());
             write!(out, "\n[[member]]\nid = {}\naddress = {address}\n", member.id).expect("a string takes every write");
@@ -244,9 +262,13 @@ fn settings(document: &Document) -> Result<NodeSettings, Error> {
         io: optional("io")
             .map_or(Ok(IoChoice::Auto), |value| value.parse("io", "\"auto\", \"uring\" or \"blocking\""))?,
         segment_bytes: integer("segment_bytes", SEGMENT_BYTES_DEFAULT)?,
+        uncommitted_bytes_max: integer("uncommitted_bytes_max", UNCOMMITTED_BYTES_DEFAULT as u64)
+            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))?,
         heartbeat: duration("heartbeat_milliseconds", HEARTBEAT_DEFAULT)?,
         election_min: duration("election_milliseconds_min", ELECTION_MIN_DEFAULT)?,
         election_max: duration("election_milliseconds_max", ELECTION_MAX_DEFAULT)?,
+        lease_drift_percent: integer("lease_drift_percent", 0)
+            .map(|percent| u32::try_from(percent).unwrap_or(u32::MAX))?,
     })
 }
 
@@ -368,6 +390,25 @@ fn check_segment(settings: &NodeSettings) -> Result<(), Invalid> {
     let allowed = format!("a multiple of {BLOCK_BYTES} from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}");
     let next = format!("leave the key out for the default, {SEGMENT_BYTES_DEFAULT}");
     refuse("segment_bytes", bytes, &allowed, &next)
+}
+
+fn check_uncommitted(settings: &NodeSettings) -> Result<(), Invalid> {
+    let bytes = settings.uncommitted_bytes_max;
+    if (UNCOMMITTED_BYTES_MIN..=UNCOMMITTED_BYTES_MAX).contains(&bytes) {
+        return Ok(());
+    }
+    let allowed = format!("from {UNCOMMITTED_BYTES_MIN} to {UNCOMMITTED_BYTES_MAX}");
+    let next = format!("leave the key out for the default, {UNCOMMITTED_BYTES_DEFAULT}");
+    refuse("uncommitted_bytes_max", bytes, &allowed, &next)
+}
+
+fn check_drift(settings: &NodeSettings) -> Result<(), Invalid> {
+    let percent = settings.lease_drift_percent;
+    if percent <= LEASE_DRIFT_PERCENT_MAX {
+        return Ok(());
+    }
+    let allowed = format!("from 0 to {LEASE_DRIFT_PERCENT_MAX}");
+    refuse("lease_drift_percent", percent, &allowed, "leave the key out: reads by lease are off then")
 }
 
 fn check_times(settings: &NodeSettings) -> Result<(), Invalid> {

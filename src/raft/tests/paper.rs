@@ -41,7 +41,14 @@ fn restored(before_first: LogId, terms: &[u64], term: u64, members: Membership) 
 }
 
 fn start(seed: u64, restored: Restored) -> Replica {
-    let config = Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed, limits: limits_default() };
+    let config = Config {
+        id: NodeId(1),
+        incarnation: crate::types::Incarnation(1),
+        heartbeat_ticks: 5,
+        election_ticks: 30..60,
+        seed,
+        limits: limits_default(),
+    };
     Replica::new(config, restored)
 }
 
