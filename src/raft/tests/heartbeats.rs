@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::raft::{Body, Config, Event, Input, Output, ReadToken, Replica, Restored, Role};
-use crate::types::{HardState, Index, LogId, NodeId, Term};
+use crate::types::{HardState, Incarnation, Index, LogId, NodeId, Term};
 
 use super::cluster::{Cluster, limits_default, membership};
 use super::leader::{durable, from_peer};
@@ -24,7 +24,7 @@ impl Led {
     fn new(voters: u64, heartbeat_ticks: u32, election_ticks: Range<u32>) -> Led {
         let config = Config {
             id: LEADER,
-            incarnation: crate::types::Incarnation(LEADER.0),
+            incarnation: Incarnation(1),
             heartbeat_ticks,
             election_ticks,
             seed: 1,

@@ -6,7 +6,7 @@ use crate::raft::{
     AppendOutcome, AppendReply, Body, Config, Fetch, Input, Limits, Message, Output, Replica, Restored, Role,
 };
 use crate::random::Random;
-use crate::types::{Entry, HardState, Index, LogId, NodeId, Payload, Term};
+use crate::types::{Entry, HardState, Incarnation, Index, LogId, NodeId, Payload, Term};
 
 use super::cluster::{limits_default, membership};
 use super::leader::{from_peer, reply};
@@ -48,7 +48,7 @@ fn replica(id: u64, runs: &Runs, term: u64) -> Replica {
     let limits = Limits { cache_bytes_max: 16 << 20, uncommitted_bytes_max: 8 << 20, ..limits_default() };
     let config = Config {
         id: NodeId(id),
-        incarnation: crate::types::Incarnation(id),
+        incarnation: Incarnation(id),
         heartbeat_ticks: 5,
         election_ticks: 30..60,
         seed: id,
