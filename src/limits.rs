@@ -64,8 +64,11 @@ pub const FOLLOWER_WINDOW_MESSAGES: usize = 256;
 /// Entries in one AppendEntries: it must fit one wire frame.
 pub const APPEND_BYTES_MAX: usize = 2 << 20;
 pub const APPEND_ENTRIES_MAX: usize = 16_384;
-/// Entries a leader has accepted and not committed.
-pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
+/// Entries a leader has accepted and not committed, unless configured otherwise.
+pub const UNCOMMITTED_BYTES_DEFAULT: usize = 64 << 20;
+/// The least and the most that may be configured.
+pub const UNCOMMITTED_BYTES_MIN: usize = 8 << 20;
+pub const UNCOMMITTED_BYTES_MAX: usize = 1 << 30;
 /// What waits for the core.
 pub const CORE_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// What truncates and purges may take of the log's queue beyond the appends: 25 of them for each group. They are let in
@@ -105,4 +108,9 @@ const _: () = assert!(1 <= WRITES_IN_FLIGHT_DEFAULT && WRITES_IN_FLIGHT_DEFAULT 
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(BLOCK_BYTES as u64));
 const _: () = assert!(ELECTION_MIN_DEFAULT.as_millis() >= 2 * HEARTBEAT_DEFAULT.as_millis());
 const _: () = assert!(ELECTION_MAX_DEFAULT.as_millis() > ELECTION_MIN_DEFAULT.as_millis());
-const _: () = assert!(FOLLOWER_WINDOW_BYTES <= UNCOMMITTED_BYTES_MAX && UNCOMMITTED_BYTES_MAX <= TAIL_CACHE_BYTES_MAX);
+const _: () =
+    assert!(FOLLOWER_WINDOW_BYTES <= UNCOMMITTED_BYTES_DEFAULT && UNCOMMITTED_BYTES_DEFAULT <= TAIL_CACHE_BYTES_MAX);
+// A request is taken whole or not at all.
+const _: () = assert!(REQUEST_BYTES_MAX + REQUEST_RECORDS_MAX * ENTRY_OVERHEAD_BYTES <= UNCOMMITTED_BYTES_MIN);
+const _: () =
+    assert!(UNCOMMITTED_BYTES_MIN <= UNCOMMITTED_BYTES_DEFAULT && UNCOMMITTED_BYTES_DEFAULT <= UNCOMMITTED_BYTES_MAX);

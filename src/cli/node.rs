@@ -73,6 +73,7 @@ fn options(configuration: &NodeConfiguration) -> Result<NodeOptions, Failure> {
         identity,
         io: io_choice(configuration.io),
         segment_bytes: configuration.segment_bytes,
+        uncommitted_bytes_max: configuration.uncommitted_bytes_max,
         heartbeat: configuration.heartbeat,
         election: configuration.election_min..configuration.election_max,
         fingerprint: configuration.fingerprint(),

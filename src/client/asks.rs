@@ -52,10 +52,11 @@ impl Asks {
         Some(body)
     }
 
-    pub fn answer(&mut self, request: u64, body: ResponseBody) -> Answered {
+    /// With `tells_busy` whoever asked a leader that is busy is told so, and asks again of its own.
+    pub fn answer(&mut self, request: u64, body: ResponseBody, tells_busy: bool) -> Answered {
         let Some(ask) = self.sent.remove(&request) else { return Answered::Unknown };
         let told = match body {
-            ResponseBody::Refused(refusal) if may_pass(&refusal) => {
+            ResponseBody::Refused(refusal) if may_pass(&refusal) && !(tells_busy && refusal == Refusal::Busy) => {
                 self.waiting.push_front(ask);
                 return Answered::Again(refusal);
             }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::asks::{Answered, Ask, Asks};
 use super::error::Error;
+use super::handle::WhenBusy;
 use super::records::{Batch, Batches, Record};
 use super::session::{Effect, Run, Session, Told};
 use crate::codec::encode_command;
@@ -31,6 +32,7 @@ pub(super) struct Core {
     asks: Asks,
     batches: Batches,
     records_max: usize,
+    when_busy: WhenBusy,
     /// The number of the last request.
     last_request: u64,
     pause: Pause,
@@ -59,7 +61,7 @@ pub(super) struct Pause {
 pub(super) struct Nonsense;
 
 impl Core {
-    pub fn new(records_max: usize, seed: u64) -> Core {
+    pub fn new(records_max: usize, when_busy: WhenBusy, seed: u64) -> Core {
         Core {
             fresh: VecDeque::new(),
             session: None,
@@ -68,6 +70,7 @@ impl Core {
             asks: Asks::default(),
             batches: Batches::default(),
             records_max,
+            when_busy,
             last_request: 0,
             pause: Pause { until: None, refusals: 0, random: Random::seeded(seed) },
             reason: no_leader(),
@@ -77,6 +80,9 @@ impl Core {
 
     pub fn submit(&mut self, batch: Batch) {
         self.batches.open(batch, &mut self.fresh);
+        if self.session.as_ref().is_some_and(Session::is_turned_away) {
+            self.turn_away();
+        }
     }
 
     pub fn ask(&mut self, ask: Ask) {
@@ -108,6 +114,9 @@ impl Core {
             }
             let effect = session.settle(number, id, told, &mut self.batches);
             self.follow(effect, now);
+        }
+        if session.is_turned_away() {
+            self.turn_away();
         }
         self.session = Some(session);
         self.end_session();
@@ -205,9 +214,10 @@ impl Core {
         self.registering = None;
         match told(body, 1)?.as_slice() {
             [Told::Done { index, .. }] => {
-                self.session = Some(Session::new(SessionId(index.0)));
+                self.session = Some(Session::new(SessionId(index.0), self.when_busy));
                 self.follow(Effect::Progress, now);
             }
+            [Told::Refused(Refusal::Busy)] if self.when_busy == WhenBusy::Tell => self.turn_away(),
             [Told::Refused(refusal)] => {
                 self.note(refusal);
                 self.follow(Effect::Pause, now);
@@ -218,7 +228,7 @@ impl Core {
     }
 
     fn on_answer(&mut self, id: u64, body: ResponseBody, now: Instant) -> Result<(), Nonsense> {
-        match self.asks.answer(id, body) {
+        match self.asks.answer(id, body, self.when_busy == WhenBusy::Tell) {
             Answered::Told => self.follow(Effect::Progress, now),
             Answered::Again(refusal) => {
                 self.note(&refusal);
@@ -228,6 +238,11 @@ impl Core {
             Answered::Unknown => {}
         }
         Ok(())
+    }
+
+    /// The leader has no room: those who want to know are told at once.
+    fn turn_away(&mut self) {
+        self.fresh.drain(..).for_each(|record| self.batches.failed(&record, Error::Busy));
     }
 
     /// Remembers why a node did not do what it was asked.

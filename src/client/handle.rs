@@ -34,6 +34,18 @@ pub struct ClientOptions {
     pub request_records_max: usize,
     /// Bytes of records that may wait, with [`ENTRY_OVERHEAD_BYTES`] for each.
     pub queue_bytes_max: usize,
+    pub when_busy: WhenBusy,
+}
+
+/// What becomes of a request that the leader refuses because too much waits there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WhenBusy {
+    /// It is sent again, after pauses, until the caller's time is over; then the caller is told [`Error::Busy`].
+    #[default]
+    Wait,
+    /// The caller is told [`Error::Busy`] at once, and so is who comes while the leader has not answered what it took of
+    /// this client before.
+    Tell,
 }
 
 /// A handle on a connection to a cluster; clones share it. The contract stands at the head of this module.
@@ -63,6 +75,7 @@ impl ClientOptions {
             timeout: CLIENT_TIMEOUT_DEFAULT,
             request_records_max: REQUEST_RECORDS_DEFAULT,
             queue_bytes_max: QUEUE_BYTES_DEFAULT,
+            when_busy: WhenBusy::Wait,
         }
     }
 }
@@ -83,14 +96,14 @@ impl Client {
 
     /// The same without waiting: the leader is looked for in the background. For those who need none, too.
     pub fn start(options: ClientOptions) -> Result<Client, Error> {
-        let ClientOptions { nodes, identity, timeout, request_records_max, queue_bytes_max } = options;
+        let ClientOptions { nodes, identity, timeout, request_records_max, queue_bytes_max, when_busy } = options;
         if !(1..=REQUEST_RECORDS_MAX).contains(&request_records_max) {
             return Err(Error::Options { found: request_records_max, max: REQUEST_RECORDS_MAX });
         }
         let (messages, receiver) = mpsc::unbounded_channel();
         let (identity, directory) = (Arc::new(identity), Directory::new(&nodes));
         let mut random = Random::seeded(entropy());
-        let core = Core::new(request_records_max, random.next_u64());
+        let core = Core::new(request_records_max, when_busy, random.next_u64());
         tokio::spawn(Link::new(core, receiver, identity.clone(), directory.clone(), random).run());
         let queue_bytes_max = queue_bytes_max.min(u32::MAX as usize);
         let queue_room = Arc::new(Semaphore::new(queue_bytes_max));

@@ -18,7 +18,8 @@
 //!   so it is in the log once. A caller whose time ends first is told [`Error::OutcomeUnknown`] if a copy may be in
 //!   the log, and [`Error::Unavailable`], [`Error::Busy`] or [`Error::NoSpace`] if certainly none is, now or later.
 //! - Everything that waits is bounded: records by [`ClientOptions::queue_bytes_max`], questions by number. A caller who
-//!   finds it full waits, and is told [`Error::Busy`] when the time is up.
+//!   finds it full waits, and is told [`Error::Busy`] when the time is up. A leader bounds what waits there, and refuses
+//!   the rest at once: by default that is sent again until the time is up ([`WhenBusy`]).
 //! - Reads, questions and [`Tail`]s are repeated freely; changes to the cluster never.
 //!
 //! # Invariants
@@ -49,7 +50,7 @@ mod session;
 mod tail;
 
 pub use error::Error;
-pub use handle::{Client, ClientOptions};
+pub use handle::{Client, ClientOptions, WhenBusy};
 pub use map::{Scan, Scanned};
 pub use node::NodeClient;
 pub use records::{Appended, Outcomes};

@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::error::Error;
+use super::handle::WhenBusy;
 use super::records::{Batches, Record};
 use crate::codec::{COMMAND_HEAD_BYTES, put_command_head};
 use crate::limits::{REQUEST_BYTES_MAX, SESSION_ANSWERS_MAX};
@@ -29,6 +30,9 @@ pub(super) struct Session {
     is_closing: bool,
     /// The cluster has forgotten the session: nothing more is sent.
     is_gone: bool,
+    when_busy: WhenBusy,
+    /// The leader had no room for one of its numbers, and whoever waits for it was told so.
+    is_turned_away: bool,
     /// Records that are certainly not in the log and are to be sent in another session, in order.
     returned: Vec<Record>,
 }
@@ -80,7 +84,7 @@ pub(super) enum Effect {
 }
 
 impl Session {
-    pub fn new(id: SessionId) -> Session {
+    pub fn new(id: SessionId, when_busy: WhenBusy) -> Session {
         Session {
             id,
             first: 1,
@@ -88,12 +92,19 @@ impl Session {
             cursor: 1,
             is_closing: false,
             is_gone: false,
+            when_busy,
+            is_turned_away: false,
             returned: Vec::new(),
         }
     }
 
     pub fn has_room(&self) -> bool {
         !self.is_closing && !self.is_gone && self.slots.len() < SESSION_ANSWERS_MAX
+    }
+
+    /// The leader had no room, and what it took before is not answered: nothing else enters.
+    pub fn is_turned_away(&self) -> bool {
+        self.is_turned_away
     }
 
     /// Gives a record the next number.
@@ -239,6 +250,12 @@ impl Session {
         let effect = match refusal {
             Refusal::Gap { expected } if expected < self.first => Effect::Doubt,
             Refusal::Gap { .. } => Effect::Again,
+            Refusal::Busy if self.when_busy == WhenBusy::Tell => {
+                self.is_turned_away = true;
+                self.give_up(at, Error::Busy, batches);
+                self.returned.drain(..).for_each(|record| batches.failed(&record, Error::Busy));
+                return Effect::Again;
+            }
             Refusal::Busy | Refusal::NoSpace | Refusal::Unavailable { .. } | Refusal::NotLeader { .. } => Effect::Pause,
             Refusal::OutcomeUnknown => {
                 self.slots[at].is_uncertain = true;

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::error::Error;
-use super::records::{Appended, Batch};
+use super::handle::WhenBusy;
+use super::records::{Appended, Batch, Outcomes};
 use crate::codec::decode_command;
 use crate::limits::{RECORD_BYTES_MAX, REQUEST_BYTES_MAX, SESSION_ANSWERS_MAX};
 use crate::net::{Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult};
@@ -27,8 +28,12 @@ struct Desk {
 impl Desk {
     /// With a session of id 1.
     fn new() -> Desk {
+        Desk::when_busy(WhenBusy::Wait)
+    }
+
+    fn when_busy(when_busy: WhenBusy) -> Desk {
         let room = Arc::new(Semaphore::new(100_000));
-        Desk { core: Core::new(64, 1), now: Instant::now(), room }
+        Desk { core: Core::new(64, when_busy, 1), now: Instant::now(), room }
     }
 
     fn submit(&mut self, bodies: Vec<Bytes>) -> Appended {
@@ -51,8 +56,11 @@ impl Desk {
     }
 
     fn respond(&mut self, id: u64, results: Vec<SubmitResult>) {
-        let response = Response { id, body: ResponseBody::Submitted { results } };
-        self.core.on_response(response, self.now).unwrap();
+        self.respond_with(id, ResponseBody::Submitted { results });
+    }
+
+    fn respond_with(&mut self, id: u64, body: ResponseBody) {
+        self.core.on_response(Response { id, body }, self.now).unwrap();
     }
 
     /// The next request is a registration, and gets this session.
@@ -137,6 +145,51 @@ async fn after_a_loss_everything_is_sent_again_in_order_under_the_same_numbers()
     let indexes: Vec<u64> = appended.await.into_result().unwrap().iter().map(|index| index.0).collect();
     assert_eq!(indexes, (2..12).chain(20..84).chain(90..116).collect::<Vec<u64>>());
     assert!(desk.core.is_idle());
+}
+
+#[tokio::test]
+async fn who_wants_to_be_told_of_a_busy_leader_is_told_at_once() {
+    let mut desk = Desk::when_busy(WhenBusy::Tell);
+    let taken = desk.submit(small(1));
+    desk.register(1);
+    let (taken_id, _) = desk.request().unwrap();
+    let first = desk.submit(small(2));
+    let (id, _) = desk.request().unwrap();
+    let behind = desk.submit(small(1));
+    let (behind_id, _) = desk.request().unwrap();
+    let told = |response: Outcomes| matches!(response.into_result(), Err(Error::Busy));
+    desk.respond_with(id, ResponseBody::Refused(Refusal::Busy));
+    assert!(told(first.await) && told(behind.await), "what is behind it cannot be in the log either");
+    let fresh = desk.submit(small(1));
+    assert!(told(fresh.await), "nothing is kept for later");
+    desk.respond_with(behind_id, ResponseBody::Submitted { results: vec![refused(Refusal::Gap { expected: 2 })] });
+    desk.respond(taken_id, vec![run(2, 1)]);
+    assert_eq!(taken.await.into_result().unwrap(), [Index(2)]);
+    let unregistered = desk.submit(small(1));
+    let (id, _) = desk.request().unwrap();
+    desk.respond(id, vec![refused(Refusal::Busy)]);
+    assert!(told(unregistered.await), "there is no room for a session");
+    assert!(desk.core.is_idle() && desk.request().is_none());
+    let later = desk.submit(small(1));
+    desk.register(50);
+    let (id, commands) = desk.request().unwrap();
+    assert_eq!(numbers(&commands), [1], "a number that was refused is not used again in its session");
+    desk.respond(id, vec![run(51, 1)]);
+    assert_eq!(later.await.into_result().unwrap(), [Index(51)]);
+}
+
+/// A copy that was lost may be in the log, whatever the leader says of the next.
+#[tokio::test]
+async fn what_may_be_in_the_log_is_not_said_to_be_refused() {
+    let mut desk = Desk::when_busy(WhenBusy::Tell);
+    let appended = desk.submit(small(1));
+    desk.register(1);
+    desk.request().unwrap();
+    desk.core.on_lost(None);
+    let (id, _) = desk.request().unwrap();
+    desk.respond(id, vec![refused(Refusal::Busy)]);
+    let outcome = appended.await.into_result();
+    assert!(matches!(outcome, Err(Error::OutcomeUnknown)), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -34,7 +34,6 @@ use crate::disk::{
 };
 use crate::limits::{
     APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, TAIL_CACHE_BYTES_MAX, TICK,
-    UNCOMMITTED_BYTES_MAX,
 };
 use crate::machine::{Map, StateMachine};
 use crate::net::{self, Arrival, Endpoint, Facts, Identity, Inbox, Peers, Replies, Settings, TailState};
@@ -62,6 +61,8 @@ pub struct NodeOptions {
     pub identity: Identity,
     pub io: IoChoice,
     pub segment_bytes: u64,
+    /// Taken and not committed while this node leads; beyond it clients are told `Busy`.
+    pub uncommitted_bytes_max: usize,
     pub heartbeat: Duration,
     pub election: Range<Duration>,
     /// Of what must agree across the cluster.
@@ -184,8 +185,9 @@ fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) 
             window_messages: FOLLOWER_WINDOW_MESSAGES,
             append_bytes_max: APPEND_BYTES_MAX,
             append_entries_max: APPEND_ENTRIES_MAX,
-            uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
-            cache_bytes_max: TAIL_CACHE_BYTES_MAX,
+            uncommitted_bytes_max: options.uncommitted_bytes_max,
+            // What waits is in memory anyway.
+            cache_bytes_max: TAIL_CACHE_BYTES_MAX.max(options.uncommitted_bytes_max),
         },
         seed: entropy(),
         about,

@@ -61,6 +61,11 @@ impl Leading {
         }
     }
 
+    /// Where nothing waits there is room for anything: what is larger than the bound could never be taken otherwise.
+    pub(super) fn has_room(&self, bytes: usize, uncommitted_bytes_max: usize) -> bool {
+        self.uncommitted_bytes == 0 || self.uncommitted_bytes + bytes <= uncommitted_bytes_max
+    }
+
     /// Before an entry of its own term is committed, a leader does not know what is (§8).
     pub(super) fn knows_commit(&self, commit: Index) -> bool {
         commit >= self.term_first || mutant::is_on(Mutant::ReadWithoutOwnEntry)
@@ -85,8 +90,7 @@ impl Replica {
         let changes = payloads.iter().any(|payload| matches!(payload, Payload::Membership(_)));
         assert!(!changes, "a configuration is not proposed: `Replica::change` plans it");
         let bytes: usize = payloads.iter().map(|payload| payload.data_bytes() + ENTRY_OVERHEAD_BYTES).sum();
-        let fits = leading.uncommitted_bytes + bytes <= self.config.limits.uncommitted_bytes_max;
-        if fits || leading.uncommitted_bytes == 0 { Ok(()) } else { Err(Refused::Busy) }
+        if leading.has_room(bytes, self.config.limits.uncommitted_bytes_max) { Ok(()) } else { Err(Refused::Busy) }
     }
 
     /// Every term begins with an entry that says nothing: older ones are committed with it (§8).

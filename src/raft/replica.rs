@@ -144,6 +144,14 @@ impl Replica {
         Ok(self.append_own(payloads))
     }
 
+    /// Whether this node leads and would take payloads of together so many bytes now, each with
+    /// [`ENTRY_OVERHEAD_BYTES`](crate::limits::ENTRY_OVERHEAD_BYTES). For callers who take several proposals together
+    /// or none.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let max = self.config.limits.uncommitted_bytes_max;
+        matches!(&self.state, State::Leader(leading) if leading.has_room(bytes, max))
+    }
+
     /// Ask for a linearizable read (dissertation §6.4). The token comes back in [`Output::reads_ready`] or in
     /// [`Output::reads_refused`]: always in one of them, unless this node is restarted before.
     pub fn read(&mut self, token: ReadToken) -> Result<(), Refused> {

@@ -239,7 +239,7 @@ fn drawn_limits(random: &mut Random) -> Limits {
     let (uncommitted_bytes_max, cache_bytes_max) = *random.pick(&[
         (20_000, 20_000),
         (40_000, 60_000),
-        (limits::UNCOMMITTED_BYTES_MAX, limits::TAIL_CACHE_BYTES_MAX),
+        (limits::UNCOMMITTED_BYTES_DEFAULT, limits::TAIL_CACHE_BYTES_MAX),
     ]);
     Limits {
         window_bytes: limits::FOLLOWER_WINDOW_BYTES,

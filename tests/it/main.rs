@@ -9,6 +9,7 @@ mod kills;
 mod log_cuts;
 mod netns;
 mod partitions;
+mod overload;
 mod power_cut;
 mod processes;
 mod reading;

@@ -15,7 +15,8 @@ use crate::checksum::Checksum;
 use crate::codec;
 use crate::limits::{
     BLOCK_BYTES, ELECTION_MAX_DEFAULT, ELECTION_MIN_DEFAULT, HEARTBEAT_DEFAULT, MEMBERS_MAX, SEGMENT_BYTES_DEFAULT,
-    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TICK,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TICK, UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX,
+    UNCOMMITTED_BYTES_MIN,
 };
 use crate::node::driver::record_bytes_max;
 use crate::types::NodeId;
@@ -32,6 +33,7 @@ pub const SCHEMA: Schema = Schema {
         "crl",
         "io",
         "segment_bytes",
+        "uncommitted_bytes_max",
         "heartbeat_milliseconds",
         "election_milliseconds_min",
         "election_milliseconds_max",
@@ -62,6 +64,8 @@ pub struct NodeSettings {
     pub io: IoChoice,
     /// Of segments made from now on. A multiple of [`BLOCK_BYTES`].
     pub segment_bytes: u64,
+    /// Taken and not committed while this node leads; beyond it clients are told to ask later.
+    pub uncommitted_bytes_max: usize,
     pub heartbeat: Duration,
     /// An election timeout is drawn between these two, anew for each wait.
     pub election_min: Duration,
@@ -111,6 +115,7 @@ impl NodeSettings {
             tls,
             io: IoChoice::Auto,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            uncommitted_bytes_max: UNCOMMITTED_BYTES_DEFAULT,
             heartbeat: HEARTBEAT_DEFAULT,
             election_min: ELECTION_MIN_DEFAULT,
             election_max: ELECTION_MAX_DEFAULT,
@@ -135,6 +140,7 @@ impl NodeConfiguration {
         check_addresses(&settings)?;
         check_members(&settings)?;
         check_segment(&settings)?;
+        check_uncommitted(&settings)?;
         check_times(&settings)?;
         Ok(NodeConfiguration(settings))
     }
@@ -184,6 +190,7 @@ impl NodeConfiguration {
         }
         line("io", self.io.name().into());
         line("segment_bytes", number(self.segment_bytes));
+        line("uncommitted_bytes_max", number(self.uncommitted_bytes_max as u64));
         line("heartbeat_milliseconds", number(milliseconds(self.heartbeat)));
         line("election_milliseconds_min", number(milliseconds(self.election_min)));
         line("election_milliseconds_max", number(milliseconds(self.election_max)));
@@ -244,6 +251,8 @@ fn settings(document: &Document) -> Result<NodeSettings, Error> {
         io: optional("io")
             .map_or(Ok(IoChoice::Auto), |value| value.parse("io", "\"auto\", \"uring\" or \"blocking\""))?,
         segment_bytes: integer("segment_bytes", SEGMENT_BYTES_DEFAULT)?,
+        uncommitted_bytes_max: integer("uncommitted_bytes_max", UNCOMMITTED_BYTES_DEFAULT as u64)
+            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))?,
         heartbeat: duration("heartbeat_milliseconds", HEARTBEAT_DEFAULT)?,
         election_min: duration("election_milliseconds_min", ELECTION_MIN_DEFAULT)?,
         election_max: duration("election_milliseconds_max", ELECTION_MAX_DEFAULT)?,
@@ -368,6 +377,16 @@ fn check_segment(settings: &NodeSettings) -> Result<(), Invalid> {
     let allowed = format!("a multiple of {BLOCK_BYTES} from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}");
     let next = format!("leave the key out for the default, {SEGMENT_BYTES_DEFAULT}");
     refuse("segment_bytes", bytes, &allowed, &next)
+}
+
+fn check_uncommitted(settings: &NodeSettings) -> Result<(), Invalid> {
+    let bytes = settings.uncommitted_bytes_max;
+    if (UNCOMMITTED_BYTES_MIN..=UNCOMMITTED_BYTES_MAX).contains(&bytes) {
+        return Ok(());
+    }
+    let allowed = format!("from {UNCOMMITTED_BYTES_MIN} to {UNCOMMITTED_BYTES_MAX}");
+    let next = format!("leave the key out for the default, {UNCOMMITTED_BYTES_DEFAULT}");
+    refuse("uncommitted_bytes_max", bytes, &allowed, &next)
 }
 
 fn check_times(settings: &NodeSettings) -> Result<(), Invalid> {

@@ -74,6 +74,7 @@ fn a_node_is_read_with_its_defaults() {
     assert_eq!(read.members.len(), 2);
     assert_eq!(read.io, IoChoice::Auto);
     assert_eq!(read.segment_bytes, 64 << 20);
+    assert_eq!(read.uncommitted_bytes_max, 64 << 20);
     assert_eq!(read.heartbeat, Duration::from_millis(50));
     assert_eq!((read.election_min, read.election_max), (Duration::from_millis(300), Duration::from_millis(600)));
 }
@@ -83,6 +84,7 @@ fn what_is_rendered_reads_back() {
     let mut settings = (*node(NODE).unwrap()).clone();
     settings.io = IoChoice::Blocking;
     settings.segment_bytes = 1 << 20;
+    settings.uncommitted_bytes_max = 1 << 24;
     settings.heartbeat = Duration::from_millis(20);
     settings.tls.crl = Some("/etc/with \"quotes\" and \\/crl.pem".into());
     settings.data_directory = "/var/lib/trilith".into();

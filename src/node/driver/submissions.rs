@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Driver, Effect};
 use crate::codec::{self, COMMAND_HEAD_BYTES};
+use crate::limits::{ENTRY_OVERHEAD_BYTES, REQUEST_BYTES_MAX};
 use crate::machine::StateMachine;
 use crate::net::{ClientKey, Refusal, Response, ResponseBody, SubmitResult};
 use crate::node::sessions::{Admit, Lane};
@@ -158,7 +159,8 @@ impl<M: StateMachine> Driver<M> {
         self.submissions.admit(client, id, verdicts, &mut self.effects);
     }
 
-    /// Why a request is refused whole, before any of its commands is looked at.
+    /// Why a request is refused whole, before any of its commands is looked at. Also where only a part of it would find
+    /// room: the answer for the rest would have to wait for the commit of that part.
     fn refusal(&self, commands: &[Data]) -> Option<Refusal> {
         if commands.is_empty() {
             return Some(Refusal::Malformed);
@@ -174,12 +176,20 @@ impl<M: StateMachine> Driver<M> {
             return Some(Refusal::Unavailable { reason: "the leader is taking over".to_owned() });
         }
         let bytes: usize = commands.iter().map(|data| data.bytes.len()).sum();
+        if !self.replica.has_room(bytes + commands.len() * ENTRY_OVERHEAD_BYTES) {
+            return Some(Refusal::Busy);
+        }
         let log = &self.pipeline.log;
         let has_room = log.room().bytes >= log.queued_frame_bytes() + 2 * bytes as u64;
         (log.is_out_of_space() && !has_room).then_some(Refusal::NoSpace)
     }
 
+    /// Only where its session's first request will find room: who is to come later is told so at once, and does not
+    /// wait for a session first.
     fn register(&mut self, data: Data) -> CommandVerdict {
+        if !self.replica.has_room(REQUEST_BYTES_MAX) {
+            return refused(Refusal::Busy);
+        }
         match self.replica.propose(vec![Payload::Data(data)]) {
             Ok(range) => CommandVerdict::Proposed(range.start),
             Err(error) => refused(self.refusal_of(error)),

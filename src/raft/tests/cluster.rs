@@ -18,7 +18,7 @@ pub fn limits_default() -> Limits {
         window_messages: limits::FOLLOWER_WINDOW_MESSAGES,
         append_bytes_max: limits::APPEND_BYTES_MAX,
         append_entries_max: limits::APPEND_ENTRIES_MAX,
-        uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+        uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_DEFAULT,
         cache_bytes_max: limits::TAIL_CACHE_BYTES_MAX,
     }
 }

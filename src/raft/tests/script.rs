@@ -4,7 +4,7 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `cluster [voters=3] [learners=0] [window=BYTES] [append=BYTES] [cache=BYTES]` | new nodes with empty disks |
+//! | `cluster [voters=3] [learners=0] [window=BYTES] [append=BYTES] [cache=BYTES] [uncommitted=BYTES]` | new nodes with empty disks |
 //! | `preset NODE TERMS [term=T] [vote=N]` | stop the node, put no-ops of these terms (`114`) on its disk, start it |
 //! | `tick NODE [COUNT]` | time passes at one node |
 //! | `campaign NODE` | time passes there until it stands for election |
@@ -114,6 +114,7 @@ scripts! {
     leader_not_heard,
     learner,
     noop_and_commit,
+    overload,
     pre_vote,
     probe_lost,
     read_follower,
@@ -178,6 +179,7 @@ impl Script {
         limits.append_bytes_max = key(command, "append", limits.append_bytes_max as u64)? as usize;
         limits.cache_bytes_max = key(command, "cache", limits.cache_bytes_max as u64)? as usize;
         limits.uncommitted_bytes_max = limits.uncommitted_bytes_max.min(limits.cache_bytes_max);
+        limits.uncommitted_bytes_max = key(command, "uncommitted", limits.uncommitted_bytes_max as u64)? as usize;
         self.cluster = Cluster::new(voters, learners, limits, 1);
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Clients that go away leave nothing behind, and one that knows more than this leader is sent on.
 
-use super::rig::{CLIENT, Rig, data, scan};
+use super::rig::{CACHE_BYTES, CLIENT, Rig, data, scan};
+use crate::codec::COMMAND_HEAD_BYTES;
+use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::net::{ClientKey, Consistency, Refusal, RequestBody, ResponseBody, SubmitResult};
 use crate::node::driver::Input;
 use crate::node::driver::reads::READS_WAITING_BYTES_MAX;
@@ -83,4 +85,48 @@ fn a_leader_that_knows_less_than_its_client_does_not_judge() {
     assert!(
         matches!(answer, ResponseBody::Submitted { results } if results == [SubmitResult::Refused(Refusal::SessionGone)])
     );
+}
+
+/// What waits to be committed is bounded, and who comes beyond that is told at once, whatever is asked: to append, to
+/// put, to register. Service goes on when what waited is committed.
+#[test]
+fn beyond_what_may_wait_uncommitted_clients_are_told_at_once() {
+    let mut rig = Rig::leading();
+    rig.holds_writes = true;
+    let body = vec![7; 1 << 10];
+    let mut taken = 0;
+    while rig.answers_to(CLIENT).is_empty() {
+        let command = rig.command(Service::Append, &body);
+        rig.request(CLIENT, RequestBody::Submit { commands: vec![command] });
+        rig.settle();
+        taken += 1;
+        assert!(taken <= CACHE_BYTES / body.len(), "what waits has no bound");
+    }
+    taken -= 1;
+    assert_eq!(taken, CACHE_BYTES / (body.len() + COMMAND_HEAD_BYTES + ENTRY_OVERHEAD_BYTES));
+    let busy = ResponseBody::Refused(Refusal::Busy);
+    assert_eq!(rig.answers_to(CLIENT), [&busy]);
+    let next = taken as u64 + 1;
+    let put = data(Service::Machine, rig.session, (next, 1), &body);
+    assert_eq!(rig.ask(RequestBody::Submit { commands: vec![put.clone()] }), busy, "the number is free still");
+    // There is room for the first of these. It would keep the answer to the second until it is committed.
+    let commands = [(next, &[][..]), (next + 1, &body)].map(|(number, body)| {
+        data(Service::Append, rig.session, (number, 1), body) //
+    });
+    assert_eq!(rig.ask(RequestBody::Submit { commands: commands.into() }), busy);
+    let registration = RequestBody::Submit { commands: vec![data(Service::Register, SessionId(0), (0, 0), &[])] };
+    let refused = ResponseBody::Submitted { results: vec![SubmitResult::Refused(Refusal::Busy)] };
+    assert_eq!(rig.ask(registration.clone()), refused, "there is room for it, and none for its first request");
+    rig.holds_writes = false;
+    rig.settle();
+    let is_done = |body: &&&ResponseBody| matches!(body, ResponseBody::Submitted { results } if matches!(results[..], [SubmitResult::Run { .. }]));
+    assert_eq!(rig.answers_to(CLIENT).iter().filter(is_done).count(), taken, "all that was taken is done");
+    for again in [registration, RequestBody::Submit { commands: vec![put] }] {
+        let told = rig.ask(again);
+        assert!(
+            matches!(&told, ResponseBody::Submitted { results }
+            if !matches!(results[0], SubmitResult::Refused(_))),
+            "{told:?}"
+        );
+    }
 }
