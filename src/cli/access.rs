@@ -117,6 +117,9 @@ pub fn failure(error: Error) -> Failure {
         Error::NoSpace => "free space on the nodes, or trim the log; writing resumes by itself",
         Error::Busy => "ask again later, with fewer requests in flight",
         Error::Trimmed { first } => return trimmed(&error, first.0),
+        Error::Refused(Refusal::LeasesOff) => {
+            "read with --read linearizable, or set lease_drift_percent on all nodes (docs/operations.md)"
+        }
         Error::Refused(Refusal::NotAllowed) => "use an admin's certificate: `trilith cert admin NAME` makes one",
         Error::Refused(_) => "see whether client and nodes are of one version",
         Error::Machine(_) => "make key or value smaller",
@@ -148,6 +151,7 @@ fn exit(error: &Error) -> Exit {
         Error::Machine(command::Refusal::TooLarge) | Error::Refused(Refusal::TooLarge { .. }) => Exit::Usage,
         Error::NoSpace => Exit::NoSpace,
         Error::Busy => Exit::Busy,
+        Error::Refused(Refusal::LeasesOff) => Exit::Usage,
         Error::NotTrusted(_) | Error::Refused(Refusal::NotAllowed) => Exit::Certificate,
         Error::Trimmed { .. } | Error::Refused(_) | Error::Machine(_) | Error::Answer(_) | Error::WrongAnswer => {
             Exit::Other
@@ -178,6 +182,7 @@ mod tests {
             (Error::Busy, Exit::Busy),
             (Error::Trimmed { first: Index(7) }, Exit::Other),
             (Error::Refused(Refusal::NotAllowed), Exit::Certificate),
+            (Error::Refused(Refusal::LeasesOff), Exit::Usage),
             (Error::UnknownNode { node: NodeId(9) }, Exit::Usage),
         ];
         for (error, exit) in expected {

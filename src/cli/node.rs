@@ -74,6 +74,7 @@ fn options(configuration: &NodeConfiguration) -> Result<NodeOptions, Failure> {
         io: io_choice(configuration.io),
         segment_bytes: configuration.segment_bytes,
         uncommitted_bytes_max: configuration.uncommitted_bytes_max,
+        lease_drift_percent: configuration.lease_drift_percent,
         heartbeat: configuration.heartbeat,
         election: configuration.election_min..configuration.election_max,
         fingerprint: configuration.fingerprint(),

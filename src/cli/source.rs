@@ -10,7 +10,8 @@ use crate::types::{Index, NodeId};
 
 #[derive(Debug, clap::Args)]
 pub struct ReadArguments {
-    /// How new the answer must be: `linearizable`, `at-least=INDEX` (as new as that entry), or `stale` (what the node has)
+    /// How new the answer must be: `linearizable`, `lease` (the same, from the leader alone, where clocks keep to their
+    /// bound), `at-least=INDEX` (as new as that entry), or `stale` (what the node has)
     #[arg(long = "read", value_name = "MODE", default_value = "linearizable", value_parser = parse)]
     pub consistency: Consistency,
     /// Ask this node; without it the leader answers what is linearizable, and any node the rest
@@ -28,7 +29,7 @@ impl ReadArguments {
     pub async fn open(&self, client: &ClientArguments) -> Result<Source, Failure> {
         match (self.node, self.consistency) {
             (Some(node), _) => client.start()?.node(NodeId(node)).await.map(Source::Node).map_err(access::failure),
-            (None, Consistency::Linearizable) => client.connect().await.map(Source::Leader),
+            (None, Consistency::Linearizable | Consistency::Lease) => client.connect().await.map(Source::Leader),
             (None, Consistency::Stale | Consistency::AtLeast(_)) => {
                 client.start()?.any_node().await.map(Source::Node).map_err(access::failure)
             }
@@ -79,12 +80,13 @@ fn parse(text: &str) -> Result<Consistency, String> {
     let index = text.strip_prefix("at-least=").map(str::parse);
     match (text, index) {
         ("linearizable", _) => Ok(Consistency::Linearizable),
+        ("lease", _) => Ok(Consistency::Lease),
         ("stale", _) => Ok(Consistency::Stale),
         (_, Some(Ok(index))) => Ok(Consistency::AtLeast(Index(index))),
         (_, Some(Err(_))) => {
             Err("at-least= is followed by an index, as the one that `trilith kv put` prints".to_owned())
         }
-        (_, None) => Err("linearizable, at-least=INDEX or stale".to_owned()),
+        (_, None) => Err("linearizable, lease, at-least=INDEX or stale".to_owned()),
     }
 }
 
@@ -96,9 +98,10 @@ mod tests {
     fn how_new_an_answer_must_be_is_said_in_one_way() {
         assert_eq!(parse("linearizable"), Ok(Consistency::Linearizable));
         assert_eq!(parse("stale"), Ok(Consistency::Stale));
+        assert_eq!(parse("lease"), Ok(Consistency::Lease));
         assert_eq!(parse("at-least=0"), Ok(Consistency::AtLeast(Index(0))));
         assert_eq!(parse("at-least=18446744073709551615"), Ok(Consistency::AtLeast(Index(u64::MAX))));
-        for wrong in ["", "Stale", "at-least", "at-least=", "at-least=-1", "at-least=18446744073709551616", "lease"] {
+        for wrong in ["", "Stale", "at-least", "at-least=", "at-least=-1", "at-least=18446744073709551616", "leases"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

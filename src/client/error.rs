@@ -54,9 +54,11 @@ impl Error {
             Refusal::NotLeader { .. } | Refusal::Unavailable { .. } | Refusal::Gap { .. } => {
                 Error::Unavailable { reason: refusal.to_string() }
             }
-            Refusal::TooLarge { .. } | Refusal::SessionGone | Refusal::Malformed | Refusal::NotAllowed => {
-                Error::Refused(refusal.clone())
-            }
+            Refusal::TooLarge { .. }
+            | Refusal::SessionGone
+            | Refusal::Malformed
+            | Refusal::NotAllowed
+            | Refusal::LeasesOff => Error::Refused(refusal.clone()),
         }
     }
 

@@ -98,6 +98,8 @@ pub enum Refusal {
     Malformed,
     #[error("this needs an admin certificate")]
     NotAllowed,
+    #[error("reads by lease are off in this cluster")]
+    LeasesOff,
 }
 
 /// Appends a response as one frame. Records are bounded by [`READ_BYTES_MAX`] before they come here.
@@ -248,6 +250,7 @@ fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
         Refusal::OutcomeUnknown => out.put_u8(8),
         Refusal::Malformed => out.put_u8(9),
         Refusal::NotAllowed => out.put_u8(10),
+        Refusal::LeasesOff => out.put_u8(11),
     }
 }
 
@@ -264,6 +267,7 @@ fn refusal(reader: &mut Reader<'_>) -> Result<Refusal, Error> {
         8 => Refusal::OutcomeUnknown,
         9 => Refusal::Malformed,
         10 => Refusal::NotAllowed,
+        11 => Refusal::LeasesOff,
         found => return Err(Error::Invalid { what: "kind of refusal", found: u64::from(found) }),
     })
 }

@@ -84,6 +84,8 @@ pub enum Consistency {
     Stale,
     /// Shows at least what was applied at this index.
     AtLeast(Index),
+    /// As linearizable, and the leader asks nobody, as long as clocks keep to the bound that the cluster is configured with.
+    Lease,
 }
 
 /// What an administrator may order.
@@ -240,6 +242,7 @@ fn put_consistency(out: &mut BytesMut, consistency: Consistency) {
         Consistency::Linearizable => put_numbered(out, 0, 0),
         Consistency::Stale => put_numbered(out, 1, 0),
         Consistency::AtLeast(index) => put_numbered(out, 2, index.0),
+        Consistency::Lease => put_numbered(out, 3, 0),
     }
 }
 
@@ -248,6 +251,7 @@ fn consistency(reader: &mut Reader<'_>) -> Result<Consistency, Error> {
         (0, 0) => Ok(Consistency::Linearizable),
         (1, 0) => Ok(Consistency::Stale),
         (2, index) => Ok(Consistency::AtLeast(Index(index))),
+        (3, 0) => Ok(Consistency::Lease),
         (found, _) => Err(Error::Invalid { what: "consistency", found: u64::from(found) }),
     }
 }

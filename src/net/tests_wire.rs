@@ -84,6 +84,7 @@ fn requests() -> Vec<Request> {
             consistency: Consistency::AtLeast(Index(4)),
         },
         RequestBody::Query { query: Bytes::from_static(b"get x"), consistency: Consistency::Linearizable },
+        RequestBody::Query { query: Bytes::from_static(b"get y"), consistency: Consistency::Lease },
         RequestBody::Status,
         RequestBody::Change(Change::AddLearner(member)),
         RequestBody::Change(Change::Promote(NodeId(2))),
@@ -134,6 +135,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::OutcomeUnknown,
         Refusal::Malformed,
         Refusal::NotAllowed,
+        Refusal::LeasesOff,
     ]
 }
 

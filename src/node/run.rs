@@ -25,6 +25,7 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
 use super::driver::{About, Driver, Effect, Input, Options, ReadNumber, StartError, Started, Stopped};
@@ -37,7 +38,7 @@ use crate::limits::{
 };
 use crate::machine::{Map, StateMachine};
 use crate::net::{self, Arrival, Endpoint, Facts, Identity, Inbox, Peers, Replies, Settings, TailState};
-use crate::raft::{Event, Limits};
+use crate::raft::{BootTime, Event, LeaseOptions, Limits};
 use crate::random::entropy;
 use crate::superblock;
 use crate::types::{Entry, Membership, NodeId};
@@ -63,6 +64,8 @@ pub struct NodeOptions {
     pub segment_bytes: u64,
     /// Taken and not committed while this node leads; beyond it clients are told `Busy`.
     pub uncommitted_bytes_max: usize,
+    /// By how many hundredths one member's clock may be faster than another's, for reads by lease; 0: they are off.
+    pub lease_drift_percent: u32,
     pub heartbeat: Duration,
     pub election: Range<Duration>,
     /// Of what must agree across the cluster.
@@ -155,7 +158,8 @@ async fn serve(
         boot: started.boot,
         findings: started.recovery.told(),
     };
-    let mut node = Node::new(started.driver, directory, probed.backend, sync_mode, &endpoint)?;
+    let mut node =
+        Node::new(started.driver, directory, probed.backend, sync_mode, &endpoint, options.lease_drift_percent > 0)?;
     // Polled once before anyone is told: from then on a signal is heard.
     let is_over = poll_fn(|context| Poll::Ready(shutdown.as_mut().poll(context).is_ready())).await;
     if is_over {
@@ -189,9 +193,20 @@ fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) 
             // What waits is in memory anyway.
             cache_bytes_max: TAIL_CACHE_BYTES_MAX.max(options.uncommitted_bytes_max),
         },
+        leases: (options.lease_drift_percent > 0).then_some(LeaseOptions {
+            promise: options.election.start,
+            rest: options.election.end,
+            drift_percent: options.lease_drift_percent,
+        }),
         seed: entropy(),
         about,
     }
+}
+
+/// A clock that goes on while the machine sleeps, and that nobody sets.
+fn boot_time() -> BootTime {
+    let now = clock_gettime(ClockId::Boottime);
+    BootTime(Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32))
 }
 
 /// The wall clock, for what is only written down.
@@ -214,6 +229,8 @@ struct Node<M> {
     /// Something other than the network has news.
     woken: Arc<Notify>,
     membership: Membership,
+    /// With reads by lease.
+    reads_clock: bool,
     effects: Vec<Effect>,
     arrivals: Vec<Arrival>,
 }
@@ -267,6 +284,7 @@ impl<M: StateMachine> Node<M> {
         backend: Backend,
         sync_mode: SyncMode,
         endpoint: &Endpoint,
+        reads_clock: bool,
     ) -> Result<Node<M>, RunError> {
         let woken = Arc::new(Notify::new());
         let (sender, results) = channel();
@@ -294,6 +312,7 @@ impl<M: StateMachine> Node<M> {
             results,
             woken,
             membership,
+            reads_clock,
             effects: Vec::new(),
             arrivals: Vec::new(),
         })
@@ -326,6 +345,9 @@ impl<M: StateMachine> Node<M> {
 
     /// Hands the driver everything that has arrived.
     fn gather(&mut self) {
+        if self.reads_clock {
+            self.driver.handle(Input::Clock(boot_time()));
+        }
         while let Some(completion) = self.queue.take() {
             self.driver.handle(Input::Written(completion));
         }

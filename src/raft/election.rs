@@ -21,7 +21,7 @@ impl Replica {
         }
         self.set_leader(None);
         self.restart_election_timer();
-        if self.may_stand() {
+        if self.may_stand() && !self.is_bound() {
             match mutant::is_on(Mutant::NoPreVote) {
                 true => self.stand(false),
                 false => self.begin_pre_vote(),
@@ -83,7 +83,7 @@ impl Replica {
                 self.on_pre_vote_reply(message.from, next, true);
                 return false;
             }
-            Body::Vote { transfer: false, .. } if self.hears_leader() => return false,
+            Body::Vote { transfer: false, .. } if self.hears_leader() || self.is_bound() => return false,
             _ if self.is_of_no_concern(message) => return false,
             _ => {}
         }
@@ -117,7 +117,7 @@ impl Replica {
 
     pub(super) fn on_pre_vote(&mut self, from: NodeId, next: Term, last: LogId) {
         let free = next > self.term() || (next == self.term() && self.could_vote_for(from));
-        let granted = free && !self.hears_leader() && self.is_up_to_date(last);
+        let granted = free && !self.hears_leader() && !self.is_bound() && self.is_up_to_date(last);
         self.send(from, Body::PreVoteReply { next, granted });
     }
 
@@ -143,7 +143,8 @@ impl Replica {
 
     /// RequestVote (§5.2, §5.4.1). Asked again by the same candidate, the answer is the same.
     pub(super) fn on_vote(&mut self, from: NodeId, last: LogId, transfer: bool) {
-        let protected = !transfer && self.hears_leader() && self.leader != Some(from);
+        let hears_another = self.hears_leader() && self.leader != Some(from);
+        let protected = !transfer && (hears_another || self.is_bound());
         let refuses = mutant::is_on(Mutant::UnawareRefuses) && !self.memberships.current().is_voter(self.config.id);
         let granted = self.could_vote_for(from) && !protected && self.is_up_to_date(last) && !refuses;
         if granted {

@@ -119,6 +119,7 @@ impl Replica {
         }
         self.set_leader(Some(from));
         self.restart_election_timer();
+        self.promise();
         match &mut self.state {
             State::Follower(following) => Some(following),
             _ => unreachable!("a leader knows of itself, and whoever stands has given that up"),

@@ -77,6 +77,8 @@ impl Replica {
         let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
         leading.heartbeat_elapsed_ticks = 0;
         leading.round = Round(leading.round.0 + 1);
+        self.begin_lease();
+        let State::Leader(leading) = &mut self.state else { unreachable!("a round does not depose") };
         if leading.knows_commit(self.commit) {
             leading.reads.begin(leading.round, self.commit);
         }

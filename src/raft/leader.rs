@@ -7,6 +7,7 @@ use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::mutant::{self, Mutant};
 use crate::types::{Entry, Index, LogId, NodeId, Payload};
 
+use super::lease::LeaderLease;
 use super::progress::{Progress, Rejected};
 use super::reads::LeaderReads;
 use super::replica::{Replica, State};
@@ -27,6 +28,7 @@ pub(super) struct Leading {
     uncommitted_bytes: usize,
     pub(super) transfer: Option<Transfer>,
     pub(super) reads: LeaderReads,
+    pub(super) lease: LeaderLease,
 }
 
 impl Leading {
@@ -39,6 +41,7 @@ impl Leading {
             uncommitted_bytes,
             transfer: None,
             reads: LeaderReads::default(),
+            lease: LeaderLease::default(),
         }
     }
 

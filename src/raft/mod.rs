@@ -59,7 +59,7 @@
 //! | what a leader does whose disk stalls | `own_disk.rs` |
 //! | what a follower does with an append | `follower.rs` |
 //! | terms by index, the cache, what is durable | `log.rs` |
-//! | linearizable reads | `reads.rs` |
+//! | linearizable reads | `reads.rs`; without a round, by lease, `lease.rs` |
 //! | what no peer may say | `contradiction.rs` |
 //! | what a change of members makes of a configuration | `change.rs` |
 //! | how a leader carries it out, and who is told | `reconfigure.rs` |
@@ -71,7 +71,7 @@
 //! # What is not here
 //!
 //! Sending snapshots: a follower that needs one is named in [`Event::SnapshotNeeded`]. Damaged entries, nodes without a
-//! voice, lease reads.
+//! voice.
 
 mod birth;
 pub mod change;
@@ -81,6 +81,7 @@ mod follower;
 mod heartbeats;
 pub mod invariants;
 mod leader;
+mod lease;
 mod log;
 mod memberships;
 pub mod message;
@@ -101,6 +102,7 @@ use crate::types::{Entry, HardState, Incarnation, Index, LogId, Membership, Node
 
 pub use change::{Change, Impossible};
 pub use contradiction::{Contradicted, Contradiction};
+pub use lease::{BootTime, LeaseOptions};
 pub use memberships::Unsound;
 pub use message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
 pub use reconfigure::{ChangeRefused, Changed};
@@ -159,6 +161,9 @@ pub struct Restored {
 pub enum Input {
     /// One tick of the clock has passed.
     Tick,
+    /// What a clock shows before the inputs that follow, and after all that was done before. For reads by lease alone;
+    /// none is needed where they are off.
+    Clock(BootTime),
     /// From a peer whose identity the transport has proven.
     Message(Message),
     /// This persist, and all before it, are on disk.
@@ -285,6 +290,9 @@ pub enum Refused {
     NotLeader { leader: Option<NodeId> },
     #[error("too much is waiting to be committed")]
     Busy,
+    /// See [`Replica::with_leases`].
+    #[error("reads by lease are off in this cluster")]
+    LeasesOff,
     #[error("leadership is being handed over")]
     TransferPending,
     /// Leadership can be handed over only to one.

@@ -19,7 +19,7 @@ use crate::types::{Index, NodeId};
 
 use super::leader::Leading;
 use super::replica::{Replica, State};
-use super::{Body, ReadReady, ReadToken, Refused, Round, quorum};
+use super::{Body, ReadReady, ReadToken, Refused, Round};
 
 /// Reads that wait in one replica, and questions of followers that wait in a leader.
 const READS_WAITING_MAX: usize = 65_536;
@@ -192,16 +192,13 @@ impl Replica {
     /// Serve the reads whose round a majority has answered.
     pub(super) fn confirm_reads(&mut self) {
         let envelope = self.envelope();
-        let State::Leader(leading) = &mut self.state else { return };
+        let State::Leader(leading) = &self.state else { return };
         if leading.reads.rounds.is_empty() {
             return;
         }
-        let (own, present) = (self.config.id, leading.round);
-        let confirmed = quorum::reached(self.memberships.current(), |voter| match voter == own {
-            true => present,
-            false => leading.progress.get(&voter).map_or(Round::default(), |progress| progress.confirmed),
-        });
+        let (confirmed, present) = (self.confirmed_round(), leading.round);
         let confirmed = if mutant::is_on(Mutant::ReadUnconfirmed) { present } else { confirmed };
+        let State::Leader(leading) = &mut self.state else { return };
         while let Some(done) = leading.reads.take_confirmed(confirmed) {
             for reader in done.readers {
                 match reader {

@@ -10,6 +10,7 @@ use crate::types::{Entry, HardState, Incarnation, Index, LogId, Membership, Node
 use super::contradiction;
 use super::follower::Following;
 use super::leader::Leading;
+use super::lease::Lease;
 use super::log::Log;
 use super::memberships::Memberships;
 use super::own_disk::OwnDisk;
@@ -44,6 +45,8 @@ pub struct Replica {
     pub(super) reads: FollowerReads,
     /// Which lives of the others were met while the cluster is being born.
     pub(super) met: BTreeMap<NodeId, Incarnation>,
+    /// What is known of the clock, with reads by lease.
+    pub(super) lease: Option<Lease>,
     /// What a peer said that cannot be: from then on this replica is silent.
     pub(super) contradiction: Option<Contradiction>,
     pub(super) output: Output,
@@ -110,6 +113,7 @@ impl Replica {
             election_timeout_ticks: 0,
             reads: FollowerReads::new(&mut random),
             met: BTreeMap::new(),
+            lease: None,
             contradiction: None,
             output: Output::default(),
             random,
@@ -127,6 +131,7 @@ impl Replica {
         }
         match input {
             Input::Tick => self.on_tick(),
+            Input::Clock(reading) => self.on_clock(reading),
             Input::Message(message) => self.on_message(message),
             Input::Durable(number) => self.on_durable(number),
             Input::Applied(index) => self.on_applied(index),

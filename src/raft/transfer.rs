@@ -37,6 +37,7 @@ impl Replica {
         if to == self.config.id || !self.memberships.current().voters.contains(&to) {
             return Err(Refused::NotAnotherVoter);
         }
+        leading.lease.end();
         leading.transfer = Some(Transfer { from_disk, ..Transfer::new(to, remaining_ticks) });
         self.continue_transfer();
         Ok(())

@@ -123,6 +123,7 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
         cluster: Some(CLUSTER),
         node: node_id(at),
         segment_bytes: SEGMENT_BYTES,
+        leases: None,
         writes_in_flight: options.writes_in_flight,
         quiet_ticks: options.quiet_ticks,
         heartbeat_ticks: options.heartbeat_ticks,

@@ -75,3 +75,36 @@ fn each_mode_of_reading_shows_what_it_promises() {
         assert!(output.stdout.is_empty(), "{arguments:?}: {output:?}");
     }
 }
+
+#[test]
+fn reads_by_lease_are_refused_where_they_are_off_and_show_what_was_written_where_they_are_on() {
+    let _alone = alone();
+    let mut trial = Trial::start(3, None);
+    let client = trial.cluster.client_file();
+    said(&client, &["kv", "put", "colour", "red"]);
+    for refused in [&["kv", "get", "colour"][..], &["kv", "scan"], &["log", "read", "--from", "1"]] {
+        let output = trilith(&client, &[refused, &["--read", "lease"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let told = text(&output.stderr);
+        assert!(told.contains("lease_drift_percent") && told.contains("--read linearizable"), "{told}");
+    }
+    for node in (1..=3).map(NodeId) {
+        trial.kill(node);
+        let file = trial.cluster.configuration_file(node);
+        let configuration = std::fs::read_to_string(&file).expect("it was made");
+        let on = configuration.replace("lease_drift_percent = 0", "lease_drift_percent = 5");
+        assert_ne!(on, configuration, "the key is written out");
+        std::fs::write(&file, on).expect("it can be written");
+    }
+    trial.start_all();
+    for round in 0..20 {
+        let value = round.to_string();
+        said(&client, &["kv", "put", "colour", &value]);
+        assert_eq!(said(&client, &["kv", "get", "colour", "--read", "lease"]), value);
+    }
+    assert_eq!(said(&client, &["kv", "scan", "--read", "lease"]), "colour\t19");
+    said(&client, &["log", "read", "--from", "1", "--read", "lease"]);
+    // Another leads: it is found, and knows what was written before.
+    trial.kill(trial.leader());
+    assert_eq!(said(&client, &["kv", "get", "colour", "--read", "lease"]), "19");
+}

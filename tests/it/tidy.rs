@@ -80,7 +80,7 @@ const IMPORTS: &[Row] = &[
         ],
         &[],
     ),
-    row("node::run", &[], &["tokio"]),
+    row("node::run", &[], &["tokio", "rustix"]),
     row("client", &["checksum", "types", "limits", "codec", "random", "machine::command", "net"], &["tokio"]),
     row(
         "sim",

@@ -37,6 +37,7 @@ pub const SCHEMA: Schema = Schema {
         "heartbeat_milliseconds",
         "election_milliseconds_min",
         "election_milliseconds_max",
+        "lease_drift_percent",
     ],
     list: "member",
     list_keys: &["id", "address"],
@@ -46,6 +47,8 @@ pub const SCHEMA: Schema = Schema {
 const ELECTION_MAX: Duration = Duration::from_secs(60);
 /// TOML's integers end here.
 const NODE_ID_MAX: u64 = i64::MAX as u64;
+/// A clock that is off by more is broken.
+const LEASE_DRIFT_PERCENT_MAX: u32 = 50;
 const ID: &str = "from 1 to 9223372036854775807";
 const ADDRESS: &str = "an IP address with a port, as 10.0.0.1:7400 or [fd00::1]:7400";
 
@@ -70,6 +73,8 @@ pub struct NodeSettings {
     /// An election timeout is drawn between these two, anew for each wait.
     pub election_min: Duration,
     pub election_max: Duration,
+    /// By how many hundredths one member's clock may be faster than another's, for reads by lease; 0: they are off.
+    pub lease_drift_percent: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,6 +124,7 @@ impl NodeSettings {
             heartbeat: HEARTBEAT_DEFAULT,
             election_min: ELECTION_MIN_DEFAULT,
             election_max: ELECTION_MAX_DEFAULT,
+            lease_drift_percent: 0,
         }
     }
 }
@@ -142,6 +148,7 @@ impl NodeConfiguration {
         check_segment(&settings)?;
         check_uncommitted(&settings)?;
         check_times(&settings)?;
+        check_drift(&settings)?;
         Ok(NodeConfiguration(settings))
     }
 
@@ -162,6 +169,9 @@ impl NodeConfiguration {
             numbers.put_u64_le(milliseconds(duration));
         }
         numbers.put_u64_le(record_bytes_max(self.segment_bytes) as u64);
+        if self.lease_drift_percent > 0 {
+            numbers.put_u32_le(self.lease_drift_percent);
+        }
         let sorted: BTreeMap<NodeId, SocketAddr> =
             self.members.iter().map(|member| (member.id, member.address)).collect();
         let mut members = BytesMut::new();
@@ -194,6 +204,7 @@ impl NodeConfiguration {
         line("heartbeat_milliseconds", number(milliseconds(self.heartbeat)));
         line("election_milliseconds_min", number(milliseconds(self.election_min)));
         line("election_milliseconds_max", number(milliseconds(self.election_max)));
+        line("lease_drift_percent", number(self.lease_drift_percent.into()));
         for member in &self.members {
             let address = toml::Value::from(member.address.to_string());
             write!(out, "\n[[member]]\nid = {}\naddress = {address}\n", member.id).expect("a string takes every write");
@@ -256,6 +267,8 @@ fn settings(document: &Document) -> Result<NodeSettings, Error> {
         heartbeat: duration("heartbeat_milliseconds", HEARTBEAT_DEFAULT)?,
         election_min: duration("election_milliseconds_min", ELECTION_MIN_DEFAULT)?,
         election_max: duration("election_milliseconds_max", ELECTION_MAX_DEFAULT)?,
+        lease_drift_percent: integer("lease_drift_percent", 0)
+            .map(|percent| u32::try_from(percent).unwrap_or(u32::MAX))?,
     })
 }
 
@@ -387,6 +400,15 @@ fn check_uncommitted(settings: &NodeSettings) -> Result<(), Invalid> {
     let allowed = format!("from {UNCOMMITTED_BYTES_MIN} to {UNCOMMITTED_BYTES_MAX}");
     let next = format!("leave the key out for the default, {UNCOMMITTED_BYTES_DEFAULT}");
     refuse("uncommitted_bytes_max", bytes, &allowed, &next)
+}
+
+fn check_drift(settings: &NodeSettings) -> Result<(), Invalid> {
+    let percent = settings.lease_drift_percent;
+    if percent <= LEASE_DRIFT_PERCENT_MAX {
+        return Ok(());
+    }
+    let allowed = format!("from 0 to {LEASE_DRIFT_PERCENT_MAX}");
+    refuse("lease_drift_percent", percent, &allowed, "leave the key out: reads by lease are off then")
 }
 
 fn check_times(settings: &NodeSettings) -> Result<(), Invalid> {

@@ -85,6 +85,7 @@ fn what_is_rendered_reads_back() {
     settings.io = IoChoice::Blocking;
     settings.segment_bytes = 1 << 20;
     settings.uncommitted_bytes_max = 1 << 24;
+    settings.lease_drift_percent = 5;
     settings.heartbeat = Duration::from_millis(20);
     settings.tls.crl = Some("/etc/with \"quotes\" and \\/crl.pem".into());
     settings.data_directory = "/var/lib/trilith".into();

@@ -34,7 +34,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let mut seen = None;
         while !lines.is_gone() && to.is_none_or(|to| from < to) {
             let consistency = match (arguments.read.consistency, seen) {
-                (Consistency::Linearizable | Consistency::AtLeast(_), Some(seen)) => Consistency::AtLeast(seen),
+                (Consistency::Linearizable | Consistency::Lease | Consistency::AtLeast(_), Some(seen)) => {
+                    Consistency::AtLeast(seen)
+                }
                 (first, _) => first,
             };
             let records = source.read(from, to, consistency).await?;

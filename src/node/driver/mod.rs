@@ -38,7 +38,7 @@ use crate::disk::{self, Completion, FileId, Write};
 use crate::machine::StateMachine;
 use crate::net::{ClientKey, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey};
 use crate::node::sessions::{Admission, Sessions};
-use crate::raft::{self, Event, Fetch, Input as RaftInput, Message, Replica, Role};
+use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role};
 use crate::types::{ClusterId, Entry, GroupId, Incarnation, Index, LogId, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
@@ -69,6 +69,8 @@ pub struct Options {
     pub heartbeat_ticks: u32,
     pub election_ticks: Range<u32>,
     pub limits: raft::Limits,
+    /// Reads by lease, if they are on. Then an [`Input::Clock`] comes before each [`Driver::take_effects`].
+    pub leases: Option<LeaseOptions>,
     pub seed: u64,
     /// For status answers only.
     pub about: About,
@@ -90,6 +92,8 @@ pub enum Input {
     Tick {
         wall_clock_milliseconds: u64,
     },
+    /// What the boot-time clock shows, before the inputs that follow and after all effects before: for reads by lease.
+    Clock(BootTime),
     /// From a peer whose identity is proven, in the life of it that was met last.
     Peer(Message),
     /// There is a link to this node, in this life of it.
@@ -248,6 +252,10 @@ impl<M: StateMachine> Driver<M> {
                 self.pipeline.log.tick(wall_clock_milliseconds);
                 self.replica.handle(RaftInput::Tick);
                 self.look_for_missing();
+            }
+            Input::Clock(reading) => {
+                self.replica.handle(RaftInput::Clock(reading));
+                self.release_leased();
             }
             Input::Peer(message) => self.replica.handle(RaftInput::Message(message)),
             Input::Met { node, incarnation } => self.replica.handle(RaftInput::Met { node, incarnation }),

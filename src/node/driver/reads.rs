@@ -9,7 +9,7 @@ use crate::codec;
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::machine::StateMachine;
 use crate::net::{ClientKey, Consistency, READ_BYTES_MAX, Records, Refusal, ResponseBody};
-use crate::raft::ReadToken;
+use crate::raft::{ReadToken, Refused};
 use crate::types::{Entry, Index, Payload, Service};
 use crate::wal;
 
@@ -33,6 +33,8 @@ pub(super) struct Reads {
     /// Wait until the entry at their index is applied.
     ready: BTreeMap<(Index, u64), Read>,
     last_ready: u64,
+    /// Answered by lease from a state that was read, and not yet known to be good: until the next reading of the clock.
+    held: Vec<(Read, ResponseBody)>,
     /// What `asked` and `ready` hold.
     waiting_bytes: usize,
 }
@@ -43,6 +45,8 @@ pub(super) struct Read {
     client: ClientKey,
     id: u64,
     what: What,
+    /// Served by lease: the answer waits for a reading of the clock.
+    is_leased: bool,
     /// Its client is gone; it waits only for the protocol to give its token back.
     is_forgotten: bool,
 }
@@ -54,21 +58,20 @@ enum What {
 }
 
 /// A read of records whose entries are being read from the log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RecordsRead {
-    client: ClientKey,
-    id: u64,
+    read: Read,
     from: Index,
 }
 
 impl Read {
     pub fn query(client: ClientKey, id: u64, query: Bytes) -> Read {
-        Read { client, id, what: What::Query(query), is_forgotten: false }
+        Read { client, id, what: What::Query(query), is_leased: false, is_forgotten: false }
     }
 
     pub fn records(client: ClientKey, id: u64, from: Index, to: Option<Index>, bytes_max: u32) -> Read {
         let bytes_max = (bytes_max as usize).min(READ_BYTES_MAX);
-        Read { client, id, what: What::Records { from, to, bytes_max }, is_forgotten: false }
+        Read { client, id, what: What::Records { from, to, bytes_max }, is_leased: false, is_forgotten: false }
     }
 
     fn waiting_bytes(&self) -> usize {
@@ -121,6 +124,7 @@ impl Reads {
             (read.is_forgotten, read.what) = (true, What::Query(Bytes::new()));
             self.waiting_bytes += read.waiting_bytes();
         }
+        self.held.retain(|(read, _)| read.client != client);
         let waiting_bytes = &mut self.waiting_bytes;
         self.ready.retain(|_, read| {
             let stays = read.client != client;
@@ -136,28 +140,63 @@ impl Reads {
 }
 
 impl<M: StateMachine> Driver<M> {
-    pub(super) fn on_read(&mut self, read: Read, consistency: Consistency) {
+    pub(super) fn on_read(&mut self, mut read: Read, consistency: Consistency) {
         if self.reads.waiting_bytes + read.waiting_bytes() > READS_WAITING_BYTES_MAX {
             self.reply(read.client, read.id, ResponseBody::Refused(Refusal::Busy));
             return;
         }
+        let is_newest = matches!(consistency, Consistency::Linearizable | Consistency::Lease);
+        if let Some(refusal) = self.refusal_while_born().filter(|_| is_newest) {
+            return self.reply(read.client, read.id, ResponseBody::Refused(refusal));
+        }
         match consistency {
             Consistency::Stale => self.reads.wait(Index::ZERO, read),
             Consistency::AtLeast(index) => self.reads.wait(index, read),
-            Consistency::Linearizable => {
-                if let Some(refusal) = self.refusal_while_born() {
-                    return self.reply(read.client, read.id, ResponseBody::Refused(refusal));
+            Consistency::Linearizable => self.ask_protocol(read),
+            Consistency::Lease => match self.replica.lease_index() {
+                Ok(Some(index)) => {
+                    read.is_leased = true;
+                    self.reads.wait(index, read);
                 }
-                self.reads.last_token += 1;
-                let token = ReadToken(self.reads.last_token);
-                match self.replica.read(token) {
-                    Ok(()) => self.reads.ask(token, read),
-                    Err(error) => {
-                        let refusal = self.refusal_of(error);
-                        self.reply(read.client, read.id, ResponseBody::Refused(refusal));
-                    }
-                }
+                Ok(None) => self.ask_protocol(read),
+                Err(error) => self.refuse_for(&read, error),
+            },
+        }
+    }
+
+    fn ask_protocol(&mut self, read: Read) {
+        self.reads.last_token += 1;
+        let token = ReadToken(self.reads.last_token);
+        match self.replica.read(token) {
+            Ok(()) => self.reads.ask(token, read),
+            Err(error) => self.refuse_for(&read, error),
+        }
+    }
+
+    fn refuse_for(&mut self, read: &Read, error: Refused) {
+        let refusal = self.refusal_of(error);
+        self.reply(read.client, read.id, ResponseBody::Refused(refusal));
+    }
+
+    /// The clock was read after the states that these answers were made from: if the lease held until then, nobody else
+    /// had anything committed. If not, the others are asked.
+    pub(super) fn release_leased(&mut self) {
+        if self.reads.held.is_empty() {
+            return;
+        }
+        let holds = self.replica.holds_lease();
+        for (read, body) in std::mem::take(&mut self.reads.held) {
+            match holds {
+                true => self.reply(read.client, read.id, body),
+                false => self.ask_protocol(Read { is_leased: false, ..read }),
             }
+        }
+    }
+
+    fn answer(&mut self, read: Read, body: ResponseBody) {
+        match read.is_leased {
+            true => self.reads.held.push((read, body)),
+            false => self.reply(read.client, read.id, body),
         }
     }
 
@@ -174,14 +213,18 @@ impl<M: StateMachine> Driver<M> {
 
     /// Serves what has been waited for long enough, up to a bound; tells whether there is more.
     pub(super) fn serve_reads(&mut self) -> bool {
+        if !self.reads.held.is_empty() {
+            return true;
+        }
         let applied = self.applied.index;
         let (mut served, mut bytes) = (0, 0);
         while served < READS_SERVED_MAX && bytes < READ_ANSWERS_BYTES {
-            let Some(read) = self.reads.take_ready(applied) else { return false };
+            let Some(read) = self.reads.take_ready(applied) else { break };
             served += 1;
             bytes += self.serve(read);
         }
-        self.reads.ready.first_key_value().is_some_and(|((index, _), _)| *index <= applied)
+        !self.reads.held.is_empty()
+            || self.reads.ready.first_key_value().is_some_and(|((index, _), _)| *index <= applied)
     }
 
     /// Nobody waits for this client's answers any more.
@@ -191,18 +234,21 @@ impl<M: StateMachine> Driver<M> {
 
     /// Gives the bytes of the answer, as far as there is one at once.
     fn serve(&mut self, read: Read) -> usize {
-        match read.what {
+        match &read.what {
             What::Query(query) => {
-                let answer = self.machine.query(&query);
+                let answer = self.machine.query(query);
                 let bytes = answer.len();
-                self.reply(read.client, read.id, ResponseBody::Answer(answer));
+                self.answer(read, ResponseBody::Answer(answer));
                 bytes
             }
-            What::Records { from, to, bytes_max } => self.serve_records(&read, from, to, bytes_max),
+            What::Records { from, to, bytes_max } => {
+                let (from, to, bytes_max) = (*from, *to, *bytes_max);
+                self.serve_records(read, from, to, bytes_max)
+            }
         }
     }
 
-    fn serve_records(&mut self, read: &Read, from: Index, to: Option<Index>, bytes_max: usize) -> usize {
+    fn serve_records(&mut self, read: Read, from: Index, to: Option<Index>, bytes_max: usize) -> usize {
         let (client, id) = (read.client, read.id);
         let from = from.max(Index::FIRST);
         if from < self.replica.first_index() {
@@ -214,12 +260,12 @@ impl<M: StateMachine> Driver<M> {
         let end = to.map_or(end, |to| to.min(end)).min(Index(from.0.saturating_add(READ_ENTRIES_MAX)));
         if end <= from {
             let records = Records { next: from, first: self.replica.first_index(), ..self.records_head() };
-            self.reply(client, id, ResponseBody::Records(records));
+            self.answer(read, ResponseBody::Records(records));
             return 0;
         }
         match self.cached_records(from, end, bytes_max) {
             Some(records) => {
-                self.reply(client, id, ResponseBody::Records(records));
+                self.answer(read, ResponseBody::Records(records));
                 bytes_max
             }
             None if self.log_reads.len() >= LOG_READS_MAX => {
@@ -227,7 +273,7 @@ impl<M: StateMachine> Driver<M> {
                 0
             }
             None => {
-                let purpose = ReadFor::Client(RecordsRead { client, id, from });
+                let purpose = ReadFor::Client(RecordsRead { read, from });
                 self.read_log(from, end, bytes_max, purpose);
                 bytes_max
             }
@@ -248,7 +294,7 @@ impl<M: StateMachine> Driver<M> {
             }
             Err(error) => ResponseBody::Refused(Refusal::Unavailable { reason: error.to_string() }),
         };
-        self.reply(read.client, read.id, body);
+        self.answer(read.read, body);
     }
 
     /// The records of `from..end` if memory has the entries, as many as fit `bytes_max`.

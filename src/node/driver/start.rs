@@ -123,7 +123,10 @@ impl<M: StateMachine> Driver<M> {
         let driver = Driver {
             applied: restored.before_first,
             commit: restored.commit,
-            replica: Replica::new(config, restored),
+            replica: match options.leases {
+                Some(leases) => Replica::new(config, restored).with_leases(leases),
+                None => Replica::new(config, restored),
+            },
             pipeline: Pipeline::new(log, superblock),
             sessions: Sessions::new(),
             admission: None,

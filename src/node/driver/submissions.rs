@@ -241,6 +241,7 @@ impl<M: StateMachine> Driver<M> {
         match error {
             Refused::NotLeader { .. } => Refusal::NotLeader { leader: self.leader_address() },
             Refused::Busy => Refusal::Busy,
+            Refused::LeasesOff => Refusal::LeasesOff,
             Refused::TransferPending | Refused::NotAnotherVoter => Refusal::Unavailable { reason: error.to_string() },
         }
     }

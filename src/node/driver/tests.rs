@@ -4,5 +4,6 @@ mod apply;
 mod clients;
 mod ends;
 mod format;
+mod lease;
 mod reads;
 mod rig;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::limits;
 use crate::raft::invariants::{Invariants, Violation};
 use crate::raft::{
-    Change, ChangeRefused, Changed, Config, Event, Fetch, Input, Limits, Message, Outgoing, Output, Persist,
-    PersistNumber, ReadReady, ReadToken, Refused, Replica, Restored, Role,
+    BootTime, Change, ChangeRefused, Changed, Config, Event, Fetch, Input, LeaseOptions, Limits, Message, Outgoing,
+    Output, Persist, PersistNumber, ReadReady, ReadToken, Refused, Replica, Restored, Role,
 };
 use crate::types::{Entry, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Payload, Term};
 
@@ -97,6 +97,8 @@ pub struct Node {
     pub applied: Index,
     pub commit: Index,
     starts: u64,
+    /// With leases: what its clock shows.
+    pub clock: BootTime,
 }
 
 pub struct Cluster {
@@ -111,6 +113,8 @@ pub struct Cluster {
     pub stalled: BTreeSet<NodeId>,
     /// Which messages are lost besides.
     pub loses: fn(&Message) -> bool,
+    /// For nodes that are started from now on. A tick is then 10 ms of the node's own clock.
+    pub leases: Option<LeaseOptions>,
     pub oracle: Invariants,
     pub born_with: Membership,
     pub limits: Limits,
@@ -149,6 +153,7 @@ impl Cluster {
             links: None,
             stalled: BTreeSet::new(),
             loses: |_| false,
+            leases: None,
             oracle: Invariants::default(),
             born_with,
             limits,
@@ -172,6 +177,7 @@ impl Cluster {
             applied: Index::ZERO,
             commit: Index::ZERO,
             starts: 0,
+            clock: BootTime::default(),
         };
         self.nodes.insert(id, node);
         self.start(id);
@@ -192,6 +198,10 @@ impl Cluster {
         };
         // A state machine that is durable of its own takes only what is durable here.
         let replica = Replica::new(config, node.disk.restored(node.applied, &self.born_with));
+        let replica = match self.leases {
+            Some(leases) => replica.with_leases(leases),
+            None => replica,
+        };
         check(self.oracle.started(&replica));
         node.commit = node.applied;
         node.replica = Some(replica);
@@ -265,10 +275,26 @@ impl Cluster {
         leaders.max_by_key(|replica| replica.status().hard_state.term).map(Replica::id)
     }
 
+    /// What is committed anywhere.
+    pub fn committed(&self) -> Index {
+        self.oracle.committed()
+    }
+
     /// An input and its output at once.
     pub fn input(&mut self, id: NodeId, input: Input) {
         self.replica_mut(id).handle(input);
         self.settle(id);
+    }
+
+    /// Time passes at one node, as its own clock shows it.
+    pub fn tick(&mut self, id: NodeId) {
+        if self.leases.is_some() {
+            let node = self.nodes.get_mut(&id).expect("a member");
+            node.clock.0 += limits::TICK;
+            let reading = node.clock;
+            self.input(id, Input::Clock(reading));
+        }
+        self.input(id, Input::Tick);
     }
 
     pub fn propose(&mut self, id: NodeId, payloads: Vec<Payload>) -> Result<std::ops::Range<Index>, Refused> {
@@ -418,7 +444,7 @@ impl Cluster {
     pub fn run(&mut self, ticks: u32) {
         for _ in 0..ticks {
             let ids: Vec<NodeId> = self.nodes.keys().copied().filter(|id| self.runs(*id)).collect();
-            ids.into_iter().for_each(|id| self.input(id, Input::Tick));
+            ids.into_iter().for_each(|id| self.tick(id));
             self.settle_all();
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `cluster [voters=3] [learners=0] [window=BYTES] [append=BYTES] [cache=BYTES] [uncommitted=BYTES]` | new nodes with empty disks |
+//! | `cluster [voters=3] [learners=0] [window=BYTES] [append=BYTES] [cache=BYTES] [uncommitted=BYTES] [leases=PERCENT]` | new nodes with empty disks; with leases for clocks that differ by so much |
 //! | `preset NODE TERMS [term=T] [vote=N]` | stop the node, put no-ops of these terms (`114`) on its disk, start it |
 //! | `tick NODE [COUNT]` | time passes at one node |
 //! | `campaign NODE` | time passes there until it stands for election |
@@ -17,16 +17,18 @@
 //! | `crash NODE`, `start NODE` | power |
 //! | `propose NODE DATA…`, `read NODE TOKEN`, `transfer NODE TO` | what callers ask |
 //! | `change NODE [add=IDS] [join=IDS] [promote=IDS] [remove=IDS]` | members change; `join` is `add` with promotion |
+//! | `lease NODE` | a read by lease: of what index, and whether the lease holds when the state was read |
 //! | `status [NODE…]`, `logs`, `members`, `network` | look |
 
 use std::error::Error;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use bytes::Bytes;
 use goldenscript::{Argument, Command, Context, Runner};
 
-use crate::raft::{AppendOutcome, Body, Change, Changed, Event, Input, Message, ReadToken, Role};
+use crate::raft::{AppendOutcome, Body, Change, Changed, Event, Input, LeaseOptions, Message, ReadToken, Role};
 use crate::types::{Data, Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
 use super::cluster::{self, Cluster, limits_default};
@@ -115,6 +117,10 @@ scripts! {
     learner,
     noop_and_commit,
     overload,
+    read_lease,
+    read_lease_drift,
+    read_lease_restart,
+    read_lease_transfer,
     pre_vote,
     probe_lost,
     read_follower,
@@ -162,6 +168,7 @@ impl Script {
             "resume" => drop(self.cluster.stalled.remove(&node(command, 0)?)),
             "propose" | "read" | "transfer" => self.ask(command)?,
             "change" => self.change(command)?,
+            "lease" => self.lease(node(command, 0)?)?,
             "status" => self.status(command)?,
             "logs" => self.logs()?,
             "members" => self.members()?,
@@ -181,6 +188,15 @@ impl Script {
         limits.uncommitted_bytes_max = limits.uncommitted_bytes_max.min(limits.cache_bytes_max);
         limits.uncommitted_bytes_max = key(command, "uncommitted", limits.uncommitted_bytes_max as u64)? as usize;
         self.cluster = Cluster::new(voters, learners, limits, 1);
+        if text_key(command, "leases").is_some() {
+            let (promise, rest) = (Duration::from_millis(300), Duration::from_millis(600));
+            let drift_percent = key(command, "leases", 0)? as u32;
+            self.cluster.leases = Some(LeaseOptions { promise, rest, drift_percent });
+            for id in (1..=voters + learners).map(NodeId) {
+                self.cluster.crash(id, 0);
+                self.cluster.start(id);
+            }
+        }
         Ok(())
     }
 
@@ -199,12 +215,12 @@ impl Script {
     }
 
     fn tick(&mut self, id: NodeId, count: u64) {
-        (0..count).for_each(|_| self.cluster.input(id, Input::Tick));
+        (0..count).for_each(|_| self.cluster.tick(id));
     }
 
     fn campaign(&mut self, id: NodeId) -> Outcome<()> {
         for _ in 0..120 {
-            self.cluster.input(id, Input::Tick);
+            self.cluster.tick(id);
             if matches!(self.cluster.replica(id).status().role, Role::PreCandidate | Role::Candidate) {
                 return Ok(());
             }
@@ -278,6 +294,24 @@ impl Script {
         };
         if let Some(refused) = refused {
             writeln!(self.output, "refused: {refused:?}")?;
+        }
+        Ok(())
+    }
+
+    fn lease(&mut self, id: NodeId) -> Outcome<()> {
+        let committed = self.cluster.committed();
+        let asked = self.cluster.replica(id).lease_index();
+        // The state is read, then the clock.
+        let reading = self.cluster.nodes[&id].clock;
+        self.cluster.input(id, Input::Clock(reading));
+        let holds = self.cluster.replica(id).holds_lease();
+        match asked {
+            Err(refused) => writeln!(self.output, "refused: {refused:?}")?,
+            Ok(Some(index)) if holds && index < committed => {
+                writeln!(self.output, "{id} reads at {index} by lease, and {committed} is committed: STALE")?
+            }
+            Ok(Some(index)) if holds => writeln!(self.output, "{id} reads at {index} by lease")?,
+            Ok(_) => writeln!(self.output, "{id} has no lease: it asks the others")?,
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! One driver, with another member that the test plays, and whoever hands it inputs and takes its effects.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -11,7 +12,7 @@ use crate::net::{
     ClientKey, Consistency, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult, TailKey,
 };
 use crate::node::driver::{self, Driver, Effect, Input, ReadNumber, WantedBy};
-use crate::raft::{Limits, Message};
+use crate::raft::{BootTime, LeaseOptions, Limits, Message};
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 use crate::superblock::State;
 use crate::types::{
@@ -43,6 +44,8 @@ pub struct Rig<M> {
     queue: SimQueue,
     /// Writes stay where they are.
     pub holds_writes: bool,
+    /// What the boot-time clock shows, if it is read.
+    clock: Option<BootTime>,
     /// Reads of the log stay in `reads`.
     pub holds_reads: bool,
     pub reads: VecDeque<Ordered>,
@@ -72,10 +75,12 @@ impl Rig<Map> {
 impl<M: StateMachine> Rig<M> {
     /// With two members, of which these vote.
     pub fn started(machine: M, voters: &[NodeId]) -> Rig<M> {
-        let disk = SimDisk::new();
-        let state = State::new(CLUSTER, OWN, Incarnation(1), membership(voters));
-        driver::format(&disk.files(), &state, SEGMENT_BYTES, 3, 0).unwrap();
-        Rig::on(disk, machine)
+        Rig::on(formatted(voters), machine)
+    }
+
+    pub fn with_leases(machine: M, voters: &[NodeId], leases: LeaseOptions) -> Rig<M> {
+        let disk = formatted(voters);
+        Rig::with_options(disk, machine, driver::Options { leases: Some(leases), ..options() })
     }
 
     /// A new process on the same disk.
@@ -87,14 +92,19 @@ impl<M: StateMachine> Rig<M> {
     }
 
     pub fn on(disk: SimDisk, machine: M) -> Rig<M> {
+        Rig::with_options(disk, machine, options())
+    }
+
+    fn with_options(disk: SimDisk, machine: M, options: driver::Options) -> Rig<M> {
         let (files, queue) = (disk.files(), disk.queue());
-        let driver = Driver::start(&files, options(), machine, 0).unwrap().driver;
+        let driver = Driver::start(&files, options, machine, 0).unwrap().driver;
         Rig {
             driver,
             disk,
             files,
             queue,
             holds_writes: false,
+            clock: None,
             holds_reads: false,
             reads: VecDeque::new(),
             read_buffer: ReadBuffer::default(),
@@ -166,6 +176,9 @@ impl<M: StateMachine> Rig<M> {
     /// Until nothing more follows from what has happened.
     pub fn settle(&mut self) {
         for _ in 0..TURNS_MAX {
+            if let Some(reading) = self.clock {
+                self.driver.handle(Input::Clock(reading));
+            }
             let (has_more, count) = self.turn();
             let mut is_idle = !has_more && count == 0;
             if !self.holds_writes {
@@ -179,6 +192,26 @@ impl<M: StateMachine> Rig<M> {
             }
         }
         panic!("it does not come to rest: {:?}", self.driver.replica().status());
+    }
+
+    /// The same while the clock is not read.
+    pub fn settle_but_clock(&mut self) {
+        for _ in 0..50 {
+            self.turn();
+            self.complete_writes();
+            self.run_reads();
+        }
+    }
+
+    pub fn read_clock(&mut self, reading: Duration) {
+        self.clock = Some(BootTime(reading));
+        self.driver.handle(Input::Clock(BootTime(reading)));
+    }
+
+    /// Until a round of heartbeats has begun.
+    pub fn elapse_heartbeat(&mut self) {
+        (0..5).for_each(|_| self.tick());
+        self.settle();
     }
 
     /// Tells whether there were any.
@@ -277,6 +310,13 @@ pub fn data(service: Service, session: SessionId, (number, lowest): (u64, u64), 
     codec::encode_command(&command, &Bytes::copy_from_slice(body))
 }
 
+fn formatted(voters: &[NodeId]) -> SimDisk {
+    let disk = SimDisk::new();
+    let state = State::new(CLUSTER, OWN, Incarnation(1), membership(voters));
+    driver::format(&disk.files(), &state, SEGMENT_BYTES, 3, 0).unwrap();
+    disk
+}
+
 fn membership(voters: &[NodeId]) -> Membership {
     let member = |id: NodeId| Member {
         id,
@@ -307,6 +347,7 @@ pub fn options() -> driver::Options {
             uncommitted_bytes_max: CACHE_BYTES,
             cache_bytes_max: CACHE_BYTES,
         },
+        leases: None,
         seed: 11,
         about: driver::About {
             address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)),
