@@ -257,7 +257,7 @@ impl Client {
     }
 
     fn ask_value(&mut self, now: u64) -> Option<(usize, Request)> {
-        let consistency = if self.random.chance(500) { Consistency::Linearizable } else { Consistency::Stale };
+        let consistency = if self.random.chance(500) { self.options.newest } else { Consistency::Stale };
         let query = Query::Get { key: self.key() }.encode().expect("short keys are within the limits");
         let what = What::Value { done: self.values_done, consistency };
         Some(self.ask(now, what, RequestBody::Query { query, consistency }))
@@ -266,7 +266,7 @@ impl Client {
     fn ask_record(&mut self, now: u64) -> Option<(usize, Request)> {
         let (index, _) = self.last_record?;
         let (to, bytes_max) = (Some(index.plus(3)), 10_000);
-        let body = RequestBody::Read { from: index, to, bytes_max, consistency: Consistency::Linearizable };
+        let body = RequestBody::Read { from: index, to, bytes_max, consistency: self.options.newest };
         Some(self.ask(now, What::Record { index }, body))
     }
 
@@ -346,7 +346,7 @@ impl Client {
     /// A linearizable read shows all that was done when it was asked; any read shows only what was begun.
     fn check_value(&mut self, done: usize, consistency: Consistency, answer: &Bytes) -> Result<(), Broken> {
         self.reads += 1;
-        let from = if consistency == Consistency::Linearizable { done } else { 0 };
+        let from = if consistency == Consistency::Stale { 0 } else { done };
         let fits = |value: &Option<Bytes>| Answer::Value(value.clone()).encode() == *answer;
         if self.values[from..].iter().any(fits) {
             return Ok(());

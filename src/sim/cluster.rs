@@ -10,7 +10,8 @@ use super::clients::Client;
 use super::follower::Follower;
 use super::network::Network;
 use super::node::{
-    Node, Process, SPACE_BYTES, driver_options, incarnation, is_no_space, membership, node_at, node_id, start,
+    Node, Process, SPACE_BYTES, boot_time, driver_options, incarnation, is_no_space, membership, node_at, node_id,
+    start,
 };
 use super::oracles::{Broken, Oracle, Oracles, Violation};
 use super::scenario::{DiskOptions, MILLISECOND, Options};
@@ -370,9 +371,15 @@ impl Simulation {
             Input::Clock(_) => unreachable!("the clock is read beside the inputs"),
         };
         self.note(Label::Input, &[self.now, node as u64, kind], &[]);
+        let clock = self.clock(node);
         let Some(process) = &mut self.nodes[node].process else { return };
-        process.driver.handle(input);
+        clock.into_iter().chain([input]).for_each(|input| process.driver.handle(input));
         self.run_soon(node);
+    }
+
+    /// What is read before anything else is done, where there are leases.
+    fn clock(&self, node: usize) -> Option<Input> {
+        self.options.leases.then(|| Input::Clock(boot_time(node, self.now)))
     }
 
     fn run_soon(&mut self, node: usize) {
@@ -388,6 +395,7 @@ impl Simulation {
         }
         self.nodes[node].run_is_due = false;
         let mut process = self.nodes[node].process.take().expect("it lives");
+        self.clock(node).into_iter().for_each(|input| process.driver.handle(input));
         let mut broken = Ok(());
         let mut effects = Vec::new();
         let invariants = &mut self.oracles.invariants;

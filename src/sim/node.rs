@@ -2,12 +2,15 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::disk::{SimDisk, SimFiles, SimQueue};
 use super::trace::{Label, Trace};
 use crate::disk::Queue;
+use crate::limits::TICK;
 use crate::machine::Map;
 use crate::node::driver::{self, Driver, StartError, Started};
+use crate::raft::{BootTime, LeaseOptions};
 use crate::superblock;
 use crate::types::{ClusterId, Incarnation, Member, Membership, NodeId};
 use crate::wal::{self, ReadBuffer};
@@ -16,6 +19,8 @@ use crate::wal::{self, ReadBuffer};
 pub(super) const SEGMENT_BYTES: u64 = 64 << 10;
 /// What a disk holds that is not full.
 pub(super) const SPACE_BYTES: u64 = 1 << 40;
+/// With reads by lease: by how much clocks may differ.
+const DRIFT_PERCENT: u32 = 10;
 pub(super) const CLUSTER: ClusterId = ClusterId(0x7213_1174);
 
 #[derive(Debug)]
@@ -118,12 +123,22 @@ pub(super) fn start(
     Driver::start(&disk.files(), options.clone(), Map::new(), wall_clock_milliseconds)
 }
 
+/// What a node's boot-time clock shows: each runs at a rate of its own.
+pub(super) fn boot_time(at: usize, now: u64) -> BootTime {
+    let per_mille = 1000 + 10 * u64::from(DRIFT_PERCENT) * (at as u64 % 3) / 2;
+    BootTime(Duration::from_micros(now * per_mille / 1000))
+}
+
 pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> driver::Options {
     driver::Options {
         cluster: Some(CLUSTER),
         node: node_id(at),
         segment_bytes: SEGMENT_BYTES,
-        leases: None,
+        leases: options.leases.then(|| LeaseOptions {
+            promise: TICK * options.election_ticks.start,
+            rest: TICK * options.election_ticks.end,
+            drift_percent: DRIFT_PERCENT,
+        }),
         writes_in_flight: options.writes_in_flight,
         quiet_ticks: options.quiet_ticks,
         heartbeat_ticks: options.heartbeat_ticks,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::limits;
+use crate::net::Consistency;
 use crate::raft::Limits;
 use crate::random::Random;
 
@@ -26,6 +27,8 @@ pub struct Options {
     pub clients: ClientOptions,
     /// Whether somebody tails the log.
     pub tails: bool,
+    /// Reads by lease are on, and clients read so; nodes' clocks differ, within the bound.
+    pub leases: bool,
     pub election_ticks: Range<u32>,
     pub heartbeat_ticks: u32,
     pub writes_in_flight: usize,
@@ -96,6 +99,8 @@ pub struct ClientOptions {
     pub step_time: u64,
     /// After this a client asks again, perhaps elsewhere.
     pub timeout: u64,
+    /// How reads are asked that must show all that was done: linearizable, or by lease.
+    pub newest: Consistency,
     /// Commands that each begins in the calm, besides what waits.
     pub calm_commands: u64,
 }
@@ -123,6 +128,7 @@ impl Options {
             disk: DiskOptions::drawn(random),
             clients: ClientOptions::drawn(random),
             tails: true,
+            leases: false,
             election_ticks: election_start..2 * election_start,
             heartbeat_ticks: (election_start / 5).max(1),
             writes_in_flight: *random.pick(&[1, 1, 2, 4, 8]),
@@ -229,6 +235,7 @@ impl ClientOptions {
             record_bytes_max: *random.pick(&[40, 200, 1000, 8000]),
             step_time: random.between(5 * MILLISECOND, 40 * MILLISECOND),
             timeout: random.between(150 * MILLISECOND, 800 * MILLISECOND),
+            newest: Consistency::Linearizable,
             calm_commands: 4,
         }
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::scenario::{MILLISECOND, SECOND};
 use super::{Options, Report, Simulation};
+use crate::net::Consistency;
 
 fn run(seed: u64, options: &Options) -> Report {
     // A panic of a node must name the seed, too.
@@ -108,6 +109,18 @@ fn five_nodes_lose_nothing_acknowledged() {
         &reports,
         &[("crashes", 30), ("acknowledged_records", 500), ("full_disks", 0), ("transfers", 0), ("records_tailed", 0)],
     );
+}
+
+/// Clocks that differ, transfers, pauses, partitions: a read by lease shows all that was done before it.
+#[test]
+fn reads_by_lease_are_as_new_as_linearizable_ones_in_thirty_seeds() {
+    let options = |seed| {
+        let mut options = Options::drawn_for(3, seed);
+        options.leases = true;
+        options.clients.newest = Consistency::Lease;
+        options
+    };
+    assert_more(&run_all(31_000..31_030, options), &[("reads_checked", 300), ("transfers", 0), ("elections", 100)]);
 }
 
 #[test]

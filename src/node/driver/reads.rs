@@ -33,7 +33,8 @@ pub(super) struct Reads {
     /// Wait until the entry at their index is applied.
     ready: BTreeMap<(Index, u64), Read>,
     last_ready: u64,
-    /// Answered by lease from a state that was read, and not yet known to be good: until the next reading of the clock.
+    /// Answered by lease from a state that was read, and not yet known to be good: until the next reading of the clock. Bounded by what is
+    /// served between two.
     held: Vec<(Read, ResponseBody)>,
     /// What `asked` and `ready` hold.
     waiting_bytes: usize,
@@ -213,9 +214,6 @@ impl<M: StateMachine> Driver<M> {
 
     /// Serves what has been waited for long enough, up to a bound; tells whether there is more.
     pub(super) fn serve_reads(&mut self) -> bool {
-        if !self.reads.held.is_empty() {
-            return true;
-        }
         let applied = self.applied.index;
         let (mut served, mut bytes) = (0, 0);
         while served < READS_SERVED_MAX && bytes < READ_ANSWERS_BYTES {
