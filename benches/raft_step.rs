@@ -1,5 +1,5 @@
 //! Three replicas in one thread, with disks that are done at once and a network that loses nothing: what the protocol
-//! itself costs per entry, at several batch sizes.
+//! itself costs per entry, at several batch sizes, and per election.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
@@ -14,23 +14,45 @@ use trilith::types::{Data, HardState, Incarnation, Index, LogId, Member, Members
 struct Cluster {
     replicas: BTreeMap<NodeId, Replica>,
     network: VecDeque<Message>,
+    /// Hears nothing, and nothing is heard of it.
+    silent: Option<NodeId>,
 }
 
 impl Cluster {
     fn elected() -> (Cluster, NodeId) {
         let ids = [NodeId(1), NodeId(2), NodeId(3)];
         let replicas = ids.into_iter().map(|id| (id, replica(id))).collect();
-        let mut cluster = Cluster { replicas, network: VecDeque::new() };
-        for _ in 0..1000 {
-            for id in ids {
-                cluster.handle(id, Input::Tick);
-            }
-            cluster.deliver();
-            if let Some(id) = ids.into_iter().find(|id| cluster.replicas[id].status().role == Role::Leader) {
-                return (cluster, id);
+        let mut cluster = Cluster { replicas, network: VecDeque::new(), silent: None };
+        let leader = cluster.run_until_led();
+        (cluster, leader)
+    }
+
+    fn run_until_led(&mut self) -> NodeId {
+        for _ in 0..10_000 {
+            self.tick();
+            let mut heard = self.replicas.iter().filter(|(id, _)| Some(**id) != self.silent);
+            if let Some((id, _)) = heard.find(|(_, replica)| replica.status().role == Role::Leader) {
+                return *id;
             }
         }
-        panic!("three replicas that hear each other elect a leader");
+        panic!("two replicas that hear each other elect a leader");
+    }
+
+    /// The leader falls silent, the others elect one of them, and it hears of that.
+    fn elect(&mut self, old: NodeId) -> NodeId {
+        self.silent = Some(old);
+        let leader = self.run_until_led();
+        self.silent = None;
+        while self.replicas[&old].status().leader != Some(leader) {
+            self.tick();
+        }
+        leader
+    }
+
+    fn tick(&mut self) {
+        let heard: Vec<NodeId> = self.replicas.keys().copied().filter(|id| Some(*id) != self.silent).collect();
+        heard.into_iter().for_each(|id| self.handle(id, Input::Tick));
+        self.deliver();
     }
 
     fn handle(&mut self, id: NodeId, input: Input) {
@@ -44,7 +66,9 @@ impl Cluster {
         loop {
             let output = replica.take_output();
             let (persist, commit) = (output.persist, output.commit);
-            self.network.extend(output.send.into_iter().map(|outgoing| outgoing.message));
+            let leaving = output.send.into_iter().map(|outgoing| outgoing.message);
+            let silent = self.silent;
+            self.network.extend(leaving.filter(|message| Some(message.to) != silent && Some(id) != silent));
             if let Some(commit) = commit {
                 replica.handle(Input::Applied(commit));
             }
@@ -122,9 +146,19 @@ fn step(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn storm(criterion: &mut Criterion) {
+    let (mut cluster, mut leader) = Cluster::elected();
+    criterion.bench_function("raft_step/election", |bencher| {
+        bencher.iter(|| {
+            leader = cluster.elect(leader);
+            leader
+        });
+    });
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(3));
-    targets = step
+    targets = step, storm
 }
 criterion_main!(benches);

@@ -9,11 +9,14 @@
 //! A process each, so that no engine inherits another's threads, memory or open files, and that what is counted comes
 //! from the disk's files alone. A round in which the count is not what was acknowledged fails the whole run, and so
 //! does one in which the device flushed less often than acknowledgements of flushed entries need.
+//!
+//! `peers raft`: the protocol alone, in our core and in raft-rs's (raft/mod.rs).
 
 mod count;
 mod disk;
 mod engines;
 mod load;
+mod raft;
 mod run;
 mod table;
 #[cfg(test)]
@@ -24,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The same work on the bare disk, on other logs and on Trilith's
+/// The same work on the bare disk, on other logs and on Trilith's, and in two protocol cores
 #[derive(Debug, Parser)]
 #[command(name = "peers", version, arg_required_else_help = true)]
 struct Arguments {
@@ -36,6 +39,8 @@ struct Arguments {
 enum Command {
     /// Local logs, every append flushed
     Wal(wal::Arguments),
+    /// The protocol alone: three replicas in memory
+    Raft(raft::Arguments),
     #[command(hide = true)]
     Run(run::Arguments),
     #[command(hide = true)]
@@ -45,6 +50,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Wal(arguments) => wal::run(&arguments),
+        Command::Raft(arguments) => raft::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Count(subject) => count::run(&subject),
     };

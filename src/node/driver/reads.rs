@@ -146,9 +146,8 @@ impl<M: StateMachine> Driver<M> {
             self.reply(read.client, read.id, ResponseBody::Refused(Refusal::Busy));
             return;
         }
-        let asks_leader = matches!(consistency, Consistency::Linearizable | Consistency::Lease);
-        let refusal = self.refusal_while_born().filter(|_| asks_leader);
-        if let Some(refusal) = refusal {
+        let is_newest = matches!(consistency, Consistency::Linearizable | Consistency::Lease);
+        if let Some(refusal) = self.refusal_while_born().filter(|_| is_newest) {
             return self.reply(read.client, read.id, ResponseBody::Refused(refusal));
         }
         match consistency {
