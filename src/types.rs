@@ -142,6 +142,15 @@ pub struct Member {
     pub address: SocketAddr,
 }
 
+/// Which life of its id a node is. A configuration with another life of it means another node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Life {
+    pub incarnation: Incarnation,
+    /// Made with the cluster, whose first configuration leaves incarnations open (0). To a later member that is
+    /// somebody else.
+    pub is_first_member: bool,
+}
+
 /// Who belongs to the cluster and who counts. Sorted by id, no id twice.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Membership {
@@ -153,6 +162,18 @@ pub struct Membership {
     pub voters_outgoing: BTreeSet<NodeId>,
     /// Learners that become voters as soon as they have caught up, whoever leads then.
     pub promoting: BTreeSet<NodeId>,
+}
+
+impl Incarnation {
+    /// In a cluster's first configuration: each first member draws its own.
+    pub const OPEN: Incarnation = Incarnation(0);
+}
+
+impl Life {
+    /// Whether a configuration that names this incarnation under the node's id means this life of it.
+    pub fn is_named_by(self, incarnation: Incarnation) -> bool {
+        incarnation == self.incarnation || (incarnation == Incarnation::OPEN && self.is_first_member)
+    }
 }
 
 impl NodeId {

@@ -24,7 +24,8 @@
 //! - A message in [`Output::send`] with `after: Some(n)` must not leave before persist n is durable. One without may
 //!   leave at once: the leader's own flush runs beside its sends (dissertation §10.2.1).
 //! - Messages may be lost, doubled, delayed, reordered. `from` must be proven by the transport, and be the incarnation of
-//!   that node which the configuration in force names: nothing of another life of it may arrive.
+//!   that node which the configuration in force names: nothing of another life of it may arrive
+//!   ([`Replica::hears`]). A node speaks only with those that name its own life of its id.
 //! - After a restart a replica is made anew from what was durable ([`Restored`]); it remembers nothing else. Its seed is
 //!   another one.
 //! - A peer may say anything, and the replica does not panic. What cannot be after all that this node knows is an
@@ -96,7 +97,7 @@ use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Term};
 pub use change::{Change, Impossible};
 pub use contradiction::{Contradicted, Contradiction};
 pub use memberships::Unsound;
-pub use message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
+pub use message::{Append, AppendOutcome, AppendReply, Body, Message, Round, Sender};
 pub use reconfigure::{ChangeRefused, Changed};
 pub use replica::Replica;
 
@@ -142,7 +143,8 @@ pub struct Restored {
     pub last: LogId,
     /// Known to be committed: the snapshot's point, or what the state machine has applied.
     pub commit: Index,
-    /// The configurations in the log, in order of index; the first is in force before the log begins. Never empty.
+    /// The configurations in the log, in order of index; the first is in force before the log begins. Never empty; for
+    /// a node that joins a cluster the first one has no members.
     pub memberships: Vec<(Index, Membership)>,
 }
 

@@ -5,6 +5,7 @@ mod cluster;
 mod contradiction;
 mod follower;
 mod leader;
+mod life;
 mod log;
 mod nearly_valid;
 mod own_disk;
