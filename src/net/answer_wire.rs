@@ -98,6 +98,9 @@ pub enum Refusal {
     Malformed,
     #[error("this needs an admin certificate")]
     NotAllowed,
+    /// A change that will be refused again as long as the members are as they are.
+    #[error("{reason}")]
+    Impossible { reason: String },
 }
 
 /// Appends a response as one frame. Records are bounded by [`READ_BYTES_MAX`] before they come here.
@@ -248,6 +251,10 @@ fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
         Refusal::OutcomeUnknown => out.put_u8(8),
         Refusal::Malformed => out.put_u8(9),
         Refusal::NotAllowed => out.put_u8(10),
+        Refusal::Impossible { reason } => {
+            out.put_u8(11);
+            put_text(out, reason);
+        }
     }
 }
 
@@ -264,6 +271,7 @@ fn refusal(reader: &mut Reader<'_>) -> Result<Refusal, Error> {
         8 => Refusal::OutcomeUnknown,
         9 => Refusal::Malformed,
         10 => Refusal::NotAllowed,
+        11 => Refusal::Impossible { reason: text(reader, "reason")? },
         found => return Err(Error::Invalid { what: "kind of refusal", found: u64::from(found) }),
     })
 }

@@ -20,6 +20,7 @@
 //! - A [`Effect::ReadLog`] is answered by [`Input::ReadDone`], with whatever came of it.
 
 mod apply;
+mod changes;
 mod pipeline;
 mod reads;
 mod start;
@@ -38,7 +39,7 @@ use crate::disk::{self, Completion, FileId, Write};
 use crate::machine::StateMachine;
 use crate::net::{ClientKey, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey};
 use crate::node::sessions::{Admission, Sessions};
-use crate::raft::{self, Event, Fetch, Input as RaftInput, Message, Replica, Role};
+use crate::raft::{self, Event, Fetch, Input as RaftInput, Message, Replica, Role, Sender};
 use crate::types::{ClusterId, Entry, GroupId, Index, LogId, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
@@ -90,8 +91,11 @@ pub enum Input {
     Tick {
         wall_clock_milliseconds: u64,
     },
-    /// From a peer whose identity is proven.
-    Peer(Message),
+    /// From a peer whose identity is proven. Dropped if it is of another life of that node than the one that is meant.
+    Peer {
+        sender: Sender,
+        message: Message,
+    },
     Client {
         client: ClientKey,
         request: Request,
@@ -220,6 +224,8 @@ pub struct Driver<M> {
     /// A checksum over the names and payloads of all applied entries: equal on all nodes at equal index.
     log_digest: Checksum,
     submissions: Submissions,
+    /// The change of the members that somebody waits for.
+    change: Option<changes::Waiting>,
     reads: Reads,
     tails: Tails,
     /// Reads of the log that are under way, by rising number. Bounded by what asks for them.
@@ -244,7 +250,11 @@ impl<M: StateMachine> Driver<M> {
                 self.replica.handle(RaftInput::Tick);
                 self.look_for_missing();
             }
-            Input::Peer(message) => self.replica.handle(RaftInput::Message(message)),
+            Input::Peer { sender, message } => {
+                if self.replica.hears(message.from, sender) {
+                    self.replica.handle(RaftInput::Message(message));
+                }
+            }
             Input::Client { client, request } => self.on_request(client, request),
             Input::ClientGone { client } => self.forget_client(client),
             Input::TailOpened { tail, from } => self.tails.open(tail, from),
@@ -380,7 +390,9 @@ impl<M: StateMachine> Driver<M> {
             Event::RoleChanged { role, .. } if *role != Role::Leader => {
                 self.admission = None;
                 self.submissions.abandon(&mut self.effects);
+                self.abandon_change();
             }
+            Event::MembershipCommitted { index } => self.on_membership_committed(*index),
             Event::Contradiction(contradiction) => self.stop_on(Err(Stopped::Contradicted(*contradiction))),
             _ => {}
         }

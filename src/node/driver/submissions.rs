@@ -228,7 +228,8 @@ impl<M: StateMachine> Driver<M> {
         match error {
             Refused::NotLeader { .. } => Refusal::NotLeader { leader: self.leader_address() },
             Refused::Busy => Refusal::Busy,
-            Refused::TransferPending | Refused::NotAnotherVoter => Refusal::Unavailable { reason: error.to_string() },
+            Refused::TransferPending => Refusal::Unavailable { reason: error.to_string() },
+            Refused::NotAnotherVoter => Refusal::Impossible { reason: error.to_string() },
         }
     }
 }
