@@ -39,7 +39,7 @@ pub enum Error {
     Answer(codec::Error),
     #[error("the answer is to another question")]
     WrongAnswer,
-    #[error("{found} records in one request: 1 to {max} are allowed")]
+    #[error("{found} in one request: 1 to {max} are allowed")]
     Options { found: usize, max: usize },
 }
 
@@ -54,9 +54,11 @@ impl Error {
             Refusal::NotLeader { .. } | Refusal::Unavailable { .. } | Refusal::Gap { .. } => {
                 Error::Unavailable { reason: refusal.to_string() }
             }
-            Refusal::TooLarge { .. } | Refusal::SessionGone | Refusal::Malformed | Refusal::NotAllowed => {
-                Error::Refused(refusal.clone())
-            }
+            Refusal::TooLarge { .. }
+            | Refusal::SessionGone
+            | Refusal::Malformed
+            | Refusal::NotAllowed
+            | Refusal::Impossible { .. } => Error::Refused(refusal.clone()),
         }
     }
 

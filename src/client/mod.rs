@@ -19,7 +19,7 @@
 //!   the log, and [`Error::Unavailable`], [`Error::Busy`] or [`Error::NoSpace`] if certainly none is, now or later.
 //! - Everything that waits is bounded: records by [`ClientOptions::queue_bytes_max`], questions by number. A caller who
 //!   finds it full waits, and is told [`Error::Busy`] when the time is up.
-//! - Reads, questions and [`Tail`]s are repeated freely; changes to the cluster never.
+//! - Reads, questions, changes of the members and [`Tail`]s are repeated freely; other changes to the cluster never.
 //!
 //! # Invariants
 //!

@@ -248,7 +248,11 @@ impl Session {
                 self.is_gone = true;
                 Effect::Again
             }
-            Refusal::TooLarge { .. } | Refusal::Malformed | Refusal::NotAllowed | Refusal::Trimmed { .. } => {
+            Refusal::TooLarge { .. }
+            | Refusal::Malformed
+            | Refusal::NotAllowed
+            | Refusal::Impossible { .. }
+            | Refusal::Trimmed { .. } => {
                 self.give_up(at, Error::from_refusal(&refusal), batches);
                 return Effect::Again;
             }
