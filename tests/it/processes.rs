@@ -27,7 +27,7 @@ use trilith::types::NodeId;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_trilith");
 /// Small enough that a run goes through several.
-const SEGMENT_BYTES: u64 = 16 << 20;
+pub const SEGMENT_BYTES: u64 = 16 << 20;
 /// What one question to a running node may take.
 const ANSWER: Duration = Duration::from_secs(2);
 

@@ -39,7 +39,8 @@ struct Writer {
 struct Counts {
     given: AtomicU64,
     acknowledged: AtomicU64,
-    is_slow: AtomicBool,
+    /// Between two chunks, in milliseconds.
+    pause: AtomicU64,
     is_over: AtomicBool,
 }
 
@@ -74,7 +75,13 @@ impl Load {
 
     /// Goes on, but slowly: while a node starts, so that what it has to read does not grow without end.
     pub fn slow(&self, is_slow: bool) {
-        self.writers.iter().for_each(|writer| writer.counts.is_slow.store(is_slow, Ordering::SeqCst));
+        self.pause(if is_slow { PAUSE } else { Duration::ZERO });
+    }
+
+    /// So long between two chunks of each writer.
+    pub fn pause(&self, pause: Duration) {
+        let milliseconds = pause.as_millis() as u64;
+        self.writers.iter().for_each(|writer| writer.counts.pause.store(milliseconds, Ordering::SeqCst));
     }
 
     /// Waits until this many are acknowledged in all.
@@ -173,8 +180,9 @@ fn feed(writer: usize, mut input: ChildStdin, journal: &Path, counts: &Counts) -
             break;
         }
         counts.given.store(given, Ordering::SeqCst);
-        if counts.is_slow.load(Ordering::SeqCst) {
-            std::thread::sleep(PAUSE);
+        match counts.pause.load(Ordering::SeqCst) {
+            0 => {}
+            milliseconds => std::thread::sleep(Duration::from_millis(milliseconds)),
         }
     }
     given
