@@ -117,8 +117,7 @@ fn replica(id: NodeId) -> Replica {
         uncommitted_bytes_max: 1 << 20,
         cache_bytes_max: 1 << 20,
     };
-    let config =
-        Config { id, incarnation: Incarnation(id.0), heartbeat_ticks: 5, election_ticks: 30..60, seed: id.0, limits };
+    let config = Config { id, heartbeat_ticks: 5, election_ticks: 30..60, seed: id.0, limits };
     let restored = Restored {
         hard_state: HardState::default(),
         before_first: LogId::ZERO,

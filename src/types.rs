@@ -142,6 +142,15 @@ pub struct Member {
     pub address: SocketAddr,
 }
 
+/// Which life of its id a node is. A configuration with another life of it means another node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Life {
+    pub incarnation: Incarnation,
+    /// Made with the cluster, whose first configuration leaves incarnations open (0). To a later member that is
+    /// somebody else.
+    pub is_first_member: bool,
+}
+
 /// Who belongs to the cluster and who counts. Sorted by id, no id twice.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Membership {
@@ -157,14 +166,21 @@ pub struct Membership {
     pub forming: bool,
 }
 
+impl Incarnation {
+    /// In the configuration of a cluster that is being born: each first member draws its own, and none knows the others'.
+    pub const OPEN: Incarnation = Incarnation(0);
+}
+
+impl Life {
+    /// Whether a configuration that names this incarnation under the node's id means this life of it.
+    pub fn is_named_by(self, incarnation: Incarnation) -> bool {
+        incarnation == self.incarnation || (incarnation == Incarnation::OPEN && self.is_first_member)
+    }
+}
+
 impl NodeId {
     /// Ids count from 1, so that 0 on disk can mean "nobody".
     pub const FIRST: NodeId = NodeId(1);
-}
-
-impl Incarnation {
-    /// Of a first member whose directory was not met yet.
-    pub const UNNAMED: Incarnation = Incarnation(0);
 }
 
 impl Term {
@@ -252,12 +268,6 @@ impl Membership {
 
     pub fn is_voter(&self, id: NodeId) -> bool {
         self.voters.contains(&id) || self.voters_outgoing.contains(&id)
-    }
-
-    /// Whether this is the life of the node that is meant here. Until the first members have met, none is named.
-    pub fn names(&self, id: NodeId, incarnation: Incarnation) -> bool {
-        let meant = self.member(id).map(|member| member.incarnation);
-        meant.is_some_and(|meant| meant == incarnation || (self.forming && meant == Incarnation::UNNAMED))
     }
 
     pub fn is_joint(&self) -> bool {

@@ -121,6 +121,7 @@ pub fn failure(error: Error) -> Failure {
             "read with --read linearizable, or set lease_drift_percent on all nodes (docs/operations.md)"
         }
         Error::Refused(Refusal::NotAllowed) => "use an admin's certificate: `trilith cert admin NAME` makes one",
+        Error::Refused(Refusal::Impossible { .. }) => "nothing was changed; see `trilith cluster status`",
         Error::Refused(_) => "see whether client and nodes are of one version",
         Error::Machine(_) => "make key or value smaller",
         Error::NotTrusted(_) => "see `trilith cert show FILE`: cluster, authority and validity must fit the nodes'",
@@ -148,7 +149,8 @@ fn exit(error: &Error) -> Exit {
         Error::Unavailable { .. } => Exit::Unavailable,
         Error::OutcomeUnknown => Exit::OutcomeUnknown,
         Error::TooLarge { .. } | Error::UnknownNode { .. } | Error::Options { .. } => Exit::Usage,
-        Error::Machine(command::Refusal::TooLarge) | Error::Refused(Refusal::TooLarge { .. }) => Exit::Usage,
+        Error::Machine(command::Refusal::TooLarge) => Exit::Usage,
+        Error::Refused(Refusal::TooLarge { .. } | Refusal::Impossible { .. }) => Exit::Usage,
         Error::NoSpace => Exit::NoSpace,
         Error::Busy => Exit::Busy,
         Error::Refused(Refusal::LeasesOff) => Exit::Usage,
@@ -157,6 +159,11 @@ fn exit(error: &Error) -> Exit {
             Exit::Other
         }
     }
+}
+
+/// As a timeout, and 0 for not at all.
+pub fn parse_wait(text: &str) -> Result<Seconds, String> {
+    if text == "0" { Ok(Seconds(Duration::ZERO)) } else { parse_timeout(text) }
 }
 
 fn parse_timeout(text: &str) -> Result<Seconds, String> {

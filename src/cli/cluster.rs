@@ -1,5 +1,7 @@
 //! `trilith cluster`: what the nodes say of themselves, and orders to the cluster.
 
+mod members;
+
 use std::net::SocketAddr;
 
 use serde::Serialize;
@@ -27,6 +29,12 @@ enum Command {
         #[command(flatten)]
         client: ClientArguments,
     },
+    /// Add a member, which votes as soon as it has caught up (needs an admin's certificate)
+    Add(members::Add),
+    /// Let learners vote as soon as they have caught up (needs an admin's certificate)
+    Promote(members::Promote),
+    /// Take members out of the cluster (needs an admin's certificate)
+    Remove(members::Remove),
     /// Give the leadership to another voter (needs an admin's certificate)
     Transfer {
         /// The voter that is to lead
@@ -66,6 +74,8 @@ struct ShownStatus {
     commit: u64,
     applied: u64,
     members: Vec<ShownMember>,
+    /// Who voted before the change that is under way; empty unless one is that changes voters.
+    voters_outgoing: Vec<u64>,
     io: String,
     sync_mode: String,
     waiting: String,
@@ -79,7 +89,10 @@ struct ShownStatus {
 struct ShownMember {
     id: u64,
     address: SocketAddr,
+    incarnation: String,
     voter: bool,
+    /// A learner that votes as soon as it has caught up.
+    promoting: bool,
 }
 
 type Answered = (NodeId, SocketAddr, Result<NodeStatus, Error>);
@@ -87,6 +100,9 @@ type Answered = (NodeId, SocketAddr, Result<NodeStatus, Error>);
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Status { output, client } => status(client, *output),
+        Command::Add(add) => add.run(),
+        Command::Promote(promote) => promote.run(),
+        Command::Remove(remove) => remove.run(),
         Command::Transfer { to, client } => access::block_on(async {
             let client = client.connect().await?;
             client.change(Change::Transfer(NodeId(*to))).await.map_err(access::failure)?;
@@ -132,7 +148,9 @@ fn shown_status(address: SocketAddr, status: &NodeStatus) -> ShownStatus {
     let member = |member: &crate::types::Member| ShownMember {
         id: member.id.0,
         address: member.address,
+        incarnation: member.incarnation.to_string(),
         voter: membership.is_voter(member.id),
+        promoting: membership.promoting.contains(&member.id),
     };
     ShownStatus {
         id: status.id.0,
@@ -149,6 +167,7 @@ fn shown_status(address: SocketAddr, status: &NodeStatus) -> ShownStatus {
         commit: status.commit.0,
         applied: status.applied.0,
         members: membership.members.iter().map(member).collect(),
+        voters_outgoing: membership.voters_outgoing.iter().map(|voter| voter.0).collect(),
         io: status.io.clone(),
         sync_mode: status.sync_mode.clone(),
         waiting: status.waiting.clone(),
@@ -179,6 +198,10 @@ fn table(nodes: &[Answered]) -> String {
         {
             out.push_str(&format!("    node {} waits: {}\n", status.id, status.waiting));
         }
+    }
+    let statuses = nodes.iter().filter_map(|(_, _, status)| status.as_ref().ok());
+    if let Some(leader) = statuses.filter(|status| status.role == NodeRole::Leader).max_by_key(|status| status.term) {
+        out.push_str(&members::summary(&leader.membership));
     }
     out
 }
@@ -262,7 +285,8 @@ mod tests {
     fn the_table_has_a_line_for_each_node_and_says_what_is_waited_for() {
         let table = table(&nodes());
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 4, "{table}");
+        assert_eq!(lines.len(), 5, "{table}");
+        assert_eq!(lines[4], "voters 1", "{table}");
         assert!(lines[1].contains("leader") && lines[1].contains("12@3"), "{table}");
         assert!(lines[2].contains("waits: a voter") && lines[3].contains("nobody there"), "{table}");
     }

@@ -12,6 +12,11 @@ use crate::superblock;
 use crate::wal;
 use crate::wal::handle::{self, has_entries};
 
+/// What becomes of a node that was removed.
+const REMOVED_STEP: &str = "the cluster needs nothing of it any more: keep its directory as a copy, or remove it. To bring \
+                            this machine back, name an empty `data_directory`, run `trilith init --config FILE --join`, \
+                            and then the command that it prints";
+
 /// Why a node in `directory` did not start, or stopped.
 pub fn of_node(error: &RunError, directory: &Path) -> Failure {
     let message = format!("{}: {error}", directory.display());
@@ -48,6 +53,7 @@ pub fn of_node(error: &RunError, directory: &Path) -> Failure {
         RunError::Stopped(Stopped::Contradicted(contradiction)) => {
             Failure::new(Exit::Corrupt, message, contradiction.next_step())
         }
+        RunError::Removed { .. } => Failure::new(Exit::WrongIdentity, message, REMOVED_STEP),
         RunError::Stopped(Stopped::Read(read)) => of_log(read, directory, message),
     }
 }
@@ -78,13 +84,10 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
             Exit::WrongIdentity,
             message,
             "keep the directory: the file `no-voice` in it was made by `trilith wal repair`. It can come back only as a \
-             learner, under a new incarnation, by a change of the membership, which this version cannot make",
+             learner, under a new incarnation: `trilith cluster remove` takes this one out, `trilith init --join` makes an empty \
+             directory, and prints the command that adds it",
         ),
-        StartError::NoMembership => Failure::new(
-            Exit::WrongIdentity,
-            message,
-            "make the directory with `trilith init --initial` and the [[member]] list of the cluster",
-        ),
+        StartError::Removed => Failure::new(Exit::WrongIdentity, message, REMOVED_STEP),
     }
 }
 
@@ -98,8 +101,8 @@ pub fn of_superblock(error: &superblock::Error, directory: &Path, message: Strin
         Error::NotFormatted => Failure::new(
             Exit::WrongIdentity,
             message,
-            "run `trilith init --config FILE --initial` once for a new node; if this node had data, its directory is \
-             not mounted or the path is wrong",
+            "run `trilith init --config FILE` once for a new node, with --initial in a new cluster and with --join in one \
+             that exists; if this node had data, its directory is not mounted or the path is wrong",
         ),
         Error::AlreadyFormatted => Failure::new(
             Exit::WrongIdentity,

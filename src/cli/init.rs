@@ -27,26 +27,38 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let configuration = node::load(&arguments.config, None)?;
-    if arguments.join {
-        return Err(Failure::new(
+    match (arguments.join, configuration.members.is_empty()) {
+        (false, true) => Err(Failure::new(
             Exit::Usage,
-            "this version cannot add a member to a running cluster yet",
-            "make all members at once, each with `trilith init --config FILE --initial`",
-        ));
+            "the configuration lists no first members: [[member]] is missing",
+            "list each first member of the new cluster in a [[member]]; for one that exists use --join",
+        )),
+        (true, false) => Err(Failure::new(
+            Exit::Usage,
+            "the configuration lists first members, and a node that joins a cluster is none",
+            "remove each [[member]] from the file: the cluster says who belongs to it. For a new cluster use --initial",
+        )),
+        (false, false) => output::print(&format(&configuration, first_membership(&configuration))?.1),
+        (true, true) => {
+            let (member, line) = format(&configuration, Membership::default())?;
+            let Member { id, incarnation, address } = member;
+            let start = format!("trilith node --config {}", arguments.config.display());
+            let add =
+                format!("trilith cluster add {id} --incarnation {incarnation} --address {address} --client ADMIN.toml");
+            output::print(&format!("{line}\nstart it:\n  {start}\nand add it, with an admin's certificate:\n  {add}"))
+        }
     }
-    let line = format(&configuration)?;
-    output::print(&line)
 }
 
-/// Makes the directory that a configuration names; gives what to tell the person.
-pub fn format(configuration: &NodeConfiguration) -> Result<String, Failure> {
+/// Makes the directory that a configuration names, with the members that a new cluster has at first, or none for a later
+/// one; gives which member that is, and what to tell the person.
+pub fn format(configuration: &NodeConfiguration, members: Membership) -> Result<(Member, String), Failure> {
     let tls = &configuration.tls;
     let identity = Identity::load(&tls.certificate, &tls.key, &tls.ca, tls.crl.as_deref())
         .map_err(|error| failures::of_certificate(&error))?;
     let cluster = identity.name().cluster;
     let incarnation = Incarnation(entropy());
-    let membership = first_membership(configuration);
-    let state = State::new(cluster, configuration.node_id, incarnation, membership);
+    let state = State::new(cluster, configuration.node_id, incarnation, members);
     let directory = &configuration.data_directory;
     // A ring that is insisted on is insisted on where the node runs.
     let io = match configuration.io {
@@ -55,19 +67,21 @@ pub fn format(configuration: &NodeConfiguration) -> Result<String, Failure> {
     };
     let chosen = run::format(directory, state, configuration.segment_bytes, io)
         .map_err(|error| failures::of_node(&error, directory))?;
-    Ok(format!(
+    let member = Member { id: configuration.node_id, incarnation, address: configuration.advertise };
+    let told = format!(
         "node {} of cluster {cluster}, incarnation {incarnation}, in {} (chosen for its disk: {chosen})",
         configuration.node_id,
         directory.display()
-    ))
+    );
+    Ok((member, told))
 }
 
 /// All first members, as voters. Their incarnations are not known yet: each draws its own.
-fn first_membership(configuration: &NodeConfiguration) -> Membership {
+pub fn first_membership(configuration: &NodeConfiguration) -> Membership {
     let mut members: Vec<Member> = configuration
         .members
         .iter()
-        .map(|member| Member { id: member.id, incarnation: Incarnation::UNNAMED, address: member.address })
+        .map(|member| Member { id: member.id, incarnation: Incarnation::OPEN, address: member.address })
         .collect();
     members.sort_by_key(|member| member.id);
     let voters = members.iter().map(|member| member.id).collect();

@@ -6,7 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::error::Error;
-use crate::net::{Refusal, RequestBody, ResponseBody};
+use crate::net::{Change, Refusal, RequestBody, ResponseBody};
 
 /// One request with the one who waits for its answer.
 #[derive(Debug)]
@@ -56,7 +56,10 @@ impl Asks {
     pub fn answer(&mut self, request: u64, body: ResponseBody, tells_busy: bool) -> Answered {
         let Some(ask) = self.sent.remove(&request) else { return Answered::Unknown };
         let told = match body {
-            ResponseBody::Refused(refusal) if may_pass(&refusal) && !(tells_busy && refusal == Refusal::Busy) => {
+            ResponseBody::Refused(refusal)
+                if (may_pass(&refusal) && !(tells_busy && refusal == Refusal::Busy))
+                    || (is_unknown(&refusal) && may_repeat(&ask.body)) =>
+            {
                 self.waiting.push_front(ask);
                 return Answered::Again(refusal);
             }
@@ -67,12 +70,12 @@ impl Asks {
         Answered::Told
     }
 
-    /// The connection is lost. What changes nothing is asked again; of a change the outcome is unknown.
+    /// The connection is lost. What may be repeated is asked again; of another change the outcome is unknown.
     pub fn lost(&mut self) {
         for (_, ask) in std::mem::take(&mut self.sent).into_iter().rev() {
-            match ask.body {
-                RequestBody::Change(_) => tell(ask, Err(Error::OutcomeUnknown)),
-                _ => self.waiting.push_front(ask),
+            match may_repeat(&ask.body) {
+                true => self.waiting.push_front(ask),
+                false => tell(ask, Err(Error::OutcomeUnknown)),
             }
         }
     }
@@ -124,6 +127,15 @@ impl Asks {
 /// Whether the same question may be answered a little later, or by another node.
 fn may_pass(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::NotLeader { .. } | Refusal::Busy | Refusal::Unavailable { .. })
+}
+
+/// Whatever became of it: what changes nothing, and a change of the members, of which what is so already is answered so.
+fn may_repeat(body: &RequestBody) -> bool {
+    !matches!(body, RequestBody::Change(change) if !matches!(change, Change::Members(_)))
+}
+
+fn is_unknown(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::OutcomeUnknown)
 }
 
 fn tell(ask: Ask, told: Result<ResponseBody, Error>) {

@@ -8,6 +8,9 @@ use crate::limits::MEMBERS_MAX;
 use crate::net::NodeStatus;
 use crate::types::NodeId;
 
+/// Nodes that are remembered: members, and as many that were.
+const KNOWN_MAX: usize = 2 * MEMBERS_MAX;
+
 /// A handle; clones share what is known.
 #[derive(Clone, Debug)]
 pub(super) struct Directory {
@@ -16,7 +19,7 @@ pub(super) struct Directory {
 
 #[derive(Debug)]
 struct Known {
-    /// What the caller named, and what the last leader said of its members. At most twice [`MEMBERS_MAX`].
+    /// What the caller named, and what leaders said of their members. At most [`KNOWN_MAX`].
     nodes: BTreeMap<NodeId, SocketAddr>,
     leader: Option<(NodeId, SocketAddr)>,
 }
@@ -27,11 +30,16 @@ impl Directory {
         Directory { shared: Arc::new(Mutex::new(Known { nodes, leader: None })) }
     }
 
-    /// Takes a leader's word on who belongs to the cluster.
+    /// Takes a leader's word on who belongs to the cluster. Others stay known, as far as there is room: they may say
+    /// where it is.
     pub fn learn(&self, status: &NodeStatus, address: SocketAddr) {
         let mut known = self.known();
+        let is_member = |id: NodeId| status.membership.member(id).is_some();
+        if known.nodes.len() + status.membership.members.len() > KNOWN_MAX {
+            known.nodes.retain(|id, _| is_member(*id));
+        }
         for member in &status.membership.members {
-            if known.nodes.len() < 2 * MEMBERS_MAX || known.nodes.contains_key(&member.id) {
+            if known.nodes.len() < KNOWN_MAX || known.nodes.contains_key(&member.id) {
                 known.nodes.insert(member.id, member.address);
             }
         }

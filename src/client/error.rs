@@ -39,7 +39,7 @@ pub enum Error {
     Answer(codec::Error),
     #[error("the answer is to another question")]
     WrongAnswer,
-    #[error("{found} records in one request: 1 to {max} are allowed")]
+    #[error("{found} in one request: 1 to {max} are allowed")]
     Options { found: usize, max: usize },
 }
 
@@ -58,7 +58,8 @@ impl Error {
             | Refusal::SessionGone
             | Refusal::Malformed
             | Refusal::NotAllowed
-            | Refusal::LeasesOff => Error::Refused(refusal.clone()),
+            | Refusal::LeasesOff
+            | Refusal::Impossible { .. } => Error::Refused(refusal.clone()),
         }
     }
 

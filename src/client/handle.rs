@@ -17,8 +17,10 @@ use super::node::NodeClient;
 use super::records::{Appended, Batch, Outcomes};
 use super::tail::Tail;
 use super::{ASKS_MAX, CONNECT_TIMEOUT, QUEUE_BYTES_DEFAULT, REQUEST_BYTES, REQUEST_RECORDS_DEFAULT, wrong_answer};
-use crate::limits::{CLIENT_TIMEOUT_DEFAULT, ENTRY_OVERHEAD_BYTES, RECORD_BYTES_MAX, REQUEST_RECORDS_MAX};
-use crate::net::{Change, Consistency, Identity, NodeStatus, Records, RequestBody, ResponseBody};
+use crate::limits::{CLIENT_TIMEOUT_DEFAULT, ENTRY_OVERHEAD_BYTES, MEMBERS_MAX, RECORD_BYTES_MAX, REQUEST_RECORDS_MAX};
+use crate::net::{
+    Change, Consistency, Identity, MemberChange, NodeRole, NodeStatus, Records, RequestBody, ResponseBody,
+};
 use crate::random::{Random, entropy};
 use crate::types::{Index, NodeId, Service};
 
@@ -173,7 +175,17 @@ impl Client {
         Ok((indexes[0], answer))
     }
 
-    /// A change to the cluster, which needs the admin role. Never sent twice.
+    /// Changes who belongs to the cluster and who votes, all of this at once; needs the admin role. Gives the entry that
+    /// ended the change, or 0 if it was so already. A change that is refused for the moment is asked for again until the
+    /// time is up. Safe to ask again whatever came of it.
+    pub async fn change_members(&self, changes: Vec<MemberChange>) -> Result<Index, Error> {
+        if !(1..=MEMBERS_MAX).contains(&changes.len()) {
+            return Err(Error::Options { found: changes.len(), max: MEMBERS_MAX });
+        }
+        self.change(Change::Members(changes)).await
+    }
+
+    /// A change to the cluster, which needs the admin role. Sent twice only if it is of the members.
     pub async fn change(&self, change: Change) -> Result<Index, Error> {
         match self.ask(RequestBody::Change(change)).await? {
             ResponseBody::Changed { index } => Ok(index),
@@ -206,13 +218,31 @@ impl Client {
         self.node(node).await?.status().await
     }
 
-    /// What all known nodes say of themselves, asked at the same time; by rising id.
+    /// What all known nodes say of themselves, and the members that a leader among them names, asked at the same time; by
+    /// rising id.
     pub async fn statuses(&self) -> Vec<(NodeId, SocketAddr, Result<NodeStatus, Error>)> {
+        let known = self.shared.directory.nodes();
+        let mut statuses = self.statuses_of(&known).await;
+        let answers = statuses.iter().filter_map(|(_, address, status)| Some((address, status.as_ref().ok()?)));
+        for (address, status) in answers.filter(|(_, status)| status.role == NodeRole::Leader) {
+            self.shared.directory.learn(status, *address);
+        }
+        let is_new = |node: &(NodeId, SocketAddr)| known.iter().all(|(id, _)| *id != node.0);
+        let new: Vec<_> = self.shared.directory.nodes().into_iter().filter(is_new).collect();
+        statuses.extend(self.statuses_of(&new).await);
+        statuses.sort_by_key(|(node, ..)| *node);
+        statuses
+    }
+
+    async fn statuses_of(
+        &self,
+        nodes: &[(NodeId, SocketAddr)],
+    ) -> Vec<(NodeId, SocketAddr, Result<NodeStatus, Error>)> {
         let ask = |(node, address): (NodeId, SocketAddr)| {
             let client = self.clone();
             (node, address, tokio::spawn(async move { client.status(node).await }))
         };
-        let asked: Vec<_> = self.shared.directory.nodes().into_iter().map(ask).collect();
+        let asked: Vec<_> = nodes.iter().copied().map(ask).collect();
         let mut statuses = Vec::with_capacity(asked.len());
         for (node, address, status) in asked {
             statuses.push((node, address, status.await.unwrap_or_else(|_| Err(ended()))));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::asks::Ask;
@@ -13,7 +13,7 @@ use super::directory::Directory;
 use super::error::Error;
 use super::records::Batch;
 use super::search::{Leader, Search};
-use crate::net::{ClientConnection, Identity, Request};
+use crate::net::{ClientConnection, Identity, NodeRole, NodeStatus, Request, RequestBody, ResponseBody};
 use crate::random::Random;
 use crate::types::Term;
 
@@ -21,6 +21,8 @@ use crate::types::Term;
 const SILENCE: Duration = Duration::from_millis(250);
 /// How long a node that leads no more may take to answer what is under way.
 const FAREWELL: Duration = Duration::from_millis(200);
+/// How often a leader is asked who belongs to the cluster: when it is gone, this client must know the others.
+const REFRESH: Duration = Duration::from_secs(1);
 /// Messages of callers taken at once.
 const MESSAGES_MAX: usize = 256;
 
@@ -112,8 +114,10 @@ impl Link {
         let mut outgoing: Option<Request> = None;
         let mut silence = Silence::default();
         let mut rescue: Option<Search> = None;
+        let mut refresh = Refresh::due_at(Instant::now() + REFRESH);
         loop {
             let now = Instant::now();
+            refresh.ask_if_due(&mut self.core, now);
             if outgoing.is_none() {
                 outgoing = self.core.next_request(now);
             }
@@ -129,7 +133,7 @@ impl Link {
                 true => {}
                 false => rescue = None,
             }
-            let wake = self.wake_at(silence.next(now));
+            let wake = self.wake_at([silence.next(now), refresh.next()].into_iter().flatten().min());
             tokio::select! {
                 response = responses.next() => {
                     let Ok(response) = response else { return self.lost(response.err().map(Error::from_connection)) };
@@ -145,6 +149,11 @@ impl Link {
                 },
                 count = self.messages.recv_many(&mut self.taken, MESSAGES_MAX), if !self.is_closed => {
                     self.take_messages(count);
+                }
+                status = refresh.answer() => {
+                    if let Some(status) = status {
+                        self.directory.learn(&status, connection.address());
+                    }
                 }
                 leader = found(&mut rescue) => {
                     self.core.on_lost(None);
@@ -207,6 +216,47 @@ enum Served {
     Lost,
     Replaced(Leader),
     Done,
+}
+
+/// The question to the leader that is asked from time to time.
+#[derive(Debug)]
+struct Refresh {
+    due: Instant,
+    /// While it was asked and not answered.
+    asked: Option<oneshot::Receiver<Result<ResponseBody, Error>>>,
+    /// It waits in the queue of questions, and takes no room that callers share.
+    room: Arc<Semaphore>,
+}
+
+impl Refresh {
+    fn due_at(due: Instant) -> Refresh {
+        Refresh { due, asked: None, room: Arc::new(Semaphore::new(1)) }
+    }
+
+    fn ask_if_due(&mut self, core: &mut Core, now: Instant) {
+        if self.asked.is_some() || now < self.due {
+            return;
+        }
+        let Ok(room) = self.room.clone().try_acquire_owned() else { return };
+        let (sender, receiver) = oneshot::channel();
+        core.ask(Ask { body: RequestBody::Status, deadline: now + REFRESH, sender, room });
+        self.asked = Some(receiver);
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.asked.is_none().then_some(self.due)
+    }
+
+    /// Loses nothing if cancelled.
+    async fn answer(&mut self) -> Option<NodeStatus> {
+        let Some(asked) = &mut self.asked else { return std::future::pending().await };
+        let answer = asked.await;
+        *self = Refresh::due_at(Instant::now() + REFRESH);
+        match answer {
+            Ok(Ok(ResponseBody::Status(status))) if status.role == NodeRole::Leader => Some(*status),
+            _ => None,
+        }
+    }
 }
 
 /// How long answers have been owed without a word.

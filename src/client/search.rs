@@ -55,10 +55,13 @@ pub(super) struct Search {
 #[derive(Debug)]
 enum Finding {
     Leads(NodeClient, Box<NodeStatus>),
-    /// It names another.
-    Names(SocketAddr),
+    /// It does not lead, and says who does, and who belongs to the cluster: this client may know none of those.
+    Follows {
+        address: SocketAddr,
+        leader: Option<SocketAddr>,
+        members: Vec<SocketAddr>,
+    },
     Failed(SocketAddr, Error),
-    Answers(SocketAddr),
 }
 
 impl Search {
@@ -90,9 +93,10 @@ impl Search {
                     let (connection, responses) = node.into_parts();
                     return Ok(Leader { connection, responses, term: status.term });
                 }
-                Finding::Names(address) => self.probe(address, Duration::ZERO),
-                Finding::Answers(address) => {
+                Finding::Follows { address, leader, members } => {
                     self.asked.insert(address, None);
+                    leader.into_iter().for_each(|leader| self.probe(leader, Duration::ZERO));
+                    members.into_iter().for_each(|member| self.probe(member, STAGGER));
                 }
                 Finding::Failed(address, error) => {
                     self.asked.insert(address, Some(error.clone()));
@@ -170,9 +174,11 @@ impl Probe {
             if status.role == NodeRole::Leader && self.above.is_none_or(|above| status.term > above) {
                 return Finding::Leads(node, Box::new(status));
             }
-            let named = status.leader.filter(|(id, _)| *id != status.id).map(|(_, address)| Finding::Names(address));
-            if self.findings.send(named.unwrap_or(Finding::Answers(self.address))).await.is_err() {
-                return Finding::Answers(self.address);
+            let leader = status.leader.filter(|(id, _)| *id != status.id).map(|(_, address)| address);
+            let members = status.membership.members.iter().map(|member| member.address).collect();
+            let follows = |members| Finding::Follows { address: self.address, leader, members };
+            if self.findings.send(follows(members)).await.is_err() {
+                return follows(Vec::new());
             }
             self.pause(attempts).await;
         }

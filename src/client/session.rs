@@ -269,6 +269,7 @@ impl Session {
             | Refusal::Malformed
             | Refusal::NotAllowed
             | Refusal::LeasesOff
+            | Refusal::Impossible { .. }
             | Refusal::Trimmed { .. } => {
                 self.give_up(at, Error::from_refusal(&refusal), batches);
                 return Effect::Again;

@@ -76,7 +76,7 @@ impl Toy {
         let old = self.world().addresses.get(&id).copied();
         let address = old.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
         let identity = self.identity(Role::Node(NodeId(id)));
-        let facts = Facts { incarnation: Incarnation(id), boot: 1, fingerprint: 1, seed: id };
+        let facts = Facts { incarnation: Incarnation(id), is_first_member: true, boot: 1, fingerprint: 1, seed: id };
         let mut attempts = 0;
         let endpoint = loop {
             match Endpoint::bind(&identity, address, facts, Settings::default()) {

@@ -100,6 +100,9 @@ pub enum Refusal {
     NotAllowed,
     #[error("reads by lease are off in this cluster")]
     LeasesOff,
+    /// A change that will be refused again as long as the members are as they are.
+    #[error("{reason}")]
+    Impossible { reason: String },
 }
 
 /// Appends a response as one frame. Records are bounded by [`READ_BYTES_MAX`] before they come here.
@@ -251,6 +254,10 @@ fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
         Refusal::Malformed => out.put_u8(9),
         Refusal::NotAllowed => out.put_u8(10),
         Refusal::LeasesOff => out.put_u8(11),
+        Refusal::Impossible { reason } => {
+            out.put_u8(12);
+            put_text(out, reason);
+        }
     }
 }
 
@@ -268,6 +275,7 @@ fn refusal(reader: &mut Reader<'_>) -> Result<Refusal, Error> {
         9 => Refusal::Malformed,
         10 => Refusal::NotAllowed,
         11 => Refusal::LeasesOff,
+        12 => Refusal::Impossible { reason: text(reader, "reason")? },
         found => return Err(Error::Invalid { what: "kind of refusal", found: u64::from(found) }),
     })
 }

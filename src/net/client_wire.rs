@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::checksum::Checksum;
 use crate::codec::{self, COMMAND_HEAD_BYTES, Error, Reader};
-use crate::limits::{RECORD_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_RECORDS_MAX};
+use crate::limits::{MEMBERS_MAX, RECORD_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_RECORDS_MAX};
 use crate::types::{ClusterId, Data, Incarnation, Index, Member, NodeId};
 
 use super::wire::{Frame, plausible, put_frame, put_length, refuse_rest, take_bytes, take_fields};
@@ -91,15 +91,26 @@ pub enum Consistency {
 /// What an administrator may order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
-    AddLearner(Member),
-    Promote(NodeId),
-    Remove(NodeId),
+    /// All at once, 1 to [`MEMBERS_MAX`]; answered when it is whole, and safe to ask for again.
+    Members(Vec<MemberChange>),
     Transfer(NodeId),
     Snapshot,
     /// Records below `first` may go.
     Trim {
         first: Index,
     },
+}
+
+/// One thing that is wanted of the members.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MemberChange {
+    /// A new member, a learner at first. With `promote` it votes as soon as it has caught up; so does a learner that is
+    /// there.
+    Add { member: Member, promote: bool },
+    /// A learner that has caught up is to vote.
+    Promote { node: NodeId },
+    /// Voter or learner: it is to go.
+    Remove { node: NodeId },
 }
 
 /// The only frame from the client on a stream of its own: send appended records from here on, for ever.
@@ -217,17 +228,27 @@ fn put_request_body(out: &mut BytesMut, body: &RequestBody) {
 
 fn put_change(out: &mut BytesMut, change: &Change) {
     match change {
-        Change::AddLearner(member) => {
+        Change::Members(changes) => {
             out.put_u8(0);
+            put_length(out, changes.len());
+            changes.iter().for_each(|change| put_member_change(out, change));
+        }
+        Change::Transfer(node) => put_numbered(out, 1, node.0),
+        Change::Snapshot => out.put_u8(2),
+        Change::Trim { first } => put_numbered(out, 3, first.0),
+    }
+}
+
+fn put_member_change(out: &mut BytesMut, change: &MemberChange) {
+    match change {
+        MemberChange::Add { member, promote } => {
+            out.put_u8(if *promote { 1 } else { 0 });
             out.put_u64_le(member.id.0);
             out.put_u64_le(member.incarnation.0);
             codec::put_address(out, member.address);
         }
-        Change::Promote(node) => put_numbered(out, 1, node.0),
-        Change::Remove(node) => put_numbered(out, 2, node.0),
-        Change::Transfer(node) => put_numbered(out, 3, node.0),
-        Change::Snapshot => out.put_u8(4),
-        Change::Trim { first } => put_numbered(out, 5, first.0),
+        MemberChange::Promote { node } => put_numbered(out, 2, node.0),
+        MemberChange::Remove { node } => put_numbered(out, 3, node.0),
     }
 }
 
@@ -298,16 +319,41 @@ fn read(reader: &mut Reader<'_>) -> Result<RequestBody, Error> {
 
 fn change(reader: &mut Reader<'_>) -> Result<Change, Error> {
     Ok(match reader.u8("kind of change")? {
-        0 => Change::AddLearner(Member {
-            id: NodeId(reader.u64("node id")?),
-            incarnation: Incarnation(reader.u64("incarnation")?),
-            address: codec::address(reader)?,
-        }),
-        1 => Change::Promote(NodeId(reader.u64("node id")?)),
-        2 => Change::Remove(NodeId(reader.u64("node id")?)),
-        3 => Change::Transfer(NodeId(reader.u64("node id")?)),
-        4 => Change::Snapshot,
-        5 => Change::Trim { first: Index(reader.u64("trim index")?) },
+        0 => {
+            let count = reader.length(MEMBERS_MAX, "number of members to change")?;
+            if count == 0 {
+                return Err(Error::Invalid { what: "number of members to change", found: 0 });
+            }
+            Change::Members((0..count).map(|_| member_change(reader)).collect::<Result<_, _>>()?)
+        }
+        1 => Change::Transfer(node_id(reader)?),
+        2 => Change::Snapshot,
+        3 => Change::Trim { first: Index(reader.u64("trim index")?) },
         found => return Err(Error::Invalid { what: "kind of change", found: u64::from(found) }),
     })
+}
+
+fn member_change(reader: &mut Reader<'_>) -> Result<MemberChange, Error> {
+    Ok(match reader.u8("kind of change of a member")? {
+        kind @ (0 | 1) => {
+            let id = node_id(reader)?;
+            // Left open it would mean any life of that node.
+            let incarnation = match reader.u64("incarnation")? {
+                0 => return Err(Error::Invalid { what: "incarnation of a new member", found: 0 }),
+                incarnation => Incarnation(incarnation),
+            };
+            let member = Member { id, incarnation, address: codec::address(reader)? };
+            MemberChange::Add { member, promote: kind == 1 }
+        }
+        2 => MemberChange::Promote { node: node_id(reader)? },
+        3 => MemberChange::Remove { node: node_id(reader)? },
+        found => return Err(Error::Invalid { what: "kind of change of a member", found: u64::from(found) }),
+    })
+}
+
+fn node_id(reader: &mut Reader<'_>) -> Result<NodeId, Error> {
+    match reader.u64("node id")? {
+        0 => Err(Error::Invalid { what: "node id", found: 0 }),
+        id => Ok(NodeId(id)),
+    }
 }

@@ -32,6 +32,8 @@ pub enum CloseReason {
     Revoked,
     /// It was met before under another incarnation: its directory was made anew.
     WrongIncarnation,
+    /// The other one speaks with another life of this node: this one is not the member that it means.
+    AnotherLife,
     /// It was met before in a later start: its directory was put back from an older copy.
     OlderBoot,
     /// A code of a version that this one does not know.
@@ -46,7 +48,10 @@ const WRONG_INCARNATION: &str = "its directory was made anew under the id of a n
 const OLDER_BOOT: &str = "its directory is an older copy of the one that it had: what it has promised since is not in it. Put \
                           the newest back, or leave the node down";
 
-const CODES: [(CloseReason, u32, &str); 15] = [
+const STRANGER: &str = "it counts this node among the members no more, or not yet. One that was removed comes back only as                         a new member: `trilith init --join` in an empty directory, then `trilith cluster add`";
+const ANOTHER_LIFE: &str = "the member that is meant has another incarnation: its directory is not the one there";
+
+const CODES: [(CloseReason, u32, &str); 16] = [
     (CloseReason::Done, 0, "done"),
     (CloseReason::Malformed, 1, "it received what it could not understand"),
     (CloseReason::WrongRole, 2, "the certificate's role does not go with this protocol"),
@@ -54,7 +59,7 @@ const CODES: [(CloseReason, u32, &str); 15] = [
     (CloseReason::WrongNode, 4, "the node's claim and its certificate differ, or the wrong side dialled"),
     (CloseReason::WrongVersion, 5, "it speaks another version of the protocol"),
     (CloseReason::WrongFingerprint, 6, WRONG_FINGERPRINT),
-    (CloseReason::Stranger, 7, "not a member of its cluster"),
+    (CloseReason::Stranger, 7, STRANGER),
     (CloseReason::Replaced, 8, "a newer connection took its place"),
     (CloseReason::TooSlow, 9, "the first message did not come in time"),
     (CloseReason::TooMany, 10, "it has too many connections or streams"),
@@ -62,6 +67,7 @@ const CODES: [(CloseReason, u32, &str); 15] = [
     (CloseReason::Revoked, 12, "the certificate was revoked or has expired"),
     (CloseReason::WrongIncarnation, 13, WRONG_INCARNATION),
     (CloseReason::OlderBoot, 14, OLDER_BOOT),
+    (CloseReason::AnotherLife, 15, ANOTHER_LIFE),
 ];
 
 impl CloseReason {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quinn::{Connection, Incoming, TokioRuntime};
 use tokio::sync::Semaphore;
 
-use crate::types::{Incarnation, NodeId};
+use crate::types::{Incarnation, LogId, NodeId};
 
 use super::client_link;
 use super::close::CloseReason;
@@ -26,6 +26,8 @@ use super::settings::{self, Settings};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Facts {
     pub incarnation: Incarnation,
+    /// Made with the cluster: where a configuration leaves the incarnation open, this node is meant.
+    pub is_first_member: bool,
     pub boot: u64,
     /// Of all settings that must agree across the cluster.
     pub fingerprint: u64,
@@ -83,7 +85,7 @@ impl Endpoint {
             counters,
             open: Registry::default(),
         });
-        let peers = Peers::new(context.clone(), endpoint.clone(), dial, facts.seed);
+        let peers = Peers::new(context.clone(), endpoint.clone(), dial, facts);
         tokio::spawn(accept(endpoint.clone(), peers.clone(), doors));
         Ok(Endpoint { endpoint, address, context, peers })
     }
@@ -161,6 +163,8 @@ fn local_hello(identity: &Identity, facts: Facts) -> Result<Hello, Error> {
         boot: facts.boot,
         protocol_version: PEER_PROTOCOL_VERSION,
         fingerprint: facts.fingerprint,
+        configuration: LogId::ZERO,
+        receiver: None,
     })
 }
 

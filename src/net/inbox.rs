@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::limits::{CORE_QUEUE_BYTES_MAX, ENTRY_OVERHEAD_BYTES};
-use crate::raft::message::Message;
+use crate::raft::message::{Message, Sender};
 use crate::types::{Index, NodeId};
 
 use super::client_wire::Request;
@@ -29,9 +29,9 @@ pub struct TailKey(pub u64);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Arrival {
-    /// `from` is proven by the certificate, and equals `message.from`.
+    /// `message.from` is proven by the certificate; `sender` is what it said of itself in its greeting.
     Peer {
-        from: NodeId,
+        sender: Sender,
         message: Message,
     },
     /// A link stands. Until the matching `PeerDown`, messages come from this incarnation, which is the one that was met

@@ -17,8 +17,14 @@
 //!   outbox, encoded, and all that has gathered there is one write; what arrives in one read is one push. So the cost
 //!   of a wake-up is shared by everything that waited for it.
 //! - `from` of a message is proven: by the certificate, which must agree with the greeting, which must agree with the
-//!   message. Incarnation and boot number are claims: whoever was met in this process's life under another incarnation,
-//!   or with a higher boot number, is refused.
+//!   message. Incarnation, boot number and configuration are claims.
+//! - Two nodes speak if one is a member for the other, and means this life of it. Each names in its greeting the life of
+//!   the other that its configuration has, and the index of that configuration: of two that say different things the
+//!   later one is right. So a node that was down while the members changed is found by those who know more, one that
+//!   was removed is told so, and nobody speaks with another life of a node than it means. Where a configuration leaves
+//!   the life open (a cluster's first one), the one that was met first in this process's life counts.
+//! - The lower id dials. The higher one does, too, from time to time, while there is no link: the lower one may not
+//!   know of it yet, and only then takes such a link.
 //! - A link brings messages in order on each of its two streams, and may lose what was under way when it broke.
 //!   [`Arrival::PeerUp`] and [`Arrival::PeerDown`] come in turn.
 //! - Payloads keep the memory of their frame, and that of the receive buffer (64 KiB and more) only where the frame is a
@@ -66,8 +72,9 @@ mod wire;
 
 pub use answer_wire::{READ_BYTES_MAX, Records, Refusal, Response, ResponseBody, SubmitResult, put_response, response};
 pub use client_wire::{
-    CLIENT_PROTOCOL_VERSION, Change, ClientHello, ClientStream, Consistency, Request, RequestBody, TailRequest,
-    Welcome, client_stream, put_client_hello, put_request, put_tail_request, put_welcome, request, welcome,
+    CLIENT_PROTOCOL_VERSION, Change, ClientHello, ClientStream, Consistency, MemberChange, Request, RequestBody,
+    TailRequest, Welcome, client_stream, put_client_hello, put_request, put_tail_request, put_welcome, request,
+    welcome,
 };
 pub use close::CloseReason;
 pub use connection::{ClientConnection, Responses, Tail, TailItem};
@@ -77,7 +84,7 @@ pub use error::{CertificateError, Error};
 pub use identity::{ALPN_CLIENT, ALPN_PEER, Identity};
 pub use inbox::{Arrival, ClientKey, Inbox, TailKey};
 pub use name::{Name, Role};
-pub use peer::Peers;
+pub use peer::{Correspondents, Peers};
 pub use peer_wire::{Hello, PEER_PROTOCOL_VERSION, hello, log_stream, message, put_hello, put_log_stream, put_message};
 pub use replies::{Replies, TailState};
 pub use settings::Settings;
@@ -88,6 +95,8 @@ pub use wire::{FRAME_HEAD_BYTES, Frame, FrameBuffer, put_frame};
 mod tests;
 #[cfg(test)]
 mod tests_client;
+#[cfg(test)]
+mod tests_lives;
 #[cfg(test)]
 mod tests_peer;
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The other nodes: who they are, what waits for them, and who dials.
 //!
 //! For each pair of nodes there is one connection, which the lower id dials, again and again, with a growing wait in
-//! between. What is sent to a node that is away is dropped and counted: Raft says it again.
+//! between. The higher id dials at the longest wait, and is let in only by a lower one that does not know of it. What is
+//! sent to a node that is away is dropped and counted: Raft says it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,14 +14,38 @@ use tokio::runtime::Handle;
 
 use crate::raft::message::{Body, Message};
 use crate::random::Random;
-use crate::types::{Incarnation, NodeId};
+use crate::types::{Incarnation, Index, Life, LogId, Member, NodeId, Term};
 
 use super::close::CloseReason;
 use super::context::{self, Context};
+use super::endpoint::Facts;
+use super::error::Error;
 use super::outbox::{Outbox, Put};
 use super::peer_link;
 use super::peer_wire::{Hello, put_message};
 use super::settings::{CONTROL_LANE_BYTES_MAX, LOG_LANE_BYTES_MAX, PEERS_MAX};
+
+/// Whom this node speaks with, and by which configuration.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Correspondents {
+    /// The entry of the configuration in force.
+    pub configuration: LogId,
+    /// By rising id.
+    pub members: Vec<Member>,
+    /// The cluster is being born: a first member that was made anew is let in like the one before it.
+    pub forming: bool,
+}
+
+impl Correspondents {
+    fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    /// Which life of a node is meant, unless that is left open.
+    fn named(&self, id: NodeId) -> Option<Incarnation> {
+        self.member(id).map(|member| member.incarnation).filter(|incarnation| *incarnation != Incarnation::OPEN)
+    }
+}
 
 /// A handle on the links to all peers; clones share them.
 #[derive(Clone, Debug)]
@@ -32,6 +57,7 @@ pub struct Peers {
 struct Shared {
     context: Arc<Context>,
     endpoint: quinn::Endpoint,
+    life: Life,
     /// Where diallers run, so that the handle works from any thread.
     runtime: Handle,
     state: Mutex<State>,
@@ -40,7 +66,7 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     /// Who may speak with this node; everyone with a node's certificate until it is told.
-    members: Option<BTreeMap<NodeId, SocketAddr>>,
+    correspondents: Option<Correspondents>,
     peers: BTreeMap<NodeId, Arc<Peer>>,
     /// Nodes for which a dialler runs: one each.
     dialled: BTreeSet<NodeId>,
@@ -60,9 +86,18 @@ pub(super) struct Peer {
     /// The newest connection; an older one was closed when it came.
     pub(super) current: Mutex<Option<Connection>>,
     /// What it said of itself when it was last let in, in the life of this process.
-    met: Mutex<Option<(Incarnation, u64)>>,
+    met: Mutex<Option<Met>>,
     /// Held by the link that runs, so that up and down are told in turn.
     pub(super) turn: tokio::sync::Mutex<()>,
+}
+
+/// The life of a node that is spoken with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Met {
+    incarnation: Incarnation,
+    boot: u64,
+    /// The latest configuration by which it is the one that counts: its own, or this node's.
+    configuration: LogId,
 }
 
 impl Peers {
@@ -70,16 +105,18 @@ impl Peers {
         context: Arc<Context>,
         endpoint: quinn::Endpoint,
         dial_config: quinn::ClientConfig,
-        seed: u64,
+        facts: Facts,
     ) -> Peers {
+        let life = Life { incarnation: facts.incarnation, is_first_member: facts.is_first_member };
         let state = State {
-            members: None,
+            correspondents: None,
             peers: BTreeMap::new(),
             dialled: BTreeSet::new(),
             dial_config,
-            random: Random::seeded(seed),
+            random: Random::seeded(facts.seed),
         };
-        Peers { shared: Arc::new(Shared { context, endpoint, runtime: Handle::current(), state: Mutex::new(state) }) }
+        let (runtime, state) = (Handle::current(), Mutex::new(state));
+        Peers { shared: Arc::new(Shared { context, endpoint, life, runtime, state }) }
     }
 
     /// Queues a message for its receiver; never blocks. Dropped and counted if there is no link, or too much waits.
@@ -97,20 +134,22 @@ impl Peers {
         }
     }
 
-    /// From now on, speaks with these nodes and no others; dials those with a higher id than its own.
-    pub fn set_members(&self, members: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+    /// From now on, speaks with these nodes, in these lives, and with those that know a later configuration and mean this
+    /// node. A link to whoever is none of them any more is closed.
+    pub fn set_correspondents(&self, correspondents: Correspondents) {
         let mut state = self.state();
-        let local = self.shared.context.local.node;
-        let members: BTreeMap<_, _> = members.into_iter().filter(|member| member.0 != local).collect();
-        for peer in state.peers.values().filter(|peer| !members.contains_key(&peer.id)) {
-            peer.disconnect(CloseReason::Stranger);
-        }
-        for id in members.keys().filter(|id| **id > local) {
-            if state.dialled.insert(*id) {
-                self.shared.runtime.spawn(dial_forever(self.clone(), *id));
+        for peer in state.peers.values() {
+            if let Some(reason) = peer.outdated_by(&correspondents) {
+                peer.disconnect(reason);
             }
         }
-        state.members = Some(members);
+        let local = self.shared.context.local.node;
+        for id in correspondents.members.iter().map(|member| member.id).filter(|id| *id != local) {
+            if state.dialled.insert(id) {
+                self.shared.runtime.spawn(dial_forever(self.clone(), id));
+            }
+        }
+        state.correspondents = Some(correspondents);
     }
 
     /// Whether a link to this node stands.
@@ -119,19 +158,39 @@ impl Peers {
     }
 
     pub(super) fn stop(&self) {
-        self.set_members([]);
+        self.set_correspondents(Correspondents {
+            configuration: LogId::new(Term(u64::MAX), Index(u64::MAX)),
+            members: Vec::new(),
+            forming: false,
+        });
     }
 
     pub(super) fn set_dial_config(&self, config: quinn::ClientConfig) {
         self.state().dial_config = config;
     }
 
-    /// The node with this id, unless it is none of ours or there are too many.
-    pub(super) fn admit(&self, id: NodeId) -> Result<Arc<Peer>, CloseReason> {
-        let mut state = self.state();
-        if state.members.as_ref().is_some_and(|members| !members.contains_key(&id)) {
-            return Err(CloseReason::Stranger);
+    /// What this node says of itself to another one.
+    pub(super) fn hello_to(&self, id: NodeId) -> Hello {
+        let state = self.state();
+        let correspondents = state.correspondents.as_ref();
+        Hello {
+            configuration: correspondents.map_or(LogId::ZERO, |known| known.configuration),
+            receiver: correspondents.and_then(|known| known.member(id)).map(|member| member.incarnation),
+            ..self.shared.context.local
         }
+    }
+
+    /// Whether it is for this node to dial that one: it has the lower id, and knows as much of the other as that does.
+    pub(super) fn is_dialler_to(&self, hello: &Hello) -> bool {
+        let state = self.state();
+        let is_lower = self.shared.context.local.node < hello.node;
+        let is_known =
+            |known: &Correspondents| known.member(hello.node).is_some() && hello.configuration <= known.configuration;
+        is_lower && state.correspondents.as_ref().is_none_or(is_known)
+    }
+
+    /// The node with this id, unless there are too many.
+    fn peer(state: &mut State, id: NodeId) -> Result<Arc<Peer>, CloseReason> {
         if !state.peers.contains_key(&id) && state.peers.len() >= PEERS_MAX {
             // Those that nothing else holds have no link.
             state.peers.retain(|_, peer| Arc::strong_count(peer) > 1);
@@ -142,12 +201,42 @@ impl Peers {
         Ok(state.peers.entry(id).or_insert_with(|| Arc::new(Peer::new(id))).clone())
     }
 
-    /// As [`Peers::admit`], of a node that has said who it is: not another life of it than the one that was met, and not
-    /// an earlier moment of that life. What it had promised would be forgotten.
+    /// Lets a node in that has said who it is: one that is a member for this node, or for which this node is one; in the
+    /// life that is meant, and not at an earlier moment of that life. What it had promised would be forgotten.
     pub(super) fn meet(&self, hello: &Hello) -> Result<Arc<Peer>, CloseReason> {
-        let peer = self.admit(hello.node)?;
-        peer.meet(hello)?;
+        let mut state = self.state();
+        if hello.receiver.is_some_and(|named| !self.shared.life.is_named_by(named)) {
+            return Err(CloseReason::AnotherLife);
+        }
+        let unknown = Correspondents::default();
+        let known = state.correspondents.as_ref().unwrap_or(&unknown);
+        let knows_more = hello.receiver.is_some() && hello.configuration > known.configuration;
+        let named = known.named(hello.node).filter(|_| !knows_more);
+        let is_member = state.correspondents.is_none() || known.member(hello.node).is_some();
+        if !is_member && !knows_more {
+            return Err(CloseReason::Stranger);
+        }
+        if named.is_some_and(|named| named != hello.incarnation) {
+            return Err(CloseReason::WrongIncarnation);
+        }
+        let counts_since = if named.is_some() { known.configuration } else { LogId::ZERO };
+        let forming = known.forming;
+        let peer = Peers::peer(&mut state, hello.node)?;
+        peer.meet(hello, counts_since, forming)?;
         Ok(peer)
+    }
+
+    /// With these members of any life, by the configuration before the log.
+    #[cfg(test)]
+    pub(super) fn set_members(&self, members: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+        let member = |(id, address)| Member { id, incarnation: Incarnation::OPEN, address };
+        let members = members.into_iter().map(member).collect();
+        self.set_correspondents(Correspondents { members, ..Correspondents::default() });
+    }
+
+    #[cfg(test)]
+    pub(super) fn known(&self, id: NodeId) -> Arc<Peer> {
+        self.state().peers[&id].clone()
     }
 
     pub(super) fn context(&self) -> &Arc<Context> {
@@ -165,7 +254,8 @@ impl Peers {
     /// Where to dial a node, or `None` when it is not to be dialled any more; then its dialler has to end.
     fn dial_address(&self, id: NodeId) -> Option<SocketAddr> {
         let mut state = self.state();
-        let address = state.members.as_ref().and_then(|members| members.get(&id).copied());
+        let known = state.correspondents.as_ref().and_then(|known| known.member(id));
+        let address = known.map(|member| member.address);
         if address.is_none() {
             state.dialled.remove(&id);
         }
@@ -195,14 +285,39 @@ impl Peer {
         }
     }
 
-    fn meet(&self, hello: &Hello) -> Result<(), CloseReason> {
+    /// `counts_since` is the configuration by which this node means the life that says hello. In a cluster that is
+    /// `forming` the newest that comes is meant.
+    fn meet(&self, hello: &Hello, counts_since: LogId, forming: bool) -> Result<(), CloseReason> {
         let mut met = self.met.lock().expect("no holder of this lock can panic");
+        let configuration = hello.configuration.max(counts_since);
         match *met {
-            Some((incarnation, _)) if incarnation != hello.incarnation => Err(CloseReason::WrongIncarnation),
-            Some((_, boot)) if boot > hello.boot => Err(CloseReason::OlderBoot),
-            _ => {
-                *met = Some((hello.incarnation, hello.boot));
-                Ok(())
+            Some(other)
+                if other.incarnation != hello.incarnation && configuration <= other.configuration && !forming =>
+            {
+                return Err(CloseReason::WrongIncarnation);
+            }
+            Some(same) if same.incarnation == hello.incarnation && same.boot > hello.boot => {
+                return Err(CloseReason::OlderBoot);
+            }
+            _ => {}
+        }
+        let known = met.filter(|known| known.incarnation == hello.incarnation);
+        let configuration = known.map_or(configuration, |known| known.configuration.max(configuration));
+        *met = Some(Met { incarnation: hello.incarnation, boot: hello.boot, configuration });
+        Ok(())
+    }
+
+    /// Why the link to this node has to end where these are spoken with.
+    fn outdated_by(&self, correspondents: &Correspondents) -> Option<CloseReason> {
+        let met = (*self.met.lock().expect("no holder of this lock can panic"))?;
+        if met.configuration > correspondents.configuration {
+            return None;
+        }
+        match correspondents.member(self.id) {
+            None => Some(CloseReason::Stranger),
+            Some(_) => {
+                let named = correspondents.named(self.id)?;
+                (named != met.incarnation).then_some(CloseReason::WrongIncarnation)
             }
         }
     }
@@ -234,25 +349,40 @@ impl Peer {
     }
 }
 
-/// Keeps a link to a node with a higher id for as long as it is a member.
+/// Keeps a link to a node for as long as it is spoken with.
 async fn dial_forever(peers: Peers, id: NodeId) {
     let (delay_min, delay_max) = {
         let settings = &peers.context().settings;
         (settings.dial_delay_min, settings.dial_delay_max)
     };
+    let is_lower = id < peers.context().local.node;
     let mut delay = delay_min;
     let mut told = String::new();
     while let Some(address) = peers.dial_address(id) {
+        if is_lower {
+            // It dials, if it knows of this node: then there is a link by the time that is over.
+            tokio::time::sleep(peers.jittered(delay_max)).await;
+            if peers.is_up(id) {
+                continue;
+            }
+        }
         match peer_link::dial(&peers, id, address).await {
             Ok(()) => {
                 delay = delay_min;
                 told.clear();
             }
+            // It dials by itself, or is not there now.
+            Err(error) if is_lower && !is_refusal(&error) => {}
             Err(error) => warn_once(id, error.to_string(), &mut told),
         }
         tokio::time::sleep(peers.jittered(delay)).await;
         delay = (delay * 2).min(delay_max);
     }
+}
+
+/// Whether the other side has a reason against this node, and not only against being dialled by it.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Closed { reason, .. } if *reason != CloseReason::WrongNode)
 }
 
 /// Tells the operator each new reason, and not each attempt.

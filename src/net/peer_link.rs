@@ -1,7 +1,7 @@
-//! One connection between two nodes: greeting, then messages both ways on two streams.
+//! One connection between two nodes: greeting, then messages both ways on two streams. The lower id dials, as a rule.
 //!
 //! ```text
-//!     dialler (lower id)                     acceptor
+//!     dialler                                acceptor
 //!       control: Hello  ───────────────────▶   checks certificate = claim, cluster, version, settings, membership
 //!                ◀───────────────────  Hello   (the dialler checks the same)
 //!       log: LogStream  ───────────────────▶
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use quinn::{Connection, SendStream};
 
+use crate::raft::message::Sender;
 use crate::types::NodeId;
 
 use super::certificate::SERVER_NAME;
@@ -90,7 +91,7 @@ async fn greet(peers: &Peers, connection: &Connection, id: NodeId) -> Result<Lin
     }
     let (mut control_send, receive) = connection.open_bi().await?;
     let mut control = FrameReader::of_member(receive, PEER_FRAME_BYTES_MAX);
-    send_hello(&mut control_send, &context.local).await?;
+    send_hello(&mut control_send, &peers.hello_to(id)).await?;
     let hello = peer_wire::hello(&control.first(context.settings.first_frame_timeout).await?)?;
     check(&context.local, &hello, id)?;
     peers.meet(&hello).map_err(StreamError::Refused)?;
@@ -107,11 +108,11 @@ async fn welcome(peers: &Peers, connection: &Connection, id: NodeId) -> Result<L
     let (mut control_send, mut control) = accept_stream(context, connection).await?;
     let hello = peer_wire::hello(&control.first(context.settings.first_frame_timeout).await?)?;
     check(&context.local, &hello, id)?;
-    if id >= context.local.node {
+    if peers.is_dialler_to(&hello) {
         return Err(StreamError::Refused(CloseReason::WrongNode));
     }
     peers.meet(&hello).map_err(StreamError::Refused)?;
-    send_hello(&mut control_send, &context.local).await?;
+    send_hello(&mut control_send, &peers.hello_to(id)).await?;
     let (log_send, mut log) = accept_stream(context, connection).await?;
     peer_wire::log_stream(&log.first(context.settings.first_frame_timeout).await?)?;
     Ok(Link { connection: connection.clone(), hello, control: (control_send, control), log: (log_send, log) })
@@ -143,7 +144,7 @@ fn check(local: &Hello, claim: &Hello, proven: NodeId) -> Result<(), StreamError
     if claim.protocol_version != local.protocol_version {
         return refuse(CloseReason::WrongVersion);
     }
-    if claim.fingerprint != local.fingerprint {
+    if !claim.agrees(local) {
         return refuse(CloseReason::WrongFingerprint);
     }
     Ok(())
@@ -160,13 +161,13 @@ fn refuse_or_close(context: &Context, connection: &Connection, ended: &StreamErr
 async fn run(peers: &Peers, link: Link) {
     let context = peers.context();
     let Link { connection, hello, control, log } = link;
-    let peer = match peers.admit(hello.node) {
+    let peer = match peers.meet(&hello) {
         Ok(peer) => peer,
         Err(reason) => return context.refuse(&connection, reason, &context.counters.hellos_refused),
     };
     peer.replace(&connection);
     // Membership may have changed before the line above made the connection known to whoever changes it.
-    if let Err(reason) = peers.admit(hello.node) {
+    if let Err(reason) = peers.meet(&hello) {
         peer.forget(&connection);
         return context.refuse(&connection, reason, &context.counters.hellos_refused);
     }
@@ -220,13 +221,14 @@ fn take_messages(
     arrivals: &mut Vec<Arrival>,
 ) -> Result<usize, StreamError> {
     let mut bytes = 0;
+    let sender = Sender { incarnation: hello.incarnation, configuration: hello.configuration };
     while let Some(frame) = reader.take()? {
         bytes += frame.body.len();
         let message = peer_wire::message(frame)?;
         if message.from != hello.node || message.to != context.local.node {
             return Err(StreamError::Refused(CloseReason::WrongNode));
         }
-        arrivals.push(Arrival::Peer { from: hello.node, message });
+        arrivals.push(Arrival::Peer { sender, message });
     }
     Ok(bytes)
 }

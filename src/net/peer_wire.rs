@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::codec::{self, Error, Reader};
 use crate::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, RECORD_BYTES_MAX};
 use crate::raft::message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
-use crate::types::{ClusterId, Incarnation, Index, NodeId, Term};
+use crate::types::{ClusterId, Incarnation, Index, LogId, NodeId, Term};
 
 use super::wire::{self, Frame, flag, plausible, put_frame, put_length, refuse_rest, take_fields};
 
@@ -41,8 +41,22 @@ pub struct Hello {
     /// Counts the starts of this node on this directory.
     pub boot: u64,
     pub protocol_version: u32,
-    /// Of all settings that must agree across the cluster.
+    /// Of all settings that must agree across the cluster: in the low half of the first members, 0 where it was not told
+    /// any; in the high half of all others.
     pub fingerprint: u64,
+    /// The entry of the configuration that is in force here; zero if it is the one before the log.
+    pub configuration: LogId,
+    /// Which life of the receiver that configuration means, if the receiver is a member.
+    pub receiver: Option<Incarnation>,
+}
+
+impl Hello {
+    /// Whether two nodes were told the same of what must agree.
+    pub(super) fn agrees(&self, other: &Hello) -> bool {
+        let halves = |fingerprint: u64| ((fingerprint >> 32) as u32, fingerprint as u32);
+        let ((settings, first), (other_settings, other_first)) = (halves(self.fingerprint), halves(other.fingerprint));
+        settings == other_settings && (first == other_first || first == 0 || other_first == 0)
+    }
 }
 
 pub fn put_hello(out: &mut BytesMut, hello: &Hello) {
@@ -53,6 +67,9 @@ pub fn put_hello(out: &mut BytesMut, hello: &Hello) {
         out.put_u64_le(hello.boot);
         out.put_u32_le(hello.protocol_version);
         out.put_u64_le(hello.fingerprint);
+        codec::put_log_id(out, hello.configuration);
+        out.put_u8(u8::from(hello.receiver.is_some()));
+        out.put_u64_le(hello.receiver.map_or(0, |named| named.0));
     });
 }
 
@@ -66,9 +83,20 @@ pub fn hello(frame: &Frame) -> Result<Hello, Error> {
         boot: reader.u64("boot number")?,
         protocol_version: reader.u32("protocol version")?,
         fingerprint: reader.u64("fingerprint")?,
+        configuration: codec::log_id(&mut reader)?,
+        receiver: receiver(&mut reader)?,
     };
     reader.finish("hello")?;
     Ok(hello)
+}
+
+/// One encoding for one value: 0 where none is named.
+fn receiver(reader: &mut Reader<'_>) -> Result<Option<Incarnation>, Error> {
+    match (flag(reader, "flag of the receiver")?, reader.u64("incarnation of the receiver")?) {
+        (true, incarnation) => Ok(Some(Incarnation(incarnation))),
+        (false, 0) => Ok(None),
+        (false, found) => Err(Error::Invalid { what: "incarnation of a receiver that is no member", found }),
+    }
 }
 
 /// The first frame on the log stream.

@@ -50,7 +50,7 @@ impl Cluster {
 }
 
 pub(super) fn facts(id: u64) -> Facts {
-    Facts { incarnation: Incarnation(100 + id), boot: 1, fingerprint: 7, seed: id }
+    Facts { incarnation: Incarnation(100 + id), is_first_member: true, boot: 1, fingerprint: 7, seed: id }
 }
 
 /// Tells two nodes of each other.

@@ -76,7 +76,7 @@ async fn a_request_over_a_bound_is_refused_before_it_is_sent() {
 async fn only_an_administrator_changes_the_cluster() {
     let cluster = Cluster::new();
     let node = cluster.node(1);
-    let change = Request { id: 5, body: RequestBody::Change(Change::Remove(NodeId(3))) };
+    let change = Request { id: 5, body: RequestBody::Change(Change::Transfer(NodeId(3))) };
     for role in [Role::Client("app".into()), Role::Node(NodeId(2))] {
         let identity = cluster.identity(role);
         let (connection, mut responses) = ClientConnection::connect(&identity, node.local_address()).await.unwrap();

@@ -76,7 +76,7 @@ async fn messages_stay_in_order_while_links_break_and_come_back() {
             tokio::task::yield_now().await;
         }
         two.inbox().drain(&mut seen);
-        let peer = one.peers().admit(NodeId(2)).unwrap();
+        let peer = one.peers().known(NodeId(2));
         let connection = peer.current.lock().unwrap().clone();
         connection.expect("the link is up").close(0u32.into(), b"");
     }
@@ -170,6 +170,8 @@ fn honest(boot: u64) -> Hello {
         boot,
         protocol_version: PEER_PROTOCOL_VERSION,
         fingerprint: 7,
+        configuration: LogId::ZERO,
+        receiver: None,
     }
 }
 
@@ -267,6 +269,8 @@ async fn raw_link(cluster: &Cluster, node: &Endpoint) -> (quinn::Connection, qui
         boot: 1,
         protocol_version: PEER_PROTOCOL_VERSION,
         fingerprint: 7,
+        configuration: LogId::ZERO,
+        receiver: None,
     };
     put_hello(&mut out, &local);
     control.write_all(&out.split()).await.unwrap();

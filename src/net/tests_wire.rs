@@ -86,9 +86,12 @@ fn requests() -> Vec<Request> {
         RequestBody::Query { query: Bytes::from_static(b"get x"), consistency: Consistency::Linearizable },
         RequestBody::Query { query: Bytes::from_static(b"get y"), consistency: Consistency::Lease },
         RequestBody::Status,
-        RequestBody::Change(Change::AddLearner(member)),
-        RequestBody::Change(Change::Promote(NodeId(2))),
-        RequestBody::Change(Change::Remove(NodeId(2))),
+        RequestBody::Change(Change::Members(vec![
+            MemberChange::Add { member: member.clone(), promote: false },
+            MemberChange::Add { member, promote: true },
+            MemberChange::Promote { node: NodeId(2) },
+            MemberChange::Remove { node: NodeId(2) },
+        ])),
         RequestBody::Change(Change::Transfer(NodeId(2))),
         RequestBody::Change(Change::Snapshot),
         RequestBody::Change(Change::Trim { first: Index(8) }),
@@ -136,6 +139,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Malformed,
         Refusal::NotAllowed,
         Refusal::LeasesOff,
+        Refusal::Impossible { reason: "nobody would vote".into() },
     ]
 }
 
@@ -220,6 +224,8 @@ fn greeting() -> Hello {
         boot: 4,
         protocol_version: 1,
         fingerprint: 5,
+        configuration: LogId::new(Term(6), Index(7)),
+        receiver: Some(Incarnation(8)),
     }
 }
 

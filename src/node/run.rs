@@ -37,11 +37,13 @@ use crate::limits::{
     APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, TAIL_CACHE_BYTES_MAX, TICK,
 };
 use crate::machine::{Map, StateMachine};
-use crate::net::{self, Arrival, Endpoint, Facts, Identity, Inbox, Peers, Replies, Settings, TailState};
-use crate::raft::{BootTime, Event, LeaseOptions, Limits};
+use crate::net::{
+    self, Arrival, Correspondents, Endpoint, Facts, Identity, Inbox, Peers, Replies, Settings, TailState,
+};
+use crate::raft::{BootTime, Event, LeaseOptions, Limits, Replica, Role};
 use crate::random::entropy;
 use crate::superblock;
-use crate::types::{Entry, Membership, NodeId};
+use crate::types::{Entry, Index, NodeId};
 use crate::wal::{self, Prepare, ReadPlan};
 
 /// How long the last writes of a node that is told to end may take.
@@ -50,6 +52,8 @@ const FINISH_PATIENCE: Duration = Duration::from_secs(2);
 const TICKS_BEHIND_MAX: u32 = 10;
 /// Ticks of quiet before a covering frame: one heartbeat interval.
 const QUIET_TICKS: u32 = 5;
+/// A node that was removed goes on for so long, to answer who has removed it, and to ask its successor to stand.
+const FAREWELL_TICKS: u32 = 100;
 
 /// What a node is started with. Checked by whoever makes it.
 #[derive(Debug)]
@@ -85,6 +89,9 @@ pub enum RunError {
     Network(#[from] net::Error),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    /// For good: it comes back only as another life of its id.
+    #[error("this node was removed from the cluster by entry {index}, and is a member no more")]
+    Removed { index: Index },
     /// Nothing that was acknowledged is missing: it was on disk before.
     #[error("the disk did not finish what was on its way within {patience:?}")]
     Unfinished { patience: Duration },
@@ -115,8 +122,12 @@ pub fn run(
     // Before anything is written: another node's directory stays as it is.
     let found = superblock::inspect(&directory).map_err(StartError::from)?;
     found.state.check(Some(options.identity.name().cluster), options.id).map_err(StartError::from)?;
-    if disk::Files::list(&directory, "")?.iter().any(|name| name == superblock::NO_VOICE_NAME) {
+    let marks = disk::Files::list(&directory, "")?;
+    if marks.iter().any(|name| name == superblock::NO_VOICE_NAME) {
         return Err(StartError::NoVoice.into());
+    }
+    if marks.iter().any(|name| name == superblock::REMOVED_NAME) {
+        return Err(StartError::Removed.into());
     }
     let probed = disk::probe(&directory, options.io)?;
     let sync_mode = found.state.sync_mode();
@@ -146,6 +157,7 @@ async fn serve(
     let started: Started<Map> = Driver::start(&directory, driver_options, Map::new(), wall_clock_milliseconds())?;
     let facts = Facts {
         incarnation: started.identity.incarnation,
+        is_first_member: started.is_first_member,
         boot: started.boot,
         fingerprint: options.fingerprint,
         seed: entropy(),
@@ -218,6 +230,7 @@ fn wall_clock_milliseconds() -> u64 {
 /// A driver with everything around it.
 struct Node<M> {
     driver: Driver<M>,
+    directory: Directory,
     queue: AnyQueue,
     inbox: Inbox,
     peers: Peers,
@@ -228,9 +241,11 @@ struct Node<M> {
     results: Receiver<Input>,
     /// Something other than the network has news.
     woken: Arc<Notify>,
-    membership: Membership,
     /// With reads by lease.
     reads_clock: bool,
+    correspondents: Correspondents,
+    /// Since it is known that this node is a member no more, and does not lead.
+    removed_ticks: u32,
     effects: Vec<Effect>,
     arrivals: Vec<Arrival>,
 }
@@ -299,10 +314,11 @@ impl<M: StateMachine> Node<M> {
         let read = move |plan: ReadPlan| plan.run_with(&files, &mut buffer);
         let readers = Readers::start(&sender, &woken, read)?;
         let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
-        let membership = driver.replica().membership().clone();
-        peers.set_members(membership.members.iter().map(|member| (member.id, member.address)));
+        let correspondents = correspondents(driver.replica());
+        peers.set_correspondents(correspondents.clone());
         Ok(Node {
             driver,
+            directory,
             queue,
             inbox,
             peers,
@@ -311,8 +327,9 @@ impl<M: StateMachine> Node<M> {
             readers,
             results,
             woken,
-            membership,
             reads_clock,
+            correspondents,
+            removed_ticks: 0,
             effects: Vec::new(),
             arrivals: Vec::new(),
         })
@@ -329,6 +346,9 @@ impl<M: StateMachine> Node<M> {
                 clock.as_mut().reset(next_tick.into());
             }
             let has_more = self.turn()?;
+            if self.removed_ticks >= FAREWELL_TICKS {
+                return Err(self.leave().await?);
+            }
             if has_more {
                 tokio::task::yield_now().await;
                 continue;
@@ -364,7 +384,7 @@ impl<M: StateMachine> Node<M> {
 
     fn arrived(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::Peer { message, .. } => self.driver.handle(Input::Peer(message)),
+            Arrival::Peer { sender, message } => self.driver.handle(Input::Peer { sender, message }),
             Arrival::Client { client, request } => self.driver.handle(Input::Client { client, request }),
             Arrival::TailOpened { tail, from } => self.driver.handle(Input::TailOpened { tail, from }),
             Arrival::TailReady { tail } => self.driver.handle(Input::TailReady { tail }),
@@ -390,16 +410,20 @@ impl<M: StateMachine> Node<M> {
             }
         }
         if behind > 0 {
-            self.follow_membership();
+            self.follow_correspondents();
+            let replica = self.driver.replica();
+            let is_over = replica.is_removed() && replica.status().role != Role::Leader;
+            self.removed_ticks = if is_over { self.removed_ticks + behind } else { 0 };
         }
         behind > 0
     }
 
-    fn follow_membership(&mut self) {
-        let membership = self.driver.replica().membership();
-        if *membership != self.membership {
-            self.membership = membership.clone();
-            self.peers.set_members(membership.members.iter().map(|member| (member.id, member.address)));
+    /// They change with the configuration, and when those who were removed have been told so long enough.
+    fn follow_correspondents(&mut self) {
+        let correspondents = correspondents(self.driver.replica());
+        if correspondents != self.correspondents {
+            self.correspondents = correspondents;
+            self.peers.set_correspondents(self.correspondents.clone());
         }
     }
 
@@ -441,6 +465,14 @@ impl<M: StateMachine> Node<M> {
         false
     }
 
+    /// It is a member no more, and leaves word of it for the next start.
+    async fn leave(&mut self) -> Result<RunError, RunError> {
+        self.finish().await?;
+        let removed = RunError::Removed { index: self.driver.replica().membership_id().index };
+        superblock::mark_removed(&self.directory, &format!("{removed}\n")).map_err(StartError::from)?;
+        Ok(removed)
+    }
+
     /// A clean end: what is on its way to the disk gets there, with proof.
     async fn finish(&mut self) -> Result<(), RunError> {
         let deadline = Instant::now() + FINISH_PATIENCE;
@@ -464,6 +496,11 @@ impl<M: StateMachine> Node<M> {
         }
         Err(RunError::Unfinished { patience: FINISH_PATIENCE })
     }
+}
+
+fn correspondents(replica: &Replica) -> Correspondents {
+    let forming = replica.membership().forming;
+    Correspondents { configuration: replica.membership_id(), members: replica.correspondents(), forming }
 }
 
 fn report(event: &Event) {
@@ -559,7 +596,7 @@ impl<T> Drop for Worker<T> {
     }
 }
 
-/// Makes a node's directory for a first member: measures the disk, formats log and superblock.
+/// Makes a node's directory: measures the disk, formats log and superblock.
 pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64, io: IoChoice) -> Result<Chosen, RunError> {
     let directory = match Directory::open(path) {
         // A mount point, or what a first try left behind: its superblock says whether it is a node's already.

@@ -47,7 +47,7 @@ impl Replica {
 
     fn life_of(&self, member: &Member) -> Option<Member> {
         let incarnation = match member.id == self.config.id {
-            true => Some(self.config.incarnation),
+            true => self.life.map(|life| life.incarnation),
             false => self.met.get(&member.id).copied(),
         };
         Some(Member { incarnation: incarnation?, ..member.clone() })

@@ -104,7 +104,7 @@ pub fn leave(joint: &Membership) -> Membership {
 
 fn apply(next: &mut Membership, change: &Change) -> Result<(), Impossible> {
     match change {
-        Change::Add { member, .. } if member.incarnation == Incarnation::UNNAMED => {
+        Change::Add { member, .. } if member.incarnation == Incarnation::OPEN => {
             return Err(Impossible::Unnamed { node: member.id });
         }
         Change::Add { member, promote } => {

@@ -221,7 +221,7 @@ impl Replica {
     }
 
     fn may_stand(&self) -> bool {
-        self.memberships.may_stand(self.config.id, self.config.incarnation, self.commit) && !self.is_disk_stalled()
+        self.memberships.may_stand(|membership| self.votes_in(membership), self.commit) && !self.is_disk_stalled()
     }
 
     fn could_vote_for(&self, candidate: NodeId) -> bool {

@@ -3,7 +3,7 @@
 
 use crate::limits::MEMBERS_MAX;
 use crate::mutant::{self, Mutant};
-use crate::types::{Incarnation, Index, Membership, NodeId};
+use crate::types::{Incarnation, Index, Member, Membership, NodeId};
 
 /// Why a membership is none that a cluster could have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub(super) fn unsound(membership: &Membership) -> Option<Unsound> {
     if voters.is_empty() {
         return Some(Unsound::NobodyVotes);
     }
-    if let Some(member) = members.iter().find(|member| !forming && member.incarnation == Incarnation::UNNAMED) {
+    if let Some(member) = members.iter().find(|member| !forming && member.incarnation == Incarnation::OPEN) {
         return Some(Unsound::Unnamed(member.id));
     }
     if *forming && members.len() != voters.len() {
@@ -53,13 +53,17 @@ pub(super) fn unsound(membership: &Membership) -> Option<Unsound> {
 pub(super) struct Memberships {
     /// In order of index; never empty. The last is in force; those before it come back if it is replaced.
     entries: Vec<(Index, Membership)>,
+    /// Members of configurations that were committed away, which are members no more: where a leader finds those
+    /// that it still tells so. Bounded by [`MEMBERS_MAX`].
+    former: Vec<Member>,
 }
 
 impl Memberships {
     pub(super) fn restored(entries: Vec<(Index, Membership)>) -> Memberships {
         assert!(!entries.is_empty(), "a replica is born with a configuration");
         assert!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "configurations are not in order of index");
-        Memberships { entries: entries.into_iter().map(|(index, membership)| (index, counting(membership))).collect() }
+        let entries = entries.into_iter().map(|(index, membership)| (index, counting(membership))).collect();
+        Memberships { entries, former: Vec::new() }
     }
 
     /// In force.
@@ -78,13 +82,22 @@ impl Memberships {
         former.map(|member| member.id).filter(|id| self.current().member(*id).is_none())
     }
 
-    /// Whether the node votes in the configuration in force, or in one that comes back if those after it are replaced.
-    /// Until its removal is committed a node may be the only one that can win (dissertation §4.2.2). A voter is the life
-    /// of it that is named: one that was added anew under its old id finds its former life in the log first.
-    pub(super) fn may_stand(&self, id: NodeId, incarnation: Incarnation, commit: Index) -> bool {
+    /// Whether a node votes, by `votes`, in the configuration in force, or in one that comes back if those after it are
+    /// replaced. Until its removal is committed a node may be the only one that can win (dissertation §4.2.2).
+    pub(super) fn may_stand(&self, votes: impl Fn(&Membership) -> bool, commit: Index) -> bool {
         let committed = self.entries.partition_point(|(index, _)| *index <= commit);
-        let mut kept = self.entries[committed.saturating_sub(1)..].iter();
-        kept.any(|(_, membership)| membership.is_voter(id) && membership.names(id, incarnation))
+        self.entries[committed.saturating_sub(1)..].iter().any(|(_, membership)| votes(membership))
+    }
+
+    /// The configurations up to this index.
+    pub(super) fn up_to(&self, last: Index) -> impl Iterator<Item = &Membership> {
+        self.entries.iter().take_while(move |(index, _)| *index <= last).map(|(_, membership)| membership)
+    }
+
+    /// Everyone whom a configuration names that is in force or may come back, in the newest life, and then those who
+    /// are members no more.
+    pub(super) fn named(&self) -> (impl Iterator<Item = &Member>, &[Member]) {
+        (self.entries.iter().rev().flat_map(|(_, membership)| &membership.members), &self.former)
     }
 
     pub(super) fn append(&mut self, index: Index, membership: Membership) {
@@ -107,9 +120,19 @@ impl Memberships {
     pub(super) fn on_commit(&mut self, commit: Index) -> bool {
         let committed = self.entries.partition_point(|(index, _)| *index <= commit);
         if committed > 1 {
-            self.entries.drain(..committed - 1);
+            let gone: Vec<(Index, Membership)> = self.entries.drain(..committed - 1).collect();
+            gone.into_iter().for_each(|(_, membership)| self.remember(membership));
         }
         committed > 1 && self.entries.len() == 1
+    }
+
+    /// The members of a configuration that has gone, as far as they have gone with it; the newest life of each.
+    fn remember(&mut self, gone: Membership) {
+        let Memberships { entries, former } = self;
+        former.retain(|known| gone.member(known.id).is_none());
+        former.extend(gone.members);
+        former.retain(|known| entries.iter().all(|(_, membership)| membership.member(known.id).is_none()));
+        former.drain(..former.len().saturating_sub(MEMBERS_MAX));
     }
 
     fn newest(&self) -> &(Index, Membership) {

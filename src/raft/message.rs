@@ -3,7 +3,7 @@
 //! Every message names sender, receiver and the sender's term. A reply also echoes the term in which the question
 //! was asked where the answer's meaning depends on it (`asked`), so that an answer to an older self is recognised.
 
-use crate::types::{Entry, Index, LogId, NodeId, Term};
+use crate::types::{Entry, Incarnation, Index, LogId, NodeId, Term};
 
 /// One message from a replica to another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,6 +13,14 @@ pub struct Message {
     /// The sender's term. For [`Body::PreVote`] the sender's present term, not the one it would stand in.
     pub term: Term,
     pub body: Body,
+}
+
+/// Who has sent a message, beside its id: what the sender said of itself when its link began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sender {
+    pub incarnation: Incarnation,
+    /// The entry of the configuration that was in force there.
+    pub configuration: LogId,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

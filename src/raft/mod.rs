@@ -24,7 +24,8 @@
 //! - A message in [`Output::send`] with `after: Some(n)` must not leave before persist n is durable. One without may
 //!   leave at once: the leader's own flush runs beside its sends (dissertation §10.2.1).
 //! - Messages may be lost, doubled, delayed, reordered. `from` must be proven by the transport, and be the incarnation of
-//!   that node which the configuration in force names: nothing of another life of it may arrive.
+//!   that node which the configuration in force names: nothing of another life of it may arrive
+//!   ([`Replica::hears`]). A node speaks only with those that name its own life of its id.
 //! - After a restart a replica is made anew from what was durable ([`Restored`]); it remembers nothing else. Its seed is
 //!   another one.
 //! - A peer may say anything, and the replica does not panic. What cannot be after all that this node knows is an
@@ -104,7 +105,7 @@ pub use change::{Change, Impossible};
 pub use contradiction::{Contradicted, Contradiction};
 pub use lease::{BootTime, LeaseOptions};
 pub use memberships::Unsound;
-pub use message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
+pub use message::{Append, AppendOutcome, AppendReply, Body, Message, Round, Sender};
 pub use reconfigure::{ChangeRefused, Changed};
 pub use replica::Replica;
 
@@ -112,8 +113,6 @@ pub use replica::Replica;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub id: NodeId,
-    /// Which life of that node this is. A configuration that names another does not mean this one.
-    pub incarnation: Incarnation,
     /// Ticks between heartbeats of a leader.
     pub heartbeat_ticks: u32,
     /// An election timeout is drawn from `election_ticks`, anew for each wait.
@@ -152,7 +151,8 @@ pub struct Restored {
     pub last: LogId,
     /// Known to be committed: the snapshot's point, or what the state machine has applied.
     pub commit: Index,
-    /// The configurations in the log, in order of index; the first is in force before the log begins. Never empty.
+    /// The configurations in the log, in order of index; the first is in force before the log begins. Never empty; for
+    /// a node that joins a cluster the first one has no members.
     pub memberships: Vec<(Index, Membership)>,
 }
 

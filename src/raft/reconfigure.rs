@@ -23,7 +23,7 @@ use super::leader::Leading;
 use super::progress::Departure;
 use super::replica::{Replica, State};
 use super::transfer::Transfer;
-use super::{Body, Message};
+use super::{Body, Message, quorum};
 
 /// For so many of the longest election timeouts a node that was removed is told so.
 const FAREWELL_TIMEOUTS: u32 = 4;
@@ -56,6 +56,9 @@ pub enum ChangeRefused {
     /// As a voter it would hold up the others. `matched` is what it holds.
     #[error("node {node} has not caught up: it holds the log up to {matched}, which ends with {last}")]
     Behind { node: NodeId, matched: Index, last: Index },
+    /// With those who are heard the new configuration, or the joint one before it, could decide nothing.
+    #[error("too few of those who would vote are heard: the change would stop the cluster")]
+    TooFewHeard,
     #[error(transparent)]
     Impossible(#[from] Impossible),
 }
@@ -80,6 +83,7 @@ impl Replica {
         }
         let plan = change::plan(current, wanted)?;
         self.refuse_behind(leading, wanted)?;
+        self.refuse_to_stop(leading, &plan)?;
         Ok(match plan {
             Plan::Nothing => Changed::Already,
             Plan::Direct(next) | Plan::Joint(next) => Changed::Begun { index: self.append_membership(next) },
@@ -97,6 +101,14 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// A change cannot be taken back while nobody can decide: it is not begun where that is to be expected.
+    fn refuse_to_stop(&self, leading: &Leading, plan: &Plan) -> Result<(), ChangeRefused> {
+        let Plan::Joint(next) = plan else { return Ok(()) };
+        let (own, patience_ticks) = (self.config.id, self.config.election_ticks.end);
+        let is_heard = |voter: NodeId| voter == own || leading.silent_ticks(voter) < patience_ticks;
+        if quorum::won(next, is_heard) { Ok(()) } else { Err(ChangeRefused::TooFewHeard) }
     }
 
     fn has_caught_up(&self, leading: &Leading, node: NodeId) -> bool {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::mutant::{self, Mutant};
 use crate::random::Random;
-use crate::types::{Entry, HardState, Incarnation, Index, LogId, Membership, NodeId, Payload, Term};
+use crate::types::{Entry, HardState, Incarnation, Index, Life, LogId, Member, Membership, NodeId, Payload, Term};
 
 use super::contradiction;
 use super::follower::Following;
@@ -17,13 +17,17 @@ use super::own_disk::OwnDisk;
 use super::reads::FollowerReads;
 use super::{
     Body, Change, ChangeRefused, Changed, Config, Contradiction, Event, Input, Message, Outgoing, Output, Persist,
-    PersistNumber, ReadToken, Refused, Restored, Role, Status,
+    PersistNumber, ReadToken, Refused, Restored, Role, Sender, Status,
 };
 
 /// One node's part of one Raft group. See [the module](super) for the contract.
 #[derive(Clone, Debug)]
 pub struct Replica {
     pub(super) config: Config,
+    /// `None` where ids are never used again.
+    pub(super) life: Option<Life>,
+    /// A configuration that is committed has named this node.
+    pub(super) was_member: bool,
     pub(super) random: Random,
     pub(super) hard_state: HardState,
     pub(super) persists: Persists,
@@ -91,6 +95,16 @@ impl Replica {
     ///
     /// Panics if `config` or `restored` contradict themselves.
     pub fn new(config: Config, restored: Restored) -> Replica {
+        Replica::restored(config, restored, None)
+    }
+
+    /// The same for a node whose id may have had other lives, or will: where a configuration names another life, it does
+    /// not mean this node.
+    pub fn in_life(config: Config, restored: Restored, life: Life) -> Replica {
+        Replica::restored(config, restored, Some(life))
+    }
+
+    fn restored(config: Config, restored: Restored, life: Option<Life>) -> Replica {
         assert!(config.heartbeat_ticks > 0, "a leader must be heard");
         assert!(config.heartbeat_ticks < config.election_ticks.start, "heartbeats come before elections");
         assert!(!config.election_ticks.is_empty(), "the range of election timeouts is empty");
@@ -104,6 +118,8 @@ impl Replica {
             hard_state: remembered(restored.hard_state),
             persists: Persists::default(),
             own_disk: OwnDisk::default(),
+            life,
+            was_member: false,
             memberships: Memberships::restored(restored.memberships),
             commit: restored.commit,
             commit_told: restored.commit,
@@ -119,7 +135,8 @@ impl Replica {
             random,
             config,
         };
-        replica.memberships.on_commit(replica.commit);
+        replica.note_commit();
+        replica.output = Output::default();
         replica.restart_election_timer();
         replica
     }
@@ -235,6 +252,59 @@ impl Replica {
     /// The configuration in force: the last one in the log, committed or not.
     pub fn membership(&self) -> &Membership {
         self.memberships.current()
+    }
+
+    /// The entry of the configuration in force; zero if it is the one before the log. Of two configurations the one with
+    /// the later entry is right, if one of them is committed.
+    pub fn membership_id(&self) -> LogId {
+        let index = self.memberships.index();
+        LogId::new(self.log.term_at(index).unwrap_or_default(), index)
+    }
+
+    /// Whom this node has to speak with: the members of all configurations that are in force or may come back, and who
+    /// was removed and is still told so. By rising id, each in its newest life; this node is not among them.
+    pub fn correspondents(&self) -> Vec<Member> {
+        let (named, former) = self.memberships.named();
+        let is_told = |member: &&Member| match &self.state {
+            State::Leader(leading) => leading.progress.contains_key(&member.id),
+            _ => false,
+        };
+        let mut found: BTreeMap<NodeId, &Member> = BTreeMap::new();
+        for member in named.chain(former.iter().filter(is_told)) {
+            found.entry(member.id).or_insert(member);
+        }
+        found.remove(&self.config.id);
+        let forming = self.memberships.current().forming;
+        // Until the cluster is born any life of a first member is spoken with: it is named anew.
+        let open = |member: &Member| Member { incarnation: Incarnation::OPEN, ..member.clone() };
+        found.into_values().map(|member| if forming { open(member) } else { member.clone() }).collect()
+    }
+
+    /// Whether what this life of a node says is to be heard. It is not if the configuration in force here names another
+    /// one, unless a later configuration was in force there. While the cluster is being born it is the life met last.
+    pub fn hears(&self, from: NodeId, sender: Sender) -> bool {
+        if self.memberships.current().forming {
+            return self.met.get(&from) == Some(&sender.incarnation);
+        }
+        let named = self.memberships.current().member(from).map(|member| member.incarnation);
+        let differs = named.is_some_and(|named| named != Incarnation::OPEN && named != sender.incarnation);
+        !differs || sender.configuration > self.membership_id()
+    }
+
+    /// It is committed that this node, which was a member, is none any more.
+    pub fn is_removed(&self) -> bool {
+        let current = self.memberships.current();
+        let is_settled = self.memberships.index() <= self.commit && !current.forming;
+        self.was_member && is_settled && !self.is_named_in(current)
+    }
+
+    pub(super) fn is_named_in(&self, membership: &Membership) -> bool {
+        let named = membership.member(self.config.id);
+        named.is_some_and(|member| self.life.is_none_or(|life| life.is_named_by(member.incarnation)))
+    }
+
+    pub(super) fn votes_in(&self, membership: &Membership) -> bool {
+        membership.is_voter(self.config.id) && self.is_named_in(membership)
     }
 
     /// The entries of `range`, for the state machine, if memory has them all; else they are on disk.
@@ -372,6 +442,9 @@ impl Replica {
 
     /// The commit index has moved: what it means for the configurations.
     pub(super) fn note_commit(&mut self) {
+        if !self.was_member {
+            self.was_member = self.memberships.up_to(self.commit).any(|membership| self.is_named_in(membership));
+        }
         if self.memberships.on_commit(self.commit) {
             let index = self.memberships.index();
             self.output.events.push(Event::MembershipCommitted { index });

@@ -8,6 +8,7 @@ mod follower;
 mod heartbeats;
 mod hints;
 mod leader;
+mod life;
 mod log;
 mod nearly_valid;
 mod own_disk;

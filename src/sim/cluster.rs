@@ -20,8 +20,9 @@ use super::{Report, recovery};
 use crate::disk::{self, Queue, Token};
 use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
 use crate::node::driver::{Effect, Input, ReadNumber};
-use crate::raft::{Body, Event, Message, Role};
+use crate::raft::{Body, Event, Message, Role, Sender};
 use crate::random::Random;
+use crate::types::Incarnation;
 use crate::wal::{self, Prepare, ReadBuffer, ReadPlan};
 
 /// Of so many seeds one begins with a cluster that is not born yet.
@@ -73,6 +74,7 @@ pub(super) enum Happening {
     },
     Message {
         node: usize,
+        sender: Sender,
         bytes: Bytes,
     },
     Written {
@@ -238,7 +240,7 @@ impl Simulation {
         match happening {
             Happening::Tick { node, life } => self.tick(node, life),
             Happening::Run { node, life } => self.run_driver(node, life)?,
-            Happening::Message { node, bytes } => self.deliver(node, bytes)?,
+            Happening::Message { node, sender, bytes } => self.deliver(node, sender, bytes)?,
             Happening::Written { node, life, token } => self.written(node, life, token),
             Happening::Prepare { node, life, order } => self.prepare(node, life, &order),
             Happening::Read { node, life, read, plan } => self.read(node, life, read, &plan),
@@ -298,12 +300,12 @@ impl Simulation {
         self.order(10 * MILLISECOND + MILLISECOND / 2 - early, Happening::Tick { node, life });
     }
 
-    fn deliver(&mut self, node: usize, bytes: Bytes) -> Result<(), Broken> {
+    fn deliver(&mut self, node: usize, sender: Sender, bytes: Bytes) -> Result<(), Broken> {
         let garbled = |error: crate::codec::Error| Broken::new(Oracle::Whole, format!("a message is garbled: {error}"));
         // Whole frames are delivered; the streams that cut and join them have tests of their own.
         let (kind, body) = (bytes[net::FRAME_HEAD_BYTES - 1], bytes.slice(net::FRAME_HEAD_BYTES..));
         let message = net::message(net::Frame { kind, body }).map_err(garbled)?;
-        self.input(node, Input::Peer(message));
+        self.input(node, Input::Peer { sender, message });
         Ok(())
     }
 
@@ -361,7 +363,7 @@ impl Simulation {
     pub(super) fn input(&mut self, node: usize, input: Input) {
         let kind = match &input {
             Input::Tick { .. } => 0,
-            Input::Peer(_) | Input::Met { .. } => 1,
+            Input::Peer { .. } | Input::Met { .. } => 1,
             Input::Client { .. } => 2,
             Input::ClientGone { .. } => 3,
             Input::TailOpened { tail, .. } | Input::TailReady { tail } | Input::TailClosed { tail } => 3 + tail.0,
@@ -483,9 +485,11 @@ impl Simulation {
         let bytes = bytes.freeze();
         self.note(Label::Message, &[self.now, node as u64], &bytes);
         let to = node_at(message.to);
+        let configuration = process.driver.replica().membership_id();
+        let sender = Sender { incarnation: Incarnation(node_id(node).0), configuration };
         self.report.messages += 1;
         for arrival in self.network.between_nodes(self.now, node, to) {
-            self.order(arrival - self.now, Happening::Message { node: to, bytes: bytes.clone() });
+            self.order(arrival - self.now, Happening::Message { node: to, sender, bytes: bytes.clone() });
         }
         Ok(())
     }

@@ -65,7 +65,7 @@ pub(super) fn membership(nodes: usize, forming: bool) -> Membership {
     let ids = || (0..nodes).map(node_id);
     let member = |id: NodeId| Member {
         id,
-        incarnation: if forming { Incarnation::UNNAMED } else { incarnation(id) },
+        incarnation: if forming { Incarnation::OPEN } else { incarnation(id) },
         address: std::net::SocketAddr::from(([127, 0, 0, 1], id.0 as u16)),
     };
     Membership { members: ids().map(member).collect(), voters: ids().collect(), forming, ..Membership::default() }

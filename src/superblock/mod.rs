@@ -48,10 +48,12 @@ mod tests;
 pub use block::FORMAT_VERSION;
 pub use recovery::{Condition, Conditions};
 pub use state::{Error, Group, State};
-pub use store::{Inspection, Loaded, format, inspect, load, mend};
+pub use store::{Inspection, Loaded, format, inspect, load, mark_removed, mend};
 pub use writer::{SaveNumber, Writer};
 
 /// The file's name in the data directory.
 pub const FILE_NAME: &str = "superblock";
 /// A file with this name beside the superblock says that the node has lost what it had acknowledged: it has no voice.
 pub const NO_VOICE_NAME: &str = "no-voice";
+/// A file with this name says that the node was removed from its cluster: it is never started again.
+pub const REMOVED_NAME: &str = "removed";

@@ -73,6 +73,11 @@ pub enum Error {
 
 impl State {
     /// The state of a directory that was just made.
+    /// Whether this node was made with the cluster, and not for one that existed.
+    pub fn is_first_member(&self) -> bool {
+        self.first_membership.member(self.node).is_some()
+    }
+
     pub fn new(cluster: ClusterId, node: NodeId, incarnation: Incarnation, first_membership: Membership) -> State {
         State {
             cluster,

@@ -81,6 +81,18 @@ pub fn load(files: &impl Files, token_base: u64) -> Result<Loaded, Error> {
     }
 }
 
+/// Leaves the word, durably, that this node was removed from its cluster.
+pub fn mark_removed(files: &impl Files, why: &str) -> Result<(), Error> {
+    if files.list("")?.iter().any(|name| name == super::REMOVED_NAME) {
+        return Ok(());
+    }
+    let file = files.create(super::REMOVED_NAME)?;
+    let written = files.write(file, 0, why.as_bytes()).and_then(|()| files.sync(file));
+    files.close(file);
+    written?;
+    Ok(files.sync_directory("")?)
+}
+
 /// Writes damaged blocks again from the intact ones, as a start does, and counts as none. Tells whether there were any.
 pub fn mend(files: &impl Files) -> Result<bool, Error> {
     let file = files.open(FILE_NAME).map_err(not_formatted)?;

@@ -7,6 +7,7 @@ mod forgetful;
 mod full_disk;
 mod kills;
 mod log_cuts;
+mod members;
 mod netns;
 mod overload;
 mod partitions;

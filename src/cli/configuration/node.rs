@@ -61,7 +61,8 @@ pub struct NodeSettings {
     pub listen: SocketAddr,
     /// Where the others reach it.
     pub advertise: SocketAddr,
-    /// Whom the node knows at first, itself among them; later the log says who belongs to the cluster.
+    /// The first members of a new cluster, this node among them; empty at a node that joins one. Who belongs to the
+    /// cluster later stands in the log.
     pub members: Vec<ConfiguredMember>,
     pub tls: TlsFiles,
     pub io: IoChoice,
@@ -161,7 +162,7 @@ impl NodeConfiguration {
     }
 
     /// What must agree across a cluster, as a number: in the upper half the times and the largest record, in the lower
-    /// the first members. Two nodes whose fingerprints differ are configured differently. The size of segments counts
+    /// the first members, or 0 if none are listed. Two nodes whose fingerprints differ are configured differently. The size of segments counts
     /// by the largest record that fits one, so that among large ones it may be changed node by node.
     pub fn fingerprint(&self) -> u64 {
         let mut numbers = BytesMut::new();
@@ -179,7 +180,8 @@ impl NodeConfiguration {
             members.put_u64_le(id.0);
             codec::put_address(&mut members, address);
         }
-        u64::from(Checksum::of(&numbers).0) << 32 | u64::from(Checksum::of(&members).0)
+        let members = if members.is_empty() { 0 } else { Checksum::of(&members).0.max(1) };
+        u64::from(Checksum::of(&numbers).0) << 32 | u64::from(members)
     }
 
     /// The file that reads back as this configuration.
@@ -345,8 +347,11 @@ fn check_members(settings: &NodeSettings) -> Result<(), Invalid> {
     if !is_id(settings.node_id) {
         return refuse("node_id", settings.node_id, ID, "number the nodes from 1 on");
     }
-    if members.is_empty() || members.len() > MEMBERS_MAX {
-        let allowed = format!("a list of 1 to {MEMBERS_MAX} members");
+    if members.is_empty() {
+        return Ok(());
+    }
+    if members.len() > MEMBERS_MAX {
+        let allowed = format!("at most {MEMBERS_MAX} members");
         return refuse(
             "member",
             format!("{} members", members.len()),
@@ -377,7 +382,8 @@ fn check_members(settings: &NodeSettings) -> Result<(), Invalid> {
     }
     if !members.iter().any(|member| member.id == settings.node_id) {
         let allowed = "the id of one [[member]]";
-        return refuse("node_id", settings.node_id, allowed, "add this node to the members, or correct its id");
+        let next = "add this node to the first members, or correct its id; a node that joins a cluster lists none";
+        return refuse("node_id", settings.node_id, allowed, next);
     }
     Ok(())
 }

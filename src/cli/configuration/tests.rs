@@ -214,9 +214,9 @@ fn members_are_told_apart() {
     says(node(&same), &["etc/node.toml:20: member[2].address = 10.0.0.1:7400", "no other member's"]);
     says(node(&NODE.replace("10.0.0.1:7400", "10.0.0.1:0")), &["member[0].address", "others can reach"]);
     let none = NODE.split("[[member]]").next().unwrap();
-    says(node(none), &["member = 0 members", "1 to 15"]);
+    assert!(node(none).unwrap().members.is_empty(), "it joins a cluster");
     let many: String = (10..26).map(|id| format!("[[member]]\nid = {id}\naddress = \"10.0.0.{id}:1\"\n")).collect();
-    says(node(&format!("{none}{many}")), &["member = 16 members", "1 to 15"]);
+    says(node(&format!("{none}{many}")), &["member = 16 members", "at most 15"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::cli::{Exit, Failure, failures, init};
 use crate::net::certificate::{Authority, Validity};
 use crate::net::{Role, pem};
 use crate::random::entropy;
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, Member, Membership, NodeId};
 
 /// How long the certificates of a local cluster are good.
 const VALIDITY_DAYS: u32 = 3650;
@@ -93,8 +93,33 @@ fn make_node(
     settings.segment_bytes = options.segment_bytes;
     let configuration = NodeConfiguration::checked(settings).map_err(|error| invalid(&error))?;
     write(&directory.join(format!("{name}.toml")), &configuration.render())?;
-    init::format(&configuration)?;
+    init::format(&configuration, init::first_membership(&configuration))?;
     Ok(())
+}
+
+/// Makes what a node needs that is to join: files that are there already stay, its data directory must not.
+pub(super) fn make_later(directory: &Path, id: NodeId, segment_bytes: u64) -> Result<Member, Failure> {
+    let directory = &std::path::absolute(directory).map_err(|error| failure(directory, &error))?;
+    let name = format!("node-{id}");
+    let file = directory.join(format!("{name}.toml"));
+    if !file.exists() {
+        let read = |name: &str| pem::read_public(&directory.join(name)).map_err(certificate);
+        let key = pem::read_key(&directory.join("ca.key")).map_err(certificate)?;
+        let authority = Authority::from_pem(&read("ca.pem")?, &key).map_err(certificate)?;
+        let tls = issue(directory, &authority, &Role::Node(id), &name)?;
+        let address = free_addresses(1)?.remove(0);
+        let mut settings = NodeSettings::new(id, directory.join(&name), address, tls);
+        settings.members = Vec::new();
+        settings.segment_bytes = segment_bytes;
+        let configuration = NodeConfiguration::checked(settings).map_err(|error| invalid(&error))?;
+        write(&file, &configuration.render())?;
+    }
+    let text = fs::read_to_string(&file).map_err(|error| failure(&file, &error))?;
+    // A first member that comes back as a later one lists nobody any more.
+    let text = text.split("\n[[member]]").next().unwrap_or_default().to_owned();
+    write(&file, &text)?;
+    let configuration = NodeConfiguration::load(&file, &[])?;
+    Ok(init::format(&configuration, Membership::default())?.0)
 }
 
 fn make_client(

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::Failure;
 use super::configuration::ClientConfiguration;
-use crate::types::NodeId;
+use crate::types::{Member, NodeId};
 
 pub use files::LocalOptions;
 pub use process::Child;
@@ -86,6 +86,20 @@ impl LocalCluster {
 
     pub fn configuration_file(&self, id: NodeId) -> PathBuf {
         self.directory.join(format!("node-{id}.toml"))
+    }
+
+    /// Makes the files of a node that is to join, and gives what to add it as. Not remembered for another value of
+    /// this type on the same directory.
+    pub fn prepare_later(&mut self, id: NodeId, segment_bytes: u64) -> Result<Member, Failure> {
+        let member = files::make_later(&self.directory, id, segment_bytes)?;
+        if self.nodes.iter().all(|node| node.id != id) {
+            self.nodes.push(LocalNode { id, child: None });
+        }
+        Ok(member)
+    }
+
+    pub fn admin_file(&self) -> PathBuf {
+        self.directory.join("admin.toml")
     }
 
     /// Starts a node that does not run, and waits until it serves.

@@ -20,6 +20,7 @@
 //! - A [`Effect::ReadLog`] is answered by [`Input::ReadDone`], with whatever came of it.
 
 mod apply;
+mod changes;
 mod pipeline;
 mod reads;
 mod start;
@@ -38,7 +39,7 @@ use crate::disk::{self, Completion, FileId, Write};
 use crate::machine::StateMachine;
 use crate::net::{ClientKey, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey};
 use crate::node::sessions::{Admission, Sessions};
-use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role};
+use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
 use crate::types::{ClusterId, Entry, GroupId, Incarnation, Index, LogId, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
@@ -94,12 +95,15 @@ pub enum Input {
     },
     /// What the boot-time clock shows, before the inputs that follow and after all effects before: for reads by lease.
     Clock(BootTime),
-    /// From a peer whose identity is proven, in the life of it that was met last.
-    Peer(Message),
     /// There is a link to this node, in this life of it.
     Met {
         node: NodeId,
         incarnation: Incarnation,
+    },
+    /// From a peer whose identity is proven. Dropped if it is of another life of that node than the one that is meant.
+    Peer {
+        sender: Sender,
+        message: Message,
     },
     Client {
         client: ClientKey,
@@ -229,6 +233,8 @@ pub struct Driver<M> {
     /// A checksum over the names and payloads of all applied entries: equal on all nodes at equal index.
     log_digest: Checksum,
     submissions: Submissions,
+    /// The change of the members that somebody waits for.
+    change: Option<changes::Waiting>,
     reads: Reads,
     tails: Tails,
     /// Reads of the log that are under way, by rising number. Bounded by what asks for them.
@@ -257,8 +263,12 @@ impl<M: StateMachine> Driver<M> {
                 self.replica.handle(RaftInput::Clock(reading));
                 self.release_leased();
             }
-            Input::Peer(message) => self.replica.handle(RaftInput::Message(message)),
             Input::Met { node, incarnation } => self.replica.handle(RaftInput::Met { node, incarnation }),
+            Input::Peer { sender, message } => {
+                if self.replica.hears(message.from, sender) {
+                    self.replica.handle(RaftInput::Message(message));
+                }
+            }
             Input::Client { client, request } => self.on_request(client, request),
             Input::ClientGone { client } => self.forget_client(client),
             Input::TailOpened { tail, from } => self.tails.open(tail, from),
@@ -394,7 +404,9 @@ impl<M: StateMachine> Driver<M> {
             Event::RoleChanged { role, .. } if *role != Role::Leader => {
                 self.admission = None;
                 self.submissions.abandon(&mut self.effects);
+                self.abandon_change();
             }
+            Event::MembershipCommitted { index } => self.on_membership_committed(*index),
             Event::Contradiction(contradiction) => self.stop_on(Err(Stopped::Contradicted(*contradiction))),
             _ => {}
         }

@@ -11,7 +11,7 @@ use crate::machine::StateMachine;
 use crate::node::sessions::Sessions;
 use crate::raft::{self, Replica, Restored};
 use crate::superblock::{self, Writer};
-use crate::types::{GroupId, Index, LogId, Membership, Term};
+use crate::types::{GroupId, Index, Life, LogId, Membership, Term};
 use crate::wal::{self, Identity, Log, Recovery};
 
 use super::ReadNumber;
@@ -39,8 +39,8 @@ pub enum StartError {
     StaleSuperblock { superblock: Term, log: Term },
     #[error("this node has lost what it had acknowledged: it has no voice")]
     NoVoice,
-    #[error("the log holds no membership, and the directory was made without one")]
-    NoMembership,
+    #[error("this node was removed from its cluster, and is a member no more")]
+    Removed,
     /// It would be fed again what it has applied, and the sessions that go with it are not known.
     #[error(
         "the state machine has applied {applied} already; this version starts only machines that have applied nothing"
@@ -61,6 +61,8 @@ pub struct Started<M> {
     pub recovery: Recovery,
     pub boot: u64,
     pub identity: Identity,
+    /// Made with the cluster, and not for one that existed.
+    pub is_first_member: bool,
 }
 
 /// Makes a node's directory: log first, superblock last, so that a directory with a superblock is whole.
@@ -102,6 +104,7 @@ impl<M: StateMachine> Driver<M> {
         state.check(options.cluster, options.node)?;
         let identity = Identity { cluster: state.cluster, node: state.node, incarnation: state.incarnation };
         let boot = state.boot;
+        let is_first_member = state.is_first_member();
         let log_options = log_options(
             identity,
             options.segment_bytes,
@@ -113,19 +116,19 @@ impl<M: StateMachine> Driver<M> {
         let restored = restored(&superblock, &log, &recovery)?;
         let config = raft::Config {
             id: options.node,
-            incarnation: identity.incarnation,
             heartbeat_ticks: options.heartbeat_ticks,
             election_ticks: options.election_ticks.clone(),
             seed: options.seed ^ boot,
             limits: options.limits,
         };
+        let life = Life { incarnation: identity.incarnation, is_first_member };
         let record_bytes_max = record_bytes_max(options.segment_bytes);
         let driver = Driver {
             applied: restored.before_first,
             commit: restored.commit,
             replica: match options.leases {
-                Some(leases) => Replica::new(config, restored).with_leases(leases),
-                None => Replica::new(config, restored),
+                Some(leases) => Replica::in_life(config, restored, life).with_leases(leases),
+                None => Replica::in_life(config, restored, life),
             },
             pipeline: Pipeline::new(log, superblock),
             sessions: Sessions::new(),
@@ -133,6 +136,7 @@ impl<M: StateMachine> Driver<M> {
             machine,
             log_digest: Checksum::default(),
             submissions: Submissions::default(),
+            change: None,
             reads: Reads::default(),
             tails: Tails::default(),
             log_reads: VecDeque::new(),
@@ -144,7 +148,7 @@ impl<M: StateMachine> Driver<M> {
             effects: Vec::new(),
             stopped: None,
         };
-        Ok(Started { driver, recovery, boot, identity })
+        Ok(Started { driver, recovery, boot, identity, is_first_member })
     }
 }
 
@@ -158,9 +162,6 @@ fn restored(superblock: &Writer, log: &Log, recovery: &Recovery) -> Result<Resto
     }
     let mut memberships: Vec<(Index, Membership)> = vec![(Index::ZERO, state.first_membership.clone())];
     memberships.extend(recovery.memberships.get(&GroupId::CLUSTER).into_iter().flatten().cloned());
-    if memberships.iter().all(|(_, membership)| membership.members.is_empty()) {
-        return Err(StartError::NoMembership);
-    }
     Ok(Restored {
         hard_state,
         before_first: group.map_or(LogId::ZERO, |group| group.before_first),

@@ -52,11 +52,12 @@ impl<M: StateMachine> Driver<M> {
 
     pub(super) fn on_change(&mut self, client: ClientKey, id: u64, change: Change) {
         let body = match change {
+            Change::Members(changes) => return self.on_member_changes(client, id, changes),
             Change::Transfer(to) => match self.replica.transfer(to) {
                 Ok(()) => ResponseBody::Changed { index: Index::ZERO },
-                Err(error) => ResponseBody::Refused(Refusal::Unavailable { reason: error.to_string() }),
+                Err(error) => ResponseBody::Refused(self.refusal_of(error)),
             },
-            Change::AddLearner(_) | Change::Promote(_) | Change::Remove(_) | Change::Snapshot | Change::Trim { .. } => {
+            Change::Snapshot | Change::Trim { .. } => {
                 let reason = "this version cannot do that yet".to_owned();
                 ResponseBody::Refused(Refusal::Unavailable { reason })
             }
@@ -81,6 +82,13 @@ impl<M: StateMachine> Driver<M> {
         })
     }
 
+    /// What an administrator has to run to make this node a member.
+    fn how_to_add(&self) -> String {
+        let (id, address) = (self.options.node, self.options.about.address);
+        let incarnation = self.pipeline.superblock.state().incarnation;
+        format!("`trilith cluster add {id} --incarnation {incarnation} --address {address}`")
+    }
+
     fn waiting_for(&self) -> String {
         match self.pipeline.log.preparation_error() {
             Some(error) if error.is_no_space() => return "room on the disk".to_owned(),
@@ -92,6 +100,12 @@ impl<M: StateMachine> Driver<M> {
         }
         if let Some(reason) = self.birth() {
             return reason;
+        }
+        if self.replica.membership().members.is_empty() {
+            return format!("to be added to the cluster: {}", self.how_to_add());
+        }
+        if self.replica.is_removed() {
+            return "nothing: it was removed from the cluster".to_owned();
         }
         if self.replica.status().leader.is_none() {
             return "a leader".to_owned();

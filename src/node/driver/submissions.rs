@@ -242,7 +242,8 @@ impl<M: StateMachine> Driver<M> {
             Refused::NotLeader { .. } => Refusal::NotLeader { leader: self.leader_address() },
             Refused::Busy => Refusal::Busy,
             Refused::LeasesOff => Refusal::LeasesOff,
-            Refused::TransferPending | Refused::NotAnotherVoter => Refusal::Unavailable { reason: error.to_string() },
+            Refused::TransferPending => Refusal::Unavailable { reason: error.to_string() },
+            Refused::NotAnotherVoter => Refusal::Impossible { reason: error.to_string() },
         }
     }
 }

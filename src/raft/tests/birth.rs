@@ -24,7 +24,7 @@ fn named_on_disk(cluster: &Cluster, id: NodeId) -> Option<&Membership> {
         _ => None,
     });
     let is_named =
-        |membership: &&Membership| membership.members.iter().all(|member| member.incarnation != Incarnation::UNNAMED);
+        |membership: &&Membership| membership.members.iter().all(|member| member.incarnation != Incarnation::OPEN);
     memberships.filter(is_named).find(|membership| membership.forming)
 }
 

@@ -10,7 +10,7 @@ use crate::raft::{
     BootTime, Change, ChangeRefused, Changed, Config, Event, Fetch, Input, LeaseOptions, Limits, Message, Outgoing,
     Output, Persist, PersistNumber, ReadReady, ReadToken, Refused, Replica, Restored, Role,
 };
-use crate::types::{Entry, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Payload, Term};
+use crate::types::{Entry, HardState, Incarnation, Index, Life, LogId, Member, Membership, NodeId, Payload, Term};
 
 pub fn limits_default() -> Limits {
     Limits {
@@ -139,7 +139,7 @@ impl Cluster {
     /// First members that do not know each other yet.
     pub fn unborn(voters: u64, seed: u64) -> Cluster {
         let mut born_with = Membership { forming: true, ..membership(voters, 0) };
-        born_with.members.iter_mut().for_each(|member| member.incarnation = Incarnation::UNNAMED);
+        born_with.members.iter_mut().for_each(|member| member.incarnation = Incarnation::OPEN);
         let mut cluster = Cluster::empty(born_with, limits_default(), seed);
         (1..=voters).for_each(|id| cluster.add(NodeId(id)));
         cluster
@@ -190,14 +190,14 @@ impl Cluster {
         node.starts += 1;
         let config = Config {
             id,
-            incarnation: node.incarnation,
             heartbeat_ticks: 5,
             election_ticks: 30..60,
             seed: self.seed ^ (id.0 << 32) ^ node.starts,
             limits: self.limits,
         };
         // A state machine that is durable of its own takes only what is durable here.
-        let replica = Replica::new(config, node.disk.restored(node.applied, &self.born_with));
+        let life = Life { incarnation: node.incarnation, is_first_member: true };
+        let replica = Replica::in_life(config, node.disk.restored(node.applied, &self.born_with), life);
         let replica = match self.leases {
             Some(leases) => replica.with_leases(leases),
             None => replica,

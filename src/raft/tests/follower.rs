@@ -16,14 +16,7 @@ pub fn follower(cache_bytes_max: usize) -> Replica {
     let mut limits = limits_default();
     limits.cache_bytes_max = cache_bytes_max;
     limits.uncommitted_bytes_max = limits.uncommitted_bytes_max.min(cache_bytes_max);
-    let config = Config {
-        id: NodeId(1),
-        incarnation: crate::types::Incarnation(1),
-        heartbeat_ticks: 5,
-        election_ticks: 30..60,
-        seed: 1,
-        limits,
-    };
+    let config = Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed: 1, limits };
     let restored = Restored {
         hard_state: HardState::default(),
         before_first: LogId::ZERO,
@@ -127,14 +120,8 @@ fn a_full_follower_takes_no_more() {
 /// A log that begins after a snapshot has everything before it, whatever a leader probes.
 #[test]
 fn a_log_after_a_snapshot_matches_below_its_start() {
-    let config = Config {
-        id: NodeId(1),
-        incarnation: crate::types::Incarnation(1),
-        heartbeat_ticks: 5,
-        election_ticks: 30..60,
-        seed: 1,
-        limits: limits_default(),
-    };
+    let config =
+        Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed: 1, limits: limits_default() };
     let restored = Restored {
         hard_state: HardState { term: Term(3), vote: None },
         before_first: id(2, 10),

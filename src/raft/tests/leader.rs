@@ -22,14 +22,8 @@ pub fn reply(outcome: AppendOutcome) -> Body {
 
 /// Of three, in term 4. Its log begins after 10@2 and ends with the no-op 13@4.
 pub fn leader() -> Replica {
-    let config = Config {
-        id: NodeId(1),
-        incarnation: crate::types::Incarnation(1),
-        heartbeat_ticks: 5,
-        election_ticks: 30..60,
-        seed: 1,
-        limits: limits_default(),
-    };
+    let config =
+        Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed: 1, limits: limits_default() };
     let restored = Restored {
         hard_state: HardState { term: Term(3), vote: None },
         before_first: id(2, 10),

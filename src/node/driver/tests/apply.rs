@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::rig::{self, CLIENT, OTHER, OWN, Rig, from_the_start};
+use super::rig::{self, CLIENT, OTHER, OWN, Rig, from_other, from_the_start};
 use crate::checksum::Checksum;
 use crate::machine::{Map, StateMachine};
 use crate::net::{Refusal, RequestBody, ResponseBody, TailKey};
@@ -42,7 +42,7 @@ fn committed_elsewhere() -> Input {
     let entry = |index| Entry { id: LogId::new(Term(1), Index(index)), payload: Payload::Noop };
     let entries = (1..=3).map(entry).collect();
     let append = Append { previous: LogId::ZERO, entries, commit: Index(3), round: Round(1) };
-    Input::Peer(Message { from: OTHER, to: OWN, term: Term(1), body: Body::Append(append) })
+    from_other(Message { from: OTHER, to: OWN, term: Term(1), body: Body::Append(append) })
 }
 
 #[test]

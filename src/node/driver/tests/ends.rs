@@ -1,8 +1,8 @@
 //! The clean end of a node: what is durable is shown to be, so that its loss would be seen.
 
-use super::rig::{OTHER, OWN, Rig, options};
+use super::rig::{OTHER, OWN, Rig, from_other, options};
 use crate::machine::Map;
-use crate::node::driver::{Driver, Input, StartError, Stopped};
+use crate::node::driver::{Driver, StartError, Stopped};
 use crate::raft::{AppendOutcome, AppendReply, Body, Message, Round};
 use crate::random::Random;
 use crate::types::{Index, Payload};
@@ -64,7 +64,7 @@ fn a_peer_that_says_what_cannot_be_ends_the_node() {
     rig.driver.replica.propose(vec![Payload::Noop]).unwrap();
     let outcome = AppendOutcome::Matched { last: Index(status.last.index.0 + 2) };
     let body = Body::AppendReply(AppendReply { round: Round(0), outcome });
-    rig.driver.handle(Input::Peer(Message { from: OTHER, to: OWN, term: status.hard_state.term, body }));
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: status.hard_state.term, body }));
     let mut effects = Vec::new();
     let said = rig.driver.take_effects(&mut effects);
     assert!(matches!(said, Err(Stopped::Contradicted(_))), "{said:?}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rig::{CLIENT, OTHER, OWN, Rig, from_the_start, scan};
+use super::rig::{CLIENT, OTHER, OWN, Rig, from_other, from_the_start, scan};
 use crate::machine::Map;
 use crate::net::{Consistency, Refusal, RequestBody, ResponseBody};
 use crate::node::driver::Input;
@@ -68,7 +68,7 @@ fn what_waits_for_the_clock_is_refused_where_another_has_come_to_lead() {
     rig.settle_but_clock();
     let term = rig.driver.replica().status().hard_state.term.next();
     let body = Body::Heartbeat { commit: Index::ZERO, round: Round(1) };
-    rig.driver.handle(Input::Peer(Message { from: OTHER, to: OWN, term, body }));
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term, body }));
     rig.read_clock(begun + Duration::from_millis(1));
     rig.settle();
     let answers = rig.answers_to(CLIENT);

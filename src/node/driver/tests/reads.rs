@@ -1,6 +1,6 @@
 //! What clients ask for may be much, at once, for ever: the node answers a bounded part of it at a time.
 
-use super::rig::{CLIENT, OTHER, OWN, Rig, from_the_start, scan};
+use super::rig::{CLIENT, OTHER, OWN, Rig, from_other, from_the_start, scan};
 use crate::machine::command::{Answer, Query, SCAN_ENTRIES_MAX};
 use crate::net::{ClientKey, Consistency, Refusal, RequestBody, ResponseBody};
 use crate::node::driver::Input;
@@ -13,10 +13,10 @@ pub fn lost_all(rig: &mut Rig<crate::machine::Map>) {
     let status = rig.driver.replica().status();
     let outcome = AppendOutcome::Rejected { previous: last_probe(rig), hint: LogId::ZERO };
     let reply = |body| Message { from: OTHER, to: OWN, term: status.hard_state.term, body };
-    rig.driver.handle(Input::Peer(reply(Body::AppendReply(AppendReply { round: Round(0), outcome }))));
+    rig.driver.handle(from_other(reply(Body::AppendReply(AppendReply { round: Round(0), outcome }))));
     rig.turn();
     let outcome = AppendOutcome::Matched { last: Index::ZERO };
-    rig.driver.handle(Input::Peer(reply(Body::AppendReply(AppendReply { round: Round(0), outcome }))));
+    rig.driver.handle(from_other(reply(Body::AppendReply(AppendReply { round: Round(0), outcome }))));
 }
 
 fn last_probe(rig: &Rig<crate::machine::Map>) -> LogId {

@@ -12,11 +12,11 @@ use crate::net::{
     ClientKey, Consistency, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult, TailKey,
 };
 use crate::node::driver::{self, Driver, Effect, Input, ReadNumber, WantedBy};
-use crate::raft::{BootTime, LeaseOptions, Limits, Message};
+use crate::raft::{BootTime, LeaseOptions, Limits, Message, Sender};
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 use crate::superblock::State;
 use crate::types::{
-    ClusterId, Command, Data, Incarnation, Index, Member, Membership, NodeId, RequestNumber, Service, SessionId,
+    ClusterId, Command, Data, Incarnation, Index, LogId, Member, Membership, NodeId, RequestNumber, Service, SessionId,
 };
 use crate::wal::{self, ReadBuffer, ReadPlan};
 
@@ -297,6 +297,12 @@ impl<M: StateMachine> Rig<M> {
 /// A read of records from the log's begin on.
 pub fn from_the_start(bytes_max: u32) -> RequestBody {
     RequestBody::Read { from: Index(1), to: None, bytes_max, consistency: Consistency::Stale }
+}
+
+/// From the life of the other that is a member.
+pub fn from_other(message: Message) -> Input {
+    let sender = Sender { incarnation: Incarnation(OTHER.0), configuration: LogId::ZERO };
+    Input::Peer { sender, message }
 }
 
 pub fn scan(consistency: Consistency) -> RequestBody {

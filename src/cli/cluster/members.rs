@@ -1,0 +1,251 @@
+//! `trilith cluster add|promote|remove`: who belongs to the cluster, and who votes.
+//!
+//! Each may be run again, whatever became of it before: what is so already is said so.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cli::access::{self, ClientArguments, Seconds, parse_wait};
+use crate::cli::{Exit, Failure, output};
+use crate::client::{Client, Error};
+use crate::limits::MEMBERS_MAX;
+use crate::net::{MemberChange, NodeRole, NodeStatus, Refusal};
+use crate::types::{Incarnation, Index, Member, Membership, NodeId};
+
+/// Between two looks whether a learner votes.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// The new member's id, as its configuration has it
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
+    id: u64,
+    /// Its incarnation, which `trilith init --join` has printed
+    #[arg(long, value_name = "HEX", value_parser = parse_incarnation)]
+    incarnation: Incarnation,
+    /// Where the others reach it
+    #[arg(long, value_name = "ADDRESS")]
+    address: SocketAddr,
+    /// Leave it a learner: it gets everything, and does not vote
+    #[arg(long)]
+    learner: bool,
+    #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Promote {
+    /// The learners that are to vote
+    #[arg(required = true, num_args = 1..=MEMBERS_MAX, value_name = "ID")]
+    ids: Vec<u64>,
+    #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Remove {
+    /// The members that are to go, all at once
+    #[arg(required = true, num_args = 1..=MEMBERS_MAX, value_name = "ID")]
+    ids: Vec<u64>,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+#[derive(Debug, clap::Args)]
+struct Patience {
+    /// How long to wait until it votes; 0 waits for the order alone, and it votes by itself later
+    #[arg(long, value_name = "SECONDS", value_parser = parse_wait, default_value_t = Seconds(Duration::from_secs(300)))]
+    wait: Seconds,
+}
+
+impl Add {
+    pub fn run(&self) -> Result<(), Failure> {
+        if self.address.port() == 0 || self.address.ip().is_unspecified() {
+            let message = format!("--address {} is none at which others can reach a node", self.address);
+            return Err(Failure::new(Exit::Usage, message, "give what `advertise` is in the node's configuration"));
+        }
+        let member = Member { id: NodeId(self.id), incarnation: self.incarnation, address: self.address };
+        access::block_on(async {
+            let client = self.client.connect().await?;
+            let index = change(&client, vec![MemberChange::Add { member, promote: !self.learner }]).await?;
+            output::print(&match (index, self.learner) {
+                (Index::ZERO, _) => format!("node {} is a member already", self.id),
+                (_, true) => format!("node {} is a learner, by entry {index}", self.id),
+                (_, false) => format!("node {} is a learner, by entry {index}, until it has caught up", self.id),
+            })?;
+            if self.learner {
+                return Ok(());
+            }
+            until_voters(&client, &[self.id], self.patience.wait.0).await
+        })
+    }
+}
+
+impl Promote {
+    pub fn run(&self) -> Result<(), Failure> {
+        access::block_on(async {
+            let client = self.client.connect().await?;
+            let membership = leader(&client).await?.membership;
+            let wanted = |id: &u64| match membership.member(NodeId(*id)) {
+                Some(member) => Ok(MemberChange::Add { member: member.clone(), promote: true }),
+                None => Err(no_member(*id)),
+            };
+            change(&client, self.ids.iter().map(wanted).collect::<Result<_, _>>()?).await?;
+            until_voters(&client, &self.ids, self.patience.wait.0).await
+        })
+    }
+}
+
+impl Remove {
+    pub fn run(&self) -> Result<(), Failure> {
+        access::block_on(async {
+            let client = self.client.connect().await?;
+            let removed = self.ids.iter().map(|id| MemberChange::Remove { node: NodeId(*id) }).collect();
+            let index = change(&client, removed).await?;
+            output::print(&match index {
+                Index::ZERO => format!("{} is no member: nothing was to be done", nodes(&self.ids)),
+                index => format!("{} is removed, by entry {index}", nodes(&self.ids)),
+            })
+        })
+    }
+}
+
+/// What stands below the table of the nodes.
+pub fn summary(membership: &Membership) -> String {
+    let list = |ids: &mut dyn Iterator<Item = NodeId>| ids.map(|id| id.to_string()).collect::<Vec<_>>().join(" ");
+    let mut out = format!("voters {}", list(&mut membership.voters.iter().copied()));
+    if membership.is_joint() {
+        out += &format!(", changing from {}", list(&mut membership.voters_outgoing.iter().copied()));
+    }
+    out.push('\n');
+    let learners = membership.members.iter().map(|member| member.id).filter(|id| !membership.is_voter(*id));
+    for learner in learners {
+        let promoted = if membership.promoting.contains(&learner) { ", votes once it has caught up" } else { "" };
+        out += &format!("learner {learner}{promoted}\n");
+    }
+    out
+}
+
+async fn change(client: &Client, changes: Vec<MemberChange>) -> Result<Index, Failure> {
+    client.change_members(changes).await.map_err(failure)
+}
+
+async fn until_voters(client: &Client, ids: &[u64], patience: Duration) -> Result<(), Failure> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let found = leader(client).await;
+        if let Ok(status) = &found {
+            let membership = &status.membership;
+            if let Some(gone) = ids.iter().find(|id| membership.member(NodeId(**id)).is_none()) {
+                return Err(no_member(*gone));
+            }
+            if !membership.is_joint() && ids.iter().all(|id| membership.voters.contains(&NodeId(*id))) {
+                return output::print(&format!("{} votes", nodes(ids)));
+            }
+        }
+        if patience.is_zero() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let message = format!("{} does not vote yet, after {patience:?}", nodes(ids));
+            let next = "see that `trilith node` runs there and what its log says; it votes by itself once it has caught \
+                        up, and this command may be run again to wait for it";
+            return Err(Failure::new(Exit::Unavailable, message, next));
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// The leader's view.
+async fn leader(client: &Client) -> Result<NodeStatus, Failure> {
+    if let Some(leader) = client.leader()
+        && let Ok(status) = client.status(leader).await
+        && status.role == NodeRole::Leader
+    {
+        return Ok(status);
+    }
+    let statuses = client.statuses().await.into_iter().filter_map(|(_, _, status)| status.ok());
+    let leads = statuses.filter(|status| status.role == NodeRole::Leader).max_by_key(|status| status.term);
+    leads.ok_or_else(|| access::failure(Error::Unavailable { reason: "no node leads".to_owned() }))
+}
+
+/// Whatever came of it, to ask again is safe.
+fn failure(error: Error) -> Failure {
+    match &error {
+        Error::OutcomeUnknown => {
+            Failure::new(Exit::OutcomeUnknown, error.to_string(), "run it again: what is so already is said so")
+        }
+        Error::Refused(Refusal::Impossible { reason }) => Failure::new(
+            Exit::Usage,
+            reason.clone(),
+            "nothing was changed; `trilith cluster status` shows who belongs to the cluster. A member whose directory or \
+             address is another one now is removed first, and then added",
+        ),
+        _ => access::failure(error),
+    }
+}
+
+fn no_member(id: u64) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        format!("node {id} is no member"),
+        "add it first: `trilith init --join` makes its directory and prints the command",
+    )
+}
+
+fn nodes(ids: &[u64]) -> String {
+    let all: Vec<String> = ids.iter().map(|id| format!("node {id}")).collect();
+    all.join(" and ")
+}
+
+fn parse_incarnation(text: &str) -> Result<Incarnation, String> {
+    let number = u64::from_str_radix(text, 16).ok().filter(|number| text.len() == 16 && *number != 0);
+    number.map(Incarnation).ok_or_else(|| "16 hexadecimal digits, as `trilith init --join` prints them".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_members_are_told_in_short() {
+        let member = |id| Member {
+            id: NodeId(id),
+            incarnation: Incarnation(id),
+            address: SocketAddr::from(([127, 0, 0, 1], id as u16)),
+        };
+        let ids = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect();
+        let membership = Membership {
+            members: (1..=5).map(member).collect(),
+            voters: ids(&[1, 2]),
+            voters_outgoing: ids(&[1, 3]),
+            promoting: ids(&[5]),
+            forming: false,
+        };
+        let told = "voters 1 2, changing from 1 3\nlearner 4\nlearner 5, votes once it has caught up\n";
+        assert_eq!(summary(&membership), told);
+    }
+
+    #[test]
+    fn an_incarnation_is_read_as_it_is_printed() {
+        let incarnation = Incarnation(0x1234);
+        assert_eq!(parse_incarnation(&incarnation.to_string()), Ok(incarnation));
+        for text in ["", "12", "0000000000000000", "zzzzzzzzzzzzzzzz"] {
+            assert!(parse_incarnation(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_for_good_is_a_matter_of_usage_and_what_is_unknown_may_be_repeated() {
+        let refused = failure(Error::Refused(Refusal::Impossible { reason: "nobody would vote any more".into() }));
+        assert_eq!((refused.exit, refused.message.as_str()), (Exit::Usage, "nobody would vote any more"));
+        let unknown = failure(Error::OutcomeUnknown);
+        assert!(unknown.exit == Exit::OutcomeUnknown && unknown.next_step.starts_with("run it again"), "{unknown}");
+    }
+}

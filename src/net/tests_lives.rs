@@ -1,0 +1,86 @@
+//! Who is let in when members come and go: by which configuration, and in which life.
+
+use std::time::Duration;
+
+use super::tests::*;
+use super::*;
+use crate::raft::message::Sender;
+use crate::types::*;
+
+const ANYWHERE: &str = "127.0.0.1:0";
+
+fn node(cluster: &Cluster, facts: Facts, id: u64) -> Endpoint {
+    let settings = Settings { dial_delay_max: Duration::from_millis(50), ..Settings::default() };
+    cluster.node_with(id, ANYWHERE.parse().unwrap(), facts, settings)
+}
+
+fn joiner(cluster: &Cluster, id: u64) -> Endpoint {
+    let node = node(cluster, Facts { is_first_member: false, ..facts(id) }, id);
+    node.peers().set_correspondents(Correspondents::default());
+    node
+}
+
+/// A node names members, each as some life of it, by the configuration of entry `index`@1.
+fn names(node: &Endpoint, index: u64, members: &[(&Endpoint, u64)]) {
+    let member = |(endpoint, incarnation): &(&Endpoint, u64)| Member {
+        id: endpoint.node(),
+        incarnation: Incarnation(*incarnation),
+        address: endpoint.local_address(),
+    };
+    let configuration = LogId::new(Term(1), Index(index));
+    let members = members.iter().map(member).collect();
+    node.peers().set_correspondents(Correspondents { configuration, members, forming: false });
+}
+
+/// The higher id dials, since the lower one knows nobody yet.
+#[tokio::test]
+async fn a_node_that_joins_speaks_with_whoever_names_its_own_life() {
+    let cluster = Cluster::new();
+    let (joiner, leader) = (joiner(&cluster, 1), node(&cluster, facts(2), 2));
+    for other_life in [0, 7] {
+        let before = joiner.counters().hellos_refused;
+        names(&leader, 5, &[(&joiner, other_life)]);
+        eventually("refused", || joiner.counters().hellos_refused > before).await;
+        assert!(!joiner.peers().is_up(NodeId(2)) && !leader.peers().is_up(NodeId(1)));
+    }
+    names(&leader, 6, &[(&joiner, 101)]);
+    until_up(&leader, 1).await;
+    leader.peers().send(&heartbeat(2, 1, 4));
+    let arrivals = arrivals_until(&joiner.inbox(), |arrivals| arrivals.len() >= 2).await;
+    let Some(Arrival::Peer { sender, .. }) = arrivals.last() else { panic!("{arrivals:?}") };
+    let configuration = LogId::new(Term(1), Index(6));
+    assert_eq!(*sender, Sender { incarnation: Incarnation(102), configuration });
+}
+
+#[tokio::test]
+async fn of_two_nodes_that_know_different_members_the_one_that_knows_more_is_believed() {
+    let cluster = Cluster::new();
+    let (one, two) = (node(&cluster, facts(1), 1), node(&cluster, facts(2), 2));
+    names(&two, 5, &[]);
+    names(&one, 5, &[(&two, 102)]);
+    eventually("node 1 is no member for node 2", || two.counters().hellos_refused > 0).await;
+    assert!(!two.peers().is_up(NodeId(1)));
+    names(&one, 6, &[(&two, 102)]);
+    until_up(&two, 1).await;
+    // What node 2 hears of later leaves node 1 out.
+    names(&two, 7, &[]);
+    eventually("cut off", || !one.peers().is_up(NodeId(2)) && !two.peers().is_up(NodeId(1))).await;
+}
+
+#[tokio::test]
+async fn a_life_that_is_not_meant_any_more_is_cut_off_and_the_next_one_let_in() {
+    let cluster = Cluster::new();
+    let (one, old) = (node(&cluster, facts(1), 1), node(&cluster, facts(2), 2));
+    names(&one, 5, &[(&old, 102)]);
+    names(&old, 5, &[(&one, 101)]);
+    until_up(&one, 2).await;
+    let new = node(&cluster, Facts { incarnation: Incarnation(900), is_first_member: false, ..facts(2) }, 2);
+    new.peers().set_correspondents(Correspondents::default());
+    names(&one, 8, &[(&new, 900)]);
+    let inbox = one.inbox();
+    let arrivals = arrivals_until(&inbox, |arrivals| {
+        arrivals.iter().any(|arrival| matches!(arrival, Arrival::PeerUp { hello } if hello.incarnation.0 == 900))
+    });
+    assert_eq!(arrivals.await[0], Arrival::PeerDown { node: NodeId(2) }, "the older one first");
+    eventually("the old one is alone", || !old.peers().is_up(NodeId(1))).await;
+}

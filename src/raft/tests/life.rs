@@ -1,0 +1,129 @@
+//! Ids that are used again: whom a configuration means, whom a node speaks with, and when it is a member no more.
+
+use crate::raft::{AppendOutcome, Change, ChangeRefused, Config, Input, Replica, Restored, Role, Sender};
+use crate::types::{HardState, Incarnation, Index, Life, LogId, Membership, NodeId, Term};
+
+use super::cluster::{limits_default, membership};
+use super::leader::{durable, from_peer, leader, reply};
+
+const LATER: Incarnation = Incarnation(99);
+
+/// Node 1 as it joins: its log holds a configuration in which its id votes alone, as this life.
+fn joined(named: Incarnation, life: Life) -> Replica {
+    let mut alone = membership(1, 0);
+    alone.members[0].incarnation = named;
+    let config =
+        Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed: 1, limits: limits_default() };
+    let restored = Restored {
+        hard_state: HardState { term: Term(1), vote: None },
+        before_first: LogId::ZERO,
+        terms: vec![(Index(1), Term(1))],
+        last: LogId::new(Term(1), Index(1)),
+        commit: Index::ZERO,
+        memberships: vec![(Index::ZERO, Membership::default()), (Index(1), alone)],
+    };
+    Replica::in_life(config, restored, life)
+}
+
+#[test]
+fn a_node_stands_only_where_its_own_life_votes() {
+    let later = Life { incarnation: LATER, is_first_member: false };
+    let first = Life { incarnation: LATER, is_first_member: true };
+    let cases = [
+        (LATER, later, true),
+        (Incarnation(1), later, false),
+        (Incarnation::OPEN, later, false),
+        (Incarnation::OPEN, first, true),
+        (Incarnation(1), first, false),
+    ];
+    for (named, life, stands) in cases {
+        let mut replica = joined(named, life);
+        for _ in 0..200 {
+            replica.handle(Input::Tick);
+            durable(&mut replica);
+        }
+        assert_eq!(replica.status().role != Role::Follower, stands, "named {named}, {life:?}");
+    }
+}
+
+/// Nothing is known of the members but that there are none yet.
+#[test]
+fn a_node_without_a_configuration_waits() {
+    let life = Life { incarnation: LATER, is_first_member: false };
+    let config =
+        Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed: 1, limits: limits_default() };
+    let restored = Restored {
+        hard_state: HardState::default(),
+        before_first: LogId::ZERO,
+        terms: Vec::new(),
+        last: LogId::ZERO,
+        commit: Index::ZERO,
+        memberships: vec![(Index::ZERO, Membership::default())],
+    };
+    let mut replica = Replica::in_life(config, restored, life);
+    (0..200).for_each(|_| replica.handle(Input::Tick));
+    assert!(replica.take_output().send.is_empty() && replica.correspondents().is_empty());
+    assert!(replica.status().role == Role::Follower && !replica.is_removed());
+}
+
+/// A tick in which node 2 answers that it has all.
+fn tick(replica: &mut Replica) {
+    replica.handle(Input::Tick);
+    durable(replica);
+    let last = replica.status().last.index;
+    replica.handle(from_peer(2, 4, reply(AppendOutcome::Matched { last })));
+    durable(replica);
+}
+
+#[test]
+fn who_was_removed_is_spoken_with_until_it_was_told() {
+    let mut replica = leader();
+    tick(&mut replica);
+    replica.change(&[Change::Remove { node: NodeId(3) }]).expect("nothing is under way");
+    let ids = |replica: &Replica| replica.correspondents().iter().map(|member| member.id.0).collect::<Vec<_>>();
+    assert_eq!(ids(&replica), [2, 3], "it is appended");
+    tick(&mut replica);
+    tick(&mut replica);
+    assert!(replica.membership().member(NodeId(3)).is_none() && replica.status().commit == replica.status().last.index);
+    assert_eq!(ids(&replica), [2, 3], "it is committed, and node 3 does not know");
+    (0..1000).for_each(|_| tick(&mut replica));
+    assert_eq!(ids(&replica), [2], "there was time enough");
+}
+
+/// Of two that are left one is dead: nothing could be committed, not even the way back.
+#[test]
+fn a_change_that_would_stop_the_cluster_is_not_begun() {
+    let mut replica = leader();
+    (0..100).for_each(|_| tick(&mut replica));
+    let removed = replica.change(&[Change::Remove { node: NodeId(2) }]);
+    assert_eq!(removed, Err(ChangeRefused::TooFewHeard), "node 3 was never heard");
+    assert!(replica.change(&[Change::Remove { node: NodeId(3) }]).is_ok());
+}
+
+/// Until it is committed it may come back.
+#[test]
+fn a_leader_that_removes_itself_knows_when_it_is_removed() {
+    let mut replica = leader();
+    tick(&mut replica);
+    replica.change(&[Change::Remove { node: NodeId(1) }]).expect("nothing is under way");
+    assert!(!replica.is_removed());
+    for _ in 0..3 {
+        tick(&mut replica);
+        let last = replica.status().last.index;
+        replica.handle(from_peer(3, 4, reply(AppendOutcome::Matched { last })));
+        durable(&mut replica);
+    }
+    assert!(replica.is_removed());
+}
+
+#[test]
+fn of_two_lives_the_later_configuration_decides() {
+    let replica = joined(LATER, Life { incarnation: Incarnation(1), is_first_member: true });
+    let says = |incarnation, term, index| {
+        let configuration = LogId::new(Term(term), Index(index));
+        replica.hears(NodeId(1), Sender { incarnation: Incarnation(incarnation), configuration })
+    };
+    // The configuration in force here is entry 1@1.
+    assert!(says(LATER.0, 0, 0) && says(LATER.0, 1, 1) && says(LATER.0, 1, 2));
+    assert!(!says(7, 0, 0) && !says(7, 1, 1) && says(7, 1, 2) && says(7, 2, 1));
+}
