@@ -220,7 +220,7 @@ impl Cluster {
         for (node, other) in [(first, second), (second, first)] {
             if self.runs(node) && self.runs(other) {
                 let incarnation = self.nodes[&other].incarnation;
-                self.links.iter_mut().for_each(|links| drop(links.insert((node, other))));
+                self.links.iter_mut().for_each(|links| _ = links.insert((node, other)));
                 self.input(node, Input::Met { node: other, incarnation });
             }
         }
