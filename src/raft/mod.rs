@@ -188,7 +188,7 @@ pub struct Output {
 }
 
 /// To be made durable: first the hard state, then the entries.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Persist {
     pub number: PersistNumber,
     pub hard_state: Option<HardState>,
@@ -196,7 +196,7 @@ pub struct Persist {
     pub entries: Vec<Entry>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Outgoing {
     pub message: Message,
     /// Must not leave before this persist is durable.

@@ -1,14 +1,17 @@
 //! The protocol's tests: scripts that tell one situation each, random histories, and tables.
 
 mod change;
-mod cluster;
 mod contradiction;
 mod follower;
 mod leader;
 mod log;
+mod model;
 mod nearly_valid;
 mod own_disk;
 mod quorum;
 mod random;
 mod script;
+mod words;
 mod zoo;
+
+use crate::sim::replicas as cluster;
