@@ -1,5 +1,5 @@
-//! A cluster of replicas alone: disks that forget what was not flushed, a network that does as it is told. For the tests
-//! of the protocol and its fuzz targets; [`super::Simulation`] is whole nodes.
+//! A cluster of replicas alone: disks that forget what was not flushed, a network that does as it is told. For the
+//! tests of the protocol and its fuzz targets; [`super::Simulation`] is whole nodes.
 //!
 //! The oracle looks at every output, every message that leaves and every restart.
 

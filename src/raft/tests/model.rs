@@ -7,27 +7,31 @@
 //!   World' ── rules (raft::invariants, and the logs side by side) ── seen? ── no: it waits for its turn
 //! ```
 //!
-//! A state is made of real [`Replica`](crate::raft::Replica)s, and an action calls them as a driver does. What can happen
-//! at any time is a choice of the model: which message arrives and whether it ever does, which write is done and what of
-//! the writes under way a crash leaves, who stands for election and when.
+//! A state is made of real [`Replica`](crate::raft::Replica)s, and an action calls them as a driver does. What can
+//! happen at any time is a choice of the model: which message arrives and whether it ever does, which write is done and
+//! what of the writes under way a crash leaves, who stands for election and when.
 //!
-//! What is different from a running cluster, and why nothing is missed by it:
+//! What is different from a running cluster, and why it may be:
 //!
-//! - **Time.** Clocks of nodes are not tied to each other, so whatever a clock can bring about may happen at any moment:
-//!   an election timeout, a heartbeat, a leader that gives up. Counters of ticks are set to one value after each action
-//!   (see `canonical.rs`), and an action sets the one that it needs. In this way more can happen than does.
+//! - **Time.** Clocks of nodes are not tied to each other, so whatever a clock can bring about may happen at any
+//!   moment: an election timeout, a heartbeat, a leader that gives up. Counters of ticks are set to one value after
+//!   each action (see `canonical.rs`), and an action sets the one that it needs. In this way more can happen than does.
 //! - **Pre-vote** ([`Bounds::pre_vote`] off): whoever's timer ends is told that it would be elected. With it on, the
 //!   messages are those of the core, and a follower hears its leader or has not heard it for a while.
 //! - **The network** is a set. What is in it may arrive at any time or never, which is loss and reordering; identical
-//!   messages count as one; a message may arrive twice as often as [`Bounds::duplicates`] says. A message that can change
-//!   nothing any more is taken out, and one that changes nothing now stays, since whatever can happen without it can
-//!   happen beside it.
-//! - **Numbers** that are only compared (of persists) begin at 0 in each state; those of rounds are all 0 where no read and
-//!   no change of members looks at them.
+//!   messages count as one; so many may arrive twice as [`Bounds::duplicates`] says. A message that can change nothing
+//!   any more is taken out (`dead.rs` has the rules, each of which is an argument of its own), and one that changes
+//!   nothing now stays, since whatever can happen without it can happen beside it.
+//! - **Disks.** While a crash may follow, each write waits until the model does it, and a crash keeps any number of the
+//!   oldest. Where none can follow any more writes are done at once, but with [`Bounds::slow_disks`]: then what waits for
+//!   a write is a message that comes later, but for what a leader counts of its own log.
+//! - **Numbers** that are only compared (of persists) begin at 0 in each state; those of rounds are all 0 where no read
+//!   and no change of members looks at them.
 //! - **Symmetry.** Of voters that have not taken part yet the first is taken: the others are like it.
 //!
-//! Left out: several inputs before one output, reads of a log that is not in memory taking their time, disks that stall,
-//! full windows, snapshots. Random histories (random.rs) have the first two and the fourth, own_disk.rs the third.
+//! Left out: several inputs before one output, reads of a log that is not in memory taking their time, disks that
+//! stall, full windows, snapshots. Random histories (random.rs) have the first two and the fourth, own_disk.rs the
+//! third.
 
 mod actions;
 mod canonical;
@@ -46,8 +50,8 @@ pub struct Bounds {
     pub voters: u64,
     /// Learners at the beginning, with the next ids.
     pub learners: u64,
-    /// The beginning is not an empty cluster but a leader, node 1, whose no-op everybody knows to be committed. Its election
-    /// is one of `elections`.
+    /// The beginning is not an empty cluster but a leader, node 1, whose no-op everybody knows to be committed. Its
+    /// election is one of `elections`.
     pub settled: bool,
     /// Nobody stands in a higher term.
     pub terms: u64,

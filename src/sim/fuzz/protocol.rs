@@ -1,6 +1,6 @@
-//! Bytes as a history of a small cluster of replicas: what arrives, what is lost, doubled, written, who loses power, who
-//! is asked for what. The rules of the protocol are looked at after each step, and in the end the cluster must agree and
-//! serve.
+//! Bytes as a history of a small cluster of replicas: what arrives, what is lost, doubled, written, who loses power,
+//! who is asked for what. The rules of the protocol are looked at after each step, and in the end the cluster must
+//! agree and serve.
 
 use bytes::Bytes;
 

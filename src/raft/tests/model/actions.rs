@@ -9,7 +9,7 @@ use crate::raft::tests::words::show;
 use crate::raft::{Body, Change, Changed, Input, Message, Role};
 use crate::types::{Data, NodeId, Payload};
 
-use super::world::{Node, World, Wrong};
+use super::world::{Left, Node, World, Wrong};
 use super::{Bounds, canonical};
 
 /// One thing that happens.
@@ -161,73 +161,68 @@ fn changes(ids: &[NodeId]) -> Vec<Vec<Change>> {
 /// What becomes of the world; nothing if the action is refused, or changes nothing.
 pub fn take(world: &World, action: &Action, bounds: &Bounds) -> Result<Option<World>, Wrong> {
     let mut next = world.clone();
-    let happens = match action {
-        Action::Stand(id) => {
-            next.left.elections -= 1;
-            next.with_node(*id, bounds, |node| stand(node, bounds)).map(|()| true)
-        }
-        Action::Silence(id) => {
-            next.with_node(*id, bounds, |node| canonical::let_silence_pass(&mut node.replica)).map(|()| true)
-        }
-        Action::Persist(id) => next.persist(*id, bounds).map(|()| true),
-        Action::Heartbeat(id) => {
-            if next.left.heartbeats < u8::MAX {
-                next.left.heartbeats -= 1;
-            }
-            next.with_node(*id, bounds, |node| node.replica.handle(Input::Tick)).map(|()| true)
-        }
-        Action::StepDown(id) => {
-            next.left.step_downs -= 1;
-            let act = |node: &mut Node| {
-                canonical::let_nobody_be_heard(&mut node.replica);
-                node.replica.handle(Input::Tick);
-            };
-            next.with_node(*id, bounds, act).map(|()| true)
-        }
-        Action::Propose(id) => {
-            next.left.entries -= 1;
-            let payload = Payload::Data(Data::new(Bytes::copy_from_slice(&[id.0 as u8])));
-            let mut taken = false;
-            next.with_node(*id, bounds, |node| taken = node.replica.propose(vec![payload]).is_ok()).map(|()| taken)
-        }
-        Action::Read(id) => {
-            let taken = next.read(*id, bounds);
-            next.left.reads -= 1;
-            taken
-        }
-        Action::Change(id, wanted) => {
-            next.left.changes -= 1;
-            let mut begun = false;
-            let act = |node: &mut Node| {
-                begun = matches!(node.replica.change(wanted), Ok(Changed::Begun { .. }));
-            };
-            next.with_node(*id, bounds, act).map(|()| begun)
-        }
-        Action::Transfer(id, to) => {
-            next.left.transfers -= 1;
-            let mut taken = false;
-            next.with_node(*id, bounds, |node| taken = node.replica.transfer(*to).is_ok()).map(|()| taken)
-        }
-        Action::Crash { node, kept, remembers } => {
-            next.left.crashes -= 1;
-            next.restart(*node, *kept, *remembers, bounds).map(|()| true)
-        }
-        Action::Deliver { message, print, way } => deliver(&mut next, message, *print, *way, bounds),
-    }?;
+    spend(&mut next.left, action);
+    let happens = happen(&mut next, action, bounds)?;
     let changed = happens && (0..next.nodes.len()).any(|at| !Arc::ptr_eq(&next.nodes[at], &world.nodes[at]));
     Ok(changed.then_some(next))
+}
+
+fn spend(left: &mut Left, action: &Action) {
+    let spent = match action {
+        Action::Stand(_) => &mut left.elections,
+        Action::Heartbeat(_) if left.heartbeats < u8::MAX => &mut left.heartbeats,
+        Action::StepDown(_) => &mut left.step_downs,
+        Action::Propose(_) => &mut left.entries,
+        Action::Change(..) => &mut left.changes,
+        Action::Transfer(..) => &mut left.transfers,
+        Action::Crash { .. } => &mut left.crashes,
+        Action::Deliver { way: Way::AndStays, .. } => &mut left.duplicates,
+        Action::Deliver { way: Way::Overdue, .. } => &mut left.resends,
+        // A read is numbered by what is left of them.
+        Action::Read(_) | Action::Silence(_) | Action::Persist(_) | Action::Heartbeat(_) | Action::Deliver { .. } => {
+            return;
+        }
+    };
+    *spent -= 1;
+}
+
+/// False if the action is refused.
+fn happen(next: &mut World, action: &Action, bounds: &Bounds) -> Result<bool, Wrong> {
+    let mut taken = true;
+    match action {
+        Action::Stand(id) => next.with_node(*id, bounds, |node| stand(node, bounds))?,
+        Action::Silence(id) => next.with_node(*id, bounds, |node| canonical::let_silence_pass(&mut node.replica))?,
+        Action::Persist(id) => next.persist(*id, bounds)?,
+        Action::Heartbeat(id) => next.with_node(*id, bounds, |node| node.replica.handle(Input::Tick))?,
+        Action::StepDown(id) => next.with_node(*id, bounds, |node| {
+            canonical::let_nobody_be_heard(&mut node.replica);
+            node.replica.handle(Input::Tick);
+        })?,
+        Action::Propose(id) => {
+            let payload = Payload::Data(Data::new(Bytes::copy_from_slice(&[id.0 as u8])));
+            next.with_node(*id, bounds, |node| taken = node.replica.propose(vec![payload]).is_ok())?;
+        }
+        Action::Read(id) => {
+            taken = next.read(*id, bounds)?;
+            next.left.reads -= 1;
+        }
+        Action::Change(id, wanted) => next.with_node(*id, bounds, |node| {
+            taken = matches!(node.replica.change(wanted), Ok(Changed::Begun { .. }));
+        })?,
+        Action::Transfer(id, to) => {
+            next.with_node(*id, bounds, |node| taken = node.replica.transfer(*to).is_ok())?;
+        }
+        Action::Crash { node, kept, remembers } => next.restart(*node, *kept, *remembers, bounds)?,
+        Action::Deliver { message, print, way } => taken = deliver(next, message, *print, *way, bounds)?,
+    }
+    Ok(taken)
 }
 
 /// A message that changes nothing and is not answered is as good as under way.
 fn deliver(next: &mut World, message: &Message, print: u128, way: Way, bounds: &Bounds) -> Result<bool, Wrong> {
     let before = next.node(message.to).print();
-    match way {
-        Way::Once => next.take_message(print),
-        Way::AndStays => next.left.duplicates -= 1,
-        Way::Overdue => {
-            next.left.resends -= 1;
-            next.take_message(print);
-        }
+    if way != Way::AndStays {
+        next.take_message(print);
     }
     let under_way: u128 = next.network.iter().fold(0, |sum, travelling| sum.wrapping_add(travelling.print));
     let mut happens = true;

@@ -1,6 +1,7 @@
 //! What of a replica does not matter is set to one value, so that states that differ in it alone are one.
 //!
-//! What counts ticks is set as if nothing were due: the model's actions set what they need to be due (see `actions.rs`).
+//! What counts ticks is set as if nothing were due: the model's actions set what they need to be due (see
+//! `actions.rs`).
 
 use std::hash::{Hash, Hasher};
 
