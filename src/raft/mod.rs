@@ -62,6 +62,7 @@
 //! | how a leader carries it out, and who is told | `reconfigure.rs` |
 //! | who counts | `quorum.rs`, `memberships.rs` |
 //! | what must always hold, checked from outside | `invariants.rs` |
+//! | every order of events within bounds | `tests/model.rs` |
 //! | a situation, told step by step | `scripts/` (read one beside the code) |
 //!
 //! # What is not here

@@ -3,6 +3,7 @@
 use super::{Done, History, Simulated, config_change, identity, operations, options, raft_step};
 use super::{wal_decode, wal_ops_crash, wal_recover_dir};
 use crate::disk::Queue;
+use crate::mutant::{self, Mutant};
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::superblock;
@@ -123,6 +124,27 @@ fn random_bytes_make_histories_of_clusters() {
     println!("{sum:?}");
     assert!(sum.committed > 2_000 && sum.crashes > 1_000 && sum.reads > 200, "{sum:?}");
     assert!(sum.changes > 20 && sum.term > 400, "{sum:?}");
+}
+
+/// Each in one of the first two hundred histories.
+#[test]
+fn random_histories_find_bugs_of_the_core() {
+    let bugs = [
+        Mutant::VoteNotFlushed,
+        Mutant::SecondVote,
+        Mutant::CommitOfOldTerm,
+        Mutant::CommitBeyondMatch,
+        Mutant::JointUsesOneHalf,
+    ];
+    for bug in bugs {
+        let breaks = |seed: &u64| {
+            let input = choices(*seed, 600);
+            let histories = || (raft_step(&input), config_change(&input));
+            mutant::with(bug, || std::panic::catch_unwind(histories)).is_err()
+        };
+        let seed = (0..200).find(breaks).unwrap_or_else(|| panic!("{} is not found", bug.name()));
+        println!("{}: {} seeds", bug.name(), seed + 1);
+    }
 }
 
 #[test]
