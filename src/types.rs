@@ -37,7 +37,7 @@ pub struct LogId {
 }
 
 /// What a replica must never forget: changed before it speaks, read before it speaks again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct HardState {
     /// The highest term this node has met. Only grows.
     pub term: Term,
@@ -81,14 +81,14 @@ pub struct Place {
 }
 
 /// One entry of a group's log.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Entry {
     pub id: LogId,
     pub payload: Payload,
 }
 
 /// What an entry says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Payload {
     /// The first entry of each term (Raft §8): says nothing, lets earlier terms' entries commit.
     Noop,
@@ -103,7 +103,7 @@ pub enum Payload {
 }
 
 /// Bytes from a client with the checksum that it made of them.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Data {
     /// A [`Command`] and its body, as `codec` writes them.
     pub bytes: Bytes,
@@ -135,7 +135,7 @@ pub enum Service {
 }
 
 /// One member of the cluster.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Member {
     pub id: NodeId,
     pub incarnation: Incarnation,
@@ -152,7 +152,7 @@ pub struct Life {
 }
 
 /// Who belongs to the cluster and who counts. Sorted by id, no id twice.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Membership {
     /// Everyone, learners included.
     pub members: Vec<Member>,

@@ -9,11 +9,11 @@ use super::replica::{Replica, State};
 use super::{Append, AppendOutcome, AppendReply, Body, Contradicted, Event, Round};
 
 /// What a follower keeps about the leader of its term.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub(super) struct Following {
     /// The log is known to be the leader's up to here. Begins at the commit index, because every later leader has what
     /// is committed (§5.4.3), and only grows within a term. Commit never passes it.
-    verified: Index,
+    pub(super) verified: Index,
     /// The newest round of the leader that was heard.
     round: Round,
     /// Appends were taken and not answered.
@@ -23,7 +23,7 @@ pub(super) struct Following {
 }
 
 /// An append that does not follow on this log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Hash, Debug)]
 struct Rejection {
     previous: LogId,
     hint: LogId,

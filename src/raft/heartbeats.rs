@@ -22,7 +22,7 @@ use super::replica::{Replica, State};
 use super::{Body, Round, quorum};
 
 /// How often a follower that does not answer gets heartbeats.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Hash, Debug, Default)]
 pub(super) struct Pace {
     sent_ticks_ago: u32,
     /// Until the next one; 0 at first, and when there was a sign of life.

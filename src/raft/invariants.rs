@@ -39,7 +39,7 @@ pub enum Violation {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Hash, Debug, Default)]
 pub struct Invariants {
     nodes: BTreeMap<NodeId, Observed>,
     leaders: BTreeMap<Term, NodeId>,
@@ -54,7 +54,7 @@ pub struct Invariants {
 }
 
 /// One node, in its present life.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Hash, Debug, Default)]
 struct Observed {
     hard_state: HardState,
     commit: Index,
@@ -62,7 +62,7 @@ struct Observed {
     spoken: HardState,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 struct Committed {
     id: LogId,
     /// The term of the node that committed it first: leaders of later terms must have it.
@@ -70,7 +70,7 @@ struct Committed {
     payload: Option<Payload>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 struct Appended {
     previous: Option<Term>,
     payload: Payload,

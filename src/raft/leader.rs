@@ -15,7 +15,7 @@ use super::transfer::Transfer;
 use super::{AppendOutcome, AppendReply, Contradicted, Event, Refused, Round, quorum};
 
 /// What a leader keeps for its term.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub(super) struct Leading {
     /// The no-op that began the term. Once it is committed, so is all before it, and the leader knows what is.
     pub(super) term_first: Index,

@@ -34,7 +34,7 @@ use crate::types::Index;
 const ROUNDS_MAX: usize = 1024;
 
 /// A reading of a clock that goes on while the machine sleeps: the time since some fixed moment.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct BootTime(pub Duration);
 
 /// What must agree on all members.
@@ -66,7 +66,7 @@ enum Bound {
 }
 
 /// What a leader keeps for its term.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Hash, Debug, Default)]
 pub(super) struct LeaderLease {
     /// When rounds began, in order: the newest that a majority has answered, and those after it.
     begun: VecDeque<(Round, BootTime)>,

@@ -21,22 +21,22 @@ use crate::types::{Entry, Index, LogId, Term};
 use super::{PersistNumber, Restored};
 
 /// Consecutive entries of one term.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Hash, Debug)]
 struct Run {
     first: Index,
     term: Term,
 }
 
 /// A persist that was handed out and whose end has not been heard of.
-#[derive(Clone, Copy, Debug)]
-struct Flight {
-    number: PersistNumber,
+#[derive(Clone, Copy, Hash, Debug)]
+pub(super) struct Flight {
+    pub(super) number: PersistNumber,
     /// Once this persist is durable, so is the present log up to here. Cut back when entries are replaced.
     last: Index,
 }
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub(super) struct Log {
     before_first: LogId,
     /// In order of index, and by the rules of Raft of term, too. The first begins at `before_first` + 1.
@@ -47,9 +47,9 @@ pub(super) struct Log {
     /// From here on nothing has been handed out in a persist.
     unpersisted: Index,
     /// `number` rises strictly, `last` never falls.
-    in_flight: VecDeque<Flight>,
+    pub(super) in_flight: VecDeque<Flight>,
     /// The state machine needs nothing up to here.
-    applied: Index,
+    pub(super) applied: Index,
     /// The newest entries; the back one is `last`, unless it is empty.
     cache: VecDeque<Entry>,
     cache_bytes: usize,

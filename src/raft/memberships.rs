@@ -49,7 +49,7 @@ pub(super) fn unsound(membership: &Membership) -> Option<Unsound> {
     odd.map(|node| Unsound::PromotedNotLearner(*node))
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub(super) struct Memberships {
     /// In order of index; never empty. The last is in force; those before it come back if it is replaced.
     entries: Vec<(Index, Membership)>,

@@ -6,7 +6,7 @@
 use crate::types::{Entry, Incarnation, Index, LogId, NodeId, Term};
 
 /// One message from a replica to another.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Message {
     pub from: NodeId,
     pub to: NodeId,
@@ -23,7 +23,7 @@ pub struct Sender {
     pub configuration: LogId,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Body {
     /// "Would you vote for me in `next`?" Changes nothing at either end (dissertation §9.6).
     PreVote {
@@ -72,7 +72,7 @@ pub enum Body {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Round(pub u64);
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Append {
     /// The entry before the first one sent: the receiver must have it.
     pub previous: LogId,
@@ -84,14 +84,14 @@ pub struct Append {
     pub round: Round,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct AppendReply {
     /// The newest round that the receiver has heard; of a rejection that of the append which is rejected.
     pub round: Round,
     pub outcome: AppendOutcome,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AppendOutcome {
     /// The receiver holds, **durably**, the leader's log up to and including this index.
     Matched { last: Index },

@@ -67,6 +67,7 @@
 //! | how a new cluster finds out who its first members are | `birth.rs` |
 //! | who counts | `quorum.rs`, `memberships.rs` |
 //! | what must always hold, checked from outside | `invariants.rs` |
+//! | every order of events within bounds | `tests/model.rs` |
 //! | a situation, told step by step | `scripts/` (read one beside the code) |
 //!
 //! # What is not here
@@ -203,7 +204,7 @@ pub struct Output {
 }
 
 /// To be made durable: first the hard state, then the entries.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Persist {
     pub number: PersistNumber,
     pub hard_state: Option<HardState>,
@@ -211,7 +212,7 @@ pub struct Persist {
     pub entries: Vec<Entry>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Outgoing {
     pub message: Message,
     /// Must not leave before this persist is durable.

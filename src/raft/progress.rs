@@ -17,7 +17,7 @@ use super::heartbeats::Pace;
 use super::log::Log;
 use super::{Limits, Round};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Mode {
     /// `outstanding`: a probe at `next` - 1 was sent and not answered.
     Probe {
@@ -27,14 +27,14 @@ pub(super) enum Mode {
 }
 
 /// An append on its way.
-#[derive(Clone, Copy, Debug)]
-struct Flight {
+#[derive(Clone, Copy, Hash, Debug)]
+pub(super) struct Flight {
     last: Index,
     bytes: usize,
 }
 
 /// Entries that are being read from the log for a follower.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Fetching {
     No,
     /// Asked for, from this index on.
@@ -43,7 +43,7 @@ pub(super) enum Fetching {
     Later,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub(super) struct Progress {
     /// The follower has the leader's log durably up to here. Only grows within a term.
     pub(super) matched: Index,
@@ -54,7 +54,7 @@ pub(super) struct Progress {
     pub(super) confirmed: Round,
     /// The round in which the present attempt to find where the logs agree began. What is rejected of older ones means
     /// nothing any more.
-    attempt: Round,
+    pub(super) attempt: Round,
     /// Since `matched` moved.
     pub(super) matched_ticks_ago: u32,
     /// Since it was heard to follow.
@@ -64,34 +64,34 @@ pub(super) struct Progress {
     /// Whether it was said that the log no longer reaches back to what this follower lacks.
     pub(super) snapshot_needed: bool,
     /// Since an answer moved something, while one is awaited.
-    stalled_ticks: u32,
-    catch_up: CatchUp,
+    pub(super) stalled_ticks: u32,
+    pub(super) catch_up: CatchUp,
     /// Set while a node that was removed is told so.
-    departure: Option<Departure>,
-    in_flight: VecDeque<Flight>,
-    in_flight_bytes: usize,
+    pub(super) departure: Option<Departure>,
+    pub(super) in_flight: VecDeque<Flight>,
+    pub(super) in_flight_bytes: usize,
 }
 
 /// How well a follower keeps up, in rounds (dissertation §4.2.1): a round brings it what the leader's log held when the
 /// round began, and the next begins.
-#[derive(Clone, Copy, Debug)]
-struct CatchUp {
+#[derive(Clone, Copy, Hash, Debug)]
+pub(super) struct CatchUp {
     /// The end of the log when this round began.
-    target: Index,
-    ticks: u32,
+    pub(super) target: Index,
+    pub(super) ticks: u32,
     /// What the round before took, if there was one.
-    last_round_ticks: Option<u32>,
+    pub(super) last_round_ticks: Option<u32>,
 }
 
 /// The last that is sent to a node which was removed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Hash, Debug)]
 pub(super) struct Departure {
     /// The configuration that it is not part of.
     removed_at: Index,
     /// The first round that told it that this is committed.
     told_in: Option<Round>,
     /// From the commit on; then nothing is sent any more.
-    remaining_ticks: u32,
+    pub(super) remaining_ticks: u32,
 }
 
 /// What a rejection comes to.

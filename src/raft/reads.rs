@@ -25,14 +25,14 @@ use super::{Body, ReadReady, ReadToken, Refused, Round};
 const READS_WAITING_MAX: usize = 65_536;
 
 /// Who waits for a read index.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Hash, Debug)]
 enum Reader {
     Own(ReadToken),
     Peer { peer: NodeId, asked: u64 },
 }
 
 /// Reads that were given an index and wait for their round to be confirmed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 struct ReadRound {
     round: Round,
     index: Index,
@@ -40,7 +40,7 @@ struct ReadRound {
 }
 
 /// The reads that wait at a leader.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Hash, Debug, Default)]
 pub(super) struct LeaderReads {
     /// No round has begun since they arrived.
     waiting: Vec<Reader>,
@@ -52,16 +52,16 @@ pub(super) struct LeaderReads {
 
 /// The reads that wait at a follower. They are refused when the leader changes: an answer of another term would be
 /// worth nothing (the question carries the term, and so does its answer).
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub(super) struct FollowerReads {
     /// Numbers the questions. Begins at random, so that an answer to an earlier life is recognised.
-    asked: u64,
+    pub(super) asked: u64,
     /// Not part of a question yet.
     waiting: Vec<ReadToken>,
     /// Part of the question numbered `asked`; empty if none is open.
     open: Vec<ReadToken>,
     /// Since the question was sent.
-    open_ticks: u32,
+    pub(super) open_ticks: u32,
 }
 
 impl LeaderReads {

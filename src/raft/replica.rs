@@ -37,7 +37,7 @@ pub struct Replica {
     /// Everything up to here is committed, and this node has it. Only grows.
     pub(super) commit: Index,
     /// The commit index that the last output told.
-    commit_told: Index,
+    pub(super) commit_told: Index,
     pub(super) state: State,
     /// Who leads in the present term, as far as this node knows.
     pub(super) leader: Option<NodeId>,
@@ -57,7 +57,7 @@ pub struct Replica {
 }
 
 /// What a replica does in its term, with what it needs for it and forgets with it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub(super) enum State {
     Follower(Following),
     PreCandidate(Tally),
@@ -66,20 +66,20 @@ pub(super) enum State {
 }
 
 /// The answers to one election, real or not.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Hash, Debug, Default)]
 pub(super) struct Tally {
     pub(super) answers: BTreeMap<NodeId, bool>,
 }
 
 /// Which persists were handed out, and which of them are on disk.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Hash, Debug, Default)]
 pub(super) struct Persists {
-    last: PersistNumber,
-    durable: PersistNumber,
+    pub(super) last: PersistNumber,
+    pub(super) durable: PersistNumber,
     /// The hard state has changed since the last persist.
     hard_state_waits: bool,
     /// The persist that holds the present hard state, unless it waits for the next.
-    hard_state_in: PersistNumber,
+    pub(super) hard_state_in: PersistNumber,
 }
 
 /// What every message of this moment has in common.

@@ -2,7 +2,6 @@
 
 mod birth;
 mod change;
-mod cluster;
 mod contradiction;
 mod follower;
 mod heartbeats;
@@ -10,6 +9,7 @@ mod hints;
 mod leader;
 mod life;
 mod log;
+mod model;
 mod nearly_valid;
 mod own_disk;
 mod paper;
@@ -17,4 +17,7 @@ mod pipeline;
 mod quorum;
 mod random;
 mod script;
+mod words;
 mod zoo;
+
+use crate::sim::replicas as cluster;

@@ -7,7 +7,7 @@ use super::replica::{Replica, State};
 use super::{Body, Refused};
 
 /// Leadership is being handed over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Hash, Debug)]
 pub(super) struct Transfer {
     to: NodeId,
     /// When they are over, this node leads on.

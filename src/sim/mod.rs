@@ -5,7 +5,7 @@
 //! [`crate::random::Random`] or from the test, so that the same seed gives the same run.
 //!
 //! [`disk`] is of use by itself: it lets anyone test their storage against cuts of power, torn writes and rot. [`fuzz`]
-//! is what the targets in fuzz/ call.
+//! is what the targets in fuzz/ call. [`replicas`] is the protocol by itself, without log and machine.
 
 mod clients;
 mod cluster;
@@ -20,6 +20,7 @@ mod oracles;
 #[cfg(test)]
 pub(crate) mod proofs;
 mod recovery;
+pub mod replicas;
 mod report;
 mod scenario;
 #[cfg(test)]

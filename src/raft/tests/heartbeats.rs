@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::raft::{Body, Config, Event, Input, Output, ReadToken, Replica, Restored, Role};
-use crate::types::{HardState, Incarnation, Index, LogId, NodeId, Term};
+use crate::types::{HardState, Index, LogId, NodeId, Term};
 
 use super::cluster::{Cluster, limits_default, membership};
 use super::leader::{durable, from_peer};
@@ -22,14 +22,7 @@ struct Led {
 
 impl Led {
     fn new(voters: u64, heartbeat_ticks: u32, election_ticks: Range<u32>) -> Led {
-        let config = Config {
-            id: LEADER,
-            incarnation: Incarnation(LEADER.0),
-            heartbeat_ticks,
-            election_ticks,
-            seed: 1,
-            limits: limits_default(),
-        };
+        let config = Config { id: LEADER, heartbeat_ticks, election_ticks, seed: 1, limits: limits_default() };
         let restored = Restored {
             hard_state: HardState::default(),
             before_first: LogId::ZERO,

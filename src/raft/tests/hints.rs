@@ -6,7 +6,7 @@ use crate::raft::{
     AppendOutcome, AppendReply, Body, Config, Fetch, Input, Limits, Message, Output, Replica, Restored, Role,
 };
 use crate::random::Random;
-use crate::types::{Entry, HardState, Incarnation, Index, LogId, NodeId, Payload, Term};
+use crate::types::{Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
 use super::cluster::{limits_default, membership};
 use super::leader::{from_peer, reply};
@@ -46,14 +46,7 @@ fn term_at(runs: &Runs, index: u64) -> Option<u64> {
 fn replica(id: u64, runs: &Runs, term: u64) -> Replica {
     // What is sent in one round trip fits a follower's memory, and not much more.
     let limits = Limits { cache_bytes_max: 16 << 20, uncommitted_bytes_max: 8 << 20, ..limits_default() };
-    let config = Config {
-        id: NodeId(id),
-        incarnation: Incarnation(id),
-        heartbeat_ticks: 5,
-        election_ticks: 30..60,
-        seed: id,
-        limits,
-    };
+    let config = Config { id: NodeId(id), heartbeat_ticks: 5, election_ticks: 30..60, seed: id, limits };
     let mut last = LogId::ZERO;
     let mut terms = Vec::new();
     for (term, count) in runs {

@@ -16,7 +16,7 @@ mod serving;
 use crate::raft::{
     Append, AppendOutcome, AppendReply, Body, Config, Input, Message, Outgoing, Replica, Restored, Role, Round,
 };
-use crate::types::{Entry, HardState, Incarnation, Index, LogId, Membership, NodeId, Payload, Term};
+use crate::types::{Entry, HardState, Index, LogId, Membership, NodeId, Payload, Term};
 
 use super::cluster::{Cluster, limits_default, membership};
 use super::leader::from_peer;
@@ -41,14 +41,7 @@ fn restored(before_first: LogId, terms: &[u64], term: u64, members: Membership) 
 }
 
 fn start(seed: u64, restored: Restored) -> Replica {
-    let config = Config {
-        id: NodeId(1),
-        incarnation: Incarnation(1),
-        heartbeat_ticks: 5,
-        election_ticks: 30..60,
-        seed,
-        limits: limits_default(),
-    };
+    let config = Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed, limits: limits_default() };
     Replica::new(config, restored)
 }
 

@@ -3,12 +3,11 @@
 
 use bytes::Bytes;
 
-use crate::limits::ENTRY_OVERHEAD_BYTES;
-use crate::raft::{Change, Changed, Event, Input, Limits, ReadToken, Role};
+use crate::raft::{Change, Changed, Event, Input, ReadToken, Role};
 use crate::random::Random;
 use crate::types::{Data, Index, NodeId, Payload};
 
-use super::cluster::{Cluster, limits_default, member};
+use super::cluster::{Cluster, limits_default, limits_small, member};
 
 const SEEDS: u64 = 2_000;
 const STEPS: u64 = 20_000;
@@ -38,18 +37,6 @@ pub struct History {
     proposals_taken: u64,
     changes_taken: u64,
     reads_answered: usize,
-}
-
-/// Small enough that windows fill, caches lose entries and proposals are refused.
-fn limits_small() -> Limits {
-    Limits {
-        window_bytes: 8 * ENTRY_OVERHEAD_BYTES,
-        window_messages: 4,
-        append_bytes_max: 3 * ENTRY_OVERHEAD_BYTES,
-        append_entries_max: 3,
-        uncommitted_bytes_max: 12 * ENTRY_OVERHEAD_BYTES,
-        cache_bytes_max: 16 * ENTRY_OVERHEAD_BYTES,
-    }
 }
 
 impl History {

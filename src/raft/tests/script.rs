@@ -28,10 +28,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use goldenscript::{Argument, Command, Context, Runner};
 
-use crate::raft::{AppendOutcome, Body, Change, Changed, Event, Input, LeaseOptions, Message, ReadToken, Role};
+use crate::raft::{Change, Changed, Event, Input, LeaseOptions, ReadToken, Role};
 use crate::types::{Data, Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
 use super::cluster::{self, Cluster, limits_default};
+use super::words::show;
 
 struct Script {
     cluster: Cluster,
@@ -445,39 +446,6 @@ fn show_event(event: &Event) -> String {
 fn show_hard_state(hard_state: HardState) -> String {
     let vote = hard_state.vote.map_or("-".into(), |vote| vote.to_string());
     format!("term {} vote {vote}", hard_state.term)
-}
-
-fn show(message: &Message) -> String {
-    let Message { from, to, term, body } = message;
-    let body = match body {
-        Body::PreVote { next, last } => format!("PreVote for term {next}, last {last}"),
-        Body::PreVoteReply { next, granted } => format!("PreVoteReply for term {next}: {}", yes_or_no(*granted)),
-        Body::Vote { last, transfer } => format!("Vote, last {last}{}", if *transfer { ", transfer" } else { "" }),
-        Body::VoteReply { granted } => format!("VoteReply: {}", yes_or_no(*granted)),
-        Body::Append(append) => {
-            let entries: Vec<String> = append.entries.iter().map(|entry| entry.id.to_string()).collect();
-            let (previous, commit, round) = (append.previous, append.commit, append.round.0);
-            format!("Append after {previous} [{}] commit {commit} round {round}", entries.join(" "))
-        }
-        Body::AppendReply(reply) => match reply.outcome {
-            AppendOutcome::Matched { last } => format!("AppendReply matched {last} round {}", reply.round.0),
-            AppendOutcome::Rejected { previous, hint } => {
-                format!("AppendReply rejects {previous}, hint {hint} round {}", reply.round.0)
-            }
-        },
-        Body::Heartbeat { commit, round } => format!("Heartbeat commit {commit} round {}", round.0),
-        Body::HeartbeatReply { round } => format!("HeartbeatReply round {}", round.0),
-        Body::ReadIndex { .. } => "ReadIndex".into(),
-        Body::ReadIndexReply { index, .. } => {
-            format!("ReadIndexReply {}", index.map_or("none".into(), |index| index.to_string()))
-        }
-        Body::StandNow => "StandNow".into(),
-    };
-    format!("{from}→{to} term {term} {body}")
-}
-
-fn yes_or_no(granted: bool) -> &'static str {
-    if granted { "yes" } else { "no" }
 }
 
 /// `114` is 1, 1, 4.

@@ -1,7 +1,9 @@
 //! The targets over their committed corpus and over what becomes of it by mutation, without a fuzzer.
 
-use super::{Done, Simulated, identity, operations, options, wal_decode, wal_ops_crash, wal_recover_dir};
+use super::{Done, History, Simulated, config_change, identity, operations, options, raft_step};
+use super::{wal_decode, wal_ops_crash, wal_recover_dir};
 use crate::disk::Queue;
+use crate::mutant::{self, Mutant};
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::superblock;
@@ -11,11 +13,13 @@ use crate::wal::{Effect, Log, prepare};
 type Target = (&'static str, fn(&[u8]));
 
 /// The real disks take part in disk's tests and in fuzz/.
-const TARGETS: [Target; 4] = [
+const TARGETS: [Target; 6] = [
     ("wal_decode", wal_decode),
     ("wal_recover_dir", wal_recover_dir),
     ("wal_ops_crash", |input| assert!(wal_ops_crash(input).crashes > 0)),
     ("backend_diff", |input| drop(operations(&mut Simulated::new(), input))),
+    ("raft_step", |input| assert!(raft_step(input).committed > 0)),
+    ("config_change", |input| assert!(config_change(input).committed > 0)),
 ];
 
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -55,7 +59,9 @@ fn mutate(mutations: u64, seed: u64) {
         let mut random = Random::seeded(seed);
         for (name, input) in &corpus {
             run(input);
-            for round in 0..mutations.div_ceil(corpus.len() as u64) {
+            // A history ends with a calm of hundreds of ticks.
+            let fewer = if matches!(target, "raft_step" | "config_change") { 10 } else { 1 };
+            for round in 0..(mutations / fewer).div_ceil(corpus.len() as u64) {
                 let input = mutated(input, &mut random);
                 let panicked = std::panic::catch_unwind(|| run(&input));
                 assert!(panicked.is_ok(), "{target}: round {round} from {name}: {input:02x?}");
@@ -102,6 +108,55 @@ fn random_bytes_crash_logs_with_something_in_them() {
     assert!(sum.acknowledged > 1_000 && sum.segments > 300 && sum.by_seals > 400, "{sum:?}");
 }
 
+/// Inputs of the fuzzer's kind elect, commit, crash, read and change members.
+#[test]
+fn random_bytes_make_histories_of_clusters() {
+    let mut sum = History::default();
+    for seed in 0..100 {
+        for done in [raft_step(&choices(seed, 600)), config_change(&choices(seed, 600))] {
+            sum.committed += done.committed;
+            sum.crashes += done.crashes;
+            sum.reads += done.reads;
+            sum.changes += done.changes;
+            sum.term += done.term;
+        }
+    }
+    println!("{sum:?}");
+    assert!(sum.committed > 2_000 && sum.crashes > 1_000 && sum.reads > 200, "{sum:?}");
+    assert!(sum.changes > 20 && sum.term > 400, "{sum:?}");
+}
+
+/// Each in one of the first two hundred histories.
+#[test]
+fn random_histories_find_bugs_of_the_core() {
+    let bugs = [
+        Mutant::VoteNotFlushed,
+        Mutant::SecondVote,
+        Mutant::CommitOfOldTerm,
+        Mutant::CommitBeyondMatch,
+        Mutant::JointUsesOneHalf,
+    ];
+    for bug in bugs {
+        let breaks = |seed: &u64| {
+            let input = choices(*seed, 600);
+            let histories = || (raft_step(&input), config_change(&input));
+            mutant::with(bug, || std::panic::catch_unwind(histories)).is_err()
+        };
+        let seed = (0..200).find(breaks).unwrap_or_else(|| panic!("{} is not found", bug.name()));
+        println!("{}: {} seeds", bug.name(), seed + 1);
+    }
+}
+
+#[test]
+#[ignore = "minutes: eighty thousand histories"]
+fn very_many_random_bytes_keep_the_rules_of_the_protocol() {
+    for seed in 1_000..41_000 {
+        let panicked =
+            std::panic::catch_unwind(|| (raft_step(&choices(seed, 1_000)), config_change(&choices(seed, 1_000))));
+        assert!(panicked.is_ok(), "seed {seed}");
+    }
+}
+
 #[test]
 #[ignore = "minutes: forty thousand inputs"]
 fn very_many_random_bytes_lose_nothing() {
@@ -135,7 +190,7 @@ fn the_corpus_can_be_made() {
             std::fs::write(format!("{out}/{target}/{name}"), input).expect("the path can be written");
         }
     }
-    for target in ["wal_ops_crash", "backend_diff"] {
+    for target in ["wal_ops_crash", "backend_diff", "raft_step", "config_change"] {
         for (name, length) in [("short", 60), ("middle", 300), ("long", 1200)] {
             std::fs::write(format!("{out}/{target}/{name}"), choices(length, length as usize))
                 .expect("it can be written");

@@ -1,4 +1,5 @@
-//! A cluster in memory: replicas, disks that forget what was not flushed, a network that does as it is told.
+//! A cluster of replicas alone: disks that forget what was not flushed, a network that does as it is told. For the
+//! tests of the protocol and its fuzz targets; [`super::Simulation`] is whole nodes.
 //!
 //! The oracle looks at every output, every message that leaves and every restart.
 
@@ -12,6 +13,7 @@ use crate::raft::{
 };
 use crate::types::{Entry, HardState, Incarnation, Index, Life, LogId, Member, Membership, NodeId, Payload, Term};
 
+/// As nodes have them.
 pub fn limits_default() -> Limits {
     Limits {
         window_bytes: limits::FOLLOWER_WINDOW_BYTES,
@@ -23,6 +25,19 @@ pub fn limits_default() -> Limits {
     }
 }
 
+/// Small enough that windows fill, caches lose entries and proposals are refused.
+pub fn limits_small() -> Limits {
+    Limits {
+        window_bytes: 8 * limits::ENTRY_OVERHEAD_BYTES,
+        window_messages: 4,
+        append_bytes_max: 3 * limits::ENTRY_OVERHEAD_BYTES,
+        append_entries_max: 3,
+        uncommitted_bytes_max: 12 * limits::ENTRY_OVERHEAD_BYTES,
+        cache_bytes_max: 16 * limits::ENTRY_OVERHEAD_BYTES,
+    }
+}
+
+/// A member with an address of its own.
 pub fn member(id: u64) -> Member {
     Member {
         id: NodeId(id),
@@ -41,7 +56,7 @@ pub fn membership(voters: u64, learners: u64) -> Membership {
 }
 
 /// What survives a crash.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Hash, Debug, Default)]
 pub struct Disk {
     pub hard_state: HardState,
     /// Entry i stands at place i - 1.
@@ -66,7 +81,7 @@ impl Disk {
         }
     }
 
-    fn restored(&self, commit: Index, born_with: &Membership) -> Restored {
+    pub fn restored(&self, commit: Index, born_with: &Membership) -> Restored {
         let mut terms: Vec<(Index, Term)> = Vec::new();
         let mut memberships = vec![(Index::ZERO, born_with.clone())];
         for entry in &self.entries {
@@ -101,6 +116,7 @@ pub struct Node {
     pub clock: BootTime,
 }
 
+#[derive(Debug)]
 pub struct Cluster {
     pub nodes: BTreeMap<NodeId, Node>,
     /// In order of sending.
@@ -450,6 +466,7 @@ impl Cluster {
     }
 }
 
+/// Panics if a rule was broken.
 pub fn check(result: Result<(), Violation>) {
     if let Err(violation) = result {
         panic!("{violation}");

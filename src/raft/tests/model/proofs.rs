@@ -1,0 +1,131 @@
+//! The rows of docs/testing.md: histories within bounds, all of them.
+
+use crate::sim::proofs::{Proof, prove};
+
+use super::Bounds;
+use super::explore::{self, Found};
+
+const LEAST: Bounds = Bounds::LEAST;
+/// From a leader of term 1 on, with another election.
+const SETTLED: Bounds = Bounds { settled: true, terms: 2, elections: 2, heartbeats: Some(0), ..LEAST };
+const STATES_CI: usize = 8_000_000;
+/// 16 bytes each, and a fifth of the places is free at least.
+const STATES_FULL: usize = 300_000_000;
+
+/// A row's bounds: what `cargo test` does, what CI does besides, and what the full run does besides.
+type Row = [&'static [Bounds]; 3];
+
+const ELECTIONS_AND_LOGS: Row = [
+    &[Bounds { entries: 1, heartbeats: Some(1), ..LEAST }],
+    &[
+        Bounds { elections: 3, ..LEAST },
+        Bounds { terms: 2, elections: 2, heartbeats: Some(0), ..LEAST },
+        Bounds { entries: 1, ..LEAST },
+    ],
+    &[
+        Bounds { terms: 2, elections: 2, heartbeats: Some(1), ..LEAST },
+        Bounds { entries: 3, ..LEAST },
+        Bounds { entries: 1, ..SETTLED },
+        Bounds { terms: 2, elections: 2, entries: 1, heartbeats: Some(0), ..LEAST },
+        Bounds { terms: 3, elections: 3, ..SETTLED },
+        Bounds { terms: 3, elections: 3, entries: 1, ..SETTLED },
+        Bounds { duplicates: 1, ..SETTLED },
+        Bounds { resends: 1, step_downs: 1, heartbeats: Some(1), ..SETTLED },
+    ],
+];
+
+const CRASHES: Row = [
+    &[Bounds { elections: 1, crashes: 1, heartbeats: Some(0), ..LEAST }],
+    &[],
+    &[
+        Bounds { elections: 1, crashes: 1, entries: 1, heartbeats: Some(0), ..LEAST },
+        Bounds { crashes: 1, ..SETTLED },
+        Bounds { crashes: 1, entries: 1, ..SETTLED },
+        Bounds { elections: 1, crashes: 2, heartbeats: Some(0), ..LEAST },
+        Bounds { crashes: 2, ..SETTLED },
+        Bounds { terms: 3, elections: 3, crashes: 2, entries: 3, ..SETTLED },
+    ],
+];
+
+const MEMBERS: Row = [
+    &[Bounds { voters: 2, learners: 1, changes: 1, ..SETTLED }],
+    &[],
+    &[
+        Bounds { voters: 2, learners: 1, changes: 1, heartbeats: Some(1), ..SETTLED },
+        Bounds { voters: 2, learners: 1, changes: 1, entries: 1, heartbeats: Some(1), ..SETTLED },
+        Bounds { voters: 2, learners: 1, changes: 1, crashes: 1, heartbeats: Some(1), ..SETTLED },
+        Bounds { changes: 1, heartbeats: Some(1), ..SETTLED },
+        Bounds { changes: 1, crashes: 1, heartbeats: Some(1), ..SETTLED },
+    ],
+];
+
+const READS: Row = [
+    &[Bounds { terms: 1, elections: 1, reads: 2, ..SETTLED }],
+    &[Bounds { reads: 1, ..SETTLED }],
+    &[
+        Bounds { reads: 1, heartbeats: Some(1), ..SETTLED },
+        Bounds { reads: 1, entries: 1, heartbeats: Some(1), ..SETTLED },
+        Bounds { reads: 1, crashes: 1, heartbeats: Some(1), ..SETTLED },
+    ],
+];
+
+const PRE_VOTE_AND_TRANSFER: Row = [
+    &[Bounds { pre_vote: true, heartbeats: Some(0), ..LEAST }],
+    &[Bounds { pre_vote: true, elections: 2, heartbeats: Some(0), ..LEAST }],
+    &[Bounds { pre_vote: true, elections: 3, ..SETTLED }, Bounds { transfers: 1, ..SETTLED }],
+];
+
+/// Looks at all histories of a row, as far as there is room; says of each bounds what it did, and whether that was all.
+/// Everything that `cargo test` and CI look at is looked at to the end.
+fn run(row: &str, bounds: &Row, proof: &Proof) {
+    let count = proof.pick(1, 2, 3) as usize;
+    let only = std::env::var("TRILITH_MODEL_ONLY").ok().map(|number| number.parse::<usize>().expect("a number"));
+    for (number, (scale, bounds)) in
+        (1..).zip((1..).zip(&bounds[..count]).flat_map(|(n, all)| all.iter().map(move |b| (n, b))))
+    {
+        if only.is_some_and(|only| only != number) {
+            continue;
+        }
+        let found = match scale {
+            1 | 2 => explore::breadth_first(bounds, STATES_CI),
+            _ => explore::depth_first(bounds, STATES_FULL, std::thread::available_parallelism().map_or(1, usize::from)),
+        };
+        tell(row, number, &found, bounds);
+        assert!(found.complete || scale == 3, "{row}.{number} is looked at to the end");
+        (0..found.states).for_each(|_| proof.case());
+    }
+}
+
+fn tell(row: &str, number: usize, found: &Found, bounds: &Bounds) {
+    let Found { states, transitions, depth, seconds, complete, .. } = found;
+    let end = if *complete { "all" } else { "NOT ALL: there was no room for more" };
+    println!("{row}.{number} states={states} transitions={transitions} depth={depth} seconds={seconds:.1} {end}");
+    if let Some((wrong, trace)) = &found.wrong {
+        panic!("{row}.{number} {bounds:?}\n{}", explore::tell(bounds, wrong, trace));
+    }
+}
+
+#[test]
+fn m1_elections_and_logs() {
+    prove("M1", |proof| run("M1", &ELECTIONS_AND_LOGS, proof), [3_800, 23_000, 200_000]);
+}
+
+#[test]
+fn m2_crashes() {
+    prove("M2", |proof| run("M2", &CRASHES, proof), [9_000; 3]);
+}
+
+#[test]
+fn m3_members() {
+    prove("M3", |proof| run("M3", &MEMBERS, proof), [7_000; 3]);
+}
+
+#[test]
+fn m4_reads() {
+    prove("M4", |proof| run("M4", &READS, proof), [1_000, 8_000, 8_000]);
+}
+
+#[test]
+fn m5_pre_vote_and_transfer() {
+    prove("M5", |proof| run("M5", &PRE_VOTE_AND_TRANSFER, proof), [600, 16_000, 16_000]);
+}
