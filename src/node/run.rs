@@ -14,21 +14,24 @@
 //! arrived meanwhile are one batch. A write goes to the kernel when the thread parks, or else at the next turn (see
 //! [`crate::disk`]): messages go first, since others have to wait for those.
 
+mod workers;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::task::Poll;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
-use super::driver::{About, Driver, Effect, Input, Options, ReadNumber, StartError, Started, Stopped};
+use workers::{Readers, Worker};
+
+use super::driver::{About, Driver, Effect, Input, Options, StartError, Started, Stopped};
 use crate::disk::{
     self, Backend, BlockingQueue, Chosen, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime,
     SyncMode, UringQueue, Write,
@@ -43,7 +46,7 @@ use crate::net::{
 use crate::raft::{BootTime, Event, LeaseOptions, Limits, Replica, Role};
 use crate::random::entropy;
 use crate::superblock;
-use crate::types::{Entry, Index, NodeId};
+use crate::types::{Index, NodeId};
 use crate::wal::{self, Prepare, ReadPlan};
 
 /// How long the last writes of a node that is told to end may take.
@@ -523,79 +526,6 @@ fn report(event: &Event) {
     }
 }
 
-/// Reads of the log: on one thread what the cluster waits for, on another what clients do, so that they hold up nobody.
-struct Readers<P> {
-    for_cluster: Worker<(ReadNumber, P)>,
-    for_clients: Worker<(ReadNumber, P)>,
-}
-
-impl<P: Send + 'static> Readers<P> {
-    fn start(
-        results: &Sender<Input>,
-        woken: &Arc<Notify>,
-        run: impl FnMut(P) -> Result<Vec<Entry>, wal::Error> + Clone + Send + 'static,
-    ) -> Result<Readers<P>, disk::Error> {
-        let worker = |name: &str| {
-            let mut run = run.clone();
-            let work = move |(read, plan): (ReadNumber, P)| Input::ReadDone { read, result: run(plan) };
-            Worker::start(name, results, woken, work)
-        };
-        Ok(Readers { for_cluster: worker("read")?, for_clients: worker("read for clients")? })
-    }
-
-    fn order(&mut self, read: ReadNumber, plan: P, is_for_client: bool) {
-        match is_for_client {
-            true => self.for_clients.order((read, plan)),
-            false => self.for_cluster.order((read, plan)),
-        }
-    }
-}
-
-/// A thread that does one kind of work in order. What is ordered is bounded by the driver.
-struct Worker<T> {
-    orders: Option<Sender<T>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl<T: Send + 'static> Worker<T> {
-    fn start(
-        name: &str,
-        results: &Sender<Input>,
-        woken: &Arc<Notify>,
-        mut work: impl FnMut(T) -> Input + Send + 'static,
-    ) -> Result<Worker<T>, disk::Error> {
-        let (orders, ordered) = channel::<T>();
-        let (results, woken) = (results.clone(), woken.clone());
-        let body = move || {
-            for order in ordered {
-                if results.send(work(order)).is_err() {
-                    return;
-                }
-                woken.notify_one();
-            }
-        };
-        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-        let thread = spawned.map_err(|error| disk::Error::new(disk::Operation::SetUp, name, error))?;
-        Ok(Worker { orders: Some(orders), thread: Some(thread) })
-    }
-
-    fn order(&mut self, order: T) {
-        let sent = self.orders.as_ref().map(|orders| orders.send(order));
-        assert!(matches!(sent, Some(Ok(()))), "the worker lives as long as the node, unless it panicked");
-    }
-}
-
-impl<T> Drop for Worker<T> {
-    fn drop(&mut self) {
-        drop(self.orders.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("a worker thread panicked");
-        }
-    }
-}
-
 /// Makes a node's directory: measures the disk, formats log and superblock.
 pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64, io: IoChoice) -> Result<Chosen, RunError> {
     let directory = match Directory::open(path) {
@@ -612,6 +542,3 @@ pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64, io:
     super::driver::format(&directory, &state, segment_bytes, entropy(), wall_clock_milliseconds())?;
     Ok(chosen)
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,10 +10,10 @@ use super::clients::Client;
 use super::follower::Follower;
 use super::network::Network;
 use super::node::{
-    Node, Process, SPACE_BYTES, boot_time, driver_options, incarnation, is_no_space, membership, node_at, node_id,
-    start,
+    Node, Process, boot_time, driver_options, incarnation, is_no_space, membership, node_at, node_id, start,
 };
 use super::oracles::{Broken, Oracle, Oracles, Violation};
+use super::rest::LOOK_INTERVAL;
 use super::scenario::{DiskOptions, MILLISECOND, Options};
 use super::trace::{Label, Trace};
 use super::{Report, recovery};
@@ -27,8 +27,6 @@ use crate::wal::{self, Prepare, ReadBuffer, ReadPlan};
 
 /// Of so many seeds one begins with a cluster that is not born yet.
 const UNBORN_SEEDS: u64 = 4;
-/// How often it is looked whether all has come to rest.
-const LOOK_INTERVAL: u64 = 20 * MILLISECOND;
 
 /// The follower draws from a generator of its own.
 const FOLLOWER_SALT: u64 = 0x7a11_7a11;
@@ -51,7 +49,7 @@ pub struct Simulation {
     trace: Rc<RefCell<Trace>>,
     /// For the world; clients and network have their own.
     pub(super) random: Random,
-    disk: DiskOptions,
+    pub(super) disk: DiskOptions,
     /// When the calm began.
     pub(super) calm_since: Option<u64>,
     /// Whether the cluster serves: of every fourth seed it is born in the run.
@@ -565,60 +563,5 @@ impl Simulation {
                 self.input(other, met(node));
             }
         }
-    }
-
-    fn calm(&mut self) {
-        self.calm_since = Some(self.now);
-        self.ambushes = 0;
-        self.network.calm();
-        self.disk = DiskOptions::calm();
-        self.clients.iter_mut().for_each(Client::wind_down);
-        for node in &mut self.nodes {
-            (node.paused_until, node.slow_until) = (0, 0);
-            // A cut that was ordered and has not come does not come any more.
-            node.disk.crash_at(u64::MAX);
-            node.full_until = 0;
-            node.disk.set_capacity(SPACE_BYTES);
-        }
-        (0..self.nodes.len()).for_each(|node| self.order(0, Happening::Restart { node }));
-        self.order(LOOK_INTERVAL, Happening::Look);
-    }
-
-    /// Every client has all its answers, and all nodes that can be are in the same state.
-    fn is_at_rest(&self) -> bool {
-        let committed = self.oracles.invariants.committed();
-        let at_end = |node: &Node| match &node.process {
-            Some(process) => process.driver.applied().0.index == committed && process.driver.is_idle(),
-            None => node.is_out,
-        };
-        let has_tailed = !self.options.tails || self.oracles.last_acknowledged() < self.follower.next;
-        self.clients.iter().all(Client::is_done) && self.nodes.iter().all(at_end) && has_tailed
-    }
-
-    fn check_time(&self) -> Result<(), Broken> {
-        let since = self.calm_since.expect("it is looked for rest in the calm");
-        if self.now < since + self.options.calm_time_max {
-            return Ok(());
-        }
-        let node = |(at, node): (usize, &Node)| match &node.process {
-            Some(process) => format!("node {}: {:?}", at + 1, process.driver.replica().status()),
-            None => format!("node {} is down", at + 1),
-        };
-        let nodes: Vec<String> = self.nodes.iter().enumerate().map(node).collect();
-        let clients: Vec<String> = self.clients.iter().filter(|client| !client.is_done()).map(Client::state).collect();
-        let committed = self.oracles.invariants.committed();
-        let tailed = self.follower.next;
-        let (nodes, clients) = (nodes.join("; "), clients.join("; "));
-        let explanation = format!("no rest; committed {committed}, tailed to {tailed}; {nodes}; {clients}");
-        Err(Broken::new(Oracle::Progress, explanation))
-    }
-
-    /// At the end every node shows its whole log, and all that was acknowledged is there.
-    fn audit(&mut self) -> Result<(), Broken> {
-        for node in 0..self.nodes.len() {
-            let Some(mut process) = self.nodes[node].process.take() else { continue };
-            recovery::check_log(&mut process, &self.oracles)?;
-        }
-        Ok(())
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod proofs;
 mod recovery;
 pub mod replicas;
 mod report;
+mod rest;
 mod scenario;
 #[cfg(test)]
 pub(crate) mod skips;

@@ -205,14 +205,12 @@ fn s5_4_1_a_vote_goes_to_a_log_that_is_no_older_than_the_own() {
 #[test]
 fn s5_4_1_a_vote_that_is_refused_does_not_put_the_own_election_off() {
     let mut replica = node(&[2], 3);
-    let mut asked = 4;
-    for _ in 0..60 {
+    for asked in 4..64 {
         tick(&mut replica, 1);
         if replica.status().role == Role::PreCandidate {
             return;
         }
         hear(&mut replica, 2, asked, vote(LogId::ZERO));
-        asked += 1;
     }
     panic!("it never stands");
 }

@@ -1,5 +1,8 @@
 //! The threads around a driver.
 
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
 use super::*;
 
 /// A read that ends when somebody says so.

@@ -1,0 +1,68 @@
+//! The calm at the end of a run: how the world is mended, when all has come to rest, and what must hold then.
+
+use super::clients::Client;
+use super::cluster::{Happening, Simulation};
+use super::node::{Node, SPACE_BYTES};
+use super::oracles::{Broken, Oracle};
+use super::recovery;
+use super::scenario::{DiskOptions, MILLISECOND};
+
+/// How often it is looked whether all has come to rest.
+pub(super) const LOOK_INTERVAL: u64 = 20 * MILLISECOND;
+
+impl Simulation {
+    pub(super) fn calm(&mut self) {
+        self.calm_since = Some(self.now);
+        self.ambushes = 0;
+        self.network.calm();
+        self.disk = DiskOptions::calm();
+        self.clients.iter_mut().for_each(Client::wind_down);
+        for node in &mut self.nodes {
+            (node.paused_until, node.slow_until) = (0, 0);
+            // A cut that was ordered and has not come does not come any more.
+            node.disk.crash_at(u64::MAX);
+            node.full_until = 0;
+            node.disk.set_capacity(SPACE_BYTES);
+        }
+        (0..self.nodes.len()).for_each(|node| self.order(0, Happening::Restart { node }));
+        self.order(LOOK_INTERVAL, Happening::Look);
+    }
+
+    /// Every client has all its answers, and all nodes that can be are in the same state.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let committed = self.oracles.invariants.committed();
+        let at_end = |node: &Node| match &node.process {
+            Some(process) => process.driver.applied().0.index == committed && process.driver.is_idle(),
+            None => node.is_out,
+        };
+        let has_tailed = !self.options.tails || self.oracles.last_acknowledged() < self.follower.next;
+        self.clients.iter().all(Client::is_done) && self.nodes.iter().all(at_end) && has_tailed
+    }
+
+    pub(super) fn check_time(&self) -> Result<(), Broken> {
+        let since = self.calm_since.expect("it is looked for rest in the calm");
+        if self.now < since + self.options.calm_time_max {
+            return Ok(());
+        }
+        let node = |(at, node): (usize, &Node)| match &node.process {
+            Some(process) => format!("node {}: {:?}", at + 1, process.driver.replica().status()),
+            None => format!("node {} is down", at + 1),
+        };
+        let nodes: Vec<String> = self.nodes.iter().enumerate().map(node).collect();
+        let clients: Vec<String> = self.clients.iter().filter(|client| !client.is_done()).map(Client::state).collect();
+        let committed = self.oracles.invariants.committed();
+        let tailed = self.follower.next;
+        let (nodes, clients) = (nodes.join("; "), clients.join("; "));
+        let explanation = format!("no rest; committed {committed}, tailed to {tailed}; {nodes}; {clients}");
+        Err(Broken::new(Oracle::Progress, explanation))
+    }
+
+    /// At the end every node shows its whole log, and all that was acknowledged is there.
+    pub(super) fn audit(&mut self) -> Result<(), Broken> {
+        for node in 0..self.nodes.len() {
+            let Some(mut process) = self.nodes[node].process.take() else { continue };
+            recovery::check_log(&mut process, &self.oracles)?;
+        }
+        Ok(())
+    }
+}
