@@ -72,7 +72,7 @@ fn a_command_for_a_cluster_says_how_to_name_one() {
     }
     let newest = trilith(&["log", "read", "--from", "1", "--read", "newest"]);
     assert_eq!(newest.status.code(), Some(2), "{newest:?}");
-    assert!(text(&newest.stderr).contains("linearizable, at-least=INDEX or stale"), "{newest:?}");
+    assert!(text(&newest.stderr).contains("linearizable, lease, at-least=INDEX or stale"), "{newest:?}");
 }
 
 #[test]
