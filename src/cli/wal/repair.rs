@@ -297,8 +297,8 @@ fn after_cut(reading: &Reading, arguments: &Arguments) -> String {
     match reading.kind {
         Some(Kind::Node(node)) if !arguments.unsafe_keep_voice => format!(
             "node {node} has no voice any more, and does not start: `{NO_VOICE_NAME}` in its directory says so. It can come \
-             back only as a learner, under a new incarnation, by a change of the membership, which this version cannot \
-             make. Keep the directory; the others serve while they are a majority"
+             back only as a learner, under a new incarnation: `trilith cluster remove` takes this one out, `trilith init \
+             --join` makes an empty directory. Keep this one; the others serve while they are a majority"
         ),
         Some(Kind::Node(node)) => format!(
             "node {node} starts, and votes as if it had never acknowledged what it lost: that is right only if no other \
