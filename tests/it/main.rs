@@ -1,5 +1,6 @@
 //! The integration tests: one crate, one file per theme.
 
+mod birth;
 mod command_line;
 mod ends;
 mod examples;
