@@ -57,7 +57,7 @@ pub fn format(configuration: &NodeConfiguration, members: Membership) -> Result<
     let identity = Identity::load(&tls.certificate, &tls.key, &tls.ca, tls.crl.as_deref())
         .map_err(|error| failures::of_certificate(&error))?;
     let cluster = identity.name().cluster;
-    let incarnation = Incarnation(entropy());
+    let incarnation = Incarnation(entropy().max(1));
     let state = State::new(cluster, configuration.node_id, incarnation, members);
     let directory = &configuration.data_directory;
     // A ring that is insisted on is insisted on where the node runs.

@@ -87,6 +87,9 @@ pub fn hello(frame: &Frame) -> Result<Hello, Error> {
         receiver: receiver(&mut reader)?,
     };
     reader.finish("hello")?;
+    if hello.incarnation == Incarnation::OPEN {
+        return Err(Error::Invalid { what: "incarnation", found: 0 });
+    }
     Ok(hello)
 }
 

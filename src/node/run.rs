@@ -249,6 +249,8 @@ struct Node<M> {
     correspondents: Correspondents,
     /// Since it is known that this node is a member no more, and does not lead.
     removed_ticks: u32,
+    /// The end of the log at the last tick.
+    last: Index,
     effects: Vec<Effect>,
     arrivals: Vec<Arrival>,
 }
@@ -333,6 +335,7 @@ impl<M: StateMachine> Node<M> {
             reads_clock,
             correspondents,
             removed_ticks: 0,
+            last: Index::ZERO,
             effects: Vec::new(),
             arrivals: Vec::new(),
         })
@@ -353,8 +356,12 @@ impl<M: StateMachine> Node<M> {
                 return Err(self.leave().await?);
             }
             if has_more {
-                tokio::task::yield_now().await;
-                continue;
+                // There may be more for ever, and a signal is heard all the same.
+                tokio::select! {
+                    biased;
+                    () = &mut shutdown => return self.finish().await,
+                    () = tokio::task::yield_now() => continue,
+                }
             }
             tokio::select! {
                 biased;
@@ -415,8 +422,11 @@ impl<M: StateMachine> Node<M> {
         if behind > 0 {
             self.follow_correspondents();
             let replica = self.driver.replica();
-            let is_over = replica.is_removed() && replica.status().role != Role::Leader;
-            self.removed_ticks = if is_over { self.removed_ticks + behind } else { 0 };
+            let (status, last) = (replica.status(), self.last);
+            self.last = status.last.index;
+            // Who catches up may yet come to where it was added again.
+            let is_over = replica.is_removed() && status.role != Role::Leader && last == self.last;
+            self.removed_ticks = if is_over { self.removed_ticks + behind.min(TICKS_BEHIND_MAX) } else { 0 };
         }
         behind > 0
     }

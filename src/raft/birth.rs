@@ -10,21 +10,30 @@
 //! Until then whatever is decided takes **all** voters (quorum.rs). That has two ends. A first member whose directory is
 //! lost meanwhile may be made anew: without it, and so without everyone who holds what it held, nothing was decided. And
 //! directories that were emptied and made anew later, be they a majority, cannot agree on anything without those that
-//! were not: these name other lives, and do not even listen.
+//! were not: these name other lives, and do not even listen. (The last entry needs a majority only. Whoever has missed
+//! that one listens still; if *all* who hold it are then made anew by hand, they and it begin again from nothing.)
 
+use crate::limits::MEMBERS_MAX;
 use crate::mutant::{self, Mutant};
 use crate::types::{Incarnation, Member, Membership, NodeId};
 
 use super::progress::Progress;
 use super::replica::{Replica, State};
 
+/// Links that are remembered: to members, to former ones, and to some that will be.
+const MET_MAX: usize = 4 * MEMBERS_MAX;
+
 impl Replica {
     pub(super) fn on_met(&mut self, node: NodeId, incarnation: Incarnation) {
-        let membership = self.memberships.current();
-        if !membership.forming || membership.member(node).is_none() || node == self.config.id {
+        let is_bounded = self.met.contains_key(&node) || self.met.len() < MET_MAX;
+        if incarnation == Incarnation::OPEN || node == self.config.id || !is_bounded {
             return;
         }
         let before = self.met.insert(node, incarnation);
+        let membership = self.memberships.current();
+        if !membership.forming || membership.member(node).is_none() {
+            return;
+        }
         let next = self.log.last().index.next();
         if let State::Leader(leading) = &mut self.state
             && before.is_some_and(|before| before != incarnation)

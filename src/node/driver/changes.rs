@@ -21,12 +21,16 @@ pub(super) struct Waiting {
 impl<M: StateMachine> Driver<M> {
     pub(super) fn on_member_changes(&mut self, client: ClientKey, id: u64, changes: Vec<MemberChange>) {
         let wanted: Vec<Change> = changes.into_iter().map(wanted).collect();
-        match self.replica.change(&wanted) {
+        // Also one that is committed, if whoever waits for it has not been told yet.
+        let begun = match self.change {
+            Some(Waiting { done_from, .. }) => Err(ChangeRefused::Pending { index: done_from }),
+            None => self.replica.change(&wanted),
+        };
+        match begun {
             Ok(Changed::Already) => self.reply(client, id, ResponseBody::Changed { index: Index::ZERO }),
             Ok(Changed::Begun { index }) => {
                 let is_half = self.replica.membership().is_joint();
                 let done_from = if is_half { index.next() } else { index };
-                assert!(self.change.is_none(), "the replica begins one change at a time");
                 self.change = Some(Waiting { client, id, done_from });
             }
             Err(refused) => {

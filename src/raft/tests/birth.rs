@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::cluster::Cluster;
-use crate::raft::{ChangeRefused, Input};
+use crate::raft::{ChangeRefused, Input, Sender};
 use crate::random::Random;
-use crate::types::{Data, Incarnation, Index, Membership, NodeId, Payload};
+use crate::types::{Data, Incarnation, Index, LogId, Membership, NodeId, Payload, Term};
 
 const ALL: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 /// Some of the longest election timeouts.
@@ -145,6 +145,23 @@ fn a_majority_made_anew_is_no_new_cluster() {
         assert_eq!(cluster.replica(id).status().commit, Index::ZERO);
         assert_eq!(cluster.replica(id).not_met().collect::<Vec<_>>(), [NodeId(1)]);
     }
+}
+
+/// Who missed the end of the birth hears those who were added after it, and a node that joins hears on while its log
+/// passes through the birth.
+#[test]
+fn who_is_left_in_the_birth_hears_what_came_later() {
+    let mut cluster = Cluster::unborn(3, 1);
+    let sender =
+        |term, index| Sender { incarnation: Incarnation(44), configuration: LogId::new(Term(term), Index(index)) };
+    let later = NodeId(4);
+    let replica = cluster.replica_mut(NodeId(3));
+    assert!(!replica.hears(later, sender(0, 0)), "nobody has met it");
+    assert!(replica.hears(later, sender(1, 9)));
+    replica.handle(Input::Met { node: later, incarnation: Incarnation::OPEN });
+    assert!(!replica.hears(later, sender(0, 0)), "nobody is called so");
+    replica.handle(Input::Met { node: later, incarnation: Incarnation(44) });
+    assert!(replica.hears(later, sender(0, 0)));
 }
 
 /// A node that was added anew under its old id finds its former life, a voter, in the log: that is not this one.

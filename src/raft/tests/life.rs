@@ -105,7 +105,11 @@ fn a_change_that_would_stop_the_cluster_is_not_begun() {
 fn a_leader_that_removes_itself_knows_when_it_is_removed() {
     let mut replica = leader();
     tick(&mut replica);
-    replica.change(&[Change::Remove { node: NodeId(1) }]).expect("nothing is under way");
+    let remove = [Change::Remove { node: NodeId(1) }];
+    assert_eq!(replica.change(&remove), Err(ChangeRefused::TooFewHeard), "node 3 was not heard in this term");
+    let last = replica.status().last.index;
+    replica.handle(from_peer(3, 4, reply(AppendOutcome::Matched { last })));
+    replica.change(&remove).expect("nothing is under way");
     assert!(!replica.is_removed());
     for _ in 0..3 {
         tick(&mut replica);
@@ -114,6 +118,29 @@ fn a_leader_that_removes_itself_knows_when_it_is_removed() {
         durable(&mut replica);
     }
     assert!(replica.is_removed());
+}
+
+/// The names that are committed are those of its former life, and whoever was to name this one is gone: where all have to
+/// agree it may be the only one whose log all would elect.
+#[test]
+fn a_first_member_made_anew_may_stand_before_it_is_named() {
+    let mut named = membership(3, 0);
+    named.forming = true;
+    let life = Life { incarnation: LATER, is_first_member: true };
+    let restored = Restored {
+        hard_state: HardState { term: Term(1), vote: None },
+        before_first: LogId::ZERO,
+        terms: vec![(Index(1), Term(1))],
+        last: LogId::new(Term(1), Index(1)),
+        commit: Index(1),
+        memberships: vec![(Index::ZERO, named.clone()), (Index(1), named)],
+    };
+    let config =
+        Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed: 1, limits: limits_default() };
+    let mut replica = Replica::in_life(config, restored, life);
+    (0..100).for_each(|_| replica.handle(Input::Tick));
+    assert_eq!(replica.status().role, Role::PreCandidate);
+    assert!(!replica.is_removed());
 }
 
 #[test]

@@ -65,6 +65,24 @@ fn a_change_is_answered_when_it_is_committed_and_when_it_is_so_already() {
     assert_eq!(membership.member(THIRD), Some(&member(THIRD, 3)), "a restart finds it");
 }
 
+/// What commits the first, and the second, come before anything is told.
+#[test]
+fn of_two_changes_in_one_turn_the_second_waits() {
+    let mut rig = Rig::leading();
+    let change = |id, incarnation| RequestBody::Change(Change::Members(vec![add(NodeId(id), incarnation)]));
+    rig.holds_writes = true;
+    let first = rig.request(CLIENT, change(3, 3));
+    rig.settle();
+    rig.holds_writes = false;
+    rig.complete_writes();
+    assert!(rig.driver.replica().status().commit == rig.driver.replica().status().last.index);
+    let second = rig.request(CLIENT, change(4, 4));
+    rig.settle();
+    let answer = |id| &rig.replies.iter().find(|(_, response)| response.id == id).expect("it is answered").1.body;
+    assert!(matches!(answer(first), ResponseBody::Changed { .. }), "{:?}", answer(first));
+    assert!(matches!(answer(second), ResponseBody::Refused(Refusal::Unavailable { .. })), "{:?}", answer(second));
+}
+
 #[test]
 fn what_cannot_be_is_told_apart_from_what_may_pass() {
     let mut rig = Rig::leading();

@@ -190,6 +190,7 @@ fn d4_2_1_a_learner_does_not_stand() {
 #[test]
 fn d4_2_2_a_leader_that_is_removed_leads_until_that_is_committed_without_counting_itself() {
     let mut leader = settled_leader(&[], 0);
+    matched(&mut leader, 3, 1);
     assert_eq!(leader.change(&[remove(1)]), begun(2));
     settle(&mut leader);
     matched(&mut leader, 2, 2);
