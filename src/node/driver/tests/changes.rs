@@ -65,18 +65,30 @@ fn a_change_is_answered_when_it_is_committed_and_when_it_is_so_already() {
     assert_eq!(membership.member(THIRD), Some(&member(THIRD, 3)), "a restart finds it");
 }
 
-/// What commits the first, and the second, come before anything is told.
+/// The answer that commits the first, and the second change, come before anything is told.
 #[test]
 fn of_two_changes_in_one_turn_the_second_waits() {
     let mut rig = Rig::leading();
-    let change = |id, incarnation| RequestBody::Change(Change::Members(vec![add(NodeId(id), incarnation)]));
-    rig.holds_writes = true;
-    let first = rig.request(CLIENT, change(3, 3));
+    let everything = |rig: &mut Rig<Map>| {
+        let last = rig.driver.replica().status().last.index;
+        matched(rig, OTHER.0, last);
+    };
+    for _ in 0..10 {
+        rig.tick();
+        rig.settle();
+        everything(&mut rig);
+        rig.settle();
+    }
+    let change = |change| RequestBody::Change(Change::Members(vec![change]));
+    let first = rig.request(CLIENT, change(MemberChange::Promote { node: OTHER }));
     rig.settle();
-    rig.holds_writes = false;
-    rig.complete_writes();
-    assert!(rig.driver.replica().status().commit == rig.driver.replica().status().last.index);
-    let second = rig.request(CLIENT, change(4, 4));
+    everything(&mut rig);
+    rig.settle();
+    assert!(!rig.driver.replica().membership().is_joint(), "its second half is on the way");
+    everything(&mut rig);
+    let status = rig.driver.replica().status();
+    assert!(status.commit == status.last.index && rig.replies.iter().all(|(_, response)| response.id != first));
+    let second = rig.request(CLIENT, change(add(NodeId(4), 4)));
     rig.settle();
     let answer = |id| &rig.replies.iter().find(|(_, response)| response.id == id).expect("it is answered").1.body;
     assert!(matches!(answer(first), ResponseBody::Changed { .. }), "{:?}", answer(first));
