@@ -200,8 +200,8 @@ fn replica(id: NodeId) -> Replica {
         cache_bytes_max: bytes,
     };
     let election_ticks = ELECTION_TICKS..2 * ELECTION_TICKS;
-    let (incarnation, heartbeat_ticks) = (Incarnation(id.0), HEARTBEAT_TICKS);
-    let config = Config { id, incarnation, heartbeat_ticks, election_ticks, seed: id.0, limits };
+    let heartbeat_ticks = HEARTBEAT_TICKS;
+    let config = Config { id, heartbeat_ticks, election_ticks, seed: id.0, limits };
     let restored = Restored {
         hard_state: HardState::default(),
         before_first: LogId::ZERO,
