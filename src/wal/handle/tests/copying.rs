@@ -51,9 +51,8 @@ fn a_log_with_a_seldom_written_group_stays_small() {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let reads = scope.spawn(|| {
-                let (mut reads, begun) = (0, Instant::now());
-                while !is_over.load(std::sync::atomic::Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(300)
-                {
+                let mut reads = 0;
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
                     let read = wal.read(SELDOM, Index(1)..Index(4), 1 << 20).unwrap();
                     let text: Vec<_> = read.iter().map(data).collect();
                     assert_eq!(text, [b"1@1", b"2@1", b"3@1"]);
@@ -62,7 +61,7 @@ fn a_log_with_a_seldom_written_group_stays_small() {
                 }
                 reads
             });
-            let mut ticket = wal.durable();
+            let (mut most, mut ticket) = (0, wal.durable());
             while wal.counters().segments < 20 * SEGMENTS_MAX as u64 {
                 rotate(&wal, 1);
                 wal.append_records_durably(GROUP, [vec![3; 3_000]]).unwrap();
@@ -71,10 +70,10 @@ fn a_log_with_a_seldom_written_group_stays_small() {
                 }
                 assert!(wal.durable() >= ticket);
                 ticket = wal.durable();
-                // At once where the copies get their share of a core, and soon where they do not.
-                wait_until("the log stays small", || segments(&home) <= SEGMENTS_MAX);
+                most = most.max(segments(&home));
             }
             is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(most <= SEGMENTS_MAX, "{most} segments");
             assert!(reads.join().unwrap() > 0);
         });
         let counters = wal.counters();
