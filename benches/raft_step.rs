@@ -9,7 +9,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use trilith::limits;
 use trilith::raft::{Config, Input, Limits, Message, Replica, Restored, Role};
-use trilith::types::{Data, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Payload};
+use trilith::types::{Data, Incarnation, Index, Member, Membership, NodeId, Payload};
 
 struct Cluster {
     replicas: BTreeMap<NodeId, Replica>,
@@ -118,14 +118,7 @@ fn replica(id: NodeId) -> Replica {
         cache_bytes_max: 1 << 20,
     };
     let config = Config { id, heartbeat_ticks: 5, election_ticks: 30..60, seed: id.0, limits };
-    let restored = Restored {
-        hard_state: HardState::default(),
-        before_first: LogId::ZERO,
-        terms: Vec::new(),
-        last: LogId::ZERO,
-        commit: Index::ZERO,
-        memberships: vec![(Index::ZERO, membership)],
-    };
+    let restored = Restored::fresh(membership);
     Replica::new(config, restored)
 }
 

@@ -157,6 +157,20 @@ pub struct Restored {
     pub memberships: Vec<(Index, Membership)>,
 }
 
+impl Restored {
+    /// Of a directory that was just made.
+    pub fn fresh(first: Membership) -> Restored {
+        Restored {
+            hard_state: HardState::default(),
+            before_first: LogId::ZERO,
+            terms: Vec::new(),
+            last: LogId::ZERO,
+            commit: Index::ZERO,
+            memberships: vec![(Index::ZERO, first)],
+        }
+    }
+}
+
 /// What can happen to a replica.
 #[derive(Clone, Debug)]
 pub enum Input {

@@ -17,14 +17,7 @@ pub fn follower(cache_bytes_max: usize) -> Replica {
     limits.cache_bytes_max = cache_bytes_max;
     limits.uncommitted_bytes_max = limits.uncommitted_bytes_max.min(cache_bytes_max);
     let config = Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed: 1, limits };
-    let restored = Restored {
-        hard_state: HardState::default(),
-        before_first: LogId::ZERO,
-        terms: Vec::new(),
-        last: LogId::ZERO,
-        commit: Index::ZERO,
-        memberships: vec![(Index::ZERO, membership(3, 0))],
-    };
+    let restored = Restored::fresh(membership(3, 0));
     Replica::new(config, restored)
 }
 

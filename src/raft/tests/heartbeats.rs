@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::raft::{Body, Config, Event, Input, Output, ReadToken, Replica, Restored, Role};
-use crate::types::{HardState, Index, LogId, NodeId, Term};
+use crate::types::{NodeId, Term};
 
 use super::cluster::{Cluster, limits_default, membership};
 use super::leader::{durable, from_peer};
@@ -23,14 +23,7 @@ struct Led {
 impl Led {
     fn new(voters: u64, heartbeat_ticks: u32, election_ticks: Range<u32>) -> Led {
         let config = Config { id: LEADER, heartbeat_ticks, election_ticks, seed: 1, limits: limits_default() };
-        let restored = Restored {
-            hard_state: HardState::default(),
-            before_first: LogId::ZERO,
-            terms: Vec::new(),
-            last: LogId::ZERO,
-            commit: Index::ZERO,
-            memberships: vec![(Index::ZERO, membership(voters, 0))],
-        };
+        let restored = Restored::fresh(membership(voters, 0));
         let mut leader = Replica::new(config, restored);
         while leader.status().role == Role::Follower {
             leader.handle(Input::Tick);

@@ -52,14 +52,7 @@ fn a_node_without_a_configuration_waits() {
     let life = Life { incarnation: LATER, is_first_member: false };
     let config =
         Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed: 1, limits: limits_default() };
-    let restored = Restored {
-        hard_state: HardState::default(),
-        before_first: LogId::ZERO,
-        terms: Vec::new(),
-        last: LogId::ZERO,
-        commit: Index::ZERO,
-        memberships: vec![(Index::ZERO, Membership::default())],
-    };
+    let restored = Restored::fresh(Membership::default());
     let mut replica = Replica::in_life(config, restored, life);
     (0..200).for_each(|_| replica.handle(Input::Tick));
     assert!(replica.take_output().send.is_empty() && replica.correspondents().is_empty());

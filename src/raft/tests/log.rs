@@ -5,19 +5,12 @@ use bytes::Bytes;
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::raft::log::Log;
 use crate::raft::{PersistNumber, Restored};
-use crate::types::{Data, Entry, HardState, Index, LogId, Payload, Term};
+use crate::types::{Data, Entry, Index, LogId, Payload, Term};
 
 use super::cluster::membership;
 
 fn empty(cache_bytes_max: usize) -> Log {
-    let restored = Restored {
-        hard_state: HardState::default(),
-        before_first: LogId::ZERO,
-        terms: Vec::new(),
-        last: LogId::ZERO,
-        commit: Index::ZERO,
-        memberships: vec![(Index::ZERO, membership(1, 0))],
-    };
+    let restored = Restored::fresh(membership(1, 0));
     Log::restored(&restored, cache_bytes_max)
 }
 

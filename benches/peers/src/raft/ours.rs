@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use trilith::limits;
 use trilith::raft::{Config, Input, Limits, Message, Output, Persist, Replica, Restored, Role};
-use trilith::types::{Data, Entry, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Payload};
+use trilith::types::{Data, Entry, Incarnation, Index, Member, Membership, NodeId, Payload};
 
 use super::{Applied, Cluster, ELECTION_TICKS, HEARTBEAT_TICKS, KEPT_ENTRIES, NODES, PAYLOAD};
 
@@ -202,13 +202,6 @@ fn replica(id: NodeId) -> Replica {
     let election_ticks = ELECTION_TICKS..2 * ELECTION_TICKS;
     let heartbeat_ticks = HEARTBEAT_TICKS;
     let config = Config { id, heartbeat_ticks, election_ticks, seed: id.0, limits };
-    let restored = Restored {
-        hard_state: HardState::default(),
-        before_first: LogId::ZERO,
-        terms: Vec::new(),
-        last: LogId::ZERO,
-        commit: Index::ZERO,
-        memberships: vec![(Index::ZERO, membership)],
-    };
+    let restored = Restored::fresh(membership);
     Replica::new(config, restored)
 }
