@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use trilith::limits;
 use trilith::raft::{Config, Input, Limits, Message, Output, Persist, Replica, Restored, Role};
-use trilith::types::{Data, Entry, Incarnation, Index, Member, Membership, NodeId, Payload};
+use trilith::types::{Data, Entry, HardState, Incarnation, Index, Member, Membership, NodeId, Payload};
 
 use super::{Applied, Cluster, ELECTION_TICKS, HEARTBEAT_TICKS, KEPT_ENTRIES, NODES, PAYLOAD};
 
