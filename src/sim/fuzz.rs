@@ -28,12 +28,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::disk::SimDisk;
+use super::log::carry_out;
 use crate::checksum::Checksum;
-use crate::disk::{Files, Queue};
+use crate::disk::Files;
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN};
 use crate::superblock;
 use crate::types::{ClusterId, Data, Entry, GroupId, Incarnation, Index, LogId, NodeId, Payload, Place};
-use crate::wal::{Analysis, Effect, Identity, Log, Options, Reading, Source, prepare};
+use crate::wal::{Analysis, Identity, Log, Options, Reading, Source};
 
 pub use backends::{Backend, Simulated, operations};
 pub use crashes::{Done, wal_ops_crash};
@@ -100,21 +101,9 @@ fn append(disk: &SimDisk, mut log: Log) -> Option<LogId> {
     let id = LogId::new(last.term, Index(last.index.0 + 1));
     let entry = Entry { id, payload: Payload::Data(Data::new(Bytes::from_static(b"after the crash"))) };
     let ticket = log.append(GroupId::CLUSTER, &[entry]).ok()?;
-    let (files, mut queue) = (disk.files(), disk.queue());
+    let mut queue = disk.queue();
     for _ in 0..100 {
-        while let Some(effect) = log.take_effect() {
-            match effect {
-                Effect::Write(write) => queue.submit(write),
-                Effect::Prepare(order) => {
-                    let result = prepare(&files, &order);
-                    log.prepared(order.header.number, result);
-                }
-            }
-        }
-        disk.complete_all();
-        while let Some(completion) = queue.take() {
-            log.completed(completion).expect("nothing is wrong with the disk");
-        }
+        carry_out(disk, &mut queue, &mut log);
         if log.durable_ticket() >= ticket {
             return Some(id);
         }

@@ -2,13 +2,13 @@
 
 use super::{Done, History, Simulated, config_change, identity, operations, options, raft_step};
 use super::{wal_decode, wal_ops_crash, wal_recover_dir};
-use crate::disk::Queue;
 use crate::mutant::{self, Mutant};
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
+use crate::sim::log::carry_out;
 use crate::superblock;
 use crate::types::{Data, Entry, FrameNumber, GroupId, Index, LogId, Payload, Place, Term};
-use crate::wal::{Effect, Log, prepare};
+use crate::wal::Log;
 
 type Target = (&'static str, fn(&[u8]));
 
@@ -250,26 +250,14 @@ fn pieces(input: &mut [u8], mut each: impl FnMut(&mut u8)) {
 fn whole_log() -> Vec<u8> {
     let disk = SimDisk::new();
     let mut log = Log::create(&disk.files(), options(identity()), 1).expect("the disk is empty and well");
-    let (files, mut queue) = (disk.files(), disk.queue());
+    let mut queue = disk.queue();
     for index in 1..=7 {
         let bytes = if index == 4 { 600 } else { 30 };
         let data = Data::new(bytes::Bytes::from(vec![0x40 | index as u8; bytes]));
         let entry = Entry { id: LogId::new(Term(1 + index / 3), Index(index)), payload: Payload::Data(data) };
         log.append(GroupId(0), &[entry]).expect("it fits");
         for _ in 0..20 {
-            while let Some(effect) = log.take_effect() {
-                match effect {
-                    Effect::Write(write) => queue.submit(write),
-                    Effect::Prepare(order) => {
-                        let result = prepare(&files, &order);
-                        log.prepared(order.header.number, result);
-                    }
-                }
-            }
-            disk.complete_all();
-            while let Some(completion) = queue.take() {
-                log.completed(completion).expect("nothing is wrong with the disk");
-            }
+            carry_out(&disk, &mut queue, &mut log);
             log.tick(1);
         }
     }

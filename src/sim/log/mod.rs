@@ -14,3 +14,21 @@
 
 pub(crate) mod model;
 pub(crate) mod rig;
+
+use super::disk::SimDisk;
+use crate::disk::Queue;
+use crate::wal::{Effect, Log, prepare};
+
+/// All that the log wants now is done, and reported to it: once, since more may come of it.
+pub(crate) fn carry_out(disk: &SimDisk, queue: &mut impl Queue, log: &mut Log) {
+    while let Some(effect) = log.take_effect() {
+        match effect {
+            Effect::Write(write) => queue.submit(write),
+            Effect::Prepare(order) => log.prepared(order.header.number, prepare(&disk.files(), &order)),
+        }
+    }
+    disk.complete_all();
+    while let Some(completion) = queue.take() {
+        log.completed(completion).expect("nothing is wrong with the disk");
+    }
+}

@@ -14,13 +14,14 @@ use crate::wal::segment::SegmentHeader;
 const SEGMENT_BYTES: u64 = 64 << 20;
 const GROUP: GroupId = GroupId(0);
 
-fn head(segment: u64, offset: u64, number: u64) -> FrameHead {
+/// The head of a frame of which no more matters than where it lies.
+pub fn head(kind: FrameKind, place: Place, length: usize) -> FrameHead {
     FrameHead {
-        kind: FrameKind::Seal,
-        segment: SegmentNumber(segment),
-        offset,
-        number: FrameNumber(number),
-        length: 16384,
+        kind,
+        segment: place.segment,
+        offset: place.offset,
+        number: place.frame,
+        length,
         zero_sectors: 0,
         durable: Place::START,
         own_runs: 0,
@@ -49,7 +50,8 @@ fn add_sealed(locator: &mut Locator, segment: u64) {
     let run = Run { group: GROUP, kind, first: Index(first), count: frames as u32, term, previous_term: term };
     let (offset, frame) = place(0);
     let runs = [OutlineRun { run, offset, frame }];
-    locator.note_sealed(&head(segment, SEGMENT_BYTES - 20480, first + frames), seal, &runs);
+    let end = Place { frame: FrameNumber(first + frames), segment: number, offset: SEGMENT_BYTES - 20480 };
+    locator.note_sealed(&head(FrameKind::Seal, end, 16384), seal, &runs);
 }
 
 /// 4 TiB: what is kept of it is bounded, and each entry is found, from a place at or before it in its own segment.

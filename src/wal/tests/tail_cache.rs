@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::places;
 use super::rig::{G, Rig, options, read_by_plans, segment};
 use crate::disk::{Buffer, BufferPool};
 use crate::sim::disk::Act;
@@ -173,24 +174,8 @@ fn a_run_that_its_own_frame_ended_is_no_sign_of_its_entries() {
 }
 
 fn head(number: u64) -> FrameHead {
-    let segment = SegmentNumber(1);
-    let (offset, length) = (number * 4096, 4096);
-    FrameHead {
-        kind: FrameKind::Cover,
-        segment,
-        offset,
-        number: FrameNumber(number),
-        length,
-        zero_sectors: 0,
-        durable: Place::START,
-        own_runs: 0,
-        previous_runs: 0,
-        open_bytes: 0,
-        seal_bytes: 0,
-        records: 0,
-        records_bytes: 0,
-        sections_checksum: crate::checksum::Checksum(0),
-    }
+    let place = Place { frame: FrameNumber(number), segment: SegmentNumber(1), offset: number * 4096 };
+    places::head(FrameKind::Cover, place, 4096)
 }
 
 /// After a burst of large batches small frames are built in large buffers: those go back, and do not fill the cache.

@@ -9,15 +9,16 @@ use super::super::reading::Reading;
 use super::super::{Command, dump, inspect, repair, verify};
 use crate::cli::exit::Exit;
 use crate::cli::output::Format;
-use crate::disk::{Files, Queue};
+use crate::disk::Files;
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN};
 use crate::sim::disk::SimDisk;
+use crate::sim::log::carry_out;
 use crate::superblock::{self, State};
 use crate::types::{
     ClusterId, Data, Entry, GroupId, Incarnation, Index, LogId, Membership, NodeId, Payload, Place, Term,
 };
 use crate::wal::handle::{LOG_DIRECTORY, NODE_ALONE};
-use crate::wal::{self, Effect, Identity, Log};
+use crate::wal::{self, Identity, Log};
 
 const SEGMENT: &str = "log/0000000000000001.segment";
 pub const CLOCK_MILLISECONDS: u64 = 1_700_000_000_000;
@@ -31,16 +32,7 @@ struct Line {
 pub fn settle(disk: &SimDisk, log: &mut Log) {
     let mut queue = disk.queue();
     for _ in 0..20 {
-        while let Some(effect) = log.take_effect() {
-            match effect {
-                Effect::Write(write) => queue.submit(write),
-                Effect::Prepare(order) => log.prepared(order.header.number, wal::prepare(&disk.files(), &order)),
-            }
-        }
-        disk.complete_all();
-        while let Some(completion) = queue.take() {
-            log.completed(completion).expect("the disk is well");
-        }
+        carry_out(disk, &mut queue, log);
         log.tick(CLOCK_MILLISECONDS);
     }
 }
