@@ -29,6 +29,9 @@ pub enum Piece<'p> {
     Unjoined { segment: SegmentNumber },
     /// No frame can be read here, in a segment that does not join the log, or of which findings are counted alone.
     Unread { segment: SegmentNumber, bytes: Range<u64>, problem: HeadProblem },
+    /// The frame here is whole by its head, and its directory cannot be read, where findings are counted alone. Its records
+    /// up to the first damaged one follow, if that is not the first.
+    Undirected { segment: SegmentNumber, offset: u64 },
     /// The file was taken into other use while it was read: the rest of the segment is not shown.
     Changed { segment: SegmentNumber, offset: u64 },
 }
@@ -120,6 +123,9 @@ fn read<F: Files>(
         }
         let problem = match scan.frame_at(at) {
             Found::Frame(frame) => {
+                if !segment.is_told && frame.sections().is_err() {
+                    each(Piece::Undirected { segment: number, offset: at })?;
+                }
                 show(&frame, (number, at), each)?;
                 at = behind.unwrap_or_default().max(frame.head.end().offset);
                 continue;
@@ -152,7 +158,7 @@ fn show(
 ) -> ControlFlow<()> {
     let mut flow = ControlFlow::Continue(());
     let Ok(sections) = frame.sections() else {
-        // What is wrong with the frame is a finding, and was shown.
+        // What is wrong with the frame was shown before.
         let _damaged = frame.records(|head, payload| {
             if flow.is_continue() {
                 flow = each(Piece::Record { segment, offset, head, payload });

@@ -147,6 +147,11 @@ impl<W: Write> Printer<'_, W> {
             Piece::Unread { segment, bytes, problem } => {
                 self.remark(*segment, bytes.start, &format!("no frame can be read up to {}: {problem}", bytes.end))
             }
+            Piece::Undirected { segment, offset } => {
+                let what =
+                    "this frame's directory cannot be read: its records up to the first damaged one follow, if any";
+                self.remark(*segment, *offset, what)
+            }
             Piece::Changed { segment, offset } => {
                 self.remark(*segment, *offset, "the segment was taken into other use while it was read")
             }

@@ -1,5 +1,7 @@
 //! A log in which more is wrong than is kept of it.
 
+use std::ops::ControlFlow;
+
 use super::dead::records_start;
 use super::rig::{DIRECTORY, G, Rig, open, options, segment};
 use crate::limits::{FINDING_RUNS_MAX, FINDINGS_MAX};
@@ -7,7 +9,8 @@ use crate::sim::disk::SimDisk;
 use crate::types::{GroupId, Index, Place, SegmentNumber};
 use crate::wal::surplus::Surplus;
 use crate::wal::{
-    Acknowledged, Analysis, Error, Finding, Log, LogIds, Options, Severity, Source, more_findings, repair,
+    Acknowledged, Analysis, Error, Finding, Log, LogIds, Options, Piece, Severity, Source, contents, more_findings,
+    repair,
 };
 use Severity::{Corrupt, Note, Torn};
 
@@ -70,6 +73,29 @@ fn what_is_wrong_with_a_very_damaged_log_has_a_bound_and_is_counted() {
         Err(Error::Damaged(finding)) => assert_eq!(finding.bytes.start, first),
         other => panic!("{:?}", other.map(|(_, recovery)| recovery)),
     }
+}
+
+/// Nothing was said of such a frame where findings are only counted: neither a record nor that it is there.
+#[test]
+fn a_frame_that_is_counted_alone_and_damaged_twice_is_shown_when_all_is() {
+    let (rig, starts) = log();
+    damage(&rig.disk, &starts);
+    let twice = starts.iter().rfind(|start| start.segment == SegmentNumber(1)).expect("it has many");
+    rig.disk.flip_bit(&segment(1), twice.offset + records_start(0) + 4, 1);
+    rig.disk.flip_bit(&segment(1), twice.offset + records_start(2) + 4, 1);
+    let files = rig.disk.files();
+    let found = Analysis::read(&files, &Source::from_outside(DIRECTORY)).expect("the directory can be read");
+    let (mut undirected, mut damaged) = (Vec::new(), 0);
+    let flow = contents(&files, (&found, &found.findings), Some(SegmentNumber(1)), &mut |piece| {
+        match piece {
+            Piece::Undirected { segment, offset } => undirected.push((segment, offset)),
+            Piece::Damaged { .. } => damaged += 1,
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(flow.is_continue() && damaged > MAX, "{damaged}");
+    assert_eq!(undirected, [(SegmentNumber(1), twice.offset)]);
 }
 
 /// They have a bound of their own: what is wrong in frames is told beside them.
