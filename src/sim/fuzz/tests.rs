@@ -81,7 +81,7 @@ fn the_targets_take_very_many_mutations() {
     mutate(200_000, 18);
 }
 
-/// The corpus's first member opens, so that the targets go all the way.
+/// The log that corpora are made of opens, so that the targets go all the way.
 #[test]
 fn a_log_of_the_corpus_opens() {
     let disk = SimDisk::new();
@@ -172,29 +172,39 @@ fn choices(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Writes the corpus where `TRILITH_CORPUS_OUT` says: a whole log, one that is cut off, one with damage; and bytes that
-/// choose operations.
-#[test]
-fn the_corpus_can_be_made() {
+/// The members of the corpora that are made, by target and name: a whole log, one that is cut off, one with damage,
+/// each beside superblocks; and bytes that choose operations.
+fn made() -> Vec<(&'static str, String, Vec<u8>)> {
     let whole = whole_log();
     let cut = whole[..whole.len() - 700].to_vec();
     let mut good = whole.clone();
     pieces(&mut good, |flags| *flags = 1);
     let one: Vec<u8> = whole.iter().copied().take(1500).collect();
-    let Ok(out) = std::env::var("TRILITH_CORPUS_OUT") else { return };
-    for (name, input) in directories_with_superblocks().1 {
-        std::fs::write(format!("{out}/wal_recover_dir/{name}"), input).expect("the path can be written");
-    }
+    let mut all = Vec::new();
+    all.extend(directories_with_superblocks().1.into_iter().map(|(name, input)| ("wal_recover_dir", name, input)));
     for (target, inputs) in [("wal_decode", [&one, &cut, &good]), ("wal_recover_dir", [&whole, &cut, &good])] {
-        for (name, input) in ["whole", "cut", "good"].iter().zip(inputs) {
-            std::fs::write(format!("{out}/{target}/{name}"), input).expect("the path can be written");
-        }
+        let named = ["whole", "cut", "good"].iter().zip(inputs);
+        all.extend(named.map(|(name, input)| (target, (*name).to_owned(), input.clone())));
     }
     for target in ["wal_ops_crash", "backend_diff", "raft_step", "config_change"] {
-        for (name, length) in [("short", 60), ("middle", 300), ("long", 1200)] {
-            std::fs::write(format!("{out}/{target}/{name}"), choices(length, length as usize))
-                .expect("it can be written");
+        let named = [("short", 60), ("middle", 300), ("long", 1200)].into_iter();
+        all.extend(named.map(|(name, length)| (target, name.to_owned(), choices(length, length as usize))));
+    }
+    all
+}
+
+/// A log of an older layout is refused at its head, and whatever grows from it goes no further. `TRILITH_CORPUS_OUT`
+/// says where the members are to be written anew.
+#[test]
+fn the_corpora_are_of_this_program() {
+    let out = std::env::var("TRILITH_CORPUS_OUT").ok();
+    for (target, name, input) in made() {
+        if let Some(out) = &out {
+            std::fs::write(format!("{out}/{target}/{name}"), &input).expect("the path can be written");
         }
+        let path = format!("{}/fuzz/corpus/{target}/{name}", env!("CARGO_MANIFEST_DIR"));
+        let committed = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(committed == input, "{path} is of another program: write it anew with TRILITH_CORPUS_OUT=fuzz/corpus");
     }
 }
 
