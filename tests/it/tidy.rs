@@ -80,6 +80,7 @@ const IMPORTS: &[Row] = &[
         ],
         &[],
     ),
+    row("node::sessions", &[], &["imbl"]),
     row("node::run", &[], &["tokio", "rustix"]),
     row("client", &["checksum", "types", "limits", "codec", "random", "machine::command", "net"], &["tokio"]),
     row(
