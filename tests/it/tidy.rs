@@ -55,7 +55,7 @@ const IMPORTS: &[Row] = &[
     row("wal::handle", &["superblock"], &[]),
     row("wal::tests", &["superblock"], &[]),
     row("superblock", &["types", "limits", "codec", "checksum", "random", "disk"], &[]),
-    row("snapshot", &["types", "limits", "codec", "checksum", "random", "disk"], &[]),
+    row("snapshot", &["types", "limits", "codec", "checksum", "random", "disk", "mutant"], &[]),
     row(
         "net",
         &["types", "limits", "codec", "checksum", "random", "raft::message"],
