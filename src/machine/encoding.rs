@@ -126,14 +126,17 @@ fn head(bytes: &[u8]) -> Result<u64, Error> {
     reader.u64("number of entries")
 }
 
+/// Key and value; or a byte string and what stands behind it.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// Key and value of the first entry, if all of it is there.
-fn whole_entry(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, Error> {
+fn whole_entry(bytes: &[u8]) -> Result<Option<Pair<'_>>, Error> {
     let Some((key, behind)) = whole_bytes(bytes, KEY_BYTES_MAX, "key length")? else { return Ok(None) };
     let Some((value, _)) = whole_bytes(behind, VALUE_BYTES_MAX, "value length")? else { return Ok(None) };
     Ok(Some((key, value)))
 }
 
-fn whole_bytes<'a>(bytes: &'a [u8], max: usize, what: &'static str) -> Result<Option<(&'a [u8], &'a [u8])>, Error> {
+fn whole_bytes<'a>(bytes: &'a [u8], max: usize, what: &'static str) -> Result<Option<Pair<'a>>, Error> {
     if bytes.len() < 4 {
         return Ok(None);
     }

@@ -64,6 +64,7 @@ fn builder_of(description: Description, state: Vec<u8>) -> Builder {
     Builder::with_chunks(description, Box::new(Bytes { rest: state, piece_bytes: 700 }), CHUNK_BYTES)
 }
 
+#[expect(clippy::result_large_err, reason = "what failed is abandoned by the test")]
 fn run(files: &impl Files, mut builder: Builder) -> Result<(), (Builder, Error)> {
     loop {
         match builder.step(files, true) {

@@ -13,6 +13,9 @@ use crate::snapshot::{Builder, ChunkSource, Description, Step};
 use crate::superblock::{self, State};
 use crate::types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Term};
 
+/// What it is called, what becomes of the disk, how `verify` ends.
+type Case<'a> = (&'a str, &'a dyn Fn(&SimDisk), Exit);
+
 struct Once(Option<Vec<u8>>);
 
 impl ChunkSource for Once {
@@ -78,7 +81,7 @@ fn said(disk: &SimDisk, title: &str) -> (String, Exit) {
 #[test]
 fn what_is_said_of_sound_and_of_damaged_snapshots() {
     let name = |index| description(index).name();
-    let cases: [(&str, &dyn Fn(&SimDisk), Exit); 9] = [
+    let cases: [Case<'_>; 9] = [
         ("sound", &|_| {}, Exit::Done),
         ("a flipped bit in a chunk", &|disk| disk.flip_bit(&format!("{}/chunks", name(200)), 600, 1), Exit::Corrupt),
         ("a bad sector", &|disk| disk.make_unreadable(&format!("{}/chunks", name(100)), 0..1), Exit::DiskFailed),

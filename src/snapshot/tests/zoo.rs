@@ -4,8 +4,11 @@ use super::crashes::cut_at_each_operation;
 use super::damage::put_chunks_elsewhere;
 use crate::mutant::{self, Mutant};
 
+/// The bug, who finds it, and what that says.
+type Finder = (Mutant, fn() -> usize, &'static str);
+
 /// Each finder is content without the bug: it is a test of its own.
-const FINDERS: [(Mutant, fn() -> usize, &str); 4] = [
+const FINDERS: [Finder; 4] = [
     (Mutant::SnapshotManifestBeforeChunks, cut_at_each_operation, "Damaged(Length"),
     (Mutant::SnapshotRenamedBeforeFlush, cut_at_each_operation, "Damaged(Manifest)"),
     (Mutant::NoDirectoryFsync, cut_at_each_operation, "operation 0"),
