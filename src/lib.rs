@@ -21,7 +21,7 @@
 //!
 //! # What is deterministic
 //!
-//! [`raft`], [`wal`], [`superblock`], [`machine`], [`node::driver`] and [`sim`] know no clock, no thread, no socket and
+//! [`raft`], [`wal`], [`superblock`], [`snapshot`], [`machine`], [`node::driver`] and [`sim`] know no clock, no thread, no socket and
 //! no randomness but a seed: the simulator runs the very code that serves.
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -41,6 +41,7 @@ pub mod node;
 pub mod raft;
 pub mod random;
 pub mod sim;
+pub mod snapshot;
 pub mod superblock;
 pub mod types;
 pub mod wal;

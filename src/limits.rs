@@ -81,6 +81,10 @@ pub const TAIL_CACHE_BYTES_MAX: usize = 64 << 20;
 pub const FRAME_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// Chunks of one snapshot: 256 GiB. Their checksums stand in one manifest, which goes over the wire in one frame.
+pub const SNAPSHOT_CHUNKS_MAX: usize = 1 << 18;
+/// Whole snapshots of a group that stay.
+pub const SNAPSHOTS_KEPT: usize = 2;
 
 /// Answers kept per session, in number and in bytes.
 pub const SESSION_ANSWERS_MAX: usize = 1024;
@@ -103,6 +107,8 @@ const _: () = assert!(RECORD_BYTES_MAX < REQUEST_BYTES_MAX && REQUEST_BYTES_MAX 
 const _: () = assert!(APPEND_BYTES_MAX + RECORD_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_MAX + APPEND_ENTRIES_MAX * ENTRY_OVERHEAD_BYTES < WIRE_FRAME_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX < WIRE_FRAME_BYTES_MAX);
+const _: () =
+    assert!(2 * SNAPSHOT_CHUNK_BYTES < WIRE_FRAME_BYTES_MAX && 8 * SNAPSHOT_CHUNKS_MAX < WIRE_FRAME_BYTES_MAX);
 const _: () = assert!(APPEND_ENTRIES_MAX <= FRAME_RECORDS_MAX);
 const _: () = assert!(1 <= WRITES_IN_FLIGHT_DEFAULT && WRITES_IN_FLIGHT_DEFAULT <= WRITES_IN_FLIGHT_MAX);
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(BLOCK_BYTES as u64));

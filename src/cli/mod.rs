@@ -32,6 +32,7 @@ mod log;
 mod node;
 mod output;
 mod sim;
+mod snapshot;
 mod source;
 mod wal;
 
@@ -74,6 +75,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Look into a log's directory
     Wal(wal::Arguments),
+    /// Look into a directory's snapshots
+    Snapshot(snapshot::Arguments),
     /// Run whole simulated clusters, from a seed, and check that no rule is broken
     Sim(sim::Arguments),
 }
@@ -92,6 +95,7 @@ impl Command {
             Command::Cert(arguments) => certificate::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Wal(arguments) => wal::run(arguments),
+            Command::Snapshot(arguments) => snapshot::run(arguments),
             Command::Sim(arguments) => sim::run(arguments),
         }
     }

@@ -5,8 +5,9 @@ use std::ops::Bound;
 use bytes::Bytes;
 use imbl::OrdMap;
 
-use super::StateMachine;
 use super::command::{Answer, Command, Query, SCAN_BYTES_MAX, SCAN_ENTRIES_MAX};
+use super::encoding::{MapRestoring, MapSnapshot};
+use super::{Restoring, Snapshot, StateMachine};
 use crate::checksum::Checksum;
 use crate::types::LogId;
 
@@ -15,7 +16,7 @@ use crate::types::LogId;
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Map {
     /// Keys and values own their memory: they are copied out of the batch that brought them.
-    entries: OrdMap<Bytes, Bytes>,
+    pub(super) entries: OrdMap<Bytes, Bytes>,
 }
 
 impl Map {
@@ -101,5 +102,13 @@ impl StateMachine for Map {
             let lengths = [key.len() as u32, value.len() as u32].map(u32::to_le_bytes);
             Checksum::salted(u64::from(before.0), &[&lengths[0], &lengths[1], key, value])
         })
+    }
+
+    fn snapshot(&self) -> Option<Box<dyn Snapshot>> {
+        Some(Box::new(MapSnapshot::new(self.clone())))
+    }
+
+    fn restoring(&self) -> Option<Box<dyn Restoring<Map>>> {
+        Some(Box::new(MapRestoring::default()))
     }
 }

@@ -23,6 +23,11 @@
 //! - **Only what is committed** comes here; nothing is ever taken back.
 //! - Answers to commands are kept for clients that ask again: small ones are kept longer.
 //!
+//! - **Snapshots.** [`StateMachine::snapshot`] is called between two entries, on the thread that applies, and must cost
+//!   next to nothing: it gives a handle to the state as it is now, which another thread writes down while the machine goes
+//!   on. Equal states give equal bytes, whatever commands led to them and on whichever node, so that nodes can repair
+//!   their snapshots from each other.
+//!
 //! A machine whose state outlives the process writes the entry's name with the state, in one transaction, and says
 //! it in [`StateMachine::applied`]; it is then fed from the entry behind that on. One in memory is fed from the
 //! newest snapshot, or from the log's start. This version refuses to start with one that has applied anything: the
@@ -36,6 +41,7 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+mod encoding;
 mod map;
 
 #[cfg(test)]
@@ -43,9 +49,11 @@ mod tests;
 
 pub use map::Map;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::checksum::Checksum;
+use crate::codec;
+use crate::limits::RECORD_BYTES_MAX;
 use crate::types::LogId;
 
 /// A deterministic state that is driven by the log. The contract stands at the head of this module.
@@ -73,4 +81,45 @@ pub trait StateMachine {
     /// A checksum of the whole state, equal where the state is equal however it came about. May be slow: it is for
     /// comparing nodes, not for serving.
     fn digest(&self) -> Checksum;
+
+    /// The state as it is now, to be written by another thread: in constant time, sharing what is not changed. `None`, the
+    /// default, of a machine that keeps its own durable state, or can give none: its log is then kept whole.
+    fn snapshot(&self) -> Option<Box<dyn Snapshot>> {
+        None
+    }
+
+    /// Makes a machine of the bytes that such a snapshot gave, beside this one, which goes on. `None` where
+    /// [`StateMachine::snapshot`] is.
+    fn restoring(&self) -> Option<Box<dyn Restoring<Self>>>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
+
+/// A state as it was between two entries. What it shares with the machine is given up where it is dropped: on the thread
+/// that wrote it.
+pub trait Snapshot: Send {
+    /// Appends the next bytes of the encoding: as many as are at hand, and at most [`SNAPSHOT_PIECE_BYTES_MAX`]. False, and
+    /// nothing, once all were given.
+    fn encode_next(&mut self, out: &mut BytesMut) -> bool;
+}
+
+/// A state on its way back from its encoding.
+pub trait Restoring<M>: Send {
+    /// The next bytes, cut anywhere.
+    ///
+    /// # Errors
+    /// If these are no bytes that a snapshot gave. Then nothing comes of it.
+    fn add(&mut self, bytes: &[u8]) -> Result<(), codec::Error>;
+
+    /// Those were all.
+    ///
+    /// # Errors
+    /// If more should have come, or these are no bytes that a snapshot gave.
+    fn finish(self: Box<Self>) -> Result<M, codec::Error>;
+}
+
+/// What one call of [`Snapshot::encode_next`] gives at most: two records.
+pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;

@@ -1,5 +1,7 @@
 //! The map against a model, and its messages against every kind of bytes.
 
+mod snapshots;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! What the fuzz targets do with their bytes, where tests can reach it too.
 //!
-//! [`wal_ops_crash`], [`operations`], [`raft_step`] and [`config_change`] take theirs as choices, one after the other. For [`wal_decode`] and
-//! [`wal_recover_dir`] an input is a list of pieces of files, so that a few bytes make a segment of 64 KiB:
+//! [`wal_ops_crash`], [`operations`], [`raft_step`], [`config_change`] and [`snapshot_stream`] take theirs as choices, one
+//! after the other. For [`wal_decode`] and [`wal_recover_dir`] an input is a list of pieces of files, so that a few bytes make a segment of 64 KiB:
 //!
 //! ```text
 //! offset size field of a piece
@@ -20,6 +20,7 @@ mod backends;
 mod choices;
 mod crashes;
 mod protocol;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ use crate::wal::{Analysis, Identity, Log, Options, Reading, Source};
 pub use backends::{Backend, Simulated, operations};
 pub use crashes::{Done, wal_ops_crash};
 pub use protocol::{History, config_change, raft_step};
+pub use snapshots::{Transferred, snapshot_stream};
 
 const FILE_BYTES: usize = SEGMENT_BYTES_MIN as usize;
 const SUPERBLOCK_BYTES: usize = 4 * BLOCK_BYTES;

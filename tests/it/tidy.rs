@@ -55,7 +55,7 @@ const IMPORTS: &[Row] = &[
     row("wal::handle", &["superblock"], &[]),
     row("wal::tests", &["superblock"], &[]),
     row("superblock", &["types", "limits", "codec", "checksum", "random", "disk"], &[]),
-    row("snapshot", &["types", "limits", "codec", "checksum", "random", "disk"], &[]),
+    row("snapshot", &["types", "limits", "codec", "checksum", "random", "disk", "mutant"], &[]),
     row(
         "net",
         &["types", "limits", "codec", "checksum", "random", "raft::message"],
@@ -80,6 +80,7 @@ const IMPORTS: &[Row] = &[
         ],
         &[],
     ),
+    row("node::sessions", &[], &["imbl"]),
     row("node::run", &[], &["tokio", "rustix"]),
     row("client", &["checksum", "types", "limits", "codec", "random", "machine::command", "net"], &["tokio"]),
     row(

@@ -21,6 +21,7 @@
 
 mod apply;
 mod changes;
+pub mod checkpoint;
 mod pipeline;
 mod reads;
 mod start;

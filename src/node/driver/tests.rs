@@ -2,6 +2,7 @@
 
 mod apply;
 mod changes;
+mod checkpoint;
 mod clients;
 mod ends;
 mod format;

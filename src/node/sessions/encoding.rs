@@ -10,6 +10,19 @@ use crate::checksum::Checksum;
 use crate::codec::{Error, Reader};
 use crate::types::{Index, RequestNumber, SessionId};
 
+/// A session without requests and answers, an index, and an answer without its bytes.
+const SESSION_BYTES: usize = 8 + 8 + 8 + 4 + 4;
+const INDEX_BYTES: usize = 8;
+const ANSWER_BYTES: usize = 8 + 4;
+
+/// A table on its way back from its bytes.
+#[derive(Debug)]
+pub struct Restoring {
+    limits: Limits,
+    /// By rising id.
+    sessions: Vec<Session>,
+}
+
 impl Sessions {
     /// The table, one session at a time. One table has one encoding.
     pub fn encoded(&self) -> impl Iterator<Item = Bytes> {
@@ -20,27 +33,23 @@ impl Sessions {
         })
     }
 
+    /// Appends the encoding of the first session behind `last`, with its length before it, and gives its id: for
+    /// whoever takes the table in pieces.
+    pub fn encode_next(&self, last: Option<SessionId>, out: &mut BytesMut) -> Option<SessionId> {
+        let session = self.next_behind(last)?;
+        let start = out.len();
+        out.put_u32_le(0);
+        put_session(out, session);
+        let length = u32::try_from(out.len() - start - 4).expect("bounded by the limits");
+        out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        Some(session.id)
+    }
+
     /// The table that [`Sessions::encoded`] gave.
     pub fn restore<'a>(limits: Limits, encoded: impl IntoIterator<Item = &'a [u8]>) -> Result<Sessions, Error> {
-        let mut sessions: Vec<Session> = Vec::new();
-        for bytes in encoded {
-            let session = take_session(Reader::new(bytes), &limits)?;
-            if sessions.len() == limits.sessions_max {
-                let found = sessions.len() as u64 + 1;
-                return Err(Error::OverLimit { what: "number of sessions", max: limits.sessions_max as u64, found });
-            }
-            if sessions.last().is_some_and(|last| last.id >= session.id) {
-                return Err(Error::Invalid { what: "next session id in order", found: session.id.0 });
-            }
-            sessions.push(session);
-        }
-        sessions.sort_by_key(|session| session.last_use);
-        if let Some(pair) = sessions.windows(2).find(|pair| pair[0].last_use == pair[1].last_use) {
-            return Err(Error::Invalid { what: "last use of one session alone", found: pair[0].last_use.0 });
-        }
-        let mut table = Sessions::with_limits(limits);
-        sessions.into_iter().for_each(|session| table.push(session));
-        Ok(table)
+        let mut restoring = Restoring::new(limits);
+        encoded.into_iter().try_for_each(|bytes| restoring.add(bytes))?;
+        restoring.finish()
     }
 
     /// Equal on all nodes at equal index, once the answers of all that was run are kept.
@@ -51,6 +60,42 @@ impl Sessions {
             put_session(&mut out, session);
             Checksum::salted(u64::from(before.0), &[&out])
         })
+    }
+}
+
+impl Restoring {
+    pub fn new(limits: Limits) -> Restoring {
+        Restoring { limits, sessions: Vec::new() }
+    }
+
+    /// The most bytes that one session takes.
+    pub fn session_bytes_max(&self) -> usize {
+        SESSION_BYTES + self.limits.answers_max * (INDEX_BYTES + ANSWER_BYTES) + self.limits.answer_bytes_max
+    }
+
+    /// The next session's bytes.
+    pub fn add(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let session = take_session(Reader::new(bytes), &self.limits)?;
+        if self.sessions.len() == self.limits.sessions_max {
+            let (max, found) = (self.limits.sessions_max as u64, self.sessions.len() as u64 + 1);
+            return Err(Error::OverLimit { what: "number of sessions", max, found });
+        }
+        if self.sessions.last().is_some_and(|last| last.id >= session.id) {
+            return Err(Error::Invalid { what: "next session id in order", found: session.id.0 });
+        }
+        self.sessions.push(session);
+        Ok(())
+    }
+
+    /// That was the last one.
+    pub fn finish(mut self) -> Result<Sessions, Error> {
+        self.sessions.sort_by_key(|session| session.last_use);
+        if let Some(pair) = self.sessions.windows(2).find(|pair| pair[0].last_use == pair[1].last_use) {
+            return Err(Error::Invalid { what: "last use of one session alone", found: pair[0].last_use.0 });
+        }
+        let mut table = Sessions::with_limits(self.limits);
+        self.sessions.into_iter().for_each(|session| table.push(session));
+        Ok(table)
     }
 }
 

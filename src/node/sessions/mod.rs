@@ -42,5 +42,6 @@ mod table;
 mod tests;
 
 pub use admission::{Admission, Admit, Lane};
+pub use encoding::Restoring;
 pub use session::Answered;
 pub use table::{Decision, Limits, Sessions};

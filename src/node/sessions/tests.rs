@@ -277,6 +277,55 @@ fn golden_bytes_and_back() {
     assert_eq!(Sessions::restore(SMALL, encoded.iter().map(|bytes| &bytes[..])), Ok(table));
 }
 
+/// For snapshots: a clone is taken on the core thread and read on another, while the table goes on.
+#[test]
+fn a_clone_stays_as_it_was_shares_what_did_not_change_and_comes_in_pieces() {
+    fn assert_goes_to_another_thread<T: Send + 'static>(_: &T) {}
+    let mut table = Sessions::new();
+    for session in 1..=200 {
+        table.begin(Index(session), &register());
+    }
+    let answer = Bytes::from(vec![7; 1000]);
+    for session in 1..=200 {
+        table.begin(Index(1000 + session), &run(session, 1, 1));
+        table.keep(SessionId(session), RequestNumber(1), answer.clone());
+    }
+    let before: Vec<Bytes> = table.encoded().collect();
+    let clone = table.clone();
+    assert_goes_to_another_thread(&clone);
+    table.begin(Index(2000), &run(70, 2, 2));
+    table.begin(Index(2001), &register());
+    assert_ne!(table.digest(), clone.digest());
+    let shared = |id| std::ptr::eq(table.session(SessionId(id)).unwrap(), clone.session(SessionId(id)).unwrap());
+    let changed: Vec<u64> = (1..=200).filter(|id| !shared(*id)).collect();
+    assert_eq!(changed, [70], "what was not touched is not copied");
+    let (mut pieces, mut last) = (Vec::new(), None);
+    loop {
+        let mut piece = bytes::BytesMut::new();
+        let Some(next) = clone.encode_next(last, &mut piece) else { break };
+        assert_eq!(u32::from_le_bytes(piece[..4].try_into().unwrap()) as usize, piece.len() - 4);
+        assert!(piece.len() <= 4 + Restoring::new(Limits::default()).session_bytes_max());
+        pieces.push(piece.freeze().slice(4..));
+        last = Some(next);
+    }
+    assert_eq!(pieces, before);
+    assert_eq!(Sessions::restore(Limits::default(), pieces.iter().map(|piece| &piece[..])), Ok(clone));
+}
+
+/// The bound is met by a session with all that it may have, and by none else.
+#[test]
+fn the_largest_session_is_as_large_as_said() {
+    let mut table = Sessions::with_limits(SMALL);
+    table.begin(Index(5), &register());
+    for number in 1..=4 {
+        table.begin(Index(5 + number), &run(5, number, 1));
+        let bytes = if number == 1 { 7 } else { 1 };
+        table.keep(SessionId(5), RequestNumber(number), Bytes::from(vec![1; bytes]));
+    }
+    let encoded = table.encoded().next().unwrap();
+    assert_eq!(encoded.len(), Restoring::new(SMALL).session_bytes_max());
+}
+
 #[test]
 fn a_damaged_encoding_is_refused() {
     let mut table = table(2);

@@ -1,7 +1,7 @@
 //! The targets over their committed corpus and over what becomes of it by mutation, without a fuzzer.
 
 use super::{Done, History, Simulated, config_change, identity, operations, options, raft_step};
-use super::{wal_decode, wal_ops_crash, wal_recover_dir};
+use super::{Transferred, snapshot_stream, wal_decode, wal_ops_crash, wal_recover_dir};
 use crate::mutant::{self, Mutant};
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
@@ -13,13 +13,14 @@ use crate::wal::Log;
 type Target = (&'static str, fn(&[u8]));
 
 /// The real disks take part in disk's tests and in fuzz/.
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 7] = [
     ("wal_decode", wal_decode),
     ("wal_recover_dir", wal_recover_dir),
     ("wal_ops_crash", |input| assert!(wal_ops_crash(input).crashes > 0)),
     ("backend_diff", |input| drop(operations(&mut Simulated::new(), input))),
     ("raft_step", |input| assert!(raft_step(input).committed > 0)),
     ("config_change", |input| assert!(config_change(input).committed > 0)),
+    ("snapshot_stream", |input| assert!(snapshot_stream(input).crashes < 10_000)),
 ];
 
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -108,6 +109,24 @@ fn random_bytes_crash_logs_with_something_in_them() {
     assert!(sum.acknowledged > 1_000 && sum.segments > 300 && sum.by_seals > 400, "{sum:?}");
 }
 
+/// Inputs of the fuzzer's kind bring snapshots through bad chunks, failures and cuts.
+#[test]
+fn random_bytes_bring_snapshots() {
+    let mut sum = Transferred::default();
+    for seed in 0..300 {
+        let done = snapshot_stream(&choices(seed, 400));
+        sum.arrived += done.arrived;
+        sum.refused += done.refused;
+        sum.crashes += done.crashes;
+        sum.failures += done.failures;
+        sum.manifests += done.manifests;
+        sum.states += done.states;
+    }
+    println!("{sum:?}");
+    assert!(sum.arrived > 1_000 && sum.refused > 1_000 && sum.crashes > 500 && sum.failures > 100, "{sum:?}");
+    assert!(sum.manifests > 30 && sum.states > 30, "{sum:?}");
+}
+
 /// Inputs of the fuzzer's kind elect, commit, crash, read and change members.
 #[test]
 fn random_bytes_make_histories_of_clusters() {
@@ -186,7 +205,7 @@ fn made() -> Vec<(&'static str, String, Vec<u8>)> {
         let named = ["whole", "cut", "good"].iter().zip(inputs);
         all.extend(named.map(|(name, input)| (target, (*name).to_owned(), input.clone())));
     }
-    for target in ["wal_ops_crash", "backend_diff", "raft_step", "config_change"] {
+    for target in ["wal_ops_crash", "backend_diff", "raft_step", "config_change", "snapshot_stream"] {
         let named = [("short", 60), ("middle", 300), ("long", 1200)].into_iter();
         all.extend(named.map(|(name, length)| (target, name.to_owned(), choices(length, length as usize))));
     }

@@ -1,0 +1,52 @@
+//! `trilith snapshot`: which snapshots a directory holds, and whether they are what was written.
+//!
+//! ```text
+//!   directory ──▶ reading (superblock, manifests, with verify every chunk) ──▶ inspect: what there is
+//!                                                                        └──▶ verify: what is wrong, and the exit code
+//! ```
+//!
+//! Both only read, take no lock, and work beside a node that runs: what it removes meanwhile is not missed.
+
+mod inspect;
+mod reading;
+mod verify;
+
+use std::path::PathBuf;
+
+use super::exit::Failure;
+use super::output::Format;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say which snapshots there are, and of what
+    Inspect(Target),
+    /// Read every chunk and say what is wrong
+    Verify(Target),
+}
+
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// The directory of a node, or any other with snapshots in it
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// How to print the answer
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+/// Runs the sub-command.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Inspect(target) => inspect::run(&target.directory, target.output),
+        Command::Verify(target) => verify::run(&target.directory, target.output),
+    }
+}
+
+#[cfg(test)]
+mod tests;

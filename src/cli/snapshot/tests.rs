@@ -1,0 +1,170 @@
+//! What the commands print, to the letter, and how they end.
+
+use bytes::BytesMut;
+
+use super::reading::Reading;
+use super::{inspect, verify};
+use crate::checksum::Checksum;
+use crate::cli::exit::Exit;
+use crate::cli::output::Format;
+use crate::disk::{Directory, Files};
+use crate::sim::disk::{Code, SimDisk};
+use crate::snapshot::{Builder, ChunkSource, Description, Step};
+use crate::superblock::{self, State};
+use crate::types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Term};
+
+/// What it is called, what becomes of the disk, how `verify` ends.
+type Case<'a> = (&'a str, &'a dyn Fn(&SimDisk), Exit);
+
+struct Once(Option<Vec<u8>>);
+
+impl ChunkSource for Once {
+    fn encode_next(&mut self, out: &mut BytesMut) -> bool {
+        let bytes = self.0.take();
+        bytes.iter().for_each(|bytes| out.extend_from_slice(bytes));
+        bytes.is_some()
+    }
+}
+
+fn description(index: u64) -> Description {
+    let member = |id| Member {
+        id: NodeId(id),
+        incarnation: Incarnation(id),
+        address: "127.0.0.1:7000".parse().expect("an address"),
+    };
+    let members: Vec<Member> = (1..=3).map(member).collect();
+    Description {
+        cluster: ClusterId(0xc1),
+        group: GroupId::CLUSTER,
+        point: LogId::new(Term(4), Index(index)),
+        membership: Membership { voters: [NodeId(1), NodeId(2)].into(), members, ..Membership::default() },
+        membership_id: LogId::new(Term(2), Index(7)),
+        log_start: Index(1),
+        log_digest: Checksum(5),
+    }
+}
+
+fn make(files: &impl Files, index: u64) {
+    let source = Once(Some(vec![index as u8; 1000 + index as usize]));
+    let mut builder = Builder::with_chunks(description(index), Box::new(source), 512);
+    while builder.step(files, true).expect("nothing is wrong with the disk") != Step::Done {}
+}
+
+/// A node with two snapshots, of which the superblock names the newer one.
+fn node() -> SimDisk {
+    let disk = SimDisk::new();
+    let mut state = State::new(ClusterId(0xc1), NodeId(1), Incarnation(1), Membership::default());
+    let snapshot = description(200).point;
+    let group = superblock::Group { hard_state: HardState::default(), snapshot, log_start: Index(1) };
+    state.groups.insert(GroupId::CLUSTER, group);
+    superblock::format(&disk.files(), &state).expect("nothing is wrong with the disk");
+    make(&disk.files(), 100);
+    make(&disk.files(), 200);
+    disk
+}
+
+/// What both say, and how verify ends.
+fn said(disk: &SimDisk, title: &str) -> (String, Exit) {
+    let read =
+        |every_chunk| Reading::take(&disk.files(), "DIR".to_owned(), every_chunk).expect("the root can be listed");
+    let (inspected, verified) = (read(false), read(true));
+    let end = verify::judge(&verified);
+    let failure = end.as_ref().map_or_else(ToString::to_string, |()| "exit code 0".to_owned());
+    let text = format!(
+        "=== {title}\n--- inspect\n{}--- verify\n{}{failure}\n\n",
+        inspect::text(&inspected, Format::Table),
+        verify::text(&verified, Format::Table)
+    );
+    (text, end.map_or_else(|failure| failure.exit, |()| Exit::Done))
+}
+
+#[test]
+fn what_is_said_of_sound_and_of_damaged_snapshots() {
+    let name = |index| description(index).name();
+    let cases: [Case<'_>; 9] = [
+        ("sound", &|_| {}, Exit::Done),
+        ("a flipped bit in a chunk", &|disk| disk.flip_bit(&format!("{}/chunks", name(200)), 600, 1), Exit::Corrupt),
+        ("a bad sector", &|disk| disk.make_unreadable(&format!("{}/chunks", name(100)), 0..1), Exit::DiskFailed),
+        ("a rotten manifest", &|disk| disk.flip_bit(&format!("{}/manifest", name(200)), 50, 1), Exit::Corrupt),
+        ("chunks cut short", &|disk| disk.truncate(&format!("{}/chunks", name(200)), 512), Exit::Corrupt),
+        ("a manifest that does not open", &refuse, Exit::DiskFailed),
+        ("the one that the superblock names is gone", &lose, Exit::Corrupt),
+        ("another cluster's, a newer program's", &foreign_and_newer, Exit::WrongIdentity),
+        ("unfinished and strange names", &unfinished, Exit::Done),
+    ];
+    let mut all = String::new();
+    for (title, change, exit) in cases {
+        let disk = node();
+        change(&disk);
+        let (text, found) = said(&disk, title);
+        assert_eq!(found, exit, "{title}\n{text}");
+        all.push_str(&text);
+    }
+    assert_eq!(all, include_str!("tests/golden.txt"), "\n{all}");
+}
+
+fn refuse(disk: &SimDisk) {
+    disk.refuse_to_open(&format!("{}/manifest", description(200).name()), Some(Code::Io));
+}
+
+fn lose(disk: &SimDisk) {
+    crate::snapshot::remove(&disk.files(), &description(200).name()).expect("nothing is wrong with the disk");
+}
+
+fn foreign_and_newer(disk: &SimDisk) {
+    let other = Description { cluster: ClusterId(0xc2), ..description(300) };
+    let mut builder = Builder::new(other, Box::new(Once(Some(vec![1]))));
+    while builder.step(&disk.files(), true).expect("nothing is wrong with the disk") != Step::Done {}
+    make(&disk.files(), 400);
+    let name = format!("{}/manifest", description(400).name());
+    let mut bytes = disk.contents(&name);
+    bytes[8] = 2;
+    let checksum = Checksum::of(&bytes[..12]).continued(&bytes[16..]);
+    bytes[12..16].copy_from_slice(&checksum.0.to_le_bytes());
+    disk.plant(&name, &bytes);
+}
+
+fn unfinished(disk: &SimDisk) {
+    for ending in ["making", "receiving", "removing"] {
+        let name = format!("{}.{ending}", description(300).name());
+        disk.files().create_directory(&name).expect("nothing is wrong with the disk");
+    }
+    disk.files().create_directory("snapshot-of-mine").expect("nothing is wrong with the disk");
+}
+
+#[test]
+fn the_answers_are_json_for_scripts() {
+    let disk = node();
+    disk.flip_bit(&format!("{}/chunks", description(100).name()), 0, 0);
+    let read = |every_chunk| Reading::take(&disk.files(), "DIR".to_owned(), every_chunk).unwrap();
+    let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let inspected = json(inspect::text(&read(false), Format::Json));
+    let second = &inspected["snapshots"][1];
+    assert_eq!((&second["point"], &second["condition"]), (&"200@4".into(), &"whole".into()));
+    assert_eq!(second["manifest"]["bytes"], 1200);
+    assert_eq!(second["manifest"]["voters"], serde_json::json!([1, 2]));
+    assert_eq!(inspected["findings"], serde_json::json!([]));
+    let verified = json(verify::text(&read(true), Format::Json));
+    assert_eq!((&verified["result"], &verified["chunks"]), (&"damaged".into(), &6.into()));
+    assert_eq!(verified["findings"][0]["exit_code"], 10);
+    assert_eq!(verified["findings"][0]["name"], description(100).name());
+}
+
+/// The same on a real file system, where directories are renamed, flushed and removed.
+#[test]
+fn a_real_directory_holds_snapshots_too() {
+    let home = tempfile::tempdir().unwrap();
+    let files = Directory::open(home.path()).unwrap();
+    for index in [100, 200, 300] {
+        make(&files, index);
+    }
+    let listing = crate::snapshot::list(&files, None).unwrap();
+    let superfluous = crate::snapshot::superfluous(&listing, GroupId::CLUSTER, LogId::ZERO);
+    superfluous.iter().for_each(|name| crate::snapshot::remove(&files, name).unwrap());
+    let reading = Reading::take(&files, "DIR".to_owned(), true).unwrap();
+    assert!(verify::judge(&reading).is_ok());
+    assert_eq!(verify::text(&reading, Format::Table).trim_end(), "DIR: ok: 2 snapshots, 6 chunks, 2500 bytes");
+    assert_eq!(files.list("").unwrap().len(), 2);
+    let missing = super::reading::open(&home.path().join("nothing")).unwrap_err();
+    assert_eq!(missing.exit, Exit::WrongIdentity);
+}
