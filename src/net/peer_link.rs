@@ -14,7 +14,6 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use quinn::{Connection, SendStream};
 
-use crate::raft::message::Sender;
 use crate::types::NodeId;
 
 use super::certificate::SERVER_NAME;
@@ -221,7 +220,7 @@ fn take_messages(
     arrivals: &mut Vec<Arrival>,
 ) -> Result<usize, StreamError> {
     let mut bytes = 0;
-    let sender = Sender { incarnation: hello.incarnation, configuration: hello.configuration };
+    let sender = hello.sender();
     while let Some(frame) = reader.take()? {
         bytes += frame.body.len();
         let message = peer_wire::message(frame)?;

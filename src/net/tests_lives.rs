@@ -49,7 +49,7 @@ async fn a_node_that_joins_speaks_with_whoever_names_its_own_life() {
     let arrivals = arrivals_until(&joiner.inbox(), |arrivals| arrivals.len() >= 2).await;
     let Some(Arrival::Peer { sender, .. }) = arrivals.last() else { panic!("{arrivals:?}") };
     let configuration = LogId::new(Term(1), Index(6));
-    assert_eq!(*sender, Sender { incarnation: Incarnation(102), configuration });
+    assert_eq!(*sender, Sender { incarnation: Incarnation(102), boot: 1, configuration });
 }
 
 #[tokio::test]

@@ -401,7 +401,7 @@ impl<M: StateMachine> Node<M> {
             Arrival::TailClosed { tail } => self.driver.handle(Input::TailClosed { tail }),
             Arrival::PeerUp { hello } => {
                 tracing::info!(node = %hello.node, boot = hello.boot, "peer up");
-                self.driver.handle(Input::Met { node: hello.node, incarnation: hello.incarnation });
+                self.driver.handle(Input::Met { node: hello.node, sender: hello.sender() });
             }
             Arrival::PeerDown { node } => tracing::info!(%node, "peer down"),
             Arrival::ClientGone { client } => self.driver.handle(Input::ClientGone { client }),

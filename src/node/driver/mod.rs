@@ -21,6 +21,7 @@
 
 mod apply;
 mod changes;
+mod lives;
 mod pipeline;
 mod reads;
 mod start;
@@ -40,7 +41,7 @@ use crate::machine::StateMachine;
 use crate::net::{ClientKey, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey};
 use crate::node::sessions::{Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
-use crate::types::{ClusterId, Entry, GroupId, Incarnation, Index, LogId, NodeId, SegmentNumber};
+use crate::types::{ClusterId, Entry, GroupId, Index, LogId, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
 use pipeline::Pipeline;
@@ -98,9 +99,10 @@ pub enum Input {
     /// There is a link to this node, in this life of it.
     Met {
         node: NodeId,
-        incarnation: Incarnation,
+        sender: Sender,
     },
-    /// From a peer whose identity is proven. Dropped if it is of another life of that node than the one that is meant.
+    /// From a peer whose identity is proven. Dropped if it is of another life of that node than the one that is meant, or
+    /// of an older start of it than one that was met.
     Peer {
         sender: Sender,
         message: Message,
@@ -224,6 +226,8 @@ pub struct Driver<M> {
     replica: Replica,
     pipeline: Pipeline,
     sessions: Sessions,
+    /// Messages of nodes whose present start is not durable here yet.
+    held: lives::HeldByNode,
     /// While this node leads and has applied its no-op.
     admission: Option<Admission>,
     machine: M,
@@ -263,12 +267,8 @@ impl<M: StateMachine> Driver<M> {
                 self.replica.handle(RaftInput::Clock(reading));
                 self.release_leased();
             }
-            Input::Met { node, incarnation } => self.replica.handle(RaftInput::Met { node, incarnation }),
-            Input::Peer { sender, message } => {
-                if self.replica.hears(message.from, sender) {
-                    self.replica.handle(RaftInput::Message(message));
-                }
-            }
+            Input::Met { node, sender } => self.on_met(node, sender),
+            Input::Peer { sender, message } => self.on_peer(sender, message),
             Input::Client { client, request } => self.on_request(client, request),
             Input::ClientGone { client } => self.forget_client(client),
             Input::TailOpened { tail, from } => self.tails.open(tail, from),
@@ -277,6 +277,7 @@ impl<M: StateMachine> Driver<M> {
             Input::Written(completion) => {
                 let written = self.pipeline.written(completion);
                 self.stop_on(written);
+                self.release_held();
             }
             Input::Prepared { number, result } => {
                 self.pipeline.log.prepared(number, result);

@@ -26,7 +26,7 @@ fn add(id: NodeId, incarnation: u64) -> MemberChange {
 fn matched(rig: &mut Rig<Map>, incarnation: u64, last: Index) {
     let term = rig.driver.replica().status().hard_state.term;
     let body = Body::AppendReply(AppendReply { round: Round(0), outcome: AppendOutcome::Matched { last } });
-    let sender = Sender { incarnation: Incarnation(incarnation), configuration: LogId::ZERO };
+    let sender = Sender { incarnation: Incarnation(incarnation), boot: 1, configuration: LogId::ZERO };
     rig.driver.handle(Input::Peer { sender, message: Message { from: OTHER, to: OWN, term, body } });
 }
 
