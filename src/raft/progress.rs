@@ -47,6 +47,9 @@ pub(super) enum Fetching {
 pub(super) struct Progress {
     /// The follower has the leader's log durably up to here. Only grows within a term.
     pub(super) matched: Index,
+    /// The leader's newest round when `matched` moved last: what was sent in a later one was sent to a follower that had
+    /// that much.
+    pub(super) matched_in: Round,
     /// The next entry to send. Above `matched`.
     pub(super) next: Index,
     pub(super) mode: Mode,
@@ -118,6 +121,7 @@ impl Progress {
     pub(super) fn new(next: Index) -> Progress {
         Progress {
             matched: Index::ZERO,
+            matched_in: Round::default(),
             next,
             mode: Mode::Probe { outstanding: false },
             confirmed: Round::default(),
@@ -172,8 +176,8 @@ impl Progress {
         is_open || mutant::is_on(Mutant::WindowIgnored)
     }
 
-    /// The follower has the log durably up to `last`. True if that is news.
-    pub(super) fn on_matched(&mut self, last: Index, log: &Log) -> bool {
+    /// The follower has the log durably up to `last`, which is heard in round `newest`. True if that is news.
+    pub(super) fn on_matched(&mut self, last: Index, newest: Round, log: &Log) -> bool {
         let news = last > self.matched;
         self.matched = self.matched.max(last);
         self.next = self.next.max(self.matched.next());
@@ -182,6 +186,7 @@ impl Progress {
             self.in_flight.pop_front();
         }
         if news {
+            self.matched_in = newest;
             self.matched_ticks_ago = 0;
             self.stalled_ticks = 0;
             self.snapshot_needed = false;
@@ -269,6 +274,14 @@ impl Progress {
         };
         self.probe_at(candidate.max(self.matched).next(), log);
         Rejected::BeginsAnew
+    }
+
+    /// The entry that the follower has lost: it had acknowledged it, and of what was sent to it since it says that its log
+    /// holds no more than `hint`. What was sent before the acknowledgement came proves nothing.
+    pub(super) fn lost(&self, hint: LogId, round: Round, log: &Log) -> Option<LogId> {
+        let is_late = round <= self.matched_in;
+        let acknowledged = LogId::new(log.term_at(self.matched)?, self.matched);
+        (self.matched > Index::ZERO && !is_late && hint < acknowledged).then_some(acknowledged)
     }
 
     /// An answer has been due for `patience_ticks`: what was sent, or the answer, is lost. Probe again from what is

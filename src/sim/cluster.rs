@@ -367,6 +367,7 @@ impl Simulation {
             Input::Written(completion) => 4 + completion.token.0,
             Input::Prepared { number, .. } => 5 + number.0,
             Input::ReadDone { read, .. } => 6 + read.0,
+            Input::Refused { .. } => unreachable!("the network has nothing against a node"),
             Input::Clock(_) => unreachable!("the clock is read beside the inputs"),
         };
         self.note(Label::Input, &[self.now, node as u64, kind], &[]);

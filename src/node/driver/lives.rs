@@ -11,9 +11,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Driver;
+use super::{Driver, Stopped};
 use crate::limits::LIVES_MET_MAX;
 use crate::machine::StateMachine;
+use crate::net::CloseReason;
 use crate::raft::{Input as RaftInput, Message, Sender};
 use crate::superblock::{Met, SaveNumber};
 use crate::types::{Incarnation, NodeId};
@@ -32,9 +33,19 @@ pub(super) type HeldByNode = BTreeMap<NodeId, Held>;
 
 impl<M: StateMachine> Driver<M> {
     pub(super) fn on_met(&mut self, node: NodeId, sender: Sender) {
+        self.refused.remove(&node);
         self.replica.handle(RaftInput::Met { node, incarnation: sender.incarnation });
         if self.is_believed(node, sender) {
             self.remember(node, sender);
+        }
+    }
+
+    pub(super) fn on_refused(&mut self, by: NodeId, reason: CloseReason) {
+        if reason.takes_voice() {
+            return self.stop_on(Err(Stopped::VoiceTaken { by, reason }));
+        }
+        if self.refused.contains_key(&by) || self.refused.len() < LIVES_MET_MAX {
+            self.refused.insert(by, reason);
         }
     }
 

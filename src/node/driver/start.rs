@@ -132,6 +132,7 @@ impl<M: StateMachine> Driver<M> {
             },
             pipeline: Pipeline::new(log, superblock),
             held: BTreeMap::new(),
+            refused: BTreeMap::new(),
             sessions: Sessions::new(),
             admission: None,
             machine,
