@@ -13,9 +13,8 @@ use crate::wal;
 use crate::wal::handle::{self, has_entries};
 
 /// What becomes of a node that was removed.
-const REMOVED_STEP: &str = "the cluster needs nothing of it any more: keep its directory as a copy, or remove it. To bring \
-                            this machine back, name an empty `data_directory`, run `trilith init --config FILE --join`, \
-                            and then the command that it prints";
+const REMOVED_STEP: &str = "the cluster needs nothing of it any more. To bring this machine back, run `trilith init --config FILE \
+                            --join`, which keeps what is here beside a new directory, and then the command that it prints";
 
 /// The way back of a node that has lost what it had promised.
 pub const NO_VOICE_STEP: &str = "it must not vote again as what it was. Put its newest directory back if there is one; else, \
@@ -78,21 +77,16 @@ pub fn of_certificate(error: &CertificateError) -> Failure {
 
 fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
     match error {
-        StartError::Superblock(superblock) => of_superblock(superblock, directory, message),
+        StartError::Superblock(superblock) => match **superblock {
+            superblock::Error::Damaged { .. } => Failure::new(Exit::Corrupt, message, NO_VOICE_STEP),
+            _ => of_superblock(superblock, directory, message),
+        },
         StartError::Log(log) => of_log(log, directory, message),
-        StartError::StaleSuperblock { .. } => Failure::new(
-            Exit::Corrupt,
-            message,
-            NO_VOICE_STEP,
-        ),
+        StartError::StaleSuperblock { .. } => Failure::new(Exit::Corrupt, message, NO_VOICE_STEP),
         StartError::MachineNotEmpty { .. } => {
             Failure::new(Exit::Other, message, "give the node a state machine that begins empty: the log fills it")
         }
-        StartError::NoVoice => Failure::new(
-            Exit::WrongIdentity,
-            message,
-            NO_VOICE_STEP,
-        ),
+        StartError::NoVoice => Failure::new(Exit::WrongIdentity, message, NO_VOICE_STEP),
         StartError::Removed => Failure::new(Exit::WrongIdentity, message, REMOVED_STEP),
     }
 }

@@ -48,7 +48,8 @@ const WRONG_FINGERPRINT: &str = "settings that must agree across the cluster dif
 const WRONG_INCARNATION: &str = "its directory was made anew under the id of a node that has voted: it would vote twice. Put \
                                  the old directory back; if it is lost, the node comes back only as a new member: `trilith \
                                  cluster remove`, then `trilith init --join`";
-const OLDER_BOOT: &str = "its directory is an older copy of the one that it had: what it has promised since is not in it";
+const OLDER_BOOT: &str =
+    "its directory is an older copy of the one that it had: what it has promised since is not in it";
 const LOST_ACKNOWLEDGED: &str = "it had acknowledged entries that it does not hold any more";
 
 const STRANGER: &str = "it counts this node among the members no more, or not yet. One that was removed comes back only as \

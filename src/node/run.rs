@@ -191,8 +191,14 @@ async fn serve(
         boot: started.boot,
         findings: started.recovery.told(),
     };
-    let mut node =
-        Node::new(started.driver, directory.clone(), probed.backend, sync_mode, &endpoint, options.lease_drift_percent > 0)?;
+    let mut node = Node::new(
+        started.driver,
+        directory.clone(),
+        probed.backend,
+        sync_mode,
+        &endpoint,
+        options.lease_drift_percent > 0,
+    )?;
     // Polled once before anyone is told: from then on a signal is heard.
     let is_over = poll_fn(|context| Poll::Ready(shutdown.as_mut().poll(context).is_ready())).await;
     if is_over {

@@ -57,7 +57,7 @@ impl Leading {
     }
 
     /// What this follower gets from now on carries a round in which it got nothing yet.
-    fn begin_attempt(&mut self, follower: NodeId) {
+    pub(super) fn begin_attempt(&mut self, follower: NodeId) {
         self.round = Round(self.round.0 + 1);
         if let Some(progress) = self.progress.get_mut(&follower) {
             progress.begin_attempt(self.round);
@@ -164,7 +164,7 @@ impl Replica {
                 return self.contradict(from, Contradicted::MatchedBeyond { said, last: self.log.last() });
             }
             AppendOutcome::Matched { last } => {
-                if progress.on_matched(last, newest, &self.log) {
+                if progress.on_matched(last, reply.round, newest, &self.log) {
                     self.advance_commit();
                 }
             }

@@ -50,6 +50,8 @@ pub(super) struct Progress {
     /// The leader's newest round when `matched` moved last: what was sent in a later one was sent to a follower that had
     /// that much.
     pub(super) matched_in: Round,
+    /// On its present link the follower has shown that it holds that. Until then it is not told that it does.
+    is_affirmed: bool,
     /// The next entry to send. Above `matched`.
     pub(super) next: Index,
     pub(super) mode: Mode,
@@ -122,6 +124,7 @@ impl Progress {
         Progress {
             matched: Index::ZERO,
             matched_in: Round::default(),
+            is_affirmed: true,
             next,
             mode: Mode::Probe { outstanding: false },
             confirmed: Round::default(),
@@ -176,9 +179,11 @@ impl Progress {
         is_open || mutant::is_on(Mutant::WindowIgnored)
     }
 
-    /// The follower has the log durably up to `last`, which is heard in round `newest`. True if that is news.
-    pub(super) fn on_matched(&mut self, last: Index, newest: Round, log: &Log) -> bool {
+    /// The follower has the log durably up to `last`, as it says in `round`, which is heard in round `newest`. True if that
+    /// is news.
+    pub(super) fn on_matched(&mut self, last: Index, round: Round, newest: Round, log: &Log) -> bool {
         let news = last > self.matched;
+        self.is_affirmed |= round >= self.attempt;
         self.matched = self.matched.max(last);
         self.next = self.next.max(self.matched.next());
         while let Some(flight) = self.in_flight.front().filter(|flight| flight.last <= last) {
@@ -292,8 +297,25 @@ impl Progress {
             return false;
         }
         let replicated = self.mode == Mode::Replicate;
-        self.probe_at(if replicated { self.matched.next() } else { self.next }, log);
+        self.probe_again(log);
         replicated
+    }
+
+    /// Its link is another one: it is asked whether it holds what it has acknowledged.
+    pub(super) fn verify_again(&mut self, log: &Log) {
+        self.is_affirmed = false;
+        self.probe_again(log);
+    }
+
+    /// Up to where it is known to hold the log.
+    pub(super) fn affirmed(&self) -> Index {
+        if self.is_affirmed { self.matched } else { Index::ZERO }
+    }
+
+    /// From what is known to match.
+    fn probe_again(&mut self, log: &Log) {
+        let replicated = self.mode == Mode::Replicate;
+        self.probe_at(if replicated { self.matched.next() } else { self.next }, log);
     }
 
     /// What is sent from now on is of `round` at least, in which nothing was sent to this follower before.

@@ -122,7 +122,7 @@ impl Replica {
             own_disk: OwnDisk::default(),
             life,
             was_member: false,
-            memberships: Memberships::restored(restored.memberships),
+            memberships: Memberships::restored(restored.memberships, life.is_some()),
             commit: restored.commit,
             commit_told: restored.commit,
             state: State::Follower(Following::new(restored.commit)),

@@ -35,6 +35,15 @@ impl Replica {
         self.lost.get(&node) == Some(&sender.incarnation)
     }
 
+    /// There is a new link to this follower: what was on its way is lost, and what it has acknowledged it may have lost.
+    /// It is asked at once, before anything is counted on it.
+    pub(super) fn verify_again(&mut self, node: NodeId) {
+        let State::Leader(leading) = &mut self.state else { return };
+        let Some(progress) = leading.progress.get_mut(&node) else { return };
+        progress.verify_again(&self.log);
+        leading.begin_attempt(node);
+    }
+
     fn named_incarnation(&self, node: NodeId) -> Incarnation {
         self.memberships.current().member(node).map_or(Incarnation::OPEN, |member| member.incarnation)
     }

@@ -35,10 +35,8 @@ const MEMBER_BYTES_MAX: usize = 8 + 8 + (1 + 16 + 2) + 1;
 const MET_BYTES: usize = 8 + 8 + 8 + 1;
 const CHECKSUM_OFFSET: usize = BLOCK_BYTES - 4;
 
-const LARGEST_BYTES: usize = HEAD_BYTES
-    + GROUPS_MAX * GROUP_BYTES
-    + (4 + 1 + MEMBERS_MAX * MEMBER_BYTES_MAX)
-    + (4 + LIVES_MET_MAX * MET_BYTES);
+const LARGEST_BYTES: usize =
+    HEAD_BYTES + GROUPS_MAX * GROUP_BYTES + (4 + 1 + MEMBERS_MAX * MEMBER_BYTES_MAX) + (4 + LIVES_MET_MAX * MET_BYTES);
 const _: () = assert!(LARGEST_BYTES <= CHECKSUM_OFFSET);
 
 /// No copy number and no boot number is higher: no disk lives to see them, and one more is always a number.

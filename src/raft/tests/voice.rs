@@ -41,8 +41,7 @@ fn who_comes_back_without_what_it_acknowledged_has_no_voice() {
         let mut replica = acknowledged();
         replica.propose(vec![Payload::Noop]).expect("it leads");
         replica.handle(says(1, lacks(previous, hint)));
-        let (acknowledged, holds) =
-            (LogId::new(Term(4), Index(14)), LogId::new(Term(hint.1), Index(hint.0)));
+        let (acknowledged, holds) = (LogId::new(Term(4), Index(14)), LogId::new(Term(hint.1), Index(hint.0)));
         assert_eq!(losses(&mut replica), [Event::VoiceLost { peer: NodeId(2), acknowledged, holds }]);
         assert!(!replica.hears(NodeId(2), Sender { incarnation: Incarnation(2), boot: 9, configuration: LogId::ZERO }));
         // Neither what it acknowledges now, nor that it hears this leader.
@@ -111,4 +110,53 @@ fn another_life_of_it_has_a_voice() {
         replica.handle(says(0, AppendOutcome::Matched { last }));
     }
     assert!(replica.change(&[Change::Promote { node: NodeId(2) }]).is_ok(), "it is heard, and has caught up");
+}
+
+/// Nothing waits to be sent to it, and it is asked all the same, before it is told what it holds.
+#[test]
+fn on_a_new_link_a_follower_is_asked_for_what_it_acknowledged() {
+    let mut replica = acknowledged();
+    replica.handle(Input::Met { node: NodeId(2), incarnation: Incarnation(2) });
+    let output = durable(&mut replica);
+    let probe = output.send.iter().find_map(|outgoing| match &outgoing.message.body {
+        Body::Append(append) if outgoing.message.to == NodeId(2) => Some((append.previous, append.round)),
+        _ => None,
+    });
+    let Some((previous, round)) = probe else { panic!("{output:?}") };
+    assert_eq!(previous, LogId::new(Term(4), Index(14)));
+    let told = |replica: &mut Replica| {
+        (0..5).for_each(|_| replica.handle(Input::Tick));
+        let sent = durable(replica).send;
+        sent.iter().find_map(|outgoing| match outgoing.message.body {
+            Body::Heartbeat { commit, .. } if outgoing.message.to == NodeId(2) => Some(commit),
+            _ => None,
+        })
+    };
+    assert_eq!(told(&mut replica), Some(Index::ZERO));
+    // What it said on the link before.
+    replica.handle(says(round.0 - 1, AppendOutcome::Matched { last: Index(14) }));
+    assert_eq!(told(&mut replica), Some(Index::ZERO));
+    let mut lost = replica.clone();
+    replica.handle(says(round.0, AppendOutcome::Matched { last: Index(14) }));
+    assert_eq!(told(&mut replica), Some(Index(14)));
+    lost.handle(says(round.0, lacks((14, 4), (13, 4))));
+    assert_eq!(losses(&mut lost).len(), 1);
+}
+
+/// An entry that this leader's own disk does not hold yet: what node 2 has said of it is not counted any more.
+#[test]
+fn what_was_acknowledged_and_lost_is_not_counted_afterwards() {
+    for has_lost in [false, true] {
+        let mut replica = leader();
+        replica.propose(vec![Payload::Noop]).expect("it leads");
+        let persist = replica.take_output().persist.expect("an entry is to be written");
+        replica.handle(says(0, AppendOutcome::Matched { last: Index(14) }));
+        (0..10).for_each(|_| replica.handle(Input::Tick));
+        replica.take_output();
+        if has_lost {
+            replica.handle(says(1, lacks((14, 4), (12, 3))));
+        }
+        replica.handle(Input::Durable(persist.number));
+        assert_eq!(replica.status().commit, Index(if has_lost { 13 } else { 14 }));
+    }
 }

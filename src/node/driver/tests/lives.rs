@@ -3,9 +3,10 @@
 use super::rig::{OTHER, OWN, Rig};
 use crate::limits::LIVES_MET_MAX;
 use crate::machine::Map;
-use crate::node::driver::Input;
-use crate::raft::{Body, Message, Sender};
-use crate::types::{Incarnation, LogId, NodeId, Term};
+use crate::net::{CloseReason, RequestBody, ResponseBody};
+use crate::node::driver::{Input, Stopped};
+use crate::raft::{AppendOutcome, AppendReply, Body, Message, Round, Sender};
+use crate::types::{Incarnation, Index, LogId, NodeId, Term};
 
 const NEXT: Term = Term(1);
 
@@ -96,4 +97,71 @@ fn those_who_are_no_members_go_first() {
         assert!(rig.driver.lives_met().len() <= LIVES_MET_MAX);
     }
     assert!(!is_answered(&mut rig, 3) && is_answered(&mut rig, 4));
+}
+
+fn waiting(rig: &mut Rig<Map>) -> String {
+    match rig.ask(RequestBody::Status) {
+        ResponseBody::Status(status) => status.waiting,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn replies(rig: &mut Rig<Map>, round: u64, outcome: AppendOutcome) {
+    let term = rig.driver.replica().status().hard_state.term;
+    let body = Body::AppendReply(AppendReply { round: Round(round), outcome });
+    let message = Message { from: OTHER, to: OWN, term, body };
+    rig.driver.handle(Input::Peer { sender: started(OTHER.0, 1), message });
+    rig.settle();
+}
+
+/// A follower comes back without what it had acknowledged: that is said, and not forgotten.
+#[test]
+fn who_has_lost_what_it_acknowledged_is_not_heard_and_the_status_says_what_to_do() {
+    let mut rig = Rig::leading();
+    rig.append(3, 10);
+    let last = rig.driver.replica().status().last;
+    replies(&mut rig, 0, AppendOutcome::Matched { last: last.index });
+    assert_eq!(waiting(&mut rig), "");
+    rig.elapse_heartbeat();
+    rig.elapse_heartbeat();
+    let hint = LogId::new(last.term, Index(1));
+    let round = rig.sent.iter().rev().find_map(|message| match message.body {
+        Body::Heartbeat { round, .. } => Some(round.0),
+        _ => None,
+    });
+    replies(&mut rig, round.expect("it is spoken with"), AppendOutcome::Rejected { previous: last, hint });
+    let says = |rig: &mut Rig<Map>| {
+        let waiting = waiting(rig);
+        assert!(
+            waiting.contains("node 2, which has lost") && waiting.contains("`trilith cluster remove 2`"),
+            "{waiting}"
+        );
+    };
+    says(&mut rig);
+    let mut rig = rig.again(Map::new());
+    assert!(rig.driver.lives_met()[&OTHER].has_lost, "it is remembered");
+    assert!(!is_answered(&mut rig, 9), "and that life not heard, however often it starts");
+    rig.elect();
+    says(&mut rig);
+}
+
+#[test]
+fn a_node_that_is_told_that_it_has_lost_what_it_promised_ends() {
+    for reason in [CloseReason::OlderBoot, CloseReason::LostAcknowledged] {
+        let mut rig = Rig::leading();
+        rig.driver.handle(Input::Refused { node: OTHER, reason });
+        let stopped = rig.driver.take_effects(&mut Vec::new()).expect_err("it must not speak any more");
+        assert!(stopped.takes_voice() && matches!(stopped, Stopped::VoiceTaken { by: OTHER, .. }), "{stopped}");
+    }
+}
+
+#[test]
+fn whoever_refuses_a_node_is_named_in_its_status_until_there_is_a_link() {
+    let mut rig = Rig::started(Map::new(), &[OWN, OTHER]);
+    assert_eq!(waiting(&mut rig), "a leader");
+    rig.driver.handle(Input::Refused { node: OTHER, reason: CloseReason::WrongIncarnation });
+    let told = waiting(&mut rig);
+    assert!(told.starts_with("a leader; node 2 refuses it: ") && told.contains("made anew"), "{told}");
+    rig.driver.handle(Input::Met { node: OTHER, sender: started(OTHER.0, 1) });
+    assert_eq!(waiting(&mut rig), "a leader");
 }
