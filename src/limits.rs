@@ -101,7 +101,10 @@ pub const DISK_OPERATION_AGE_MAX: Duration = Duration::from_secs(30);
 /// One frame on the wire: a request, an AppendEntries or a chunk, with its head.
 pub const WIRE_FRAME_BYTES_MAX: usize = 8 << 20;
 pub const MEMBERS_MAX: usize = 15;
+/// Other nodes of which a node remembers the newest life that it has heard: all members, and some that come and go.
+pub const LIVES_MET_MAX: usize = 24;
 
+const _: () = assert!(LIVES_MET_MAX > MEMBERS_MAX);
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES));
 const _: () = assert!(RECORD_BYTES_MAX < REQUEST_BYTES_MAX && REQUEST_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_MAX + RECORD_BYTES_MAX < FRAME_BYTES_MAX);

@@ -55,6 +55,11 @@ impl ClientArguments {
         Ok(ClientConfiguration::load(&self.path(std::env::var_os(VARIABLE).map(PathBuf::from))?)?)
     }
 
+    /// How long to wait for an outcome.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.0
+    }
+
     /// Whether a cluster is named at all.
     pub fn names_cluster(&self) -> bool {
         self.client.is_some() || std::env::var_os(VARIABLE).is_some()

@@ -13,9 +13,13 @@ use crate::wal;
 use crate::wal::handle::{self, has_entries};
 
 /// What becomes of a node that was removed.
-const REMOVED_STEP: &str = "the cluster needs nothing of it any more: keep its directory as a copy, or remove it. To bring \
-                            this machine back, name an empty `data_directory`, run `trilith init --config FILE --join`, \
-                            and then the command that it prints";
+const REMOVED_STEP: &str = "the cluster needs nothing of it any more. To bring this machine back, run `trilith init --config FILE \
+                            --join`, which keeps what is here beside a new directory, and then the command that it prints";
+
+/// The way back of a node that has lost what it had promised.
+pub const NO_VOICE_STEP: &str = "it must not vote again as what it was. Put its newest directory back if there is one; else, \
+                                 while a majority runs: `trilith cluster remove` with its id, then `trilith init --config FILE \
+                                 --join`, which keeps what is here beside a new directory and prints how to add the node again";
 
 /// Why a node in `directory` did not start, or stopped.
 pub fn of_node(error: &RunError, directory: &Path) -> Failure {
@@ -50,9 +54,13 @@ pub fn of_node(error: &RunError, directory: &Path) -> Failure {
             message,
             "nothing that was acknowledged is missing; check the disk (kernel log, SMART) before the next start",
         ),
+        RunError::Stopped(Stopped::Contradicted(contradiction)) if contradiction.takes_voice() => {
+            Failure::new(Exit::Corrupt, message, NO_VOICE_STEP)
+        }
         RunError::Stopped(Stopped::Contradicted(contradiction)) => {
             Failure::new(Exit::Corrupt, message, contradiction.next_step())
         }
+        RunError::Stopped(Stopped::VoiceTaken { .. }) => Failure::new(Exit::WrongIdentity, message, NO_VOICE_STEP),
         RunError::Removed { .. } => Failure::new(Exit::WrongIdentity, message, REMOVED_STEP),
         RunError::Stopped(Stopped::Read(read)) => of_log(read, directory, message),
     }
@@ -69,24 +77,16 @@ pub fn of_certificate(error: &CertificateError) -> Failure {
 
 fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
     match error {
-        StartError::Superblock(superblock) => of_superblock(superblock, directory, message),
+        StartError::Superblock(superblock) => match **superblock {
+            superblock::Error::Damaged { .. } => Failure::new(Exit::Corrupt, message, NO_VOICE_STEP),
+            _ => of_superblock(superblock, directory, message),
+        },
         StartError::Log(log) => of_log(log, directory, message),
-        StartError::StaleSuperblock { .. } => Failure::new(
-            Exit::Corrupt,
-            message,
-            "this directory was put back from an older copy, or its superblock was: it must not vote. Put back the newest \
-             copy; never make the directory anew under the same id while the cluster lives",
-        ),
+        StartError::StaleSuperblock { .. } => Failure::new(Exit::Corrupt, message, NO_VOICE_STEP),
         StartError::MachineNotEmpty { .. } => {
             Failure::new(Exit::Other, message, "give the node a state machine that begins empty: the log fills it")
         }
-        StartError::NoVoice => Failure::new(
-            Exit::WrongIdentity,
-            message,
-            "keep the directory: the file `no-voice` in it was made by `trilith wal repair`. It can come back only as a \
-             learner, under a new incarnation: `trilith cluster remove` takes this one out, `trilith init --join` makes an empty \
-             directory, and prints the command that adds it",
-        ),
+        StartError::NoVoice => Failure::new(Exit::WrongIdentity, message, NO_VOICE_STEP),
         StartError::Removed => Failure::new(Exit::WrongIdentity, message, REMOVED_STEP),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::configuration::{IoChoice, NodeConfiguration};
-use super::{Exit, Failure, failures, node, output};
+use super::{Exit, Failure, aside, failures, node, output};
 use crate::disk;
 use crate::net::Identity;
 use crate::node::run;
@@ -20,7 +20,8 @@ pub struct Arguments {
     /// was lost: it would vote a second time, and acknowledged records could go
     #[arg(long, required_unless_present = "join", conflicts_with = "join")]
     initial: bool,
-    /// A later member of a cluster that exists
+    /// A later member of a cluster that exists; in the directory of a node that has lost its voice, or was removed, what is
+    /// there is kept beside the new one
     #[arg(long)]
     join: bool,
 }
@@ -40,7 +41,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         )),
         (false, false) => output::print(&format(&configuration, first_membership(&configuration))?.1),
         (true, true) => {
-            let (member, line) = format(&configuration, Membership::default())?;
+            let kept = aside::keep(&configuration)?;
+            let (member, mut line) = format(&configuration, Membership::default())?;
+            if let Some(kept) = kept {
+                line += &format!(
+                    "\nwhat was there before is kept, read-only, in {}: nothing needs it once this node votes",
+                    kept.display()
+                );
+            }
             let Member { id, incarnation, address } = member;
             let start = format!("trilith node --config {}", arguments.config.display());
             let add =

@@ -19,6 +19,7 @@ pub mod exit;
 pub mod local;
 
 mod access;
+mod aside;
 mod bench;
 mod certificate;
 mod cluster;

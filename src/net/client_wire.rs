@@ -109,8 +109,8 @@ pub enum MemberChange {
     Add { member: Member, promote: bool },
     /// A learner that has caught up is to vote.
     Promote { node: NodeId },
-    /// Voter or learner: it is to go.
-    Remove { node: NodeId },
+    /// Voter or learner: this life of it is to go. If another one is a member, or none, it is gone already.
+    Remove { node: NodeId, incarnation: Incarnation },
 }
 
 /// The only frame from the client on a stream of its own: send appended records from here on, for ever.
@@ -248,7 +248,10 @@ fn put_member_change(out: &mut BytesMut, change: &MemberChange) {
             codec::put_address(out, member.address);
         }
         MemberChange::Promote { node } => put_numbered(out, 2, node.0),
-        MemberChange::Remove { node } => put_numbered(out, 3, node.0),
+        MemberChange::Remove { node, incarnation } => {
+            put_numbered(out, 3, node.0);
+            out.put_u64_le(incarnation.0);
+        }
     }
 }
 
@@ -337,18 +340,22 @@ fn member_change(reader: &mut Reader<'_>) -> Result<MemberChange, Error> {
     Ok(match reader.u8("kind of change of a member")? {
         kind @ (0 | 1) => {
             let id = node_id(reader)?;
-            // Left open it would mean any life of that node.
-            let incarnation = match reader.u64("incarnation")? {
-                0 => return Err(Error::Invalid { what: "incarnation of a new member", found: 0 }),
-                incarnation => Incarnation(incarnation),
-            };
+            let incarnation = incarnation(reader)?;
             let member = Member { id, incarnation, address: codec::address(reader)? };
             MemberChange::Add { member, promote: kind == 1 }
         }
         2 => MemberChange::Promote { node: node_id(reader)? },
-        3 => MemberChange::Remove { node: node_id(reader)? },
+        3 => MemberChange::Remove { node: node_id(reader)?, incarnation: incarnation(reader)? },
         found => return Err(Error::Invalid { what: "kind of change of a member", found: u64::from(found) }),
     })
+}
+
+/// Left open it would mean any life of that node.
+fn incarnation(reader: &mut Reader<'_>) -> Result<Incarnation, Error> {
+    match reader.u64("incarnation")? {
+        0 => Err(Error::Invalid { what: "incarnation of a member to change", found: 0 }),
+        incarnation => Ok(Incarnation(incarnation)),
+    }
 }
 
 fn node_id(reader: &mut Reader<'_>) -> Result<NodeId, Error> {

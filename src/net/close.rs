@@ -36,6 +36,8 @@ pub enum CloseReason {
     AnotherLife,
     /// It was met before in a later start: its directory was put back from an older copy.
     OlderBoot,
+    /// It had acknowledged entries, and does not hold them any more.
+    LostAcknowledged,
     /// A code of a version that this one does not know.
     Unknown,
 }
@@ -44,14 +46,17 @@ const WRONG_FINGERPRINT: &str = "settings that must agree across the cluster dif
                                  list and `segment_bytes` the same in both nodes' configurations";
 
 const WRONG_INCARNATION: &str = "its directory was made anew under the id of a node that has voted: it would vote twice. Put \
-                                 the old directory back, or leave the node down";
-const OLDER_BOOT: &str = "its directory is an older copy of the one that it had: what it has promised since is not in it. Put \
-                          the newest back, or leave the node down";
+                                 the old directory back; if it is lost, the node comes back only as a new member: `trilith \
+                                 cluster remove`, then `trilith init --join`";
+const OLDER_BOOT: &str =
+    "its directory is an older copy of the one that it had: what it has promised since is not in it";
+const LOST_ACKNOWLEDGED: &str = "it had acknowledged entries that it does not hold any more";
 
-const STRANGER: &str = "it counts this node among the members no more, or not yet. One that was removed comes back only as                         a new member: `trilith init --join` in an empty directory, then `trilith cluster add`";
+const STRANGER: &str = "it counts this node among the members no more, or not yet. One that was removed comes back only as \
+                        a new member: `trilith init --join` in an empty directory, then `trilith cluster add`";
 const ANOTHER_LIFE: &str = "the member that is meant has another incarnation: its directory is not the one there";
 
-const CODES: [(CloseReason, u32, &str); 16] = [
+const CODES: [(CloseReason, u32, &str); 17] = [
     (CloseReason::Done, 0, "done"),
     (CloseReason::Malformed, 1, "it received what it could not understand"),
     (CloseReason::WrongRole, 2, "the certificate's role does not go with this protocol"),
@@ -68,12 +73,30 @@ const CODES: [(CloseReason, u32, &str); 16] = [
     (CloseReason::WrongIncarnation, 13, WRONG_INCARNATION),
     (CloseReason::OlderBoot, 14, OLDER_BOOT),
     (CloseReason::AnotherLife, 15, ANOTHER_LIFE),
+    (CloseReason::LostAcknowledged, 16, LOST_ACKNOWLEDGED),
 ];
 
 impl CloseReason {
     pub fn code(self) -> VarInt {
         let row = CODES.iter().find(|row| row.0 == self).expect("only reasons in the table are sent");
         VarInt::from_u32(row.1)
+    }
+
+    /// Whether this life of the one that is told so must not speak any more: it has lost what it had promised.
+    pub fn takes_voice(self) -> bool {
+        matches!(self, CloseReason::OlderBoot | CloseReason::LostAcknowledged)
+    }
+
+    /// Whether it says something against the node that is told so, and not only against this connection.
+    pub(super) fn is_against_node(self) -> bool {
+        matches!(
+            self,
+            CloseReason::WrongCluster
+                | CloseReason::WrongVersion
+                | CloseReason::WrongFingerprint
+                | CloseReason::Stranger
+                | CloseReason::WrongIncarnation
+        ) || self.takes_voice()
     }
 
     pub fn from_code(code: VarInt) -> CloseReason {

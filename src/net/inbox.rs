@@ -13,6 +13,7 @@ use crate::raft::message::{Message, Sender};
 use crate::types::{Index, NodeId};
 
 use super::client_wire::Request;
+use super::close::CloseReason;
 use super::peer_wire::Hello;
 
 /// The shares of peers and clients.
@@ -41,6 +42,11 @@ pub enum Arrival {
     },
     PeerDown {
         node: NodeId,
+    },
+    /// That node, whose identity is proven, does not speak with this one; or speaks with another life of it.
+    Refused {
+        node: NodeId,
+        reason: CloseReason,
     },
     /// A request. Changes come from administrators alone; others were refused before.
     Client {

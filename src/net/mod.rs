@@ -84,7 +84,7 @@ pub use error::{CertificateError, Error};
 pub use identity::{ALPN_CLIENT, ALPN_PEER, Identity};
 pub use inbox::{Arrival, ClientKey, Inbox, TailKey};
 pub use name::{Name, Role};
-pub use peer::{Correspondents, Peers};
+pub use peer::{Correspondents, KnownLife, Peers};
 pub use peer_wire::{Hello, PEER_PROTOCOL_VERSION, hello, log_stream, message, put_hello, put_log_stream, put_message};
 pub use replies::{Replies, TailState};
 pub use settings::Settings;

@@ -47,6 +47,16 @@ impl Correspondents {
     }
 }
 
+/// Another node in the life in which it was heard last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KnownLife {
+    pub incarnation: Incarnation,
+    /// The highest boot number of that life: a lower one is that of an older copy.
+    pub boot: u64,
+    /// It has lost what it had acknowledged.
+    pub has_lost: bool,
+}
+
 /// A handle on the links to all peers; clones share them.
 #[derive(Clone, Debug)]
 pub struct Peers {
@@ -68,6 +78,8 @@ struct State {
     /// Who may speak with this node; everyone with a node's certificate until it is told.
     correspondents: Option<Correspondents>,
     peers: BTreeMap<NodeId, Arc<Peer>>,
+    /// What is known of other nodes beyond the life of this process.
+    known: BTreeMap<NodeId, KnownLife>,
     /// Nodes for which a dialler runs: one each.
     dialled: BTreeSet<NodeId>,
     dial_config: quinn::ClientConfig,
@@ -111,6 +123,7 @@ impl Peers {
         let state = State {
             correspondents: None,
             peers: BTreeMap::new(),
+            known: BTreeMap::new(),
             dialled: BTreeSet::new(),
             dial_config,
             random: Random::seeded(facts.seed),
@@ -150,6 +163,20 @@ impl Peers {
             }
         }
         state.correspondents = Some(correspondents);
+    }
+
+    /// What is remembered of other nodes, whatever became of the process that met them. A link to one that is found to have
+    /// lost what it had acknowledged is closed.
+    pub fn set_known(&self, lives: impl IntoIterator<Item = (NodeId, KnownLife)>) {
+        let mut state = self.state();
+        state.known = lives.into_iter().collect();
+        for (id, peer) in &state.peers {
+            if let Some(known) = state.known.get(id).filter(|known| known.has_lost)
+                && peer.is_met_in(known.incarnation)
+            {
+                peer.disconnect(CloseReason::LostAcknowledged);
+            }
+        }
     }
 
     /// Whether a link to this node stands.
@@ -218,6 +245,13 @@ impl Peers {
         }
         if named.is_some_and(|named| named != hello.incarnation) {
             return Err(CloseReason::WrongIncarnation);
+        }
+        if let Some(known) = state.known.get(&hello.node).filter(|known| known.incarnation == hello.incarnation) {
+            match known {
+                KnownLife { has_lost: true, .. } => return Err(CloseReason::LostAcknowledged),
+                KnownLife { boot, .. } if hello.boot < *boot => return Err(CloseReason::OlderBoot),
+                KnownLife { .. } => {}
+            }
         }
         let counts_since = if named.is_some() { known.configuration } else { LogId::ZERO };
         let forming = known.forming;
@@ -305,6 +339,11 @@ impl Peer {
         let configuration = known.map_or(configuration, |known| known.configuration.max(configuration));
         *met = Some(Met { incarnation: hello.incarnation, boot: hello.boot, configuration });
         Ok(())
+    }
+
+    fn is_met_in(&self, incarnation: Incarnation) -> bool {
+        let met = *self.met.lock().expect("no holder of this lock can panic");
+        met.is_some_and(|met| met.incarnation == incarnation)
     }
 
     /// Why the link to this node has to end where these are spoken with.

@@ -12,9 +12,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use quinn::{Connection, SendStream};
+use quinn::{Connection, ConnectionError, SendStream};
 
-use crate::raft::message::Sender;
 use crate::types::NodeId;
 
 use super::certificate::SERVER_NAME;
@@ -65,6 +64,7 @@ pub(super) async fn dial(peers: &Peers, id: NodeId, address: SocketAddr) -> Resu
         Err(ended) => {
             // Why the other side ended it is known only until this side ends it, too.
             let broken = connection.close_reason().unwrap_or(quinn::ConnectionError::LocallyClosed);
+            tell_refused(context, id, &connection, &ended).await;
             refuse_or_close(context, &connection, &ended);
             Err(Error::from_connection(address, broken))
         }
@@ -78,7 +78,10 @@ pub(super) async fn accept(peers: &Peers, connection: Connection, id: NodeId) {
     settings::widen_for_peer(&connection);
     match within(2 * context.settings.first_frame_timeout, welcome(peers, &connection, id)).await {
         Ok(link) => run(peers, link).await,
-        Err(ended) => refuse_or_close(context, &connection, &ended),
+        Err(ended) => {
+            tell_refused(context, id, &connection, &ended).await;
+            refuse_or_close(context, &connection, &ended);
+        }
     }
 }
 
@@ -150,6 +153,21 @@ fn check(local: &Hello, claim: &Hello, proven: NodeId) -> Result<(), StreamError
     Ok(())
 }
 
+/// Tells the core that a node has a reason against this one, if it does.
+async fn tell_refused(context: &Context, node: NodeId, connection: &Connection, ended: &StreamError) {
+    let reason = match (ended, connection.close_reason()) {
+        // This end has said it: the other speaks with another life of this node.
+        (StreamError::Refused(reason), _) => Some(*reason).filter(|reason| *reason == CloseReason::AnotherLife),
+        (_, Some(ConnectionError::ApplicationClosed(close))) => {
+            Some(CloseReason::from_code(close.error_code)).filter(|reason| reason.is_against_node())
+        }
+        _ => None,
+    };
+    if let Some(reason) = reason {
+        context.inbox.push_one(Share::Peer, Arrival::Refused { node, reason }).await;
+    }
+}
+
 fn refuse_or_close(context: &Context, connection: &Connection, ended: &StreamError) {
     match ended {
         StreamError::Refused(reason) => context.refuse(connection, *reason, &context.counters.hellos_refused),
@@ -180,6 +198,7 @@ async fn run(peers: &Peers, link: Link) {
     peer.control.close();
     peer.log.close();
     peer.forget(&connection);
+    tell_refused(context, hello.node, &connection, &ended).await;
     context.close(&connection, &ended);
     context.inbox.push_one(Share::Peer, Arrival::PeerDown { node: hello.node }).await;
 }
@@ -221,7 +240,7 @@ fn take_messages(
     arrivals: &mut Vec<Arrival>,
 ) -> Result<usize, StreamError> {
     let mut bytes = 0;
-    let sender = Sender { incarnation: hello.incarnation, configuration: hello.configuration };
+    let sender = hello.sender();
     while let Some(frame) = reader.take()? {
         bytes += frame.body.len();
         let message = peer_wire::message(frame)?;

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::{self, Error, Reader};
 use crate::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, RECORD_BYTES_MAX};
-use crate::raft::message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
+use crate::raft::message::{Append, AppendOutcome, AppendReply, Body, Message, Round, Sender};
 use crate::types::{ClusterId, Incarnation, Index, LogId, NodeId, Term};
 
 use super::wire::{self, Frame, flag, plausible, put_frame, put_length, refuse_rest, take_fields};
@@ -51,6 +51,11 @@ pub struct Hello {
 }
 
 impl Hello {
+    /// Who sends what comes after it.
+    pub fn sender(&self) -> Sender {
+        Sender { incarnation: self.incarnation, boot: self.boot, configuration: self.configuration }
+    }
+
     /// Whether two nodes were told the same of what must agree.
     pub(super) fn agrees(&self, other: &Hello) -> bool {
         let halves = |fingerprint: u64| ((fingerprint >> 32) as u32, fingerprint as u32);

@@ -46,10 +46,11 @@ async fn a_node_that_joins_speaks_with_whoever_names_its_own_life() {
     names(&leader, 6, &[(&joiner, 101)]);
     until_up(&leader, 1).await;
     leader.peers().send(&heartbeat(2, 1, 4));
-    let arrivals = arrivals_until(&joiner.inbox(), |arrivals| arrivals.len() >= 2).await;
+    let is_message = |arrival: &Arrival| matches!(arrival, Arrival::Peer { .. });
+    let arrivals = arrivals_until(&joiner.inbox(), |arrivals| arrivals.iter().any(is_message)).await;
     let Some(Arrival::Peer { sender, .. }) = arrivals.last() else { panic!("{arrivals:?}") };
     let configuration = LogId::new(Term(1), Index(6));
-    assert_eq!(*sender, Sender { incarnation: Incarnation(102), configuration });
+    assert_eq!(*sender, Sender { incarnation: Incarnation(102), boot: 1, configuration });
 }
 
 #[tokio::test]
@@ -83,4 +84,65 @@ async fn a_life_that_is_not_meant_any_more_is_cut_off_and_the_next_one_let_in() 
     });
     assert_eq!(arrivals.await[0], Arrival::PeerDown { node: NodeId(2) }, "the older one first");
     eventually("the old one is alone", || !old.peers().is_up(NodeId(1))).await;
+}
+
+fn known(boot: u64, has_lost: bool) -> [(NodeId, KnownLife); 1] {
+    [(NodeId(2), KnownLife { incarnation: Incarnation(102), boot, has_lost })]
+}
+
+/// Whoever dials.
+#[tokio::test]
+async fn what_was_met_before_this_process_is_remembered_and_the_other_is_told() {
+    let cases = [
+        (known(2, false), Some(CloseReason::OlderBoot)),
+        (known(1, true), Some(CloseReason::LostAcknowledged)),
+        (known(1, false), None),
+    ];
+    for (known, expected) in cases {
+        for (knowing, coming) in [(1, 2), (3, 2)] {
+            let cluster = Cluster::new();
+            let (one, two) = (node(&cluster, facts(knowing), knowing), node(&cluster, facts(coming), coming));
+            one.peers().set_known(known);
+            introduce(&one, &two);
+            let refused = |arrival: &Arrival| match arrival {
+                Arrival::Refused { node, reason } if node.0 == knowing => Some(*reason),
+                _ => None,
+            };
+            match expected {
+                None => until_up(&one, 2).await,
+                Some(expected) => {
+                    let is_refused = |arrivals: &[Arrival]| arrivals.iter().any(|arrival| refused(arrival).is_some());
+                    let arrivals = arrivals_until(&two.inbox(), is_refused).await;
+                    assert_eq!(arrivals.iter().find_map(refused), Some(expected), "node {knowing} knows");
+                    assert!(!one.peers().is_up(NodeId(2)));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_link_to_one_that_has_lost_what_it_acknowledged_is_closed_and_it_is_told() {
+    let cluster = Cluster::new();
+    let (one, two) = (node(&cluster, facts(1), 1), node(&cluster, facts(2), 2));
+    introduce(&one, &two);
+    until_up(&one, 2).await;
+    until_up(&two, 1).await;
+    one.peers().set_known(known(1, true));
+    let told = Arrival::Refused { node: NodeId(1), reason: CloseReason::LostAcknowledged };
+    arrivals_until(&two.inbox(), |arrivals| arrivals.contains(&told)).await;
+    eventually("closed", || !one.peers().is_up(NodeId(2)) && !two.peers().is_up(NodeId(1))).await;
+}
+
+/// Neither says it to the other's face: the one that is not meant finds out by itself.
+#[tokio::test]
+async fn who_is_not_the_life_that_is_meant_hears_of_it() {
+    let cluster = Cluster::new();
+    let (one, two) = (node(&cluster, facts(1), 1), node(&cluster, facts(2), 2));
+    names(&one, 5, &[(&two, 7)]);
+    names(&two, 0, &[(&one, 101)]);
+    let is_told = |arrival: &Arrival| matches!(arrival, Arrival::Refused { node: NodeId(1), .. });
+    let arrivals = arrivals_until(&two.inbox(), |arrivals| arrivals.iter().any(is_told)).await;
+    let reasons = [CloseReason::AnotherLife, CloseReason::WrongIncarnation];
+    assert!(reasons.map(|reason| Arrival::Refused { node: NodeId(1), reason }).contains(&arrivals[0]), "{arrivals:?}");
 }

@@ -158,7 +158,11 @@ async fn settings_that_must_agree_keep_nodes_apart() {
     let (one, two) = (cluster.node(1), cluster.node_with(2, anywhere, other, Settings::default()));
     introduce(&one, &two);
     eventually("refused", || two.counters().hellos_refused > 0).await;
-    assert!(one.inbox().is_empty() && two.inbox().is_empty());
+    // Whoever dialled is told so.
+    let told = Arrival::Refused { node: NodeId(2), reason: CloseReason::WrongFingerprint };
+    let arrivals = arrivals_until(&one.inbox(), |arrivals| !arrivals.is_empty()).await;
+    assert!(arrivals.iter().all(|arrival| *arrival == told), "{arrivals:?}");
+    assert!(two.inbox().is_empty());
 }
 
 /// What node 1 says of itself.

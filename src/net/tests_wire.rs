@@ -90,7 +90,7 @@ fn requests() -> Vec<Request> {
             MemberChange::Add { member: member.clone(), promote: false },
             MemberChange::Add { member, promote: true },
             MemberChange::Promote { node: NodeId(2) },
-            MemberChange::Remove { node: NodeId(2) },
+            MemberChange::Remove { node: NodeId(2), incarnation: Incarnation(9) },
         ])),
         RequestBody::Change(Change::Transfer(NodeId(2))),
         RequestBody::Change(Change::Snapshot),

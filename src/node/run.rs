@@ -14,6 +14,7 @@
 //! arrived meanwhile are one batch. A write goes to the kernel when the thread parks, or else at the next turn (see
 //! [`crate::disk`]): messages go first, since others have to wait for those.
 
+mod report;
 mod workers;
 
 use std::future::poll_fn;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
+use report::Report;
 use workers::{Readers, Worker};
 
 use super::driver::{About, Driver, Effect, Input, Options, StartError, Started, Stopped};
@@ -41,7 +43,7 @@ use crate::limits::{
 };
 use crate::machine::{Map, StateMachine};
 use crate::net::{
-    self, Arrival, Correspondents, Endpoint, Facts, Identity, Inbox, Peers, Replies, Settings, TailState,
+    self, Arrival, Correspondents, Endpoint, Facts, Identity, Inbox, KnownLife, Peers, Replies, Settings, TailState,
 };
 use crate::raft::{BootTime, Event, LeaseOptions, Limits, Replica, Role};
 use crate::random::entropy;
@@ -98,6 +100,17 @@ pub enum RunError {
     /// Nothing that was acknowledged is missing: it was on disk before.
     #[error("the disk did not finish what was on its way within {patience:?}")]
     Unfinished { patience: Duration },
+}
+
+impl RunError {
+    /// Whether this node was found to have lost what it had promised: it must not speak in this life any more.
+    fn takes_voice(&self) -> bool {
+        match self {
+            RunError::Start(start) => matches!(start, StartError::StaleSuperblock { .. }),
+            RunError::Stopped(stopped) => stopped.takes_voice(),
+            _ => false,
+        }
+    }
 }
 
 /// What a node says once it serves.
@@ -157,7 +170,12 @@ async fn serve(
         sync_mode: sync_mode.to_string(),
     };
     let driver_options = driver_options(&options, writes_in_flight, about);
-    let started: Started<Map> = Driver::start(&directory, driver_options, Map::new(), wall_clock_milliseconds())?;
+    let started = Driver::start(&directory, driver_options, Map::new(), wall_clock_milliseconds());
+    let started: Started<Map> = started.map_err(|error| {
+        let error = RunError::from(error);
+        note_lost_voice(&directory, &error);
+        error
+    })?;
     let facts = Facts {
         incarnation: started.identity.incarnation,
         is_first_member: started.is_first_member,
@@ -173,8 +191,14 @@ async fn serve(
         boot: started.boot,
         findings: started.recovery.told(),
     };
-    let mut node =
-        Node::new(started.driver, directory, probed.backend, sync_mode, &endpoint, options.lease_drift_percent > 0)?;
+    let mut node = Node::new(
+        started.driver,
+        directory.clone(),
+        probed.backend,
+        sync_mode,
+        &endpoint,
+        options.lease_drift_percent > 0,
+    )?;
     // Polled once before anyone is told: from then on a signal is heard.
     let is_over = poll_fn(|context| Poll::Ready(shutdown.as_mut().poll(context).is_ready())).await;
     if is_over {
@@ -183,6 +207,7 @@ async fn serve(
     ready(&serving);
     let outcome = node.run(shutdown).await;
     if let Err(error) = &outcome {
+        note_lost_voice(&directory, error);
         failed(error);
     }
     endpoint.close().await;
@@ -251,6 +276,7 @@ struct Node<M> {
     removed_ticks: u32,
     /// The end of the log at the last tick.
     last: Index,
+    report: Report,
     effects: Vec<Effect>,
     arrivals: Vec<Arrival>,
 }
@@ -320,6 +346,7 @@ impl<M: StateMachine> Node<M> {
         let readers = Readers::start(&sender, &woken, read)?;
         let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
         let correspondents = correspondents(driver.replica());
+        peers.set_known(lives_met(&driver));
         peers.set_correspondents(correspondents.clone());
         Ok(Node {
             driver,
@@ -336,6 +363,7 @@ impl<M: StateMachine> Node<M> {
             correspondents,
             removed_ticks: 0,
             last: Index::ZERO,
+            report: Report::default(),
             effects: Vec::new(),
             arrivals: Vec::new(),
         })
@@ -401,9 +429,10 @@ impl<M: StateMachine> Node<M> {
             Arrival::TailClosed { tail } => self.driver.handle(Input::TailClosed { tail }),
             Arrival::PeerUp { hello } => {
                 tracing::info!(node = %hello.node, boot = hello.boot, "peer up");
-                self.driver.handle(Input::Met { node: hello.node, incarnation: hello.incarnation });
+                self.driver.handle(Input::Met { node: hello.node, sender: hello.sender() });
             }
             Arrival::PeerDown { node } => tracing::info!(%node, "peer down"),
+            Arrival::Refused { node, reason } => self.driver.handle(Input::Refused { node, reason }),
             Arrival::ClientGone { client } => self.driver.handle(Input::ClientGone { client }),
         }
     }
@@ -469,7 +498,12 @@ impl<M: StateMachine> Node<M> {
                 TailState::Gone => self.driver.handle(Input::TailClosed { tail }),
             },
             Effect::EndTail { tail, refusal } => self.replies.end_tail(tail, Some(refusal)),
-            Effect::Event(event) => report(&event),
+            Effect::Event(event) => {
+                if let Event::VoiceLost { .. } = event {
+                    self.peers.set_known(lives_met(&self.driver));
+                }
+                self.report.event(&event);
+            }
             Effect::Unreadable(error) => tracing::error!("a follower needs what cannot be read here: {error}"),
             Effect::Missing { index, wanted_by } => {
                 tracing::error!(%index, ?wanted_by, "the log holds an entry no more that is wanted: only a snapshot helps");
@@ -511,28 +545,27 @@ impl<M: StateMachine> Node<M> {
     }
 }
 
+/// In which life, and in which start of it, the others were met.
+fn lives_met<M: StateMachine>(driver: &Driver<M>) -> impl Iterator<Item = (NodeId, KnownLife)> {
+    driver.lives_met().iter().map(|(node, met)| {
+        let superblock::Met { incarnation, boot, has_lost } = *met;
+        (*node, KnownLife { incarnation, boot, has_lost })
+    })
+}
+
 fn correspondents(replica: &Replica) -> Correspondents {
     let forming = replica.membership().forming;
     Correspondents { configuration: replica.membership_id(), members: replica.correspondents(), forming }
 }
 
-fn report(event: &Event) {
-    match event {
-        Event::RoleChanged { role, term } => tracing::info!(?role, %term, "role changed"),
-        Event::LeaderChanged { leader, term } => tracing::info!(?leader, %term, "leader changed"),
-        Event::QuorumLost { term } => tracing::warn!(%term, "no majority was heard: stepped down"),
-        Event::DiskStalls { to: Some(to) } => {
-            tracing::warn!(node = %to, "the disk has not finished a flush for long, others have: leadership is handed over")
-        }
-        Event::DiskStalls { to: None } => {
-            tracing::warn!("the disk has not finished a flush for long, and nobody took over: stepped down")
-        }
-        Event::Replaced { from } => tracing::info!(%from, "entries that were never committed were replaced"),
-        Event::MembershipChanged { index } => tracing::info!(%index, "the members have changed"),
-        Event::MembershipCommitted { index } => tracing::info!(%index, "the change of the members is committed"),
-        // The node ends with it, and says it as it does.
-        Event::Contradiction(_) => {}
-        Event::SnapshotNeeded { peer } => tracing::warn!(node = %peer, "lacks entries that the log has no more"),
+/// A node that has lost what it had promised leaves word of it, for it
+/// must not be started again.
+fn note_lost_voice(directory: &Directory, error: &RunError) {
+    if !error.takes_voice() {
+        return;
+    }
+    if let Err(failed) = superblock::mark_no_voice(directory, &format!("{error}\n")) {
+        tracing::error!("`{}` could not be written: do not start this node again: {failed}", superblock::NO_VOICE_NAME);
     }
 }
 

@@ -31,7 +31,10 @@ impl Replica {
         }
         let before = self.met.insert(node, incarnation);
         let membership = self.memberships.current();
-        if !membership.forming || membership.member(node).is_none() {
+        if !membership.forming {
+            return self.verify_again(node);
+        }
+        if membership.member(node).is_none() {
             return;
         }
         let next = self.log.last().index.next();

@@ -13,6 +13,7 @@
 //! Whatever is asked for may be asked for again: what is so already is [`Plan::Nothing`].
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use crate::limits::MEMBERS_MAX;
 use crate::types::{Incarnation, Member, Membership, NodeId};
@@ -27,6 +28,8 @@ pub enum Change {
     Promote { node: NodeId },
     /// Voter or learner: it is to go.
     Remove { node: NodeId },
+    /// This life of it is to go. Another one stays: then this one is gone already.
+    RemoveLife { node: NodeId, incarnation: Incarnation },
 }
 
 /// What has to be appended for that.
@@ -52,6 +55,14 @@ pub enum Impossible {
     NamedTwice { node: NodeId },
     #[error("node {node} has no incarnation: `trilith init --join` gives it one")]
     Unnamed { node: NodeId },
+    /// Two processes cannot be there, and whoever dials it would not know whom it meets.
+    #[error("node {node} would have the address of node {other}, {address}")]
+    SameAddress { node: NodeId, other: NodeId, address: SocketAddr },
+    /// It may have voted, and knows it no more: a removed life never comes back.
+    #[error(
+        "node {node} was removed from the cluster in this life of it, {incarnation}: `trilith init --join` gives it another"
+    )]
+    LifeRemoved { node: NodeId, incarnation: Incarnation },
     #[error("nobody would vote any more")]
     NobodyVotes,
     #[error("there would be {members} members, at most {MEMBERS_MAX}")]
@@ -62,7 +73,7 @@ impl Change {
     pub fn node(&self) -> NodeId {
         match self {
             Change::Add { member, .. } => member.id,
-            Change::Promote { node } | Change::Remove { node } => *node,
+            Change::Promote { node } | Change::Remove { node } | Change::RemoveLife { node, .. } => *node,
         }
     }
 }
@@ -86,6 +97,7 @@ pub fn plan(current: &Membership, wanted: &[Change]) -> Result<Plan, Impossible>
         next.voters_outgoing.clone_from(&current.voters);
         restore_outgoing(&mut next, current);
     }
+    refuse_same_address(&next, current)?;
     match next.members.len() {
         members if members > MEMBERS_MAX => Err(Impossible::TooMany { members }),
         _ if next == *current => Ok(Plan::Nothing),
@@ -127,10 +139,29 @@ fn apply(next: &mut Membership, change: &Change) -> Result<(), Impossible> {
             next.promoting.remove(node);
             next.voters.insert(*node);
         }
-        Change::Remove { node } => {
-            next.members.retain(|member| member.id != *node);
-            next.promoting.remove(node);
-            next.voters.remove(node);
+        Change::Remove { node } => remove(next, *node),
+        Change::RemoveLife { node, incarnation } => {
+            if next.member(*node).is_some_and(|member| member.incarnation == *incarnation) {
+                remove(next, *node);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn remove(next: &mut Membership, node: NodeId) {
+    next.members.retain(|member| member.id != node);
+    next.promoting.remove(&node);
+    next.voters.remove(&node);
+}
+
+/// Of those who come nobody has the address of another, not even of one that goes with the same change.
+fn refuse_same_address(next: &Membership, current: &Membership) -> Result<(), Impossible> {
+    let new = next.members.iter().filter(|member| current.member(member.id).is_none());
+    for Member { id, address, .. } in new {
+        let is_other = |other: &&Member| other.id != *id && other.address == *address;
+        if let Some(other) = next.members.iter().chain(&current.members).find(is_other) {
+            return Err(Impossible::SameAddress { node: *id, other: other.id, address: *address });
         }
     }
     Ok(())

@@ -54,6 +54,12 @@ pub enum Contradicted {
 }
 
 impl Contradiction {
+    /// Whether it shows that this node has lost what it had acknowledged: the leader counts on it in its own term, and is
+    /// told nothing but what was durable here.
+    pub fn takes_voice(&self) -> bool {
+        matches!(self.what, Contradicted::AcknowledgedBeyond { .. })
+    }
+
     /// What the operator can do about it.
     pub fn next_step(&self) -> &'static str {
         match self.what {

@@ -87,7 +87,7 @@ impl Replica {
             if !progress.pace.is_due(progress.silent_ticks, pacing) {
                 continue;
             }
-            let known = if mutant::is_on(Mutant::HeartbeatBeyondMatch) { self.commit } else { progress.matched };
+            let known = if mutant::is_on(Mutant::HeartbeatBeyondMatch) { self.commit } else { progress.affirmed() };
             let commit = self.commit.min(known);
             progress.on_heartbeat(commit, leading.round);
             self.output.send.push(envelope.outgoing(*peer, Body::Heartbeat { commit, round: leading.round }));

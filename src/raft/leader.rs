@@ -57,7 +57,7 @@ impl Leading {
     }
 
     /// What this follower gets from now on carries a round in which it got nothing yet.
-    fn begin_attempt(&mut self, follower: NodeId) {
+    pub(super) fn begin_attempt(&mut self, follower: NodeId) {
         self.round = Round(self.round.0 + 1);
         if let Some(progress) = self.progress.get_mut(&follower) {
             progress.begin_attempt(self.round);
@@ -157,17 +157,21 @@ impl Replica {
             return;
         }
         let State::Leader(leading) = &mut self.state else { unreachable!("it was heard as a follower") };
+        let newest = leading.round;
         let Some(progress) = leading.progress.get_mut(&from) else { unreachable!("it was heard as a follower") };
         match reply.outcome {
             AppendOutcome::Matched { last: said } if said > self.log.last().index => {
                 return self.contradict(from, Contradicted::MatchedBeyond { said, last: self.log.last() });
             }
             AppendOutcome::Matched { last } => {
-                if progress.on_matched(last, &self.log) {
+                if progress.on_matched(last, reply.round, newest, &self.log) {
                     self.advance_commit();
                 }
             }
             AppendOutcome::Rejected { previous, hint } => {
+                if let Some(acknowledged) = progress.lost(hint, reply.round, &self.log) {
+                    return self.take_voice(from, acknowledged, hint);
+                }
                 match progress.on_rejected(previous, hint, reply.round, &self.log) {
                     Rejected::Nothing => {}
                     Rejected::BeginsAnew => leading.begin_attempt(from),
@@ -196,6 +200,9 @@ impl Replica {
     /// A follower of this leader answers, and names the newest round that it has heard. False if it is none, or
     /// cannot have heard that.
     fn hear_follower(&mut self, from: NodeId, said: Round) -> bool {
+        if self.has_lost(from) {
+            return false;
+        }
         let State::Leader(leading) = &mut self.state else { return false };
         let newest = leading.round;
         let Some(progress) = leading.progress.get_mut(&from) else { return false };

@@ -5,6 +5,9 @@ use crate::limits::MEMBERS_MAX;
 use crate::mutant::{self, Mutant};
 use crate::types::{Incarnation, Index, Member, Membership, NodeId};
 
+/// Removed lives that are remembered, and refused when they are to be added again.
+const REMOVED_MAX: usize = 4 * MEMBERS_MAX;
+
 /// Why a membership is none that a cluster could have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unsound {
@@ -56,14 +59,18 @@ pub(super) struct Memberships {
     /// Members of configurations that were committed away, which are members no more: where a leader finds those
     /// that it still tells so. Bounded by [`MEMBERS_MAX`].
     former: Vec<Member>,
+    /// Whether an id may have several lives.
+    has_lives: bool,
+    /// Lives that were removed, the latest at the end: none of them comes back. Bounded by [`REMOVED_MAX`].
+    removed: Vec<(NodeId, Incarnation)>,
 }
 
 impl Memberships {
-    pub(super) fn restored(entries: Vec<(Index, Membership)>) -> Memberships {
+    pub(super) fn restored(entries: Vec<(Index, Membership)>, has_lives: bool) -> Memberships {
         assert!(!entries.is_empty(), "a replica is born with a configuration");
         assert!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "configurations are not in order of index");
         let entries = entries.into_iter().map(|(index, membership)| (index, counting(membership))).collect();
-        Memberships { entries, former: Vec::new() }
+        Memberships { entries, former: Vec::new(), has_lives, removed: Vec::new() }
     }
 
     /// In force.
@@ -100,6 +107,11 @@ impl Memberships {
         (self.entries.iter().rev().flat_map(|(_, membership)| &membership.members), &self.former)
     }
 
+    /// Whether this life of a node was removed, as far as that is remembered.
+    pub(super) fn was_removed(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.removed.contains(&(node, incarnation))
+    }
+
     pub(super) fn append(&mut self, index: Index, membership: Membership) {
         assert!(index > self.index(), "configurations are appended in order");
         assert_eq!(unsound(&membership), None, "{membership:?} is checked where it is heard of, or planned");
@@ -128,7 +140,18 @@ impl Memberships {
 
     /// The members of a configuration that has gone, as far as they have gone with it; the newest life of each.
     fn remember(&mut self, gone: Membership) {
-        let Memberships { entries, former } = self;
+        let Memberships { entries, former, has_lives, removed } = self;
+        if *has_lives {
+            let committed = &entries.first().expect("never empty").1;
+            let is_named = |life: &(NodeId, Incarnation)| {
+                committed.member(life.0).is_some_and(|member| member.incarnation == life.1)
+            };
+            let lives = gone.members.iter().map(|member| (member.id, member.incarnation));
+            let lives: Vec<_> = lives.filter(|life| life.1 != Incarnation::OPEN && !is_named(life)).collect();
+            removed.retain(|known| !lives.contains(known));
+            removed.extend(lives);
+            removed.drain(..removed.len().saturating_sub(REMOVED_MAX));
+        }
         former.retain(|known| gone.member(known.id).is_none());
         former.extend(gone.members);
         former.retain(|known| entries.iter().all(|(_, membership)| membership.member(known.id).is_none()));

@@ -19,6 +19,8 @@ pub struct Message {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sender {
     pub incarnation: Incarnation,
+    /// Counts the starts of that life. For whoever drives a replica: its messages are those of one start at a time.
+    pub boot: u64,
     /// The entry of the configuration that was in force there.
     pub configuration: LogId,
 }

@@ -62,6 +62,7 @@
 //! | terms by index, the cache, what is durable | `log.rs` |
 //! | linearizable reads | `reads.rs`; without a round, by lease, `lease.rs` |
 //! | what no peer may say | `contradiction.rs` |
+//! | who has lost what it had acknowledged | `voice.rs` |
 //! | what a change of members makes of a configuration | `change.rs` |
 //! | how a leader carries it out, and who is told | `reconfigure.rs` |
 //! | how a new cluster finds out who its first members are | `birth.rs` |
@@ -72,8 +73,7 @@
 //!
 //! # What is not here
 //!
-//! Sending snapshots: a follower that needs one is named in [`Event::SnapshotNeeded`]. Damaged entries, nodes without a
-//! voice.
+//! Sending snapshots: a follower that needs one is named in [`Event::SnapshotNeeded`]. Damaged entries.
 
 mod birth;
 pub mod change;
@@ -97,6 +97,7 @@ mod sending;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod voice;
 
 use std::ops::Range;
 
@@ -283,6 +284,14 @@ pub enum Event {
     /// The leader's log no longer reaches back to what this follower lacks.
     SnapshotNeeded {
         peer: NodeId,
+    },
+    /// This follower had acknowledged an entry to this leader, and its log ends before: it counts for nothing any more, in
+    /// this life of it.
+    VoiceLost {
+        peer: NodeId,
+        acknowledged: LogId,
+        /// The highest of its entries that the leader's log may share.
+        holds: LogId,
     },
     /// A peer said what cannot be. Nothing of this output and of later ones is to be done but to end, with this line.
     Contradiction(Contradiction),

@@ -47,6 +47,11 @@ pub(super) enum Fetching {
 pub(super) struct Progress {
     /// The follower has the leader's log durably up to here. Only grows within a term.
     pub(super) matched: Index,
+    /// The leader's newest round when `matched` moved last: what was sent in a later one was sent to a follower that had
+    /// that much.
+    pub(super) matched_in: Round,
+    /// On its present link the follower has shown that it holds that. Until then it is not told that it does.
+    is_affirmed: bool,
     /// The next entry to send. Above `matched`.
     pub(super) next: Index,
     pub(super) mode: Mode,
@@ -118,6 +123,8 @@ impl Progress {
     pub(super) fn new(next: Index) -> Progress {
         Progress {
             matched: Index::ZERO,
+            matched_in: Round::default(),
+            is_affirmed: true,
             next,
             mode: Mode::Probe { outstanding: false },
             confirmed: Round::default(),
@@ -172,9 +179,11 @@ impl Progress {
         is_open || mutant::is_on(Mutant::WindowIgnored)
     }
 
-    /// The follower has the log durably up to `last`. True if that is news.
-    pub(super) fn on_matched(&mut self, last: Index, log: &Log) -> bool {
+    /// The follower has the log durably up to `last`, as it says in `round`, which is heard in round `newest`. True if that
+    /// is news.
+    pub(super) fn on_matched(&mut self, last: Index, round: Round, newest: Round, log: &Log) -> bool {
         let news = last > self.matched;
+        self.is_affirmed |= round >= self.attempt;
         self.matched = self.matched.max(last);
         self.next = self.next.max(self.matched.next());
         while let Some(flight) = self.in_flight.front().filter(|flight| flight.last <= last) {
@@ -182,6 +191,7 @@ impl Progress {
             self.in_flight.pop_front();
         }
         if news {
+            self.matched_in = newest;
             self.matched_ticks_ago = 0;
             self.stalled_ticks = 0;
             self.snapshot_needed = false;
@@ -271,6 +281,14 @@ impl Progress {
         Rejected::BeginsAnew
     }
 
+    /// The entry that the follower has lost: it had acknowledged it, and of what was sent to it since it says that its log
+    /// holds no more than `hint`. What was sent before the acknowledgement came proves nothing.
+    pub(super) fn lost(&self, hint: LogId, round: Round, log: &Log) -> Option<LogId> {
+        let is_late = round <= self.matched_in;
+        let acknowledged = LogId::new(log.term_at(self.matched)?, self.matched);
+        (self.matched > Index::ZERO && !is_late && hint < acknowledged).then_some(acknowledged)
+    }
+
     /// An answer has been due for `patience_ticks`: what was sent, or the answer, is lost. Probe again from what is
     /// known to match. True if what was sent before may still be rejected, and must not be heard then. (The answer to a
     /// probe that only took longer is as good as that to its repetition.)
@@ -279,8 +297,25 @@ impl Progress {
             return false;
         }
         let replicated = self.mode == Mode::Replicate;
-        self.probe_at(if replicated { self.matched.next() } else { self.next }, log);
+        self.probe_again(log);
         replicated
+    }
+
+    /// Its link is another one: it is asked whether it holds what it has acknowledged.
+    pub(super) fn verify_again(&mut self, log: &Log) {
+        self.is_affirmed = false;
+        self.probe_again(log);
+    }
+
+    /// Up to where it is known to hold the log.
+    pub(super) fn affirmed(&self) -> Index {
+        if self.is_affirmed { self.matched } else { Index::ZERO }
+    }
+
+    /// From what is known to match.
+    fn probe_again(&mut self, log: &Log) {
+        let replicated = self.mode == Mode::Replicate;
+        self.probe_at(if replicated { self.matched.next() } else { self.next }, log);
     }
 
     /// What is sent from now on is of `round` at least, in which nothing was sent to this follower before.

@@ -16,7 +16,7 @@
 use std::cmp::Reverse;
 
 use crate::mutant::{self, Mutant};
-use crate::types::{Index, Membership, NodeId, Payload};
+use crate::types::{Index, Member, Membership, NodeId, Payload};
 
 use super::change::{self, Change, Impossible, Plan};
 use super::leader::Leading;
@@ -64,6 +64,20 @@ pub enum ChangeRefused {
 }
 
 impl Replica {
+    /// Refuses to add whoever was removed in the same life, as far as that is remembered. For whoever drives a replica, and
+    /// knows that what was removed is never started again; the protocol itself would bear it.
+    pub fn refuse_removed(&self, wanted: &[Change]) -> Result<(), Impossible> {
+        for change in wanted {
+            let Change::Add { member, .. } = change else { continue };
+            let Member { id: node, incarnation, .. } = *member;
+            let is_member = self.memberships.current().member(node).is_some_and(|known| known == member);
+            if !is_member && self.memberships.was_removed(node, incarnation) {
+                return Err(Impossible::LifeRemoved { node, incarnation });
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn begin_change(&mut self, wanted: &[Change]) -> Result<Changed, ChangeRefused> {
         let State::Leader(leading) = &self.state else {
             return Err(ChangeRefused::NotLeader { leader: self.leader });

@@ -49,6 +49,8 @@ pub struct Replica {
     pub(super) reads: FollowerReads,
     /// Which lives of the others were met last. It counts while the cluster is being born.
     pub(super) met: BTreeMap<NodeId, Incarnation>,
+    /// Lives of followers that have lost what they had acknowledged to this node, the newest of each id.
+    pub(super) lost: BTreeMap<NodeId, Incarnation>,
     /// What is known of the clock, with reads by lease.
     pub(super) lease: Option<Lease>,
     /// What a peer said that cannot be: from then on this replica is silent.
@@ -120,7 +122,7 @@ impl Replica {
             own_disk: OwnDisk::default(),
             life,
             was_member: false,
-            memberships: Memberships::restored(restored.memberships),
+            memberships: Memberships::restored(restored.memberships, life.is_some()),
             commit: restored.commit,
             commit_told: restored.commit,
             state: State::Follower(Following::new(restored.commit)),
@@ -129,6 +131,7 @@ impl Replica {
             election_timeout_ticks: 0,
             reads: FollowerReads::new(&mut random),
             met: BTreeMap::new(),
+            lost: BTreeMap::new(),
             lease: None,
             contradiction: None,
             output: Output::default(),
@@ -283,6 +286,9 @@ impl Replica {
     /// Whether what this life of a node says is to be heard. It is not if the configuration in force here names another
     /// one, unless a later configuration was in force there. While the cluster is being born it is the life met last.
     pub fn hears(&self, from: NodeId, sender: Sender) -> bool {
+        if self.is_lost(from, sender) {
+            return false;
+        }
         if self.memberships.current().forming {
             let is_met = self.met.get(&from) == Some(&sender.incarnation);
             return is_met || sender.configuration > self.membership_id();

@@ -17,6 +17,7 @@ mod pipeline;
 mod quorum;
 mod random;
 mod script;
+mod voice;
 mod words;
 mod zoo;
 

@@ -22,7 +22,6 @@ use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
 use crate::node::driver::{Effect, Input, ReadNumber};
 use crate::raft::{Body, Event, Message, Role, Sender};
 use crate::random::Random;
-use crate::types::Incarnation;
 use crate::wal::{self, Prepare, ReadBuffer, ReadPlan};
 
 /// Of so many seeds one begins with a cluster that is not born yet.
@@ -368,6 +367,7 @@ impl Simulation {
             Input::Written(completion) => 4 + completion.token.0,
             Input::Prepared { number, .. } => 5 + number.0,
             Input::ReadDone { read, .. } => 6 + read.0,
+            Input::Refused { .. } => unreachable!("the network has nothing against a node"),
             Input::Clock(_) => unreachable!("the clock is read beside the inputs"),
         };
         self.note(Label::Input, &[self.now, node as u64, kind], &[]);
@@ -484,7 +484,7 @@ impl Simulation {
         self.note(Label::Message, &[self.now, node as u64], &bytes);
         let to = node_at(message.to);
         let configuration = process.driver.replica().membership_id();
-        let sender = Sender { incarnation: Incarnation(node_id(node).0), configuration };
+        let sender = Sender { incarnation: incarnation(node_id(node)), boot: process.boot, configuration };
         self.report.messages += 1;
         for arrival in self.network.between_nodes(self.now, node, to) {
             self.order(arrival - self.now, Happening::Message { node: to, sender, bytes: bytes.clone() });
@@ -534,7 +534,8 @@ impl Simulation {
                 self.oracles.invariants.started(started.driver.replica())?;
                 let (files, queue, read_buffer) = (disk.files(), disk.queue(), ReadBuffer::default());
                 let node_state = &mut self.nodes[node];
-                node_state.process = Some(Process { driver: started.driver, files, queue, read_buffer });
+                node_state.process =
+                    Some(Process { driver: started.driver, boot: started.boot, files, queue, read_buffer });
                 let life = node_state.life;
                 self.report.starts += 1;
                 if !self.is_born {
@@ -557,11 +558,17 @@ impl Simulation {
     /// A node that has started and those that run have links to each other. That matters until the cluster is born.
     fn meet(&mut self, node: usize) {
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            let met = |at| Input::Met { node: node_id(at), incarnation: incarnation(node_id(at)) };
-            if self.nodes[other].process.is_some() {
-                self.input(node, met(other));
-                self.input(other, met(node));
+            if let (Some(one), Some(two)) = (self.greeting(node), self.greeting(other)) {
+                self.input(node, two);
+                self.input(other, one);
             }
         }
+    }
+    /// What the others hear first of a node that runs.
+    fn greeting(&self, node: usize) -> Option<Input> {
+        let process = self.nodes[node].process.as_ref()?;
+        let configuration = process.driver.replica().membership_id();
+        let sender = Sender { incarnation: incarnation(node_id(node)), boot: process.boot, configuration };
+        Some(Input::Met { node: node_id(node), sender })
     }
 }

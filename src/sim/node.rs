@@ -46,6 +46,8 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) struct Process {
     pub driver: Driver<Map>,
+    /// Which start of the node it is.
+    pub boot: u64,
     pub files: SimFiles,
     pub queue: SimQueue,
     /// What all its reads of the log read into.

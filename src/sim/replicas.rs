@@ -343,6 +343,8 @@ impl Cluster {
         let Output { persist, send, commit, reads_ready, reads_refused, fetch, events } = output;
         let contradiction = events.iter().find(|event| matches!(event, Event::Contradiction(_)));
         assert_eq!(contradiction, None, "{id} hears what cannot be, and nobody lies");
+        let lost = events.iter().find(|event| matches!(event, Event::VoiceLost { .. }));
+        assert_eq!(lost, None, "{id} takes a voice, and nobody has lost anything");
         let node = self.nodes.get_mut(&id).expect("a member");
         node.persists.extend(persist);
         node.fetches.extend(fetch);

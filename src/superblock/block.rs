@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use bytes::BufMut;
 
 use super::recovery::Condition;
-use super::state::{Group, State};
+use super::state::{Group, Met, State};
 use crate::checksum::Checksum;
 use crate::codec::{self, Reader, membership, put_membership};
 use crate::disk::Buffer;
-use crate::limits::{BLOCK_BYTES, GROUPS_MAX, MEMBERS_MAX};
+use crate::limits::{BLOCK_BYTES, GROUPS_MAX, LIVES_MET_MAX, MEMBERS_MAX};
 use crate::types::{
     ClusterId, FrameNumber, GroupId, HardState, Incarnation, Index, NodeId, Place, SegmentNumber, Term,
 };
@@ -31,9 +31,13 @@ const HEAD_BYTES: usize = 96;
 const GROUP_BYTES: usize = 44;
 /// Id, incarnation, the longer kind of address, role.
 const MEMBER_BYTES_MAX: usize = 8 + 8 + (1 + 16 + 2) + 1;
+/// Id, incarnation, boot number, what was lost.
+const MET_BYTES: usize = 8 + 8 + 8 + 1;
 const CHECKSUM_OFFSET: usize = BLOCK_BYTES - 4;
 
-const _: () = assert!(HEAD_BYTES + GROUPS_MAX * GROUP_BYTES + 4 + MEMBERS_MAX * MEMBER_BYTES_MAX <= CHECKSUM_OFFSET);
+const LARGEST_BYTES: usize =
+    HEAD_BYTES + GROUPS_MAX * GROUP_BYTES + (4 + 1 + MEMBERS_MAX * MEMBER_BYTES_MAX) + (4 + LIVES_MET_MAX * MET_BYTES);
+const _: () = assert!(LARGEST_BYTES <= CHECKSUM_OFFSET);
 
 /// No copy number and no boot number is higher: no disk lives to see them, and one more is always a number.
 pub(super) const COUNT_MAX: u64 = 1 << 62;
@@ -113,6 +117,11 @@ pub(super) fn encode(block: usize, copy: &Copy) -> [u8; BLOCK_BYTES] {
         put_group(&mut out, *id, group);
     }
     put_membership(&mut out, &state.first_membership);
+    // What was written before there were any has zeros here: none.
+    out.put_u32_le(state.met.len() as u32);
+    for (node, met) in &state.met {
+        put_met(&mut out, *node, met);
+    }
     let checksum = Checksum::of(&bytes[..CHECKSUM_OFFSET]);
     bytes[CHECKSUM_OFFSET..].copy_from_slice(&checksum.0.to_le_bytes());
     bytes
@@ -157,6 +166,7 @@ fn take_copy(mut reader: Reader<'_>) -> Result<Copy, codec::Error> {
         },
         groups: BTreeMap::new(),
         first_membership: Default::default(),
+        met: BTreeMap::new(),
     };
     let groups = reader.length(GROUPS_MAX, "number of groups")?;
     refuse_all_but_zeros(reader.take(4, "zeros")?)?;
@@ -168,6 +178,13 @@ fn take_copy(mut reader: Reader<'_>) -> Result<Copy, codec::Error> {
         state.groups.insert(id, group);
     }
     state.first_membership = membership(&mut reader)?;
+    for _ in 0..reader.length(LIVES_MET_MAX, "number of nodes met")? {
+        let (node, met) = take_met(&mut reader)?;
+        if state.met.last_key_value().is_some_and(|(last, _)| *last >= node) {
+            return Err(codec::Error::Invalid { what: "next node in order", found: node.0 });
+        }
+        state.met.insert(node, met);
+    }
     refuse_all_but_zeros(reader.take(reader.remaining(), "zeros")?)?;
     Ok(Copy { number, state })
 }
@@ -187,6 +204,25 @@ fn take_group(reader: &mut Reader<'_>) -> Result<(GroupId, Group), codec::Error>
     let snapshot = codec::log_id(reader)?;
     let log_start = Index(reader.u64("log start")?);
     Ok((id, Group { hard_state: HardState { term, vote }, snapshot, log_start }))
+}
+
+fn put_met(out: &mut impl BufMut, node: NodeId, met: &Met) {
+    out.put_u64_le(node.0);
+    out.put_u64_le(met.incarnation.0);
+    out.put_u64_le(met.boot);
+    out.put_u8(u8::from(met.has_lost));
+}
+
+fn take_met(reader: &mut Reader<'_>) -> Result<(NodeId, Met), codec::Error> {
+    let node = node_id(reader)?.ok_or(codec::Error::Invalid { what: "node id", found: 0 })?;
+    let incarnation = Incarnation(reader.u64("incarnation")?);
+    let boot = count(reader, "boot number")?;
+    let has_lost = match reader.u8("flag of a loss")? {
+        0 => false,
+        1 => true,
+        found => return Err(codec::Error::Invalid { what: "flag of a loss", found: u64::from(found) }),
+    };
+    Ok((node, Met { incarnation, boot, has_lost }))
 }
 
 fn count(reader: &mut Reader<'_>, what: &'static str) -> Result<u64, codec::Error> {

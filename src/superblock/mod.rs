@@ -1,7 +1,7 @@
 //! The superblock: the little that a node must never forget, in a file of its own.
 //!
 //! It holds who the node is (cluster, id, incarnation), how often it was started, what the log's disk was found to
-//! do best, and for each group term, vote, snapshot and log start. The log does not need it to be read, but a node
+//! do best, for each group term, vote, snapshot and log start, and how often the others were started. The log does not need it to be read, but a node
 //! without it has no voice: it could vote twice.
 //!
 //! ```text
@@ -26,7 +26,8 @@
 //! # Invariants (asserted at each save)
 //!
 //! Identity and first membership never change. Boot number, durable end and each group's term never fall. Within a
-//! term a vote changes once, from nobody. A group never goes.
+//! term a vote changes once, from nobody. A group never goes. Of a life of another node the boot number never falls, and a
+//! loss is never forgotten.
 //!
 //! # Caveats
 //!
@@ -47,8 +48,8 @@ mod tests;
 
 pub use block::FORMAT_VERSION;
 pub use recovery::{Condition, Conditions};
-pub use state::{Error, Group, State};
-pub use store::{Inspection, Loaded, format, inspect, load, mark_removed, mend};
+pub use state::{Error, Group, Met, State};
+pub use store::{Inspection, Loaded, format, inspect, load, mark_no_voice, mark_removed, mend};
 pub use writer::{SaveNumber, Writer};
 
 /// The file's name in the data directory.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::block::FORMAT_VERSION;
 use super::recovery::{Condition, Conditions};
 use crate::disk::{self, Chosen, SyncMode};
-use crate::limits::{GROUPS_MAX, WRITES_IN_FLIGHT_DEFAULT, WRITES_IN_FLIGHT_MAX};
+use crate::limits::{GROUPS_MAX, LIVES_MET_MAX, WRITES_IN_FLIGHT_DEFAULT, WRITES_IN_FLIGHT_MAX};
 use crate::types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, Membership, NodeId, Place};
 
 /// All that the superblock holds.
@@ -29,6 +29,19 @@ pub struct State {
     /// A place in the log up to which everything is durable: evidence for the log's recovery that damage before it
     /// is damage and no torn write. May lag.
     pub durable_end: Place,
+    /// The other nodes that were heard, at most [`LIVES_MET_MAX`]: each in the life that was heard last. Durable before
+    /// anything counts that this life says in this start of it.
+    pub met: BTreeMap<NodeId, Met>,
+}
+
+/// Another node, as it was met last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Met {
+    pub incarnation: Incarnation,
+    /// The highest boot number of this life. One below it is that of an older copy of its directory.
+    pub boot: u64,
+    /// This life was found to have lost what it had acknowledged: nothing that it says counts, for ever.
+    pub has_lost: bool,
 }
 
 /// One group's part of the superblock.
@@ -72,12 +85,12 @@ pub enum Error {
 }
 
 impl State {
-    /// The state of a directory that was just made.
     /// Whether this node was made with the cluster, and not for one that existed.
     pub fn is_first_member(&self) -> bool {
         self.first_membership.member(self.node).is_some()
     }
 
+    /// The state of a directory that was just made.
     pub fn new(cluster: ClusterId, node: NodeId, incarnation: Incarnation, first_membership: Membership) -> State {
         State {
             cluster,
@@ -89,6 +102,7 @@ impl State {
             first_membership,
             groups: BTreeMap::new(),
             durable_end: Place::START,
+            met: BTreeMap::new(),
         }
     }
 
@@ -142,6 +156,12 @@ impl State {
         assert!(self.boot >= old.boot, "boot number {} falls to {}", old.boot, self.boot);
         assert!(self.durable_end >= old.durable_end, "durable end {} falls to {}", old.durable_end, self.durable_end);
         assert!(self.groups.len() <= GROUPS_MAX, "{} groups are more than a superblock holds", self.groups.len());
+        assert!(self.met.len() <= LIVES_MET_MAX, "{} nodes are more than a superblock holds", self.met.len());
+        for (node, old) in &old.met {
+            let Some(new) = self.met.get(node).filter(|new| new.incarnation == old.incarnation) else { continue };
+            assert!(new.boot >= old.boot, "node {node} was met at boot {}, which falls to {}", old.boot, new.boot);
+            assert!(new.has_lost || !old.has_lost, "node {node} has lost what it had acknowledged, for good");
+        }
         for (group, old) in &old.groups {
             let new = self.groups.get(group).expect("asserted: a group never goes").hard_state;
             let old = old.hard_state;

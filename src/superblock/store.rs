@@ -83,10 +83,19 @@ pub fn load(files: &impl Files, token_base: u64) -> Result<Loaded, Error> {
 
 /// Leaves the word, durably, that this node was removed from its cluster.
 pub fn mark_removed(files: &impl Files, why: &str) -> Result<(), Error> {
-    if files.list("")?.iter().any(|name| name == super::REMOVED_NAME) {
+    mark(files, super::REMOVED_NAME, why)
+}
+
+/// Leaves the word, durably, that this node has lost what it had promised: it is never started again.
+pub fn mark_no_voice(files: &impl Files, why: &str) -> Result<(), Error> {
+    mark(files, super::NO_VOICE_NAME, why)
+}
+
+fn mark(files: &impl Files, name: &str, why: &str) -> Result<(), Error> {
+    if files.list("")?.iter().any(|found| found == name) {
         return Ok(());
     }
-    let file = files.create(super::REMOVED_NAME)?;
+    let file = files.create(name)?;
     let written = files.write(file, 0, why.as_bytes()).and_then(|()| files.sync(file));
     files.close(file);
     written?;

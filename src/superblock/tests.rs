@@ -12,7 +12,7 @@ use fake::FakeFiles;
 
 use super::block::{BLOCKS, COUNT_MAX, Copy, CopyNumber, SEGMENT_MAX, decode, encode};
 use super::*;
-use crate::limits::{BLOCK_BYTES, GROUPS_MAX, MEMBERS_MAX};
+use crate::limits::{BLOCK_BYTES, GROUPS_MAX, LIVES_MET_MAX, MEMBERS_MAX};
 use crate::types::{
     ClusterId, FrameNumber, GroupId, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Place,
     SegmentNumber, Term,
@@ -40,6 +40,7 @@ fn state(age: u64) -> State {
         sync_mode: 2,
         writes_in_flight: 1,
         groups: BTreeMap::from([(GroupId::CLUSTER, group), (GroupId(7), group)]),
+        met: BTreeMap::from([(NodeId(3), Met { incarnation: Incarnation(0xb03), boot: age, has_lost: false })]),
         ..State::new(ClusterId(0xc1), NodeId(2), Incarnation(0xabcd), membership(3))
     }
 }
@@ -71,6 +72,7 @@ fn golden_bytes() {
     let vote = HardState { term: Term(8), vote: Some(NodeId(9)) };
     let group = Group { hard_state: vote, snapshot: LogId::new(Term(6), Index(11)), log_start: Index(12) };
     state.groups.insert(GroupId(1), group);
+    state.met.insert(NodeId(14), Met { incarnation: Incarnation(15), boot: 16, has_lost: true });
     let bytes = encode(2, &Copy { number: CopyNumber(13), state });
     let head: &[&[u8]] = &[
         b"TRISUPER\x01\0\0\0\x02\x01\x04\0",
@@ -81,12 +83,13 @@ fn golden_bytes() {
         b"\x01\0\0\0\0\0\0\0",
         b"\x01\0\0\0\x08\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0",
         b"\x0b\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\0\x0c\0\0\0\0\0\0\0",
-        b"\0\0\0\0",
+        b"\0\0\0\0\0",
+        b"\x01\0\0\0\x0e\0\0\0\0\0\0\0\x0f\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\x01",
     ];
     let head = head.concat();
     assert_eq!(bytes[..head.len()], head);
     assert!(bytes[head.len()..4092].iter().all(|&byte| byte == 0));
-    assert_eq!(bytes[4092..], 0x8423_d50d_u32.to_le_bytes());
+    assert_eq!(bytes[4092..], 0x65a7_48d0_u32.to_le_bytes());
 }
 
 #[test]
@@ -101,6 +104,8 @@ fn the_largest_state_fits_and_comes_back() {
     state.first_membership.voters = state.first_membership.members.iter().map(|member| member.id).collect();
     let group = state.group(GroupId::CLUSTER);
     state.groups = (0..GROUPS_MAX as u32).map(|id| (GroupId(u32::MAX - id), group)).collect();
+    let met = Met { incarnation: Incarnation(u64::MAX), boot: COUNT_MAX, has_lost: true };
+    state.met = (0..LIVES_MET_MAX as u64).map(|id| (NodeId(u64::MAX - id), met)).collect();
     let copy = Copy { number: CopyNumber(COUNT_MAX), state };
     assert_eq!(decode(3, &encode(3, &copy)), Ok(copy));
 }
@@ -244,4 +249,16 @@ fn an_intact_block_with_impossible_content_does_not_pass() {
     for (offset, byte) in [(15, 1), (40, 0), (88, 65), (88, 255), (92, 1), (96 + 44, 0), (96 + 88, 16), (4091, 1)] {
         assert_eq!(with(offset, byte), Err(Condition::Damaged), "byte {offset} = {byte}");
     }
+}
+
+/// A superblock that was written before others were remembered in it: zeros where they stand now.
+#[test]
+fn where_nobody_was_remembered_nobody_is() {
+    let mut bytes = encode(1, &copy(9, 4));
+    let nobody = Copy { state: State { met: BTreeMap::new(), ..state(4) }, ..copy(9, 4) };
+    let end = encode(1, &nobody)[..4092].iter().rposition(|&byte| byte != 0).expect("it holds something") + 1;
+    bytes[end..4092].fill(0);
+    let checksum = crate::checksum::Checksum::of(&bytes[..4092]);
+    bytes[4092..].copy_from_slice(&checksum.0.to_le_bytes());
+    assert_eq!(decode(1, &bytes), Ok(nobody));
 }

@@ -52,8 +52,9 @@ fn two_of_three_directories_made_anew_are_no_new_cluster() {
     }
     trial.start_node(SECOND);
     trial.start_node(THIRD);
-    waits(&trial, SECOND, "not met yet: 1");
-    waits(&trial, THIRD, "not met yet: 1");
+    // Not only that they wait: who does not speak with them, and why.
+    waits(&trial, SECOND, "node 1 refuses it");
+    waits(&trial, THIRD, "node 1 refuses it");
     assert_eq!(append(&trial, b"lost\n").status.code(), Some(UNAVAILABLE));
     for node in [SECOND, THIRD] {
         assert_eq!(status(&known, node).expect("it answers").commit, Index::ZERO, "node {node} decides nothing");

@@ -50,11 +50,18 @@ pub struct Promote {
 
 #[derive(Debug, clap::Args)]
 pub struct Remove {
-    /// The members that are to go, all at once
-    #[arg(required = true, num_args = 1..=MEMBERS_MAX, value_name = "ID")]
-    ids: Vec<u64>,
+    /// The members that are to go, all at once; with @INCARNATION only if that life of it is the member
+    #[arg(required = true, num_args = 1..=MEMBERS_MAX, value_name = "ID[@INCARNATION]", value_parser = parse_leaving)]
+    members: Vec<Leaving>,
     #[command(flatten)]
     client: ClientArguments,
+}
+
+/// A member that is to go: in the life that is named, or in the one that the cluster has now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Leaving {
+    node: NodeId,
+    incarnation: Option<Incarnation>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,7 +98,7 @@ impl Promote {
     pub fn run(&self) -> Result<(), Failure> {
         access::block_on(async {
             let client = self.client.connect().await?;
-            let membership = leader(&client).await?.membership;
+            let membership = leader_within(&client, self.client.timeout()).await?.membership;
             let wanted = |id: &u64| match membership.member(NodeId(*id)) {
                 Some(member) => Ok(MemberChange::Add { member: member.clone(), promote: true }),
                 None => Err(no_member(*id)),
@@ -106,13 +113,41 @@ impl Remove {
     pub fn run(&self) -> Result<(), Failure> {
         access::block_on(async {
             let client = self.client.connect().await?;
-            let removed = self.ids.iter().map(|id| MemberChange::Remove { node: NodeId(*id) }).collect();
-            let index = change(&client, removed).await?;
+            let membership = leader_within(&client, self.client.timeout()).await?.membership;
+            let named: Vec<Leaving> = self.members.iter().filter_map(|leaving| leaving.named_in(&membership)).collect();
+            let ids: Vec<u64> = self.members.iter().map(|leaving| leaving.node.0).collect();
+            let nothing = format!("{} is no member: nothing was to be done", nodes(&ids));
+            if named.is_empty() {
+                return output::print(&nothing);
+            }
+            let removed = named.iter().filter_map(|leaving| leaving.removal()).collect();
+            let index = client.change_members(removed).await.map_err(|error| failure_of_removal(error, &named))?;
             output::print(&match index {
-                Index::ZERO => format!("{} is no member: nothing was to be done", nodes(&self.ids)),
-                index => format!("{} is removed, by entry {index}", nodes(&self.ids)),
+                Index::ZERO => nothing,
+                index => format!("{} is removed, by entry {index}", nodes(&ids)),
             })
         })
+    }
+}
+
+impl Leaving {
+    /// Which life goes: a removal that is asked for again must not meet the next one.
+    fn named_in(self, membership: &Membership) -> Option<Leaving> {
+        let incarnation = self.incarnation.or_else(|| membership.member(self.node).map(|member| member.incarnation))?;
+        Some(Leaving { incarnation: Some(incarnation), ..self })
+    }
+
+    fn removal(self) -> Option<MemberChange> {
+        Some(MemberChange::Remove { node: self.node, incarnation: self.incarnation? })
+    }
+}
+
+impl std::fmt::Display for Leaving {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.incarnation {
+            Some(incarnation) => write!(formatter, "{}@{incarnation}", self.node),
+            None => write!(formatter, "{}", self.node),
+        }
     }
 }
 
@@ -162,6 +197,18 @@ async fn until_voters(client: &Client, ids: &[u64], patience: Duration) -> Resul
     }
 }
 
+/// The leader's view, as soon as there is one.
+async fn leader_within(client: &Client, patience: Duration) -> Result<NodeStatus, Failure> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match leader(client).await {
+            Err(failure) if failure.exit == Exit::Unavailable && Instant::now() < deadline => {}
+            found => return found,
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
 /// The leader's view.
 async fn leader(client: &Client) -> Result<NodeStatus, Failure> {
     if let Some(leader) = client.leader()
@@ -191,6 +238,20 @@ fn failure(error: Error) -> Failure {
     }
 }
 
+/// By the lives that were seen: meanwhile another one may be a member.
+fn failure_of_removal(error: Error, named: &[Leaving]) -> Failure {
+    let failure = failure(error);
+    match failure.exit {
+        Exit::OutcomeUnknown | Exit::Unavailable => {
+            let named: Vec<String> = named.iter().map(Leaving::to_string).collect();
+            let again = format!("`trilith cluster remove {}`", named.join(" "));
+            let next = format!("see that a majority runs, and run it again as {again}: what is so already is said so");
+            Failure::new(failure.exit, failure.message, next)
+        }
+        _ => failure,
+    }
+}
+
 fn no_member(id: u64) -> Failure {
     Failure::new(
         Exit::Usage,
@@ -202,6 +263,15 @@ fn no_member(id: u64) -> Failure {
 fn nodes(ids: &[u64]) -> String {
     let all: Vec<String> = ids.iter().map(|id| format!("node {id}")).collect();
     all.join(" and ")
+}
+
+fn parse_leaving(text: &str) -> Result<Leaving, String> {
+    let (id, incarnation) = match text.split_once('@') {
+        Some((id, incarnation)) => (id, Some(parse_incarnation(incarnation)?)),
+        None => (text, None),
+    };
+    let id = id.parse().ok().filter(|id| *id > 0).ok_or("a node's id, a number from 1 on")?;
+    Ok(Leaving { node: NodeId(id), incarnation })
 }
 
 fn parse_incarnation(text: &str) -> Result<Incarnation, String> {
@@ -239,6 +309,25 @@ mod tests {
         for text in ["", "12", "0000000000000000", "zzzzzzzzzzzzzzzz"] {
             assert!(parse_incarnation(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn who_is_to_go_is_named_in_the_life_that_was_seen() {
+        let incarnation = Incarnation(0x1234);
+        let (bare, named) = (parse_leaving("2").unwrap(), parse_leaving("2@0000000000001234").unwrap());
+        assert_eq!((bare.incarnation, named.incarnation), (None, Some(incarnation)));
+        assert_eq!(parse_leaving(&named.to_string()), Ok(named));
+        for text in ["", "0", "x", "2@", "2@12", "@0000000000001234"] {
+            assert!(parse_leaving(text).is_err(), "{text}");
+        }
+        let address = SocketAddr::from(([127, 0, 0, 1], 2));
+        let members = vec![Member { id: NodeId(2), incarnation, address }];
+        let membership = Membership { members, voters: [NodeId(2)].into(), ..Membership::default() };
+        assert_eq!(bare.named_in(&membership), Some(named));
+        assert_eq!(bare.named_in(&Membership::default()), None);
+        assert_eq!(named.named_in(&Membership::default()), Some(named), "whatever is seen");
+        let unknown = failure_of_removal(Error::OutcomeUnknown, &[named]);
+        assert!(unknown.next_step.contains("remove 2@0000000000001234"), "{unknown}");
     }
 
     #[test]

@@ -24,7 +24,10 @@ impl<M: StateMachine> Driver<M> {
         // Also one that is committed, if whoever waits for it has not been told yet.
         let begun = match self.change {
             Some(Waiting { done_from, .. }) => Err(ChangeRefused::Pending { index: done_from }),
-            None => self.replica.change(&wanted),
+            None => match self.replica.refuse_removed(&wanted) {
+                Ok(()) => self.replica.change(&wanted),
+                Err(impossible) => Err(impossible.into()),
+            },
         };
         match begun {
             Ok(Changed::Already) => self.reply(client, id, ResponseBody::Changed { index: Index::ZERO }),
@@ -73,6 +76,6 @@ fn wanted(change: MemberChange) -> Change {
     match change {
         MemberChange::Add { member, promote } => Change::Add { member, promote },
         MemberChange::Promote { node } => Change::Promote { node },
-        MemberChange::Remove { node } => Change::Remove { node },
+        MemberChange::Remove { node, incarnation } => Change::RemoveLife { node, incarnation },
     }
 }

@@ -22,6 +22,7 @@
 mod apply;
 mod changes;
 pub mod checkpoint;
+mod lives;
 mod pipeline;
 mod reads;
 mod start;
@@ -31,17 +32,17 @@ mod tails;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::checksum::Checksum;
 use crate::disk::{self, Completion, FileId, Write};
 use crate::machine::StateMachine;
-use crate::net::{ClientKey, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey};
+use crate::net::{ClientKey, CloseReason, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey};
 use crate::node::sessions::{Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
-use crate::types::{ClusterId, Entry, GroupId, Incarnation, Index, LogId, NodeId, SegmentNumber};
+use crate::types::{ClusterId, Entry, GroupId, Index, LogId, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
 use pipeline::Pipeline;
@@ -99,9 +100,15 @@ pub enum Input {
     /// There is a link to this node, in this life of it.
     Met {
         node: NodeId,
-        incarnation: Incarnation,
+        sender: Sender,
     },
-    /// From a peer whose identity is proven. Dropped if it is of another life of that node than the one that is meant.
+    /// This node does not speak with us, or speaks with another life of us, and says why.
+    Refused {
+        node: NodeId,
+        reason: CloseReason,
+    },
+    /// From a peer whose identity is proven. Dropped if it is of another life of that node than the one that is meant, or
+    /// of an older start of it than one that was met.
     Peer {
         sender: Sender,
         message: Message,
@@ -197,6 +204,20 @@ pub enum Stopped {
     /// Neither can be believed before somebody has looked.
     #[error(transparent)]
     Contradicted(raft::Contradiction),
+    /// It must not speak any more in this life of it.
+    #[error("node {by} does not hear this node any more: {reason}")]
+    VoiceTaken { by: NodeId, reason: CloseReason },
+}
+
+impl Stopped {
+    /// Whether this node was found to have lost what it had promised, so that it must not be started again in this life.
+    pub fn takes_voice(&self) -> bool {
+        match self {
+            Stopped::VoiceTaken { .. } => true,
+            Stopped::Contradicted(contradiction) => contradiction.takes_voice(),
+            Stopped::Disk(_) | Stopped::Log(_) | Stopped::Read(_) => false,
+        }
+    }
 }
 
 /// Where the entries come from that are to be applied next.
@@ -225,6 +246,10 @@ pub struct Driver<M> {
     replica: Replica,
     pipeline: Pipeline,
     sessions: Sessions,
+    /// Messages of nodes whose present start is not durable here yet.
+    held: lives::HeldByNode,
+    /// Who does not speak with this node, and why: until there is a link.
+    refused: BTreeMap<NodeId, CloseReason>,
     /// While this node leads and has applied its no-op.
     admission: Option<Admission>,
     machine: M,
@@ -264,12 +289,9 @@ impl<M: StateMachine> Driver<M> {
                 self.replica.handle(RaftInput::Clock(reading));
                 self.release_leased();
             }
-            Input::Met { node, incarnation } => self.replica.handle(RaftInput::Met { node, incarnation }),
-            Input::Peer { sender, message } => {
-                if self.replica.hears(message.from, sender) {
-                    self.replica.handle(RaftInput::Message(message));
-                }
-            }
+            Input::Met { node, sender } => self.on_met(node, sender),
+            Input::Refused { node, reason } => self.on_refused(node, reason),
+            Input::Peer { sender, message } => self.on_peer(sender, message),
             Input::Client { client, request } => self.on_request(client, request),
             Input::ClientGone { client } => self.forget_client(client),
             Input::TailOpened { tail, from } => self.tails.open(tail, from),
@@ -278,6 +300,7 @@ impl<M: StateMachine> Driver<M> {
             Input::Written(completion) => {
                 let written = self.pipeline.written(completion);
                 self.stop_on(written);
+                self.release_held();
             }
             Input::Prepared { number, result } => {
                 self.pipeline.log.prepared(number, result);
@@ -408,6 +431,7 @@ impl<M: StateMachine> Driver<M> {
                 self.abandon_change();
             }
             Event::MembershipCommitted { index } => self.on_membership_committed(*index),
+            Event::VoiceLost { peer, .. } => self.disbelieve(*peer),
             Event::Contradiction(contradiction) => self.stop_on(Err(Stopped::Contradicted(*contradiction))),
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! From a directory to a driver: superblock first, then the log, then the protocol with what both remember.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
 use super::{Applying, Driver, Options, Reads, Submissions, Tails};
@@ -131,6 +131,8 @@ impl<M: StateMachine> Driver<M> {
                 None => Replica::in_life(config, restored, life),
             },
             pipeline: Pipeline::new(log, superblock),
+            held: BTreeMap::new(),
+            refused: BTreeMap::new(),
             sessions: Sessions::new(),
             admission: None,
             machine,

@@ -6,7 +6,7 @@ use super::{Applying, Driver};
 use crate::machine::StateMachine;
 use crate::net::{Change, ClientKey, NodeRole, NodeStatus, Refusal, ResponseBody};
 use crate::raft::Role;
-use crate::types::{Index, NodeId};
+use crate::types::{Index, Member, NodeId};
 
 impl<M: StateMachine> Driver<M> {
     pub(super) fn status(&self) -> NodeStatus {
@@ -75,11 +75,36 @@ impl<M: StateMachine> Driver<M> {
         if !self.replica.membership().forming {
             return None;
         }
+        if let Some(refusal) = self.refusal_of_this_node() {
+            return Some(format!("all first members to be there once: {refusal}"));
+        }
         let missing: Vec<String> = self.replica.not_met().map(|node| node.to_string()).collect();
         Some(match missing.is_empty() {
             true => "the first members to have each other's names on their disks".to_owned(),
             false => format!("all first members to be there once: not met yet: {}", missing.join(", ")),
         })
+    }
+
+    /// What others have against this node, one of them at least.
+    fn refusal_of_this_node(&self) -> Option<String> {
+        let (node, reason) = self.refused.first_key_value()?;
+        Some(format!("node {node} refuses it: {reason}"))
+    }
+
+    /// Members that were found to have lost what they had acknowledged, and what is to be done about it.
+    fn without_voice(&self) -> Option<String> {
+        let met = self.lives_met();
+        let has_lost = |member: &&Member| {
+            met.get(&member.id).is_some_and(|met| met.has_lost && met.incarnation == member.incarnation)
+        };
+        let ids: Vec<String> =
+            self.replica.membership().members.iter().filter(has_lost).map(|member| member.id.to_string()).collect();
+        let id = ids.first()?;
+        Some(format!(
+            "another life of node {}, which has lost what it had acknowledged and counts for nothing: `trilith cluster \
+             remove {id}`, then `trilith init --config FILE --join` on its machine",
+            ids.join(" and of node ")
+        ))
     }
 
     /// What an administrator has to run to make this node a member.
@@ -107,9 +132,13 @@ impl<M: StateMachine> Driver<M> {
         if self.replica.is_removed() {
             return "nothing: it was removed from the cluster".to_owned();
         }
-        if self.replica.status().leader.is_none() {
-            return "a leader".to_owned();
+        if let Some(others) = self.without_voice() {
+            return others;
         }
-        String::new()
+        match (self.replica.status().leader, self.refusal_of_this_node()) {
+            (None, None) => "a leader".to_owned(),
+            (None, Some(refusal)) => format!("a leader; {refusal}"),
+            (Some(_), _) => String::new(),
+        }
     }
 }

@@ -7,5 +7,6 @@ mod clients;
 mod ends;
 mod format;
 mod lease;
+mod lives;
 mod reads;
 mod rig;

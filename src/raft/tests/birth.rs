@@ -152,8 +152,11 @@ fn a_majority_made_anew_is_no_new_cluster() {
 #[test]
 fn who_is_left_in_the_birth_hears_what_came_later() {
     let mut cluster = Cluster::unborn(3, 1);
-    let sender =
-        |term, index| Sender { incarnation: Incarnation(44), configuration: LogId::new(Term(term), Index(index)) };
+    let sender = |term, index| Sender {
+        incarnation: Incarnation(44),
+        boot: 1,
+        configuration: LogId::new(Term(term), Index(index)),
+    };
     let later = NodeId(4);
     let replica = cluster.replica_mut(NodeId(3));
     assert!(!replica.hears(later, sender(0, 0)), "nobody has met it");

@@ -144,6 +144,16 @@ fn what_cannot_be_planned() {
     let mut another = member(4);
     another.incarnation = Incarnation(99);
     assert_eq!(refused(&[add(another)]), Impossible::AnotherMember { node: NodeId(4) });
+    let mut neighbour = member(5);
+    neighbour.address = member(2).address;
+    let (node, other, address) = (NodeId(5), NodeId(2), neighbour.address);
+    let same = Impossible::SameAddress { node, other, address };
+    assert_eq!(refused(&[add(neighbour.clone())]), same);
+    // Nor while the one before it still counts, nor of two that come together.
+    assert_eq!(refused(&[add(neighbour), Change::Remove { node: NodeId(2) }]), same);
+    let mut twin = member(6);
+    twin.address = member(5).address;
+    assert!(matches!(refused(&[add(member(5)), add(twin)]), Impossible::SameAddress { .. }));
     let many: Vec<Change> = (5..=MEMBERS_MAX as u64 + 1).map(|id| add(member(id))).collect();
     assert_eq!(refused(&many), Impossible::TooMany { members: MEMBERS_MAX + 1 });
     assert!(plan(&current, &many[1..]).is_ok());
@@ -251,4 +261,16 @@ fn what_a_removed_node_gets_ends_with_its_removal() {
         Body::AppendReply(AppendReply { round: Round(0), outcome: AppendOutcome::Matched { last: Index(15) } });
     replica.handle(from_peer(4, 4, answer));
     assert!(replica.take_output().events.iter().all(|event| !matches!(event, Event::Contradiction(_))));
+}
+
+#[test]
+fn of_a_node_only_the_life_is_removed_that_is_named() {
+    let current = membership(3, 1);
+    for node in [2, 4] {
+        let life = |incarnation| Change::RemoveLife { node: NodeId(node), incarnation };
+        assert_eq!(plan(&current, &[life(Incarnation(99))]), Ok(Plan::Nothing));
+        let whole = plan(&current, &[Change::Remove { node: NodeId(node) }]);
+        assert_eq!(plan(&current, &[life(member(node).incarnation)]), whole);
+        assert_ne!(whole, Ok(Plan::Nothing));
+    }
 }

@@ -141,7 +141,7 @@ fn of_two_lives_the_later_configuration_decides() {
     let replica = joined(LATER, Life { incarnation: Incarnation(1), is_first_member: true });
     let says = |incarnation, term, index| {
         let configuration = LogId::new(Term(term), Index(index));
-        replica.hears(NodeId(1), Sender { incarnation: Incarnation(incarnation), configuration })
+        replica.hears(NodeId(1), Sender { incarnation: Incarnation(incarnation), boot: 1, configuration })
     };
     // The configuration in force here is entry 1@1.
     assert!(says(LATER.0, 0, 0) && says(LATER.0, 1, 1) && says(LATER.0, 1, 2));

@@ -439,6 +439,9 @@ fn show_event(event: &Event) -> String {
         Event::SnapshotNeeded { peer } => format!("has no log that {peer} needs"),
         Event::MembershipChanged { index } => format!("has the members of entry {index}"),
         Event::MembershipCommitted { index } => format!("knows the members of entry {index} to be committed"),
+        Event::VoiceLost { peer, acknowledged, holds } => {
+            format!("takes the voice of {peer}, which had acknowledged {acknowledged} and holds {holds}")
+        }
         Event::Contradiction(contradiction) => format!("ends: {contradiction}"),
     }
 }

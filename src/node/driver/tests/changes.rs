@@ -22,11 +22,16 @@ fn add(id: NodeId, incarnation: u64) -> MemberChange {
     MemberChange::Add { member: member(id, incarnation), promote: false }
 }
 
+/// The life of a node that has the number of its id.
+fn remove(node: NodeId) -> MemberChange {
+    MemberChange::Remove { node, incarnation: Incarnation(node.0) }
+}
+
 /// The other, as this life of it, has all up to an index.
 fn matched(rig: &mut Rig<Map>, incarnation: u64, last: Index) {
     let term = rig.driver.replica().status().hard_state.term;
     let body = Body::AppendReply(AppendReply { round: Round(0), outcome: AppendOutcome::Matched { last } });
-    let sender = Sender { incarnation: Incarnation(incarnation), configuration: LogId::ZERO };
+    let sender = Sender { incarnation: Incarnation(incarnation), boot: 1, configuration: LogId::ZERO };
     rig.driver.handle(Input::Peer { sender, message: Message { from: OTHER, to: OWN, term, body } });
 }
 
@@ -98,13 +103,13 @@ fn of_two_changes_in_one_turn_the_second_waits() {
 #[test]
 fn what_cannot_be_is_told_apart_from_what_may_pass() {
     let mut rig = Rig::leading();
-    for change in [MemberChange::Remove { node: OWN }, add(OTHER, 9), MemberChange::Promote { node: NodeId(9) }] {
+    for change in [remove(OWN), add(OTHER, 9), MemberChange::Promote { node: NodeId(9) }] {
         let answer = ask(&mut rig, change);
         assert!(matches!(answer, ResponseBody::Refused(Refusal::Impossible { .. })), "{answer:?}");
     }
     let behind = ask(&mut rig, MemberChange::Promote { node: OTHER });
     assert!(matches!(behind, ResponseBody::Refused(Refusal::Unavailable { .. })), "{behind:?}");
-    let removed = ask(&mut rig, MemberChange::Remove { node: NodeId(9) });
+    let removed = ask(&mut rig, remove(NodeId(9)));
     assert_eq!(removed, ResponseBody::Changed { index: Index::ZERO }, "it is none");
 }
 
@@ -137,10 +142,44 @@ fn a_late_answer_of_an_earlier_life_is_not_counted_for_the_next() {
     let last = rig.driver.replica().status().last.index;
     matched(&mut rig, OTHER.0, last);
     assert_eq!(told(&mut rig), last, "it is heard while it is a member");
-    assert!(matches!(ask(&mut rig, MemberChange::Remove { node: OTHER }), ResponseBody::Changed { .. }));
+    assert!(matches!(ask(&mut rig, remove(OTHER)), ResponseBody::Changed { .. }));
     assert!(matches!(ask(&mut rig, add(OTHER, 9)), ResponseBody::Changed { .. }));
     matched(&mut rig, OTHER.0, last);
     assert_eq!(told(&mut rig), Index::ZERO, "it is of the life before");
     matched(&mut rig, 9, Index(1));
     assert_eq!(told(&mut rig), Index(1));
+}
+
+/// The answer to a removal was lost, and it is asked for again when another life has come.
+#[test]
+fn a_removal_that_comes_late_spares_the_next_life() {
+    let mut rig = Rig::leading();
+    assert!(matches!(ask(&mut rig, remove(OTHER)), ResponseBody::Changed { index } if index > Index::ZERO));
+    assert_eq!(ask(&mut rig, remove(OTHER)), ResponseBody::Changed { index: Index::ZERO }, "it is gone");
+    assert!(matches!(ask(&mut rig, add(OTHER, 9)), ResponseBody::Changed { index } if index > Index::ZERO));
+    assert_eq!(ask(&mut rig, remove(OTHER)), ResponseBody::Changed { index: Index::ZERO }, "it is gone still");
+    assert_eq!(rig.driver.replica().membership().member(OTHER), Some(&member(OTHER, 9)));
+}
+
+#[test]
+fn a_life_that_was_removed_never_comes_back() {
+    let mut rig = Rig::leading();
+    assert!(matches!(ask(&mut rig, remove(OTHER)), ResponseBody::Changed { .. }));
+    assert!(matches!(ask(&mut rig, add(OTHER, 9)), ResponseBody::Changed { .. }));
+    let again = MemberChange::Remove { node: OTHER, incarnation: Incarnation(9) };
+    assert!(matches!(ask(&mut rig, again), ResponseBody::Changed { .. }));
+    let refused = |rig: &mut Rig<Map>, incarnation| {
+        let answer = ask(rig, add(OTHER, incarnation));
+        let ResponseBody::Refused(Refusal::Impossible { reason }) = &answer else { panic!("{answer:?}") };
+        assert!(reason.contains("was removed") && reason.contains("trilith init --join"), "{reason}");
+    };
+    for incarnation in [OTHER.0, 9] {
+        refused(&mut rig, incarnation);
+    }
+    let mut rig = rig.again(Map::new());
+    rig.elect();
+    for incarnation in [OTHER.0, 9] {
+        refused(&mut rig, incarnation);
+    }
+    assert!(matches!(ask(&mut rig, add(OTHER, 10)), ResponseBody::Changed { index } if index > Index::ZERO));
 }

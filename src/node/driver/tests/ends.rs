@@ -5,7 +5,7 @@ use crate::machine::Map;
 use crate::node::driver::{Driver, StartError, Stopped};
 use crate::raft::{AppendOutcome, AppendReply, Body, Message, Round};
 use crate::random::Random;
-use crate::types::{Index, Payload};
+use crate::types::{Index, Payload, Term};
 use crate::wal;
 
 /// Steps until all is done, as the end of a process does.
@@ -69,4 +69,20 @@ fn a_peer_that_says_what_cannot_be_ends_the_node() {
     let said = rig.driver.take_effects(&mut effects);
     assert!(matches!(said, Err(Stopped::Contradicted(_))), "{said:?}");
     assert!(effects.is_empty(), "{effects:?}");
+}
+
+/// The leader counts on what is not here any more: whatever the node has said, it must not vote again in this life.
+#[test]
+fn a_node_on_which_a_leader_counts_for_more_than_it_holds_has_no_voice() {
+    let mut rig = Rig::started(Map::new(), &[OWN, OTHER]);
+    let heartbeat = Body::Heartbeat { commit: Index(5), round: Round(1) };
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: Term(3), body: heartbeat }));
+    let stopped = rig.driver.take_effects(&mut Vec::new()).expect_err("it cannot be");
+    assert!(stopped.takes_voice() && matches!(stopped, Stopped::Contradicted(_)), "{stopped}");
+    let mut rig = Rig::leading();
+    let term = rig.driver.replica().status().hard_state.term;
+    let body = Body::Heartbeat { commit: Index(1), round: Round(1) };
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term, body }));
+    let stopped = rig.driver.take_effects(&mut Vec::new()).expect_err("there is one leader");
+    assert!(!stopped.takes_voice(), "nobody knows whose fault it is: {stopped}");
 }

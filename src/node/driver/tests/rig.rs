@@ -98,7 +98,7 @@ impl<M: StateMachine> Rig<M> {
     fn with_options(disk: SimDisk, machine: M, options: driver::Options) -> Rig<M> {
         let (files, queue) = (disk.files(), disk.queue());
         let driver = Driver::start(&files, options, machine, 0).unwrap().driver;
-        Rig {
+        let mut rig = Rig {
             driver,
             disk,
             files,
@@ -117,7 +117,11 @@ impl<M: StateMachine> Rig<M> {
             last_number: 0,
             lowest: 1,
             session: SessionId(0),
-        }
+        };
+        // It was met before: what it says counts at once.
+        rig.driver.handle(Input::Met { node: OTHER, sender: other() });
+        rig.settle();
+        rig
     }
 
     pub fn lead(&mut self) {
@@ -301,8 +305,11 @@ pub fn from_the_start(bytes_max: u32) -> RequestBody {
 
 /// From the life of the other that is a member.
 pub fn from_other(message: Message) -> Input {
-    let sender = Sender { incarnation: Incarnation(OTHER.0), configuration: LogId::ZERO };
-    Input::Peer { sender, message }
+    Input::Peer { sender: other(), message }
+}
+
+fn other() -> Sender {
+    Sender { incarnation: Incarnation(OTHER.0), boot: 1, configuration: LogId::ZERO }
 }
 
 pub fn scan(consistency: Consistency) -> RequestBody {

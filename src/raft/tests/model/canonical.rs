@@ -57,6 +57,8 @@ impl Replica {
 impl Progress {
     fn make_canonical(&mut self, bounds: &Bounds) {
         self.silent_ticks = 0;
+        // Nothing is lost here that was acknowledged, so no rejection is to show it: random histories do without this.
+        self.matched_in = Round(u64::MAX);
         self.matched_ticks_ago = u32::MAX;
         self.stalled_ticks = 0;
         self.catch_up.ticks = 0;
@@ -86,6 +88,7 @@ impl Hash for Essence<'_> {
             life: _,
             was_member: _,
             met: _,
+            lost: _,
             lease: _,
             random: _,
             hard_state,

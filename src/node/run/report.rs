@@ -1,0 +1,127 @@
+//! What a node tells its operator of the protocol's events.
+//!
+//! A node that finds no majority asks for votes twice a second, for as long as that lasts. It is told at once, and then
+//! once in a while with how often it has happened; the next leader, or another role, is told at once again.
+
+use std::time::{Duration, Instant};
+
+use crate::raft::{Event, Role};
+
+/// While nothing but failed attempts at an election happens, they are told so often.
+const REMINDER: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    attempts: Attempts,
+}
+
+/// Attempts to find out whether an election could be won, since the last event of another kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Attempts {
+    count: u64,
+    told_at: Option<Instant>,
+}
+
+/// What is to be said of a change of role.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Said {
+    Nothing,
+    Change,
+    /// So many attempts in vain.
+    Attempts(u64),
+}
+
+impl Report {
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::RoleChanged { role, term } => match self.attempts.said(*role, Instant::now()) {
+                Said::Change => tracing::info!(?role, %term, "role changed"),
+                Said::Attempts(attempts) => {
+                    tracing::warn!(attempts, %term, "no majority answers: no leader can be elected, it is tried on and on");
+                }
+                Said::Nothing => tracing::debug!(?role, %term, "role changed"),
+            },
+            Event::LeaderChanged { leader, term } => {
+                if leader.is_some() {
+                    self.attempts = Attempts::default();
+                }
+                tracing::info!(?leader, %term, "leader changed");
+            }
+            Event::QuorumLost { term } => tracing::warn!(%term, "no majority was heard: stepped down"),
+            Event::DiskStalls { to: Some(to) } => {
+                tracing::warn!(node = %to, "the disk has not finished a flush for long, others have: leadership is handed over")
+            }
+            Event::DiskStalls { to: None } => {
+                tracing::warn!("the disk has not finished a flush for long, and nobody took over: stepped down")
+            }
+            Event::Replaced { from } => tracing::info!(%from, "entries that were never committed were replaced"),
+            Event::MembershipChanged { index } => tracing::info!(%index, "the members have changed"),
+            Event::MembershipCommitted { index } => tracing::info!(%index, "the change of the members is committed"),
+            // The node ends with it, and says it as it does.
+            Event::Contradiction(_) => {}
+            Event::SnapshotNeeded { peer } => tracing::warn!(node = %peer, "lacks entries that the log has no more"),
+            Event::VoiceLost { peer, acknowledged, holds } => tracing::error!(
+                node = %peer, %acknowledged, %holds,
+                "has lost what it had acknowledged, and counts for nothing any more: `trilith cluster remove {peer}`, then \
+                 `trilith init --config FILE --join` on its machine"
+            ),
+        }
+    }
+}
+
+impl Attempts {
+    fn said(&mut self, role: Role, now: Instant) -> Said {
+        match role {
+            Role::PreCandidate => {
+                self.count += 1;
+                match self.told_at {
+                    None => {
+                        self.told_at = Some(now);
+                        Said::Change
+                    }
+                    Some(told_at) if now.duration_since(told_at) >= REMINDER => {
+                        self.told_at = Some(now);
+                        Said::Attempts(self.count)
+                    }
+                    Some(_) => Said::Nothing,
+                }
+            }
+            // Back from an attempt that nobody answered, or that was refused.
+            Role::Follower if self.count > 0 => Said::Nothing,
+            Role::Follower => Said::Change,
+            Role::Candidate | Role::Leader => {
+                *self = Attempts::default();
+                Said::Change
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_in_vain_are_told_once_and_then_once_in_a_while() {
+        let (mut attempts, begin) = (Attempts::default(), Instant::now());
+        let mut said = Vec::new();
+        for half_second in 0..300 {
+            let now = begin + Duration::from_millis(500 * half_second);
+            said.push(attempts.said(Role::PreCandidate, now));
+            assert_eq!(attempts.said(Role::Follower, now), Said::Nothing);
+        }
+        let told: Vec<&Said> = said.iter().filter(|said| **said != Said::Nothing).collect();
+        assert_eq!(told, [&Said::Change, &Said::Attempts(121), &Said::Attempts(241)]);
+    }
+
+    #[test]
+    fn whatever_comes_of_them_is_told() {
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
+        for role in [Role::Candidate, Role::Leader] {
+            assert_eq!(attempts.said(Role::PreCandidate, now), Said::Change);
+            assert_eq!(attempts.said(Role::PreCandidate, now), Said::Nothing);
+            assert_eq!(attempts.said(role, now), Said::Change);
+        }
+        assert_eq!(attempts.said(Role::Follower, now), Said::Change);
+    }
+}
