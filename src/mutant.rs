@@ -68,6 +68,8 @@ mutants! {
     ReadWithoutOwnEntry "read_without_own_entry" "A read gets its index before an entry of the term is committed.",
     ReadUnconfirmed "read_unconfirmed" "A read is served before a majority has confirmed the leader.",
     ReadConfirmedByOlderRound "read_confirmed_by_older_round" "A round that began before a read confirms it.",
+    ForwardRefused "forward_refused" "Who gives up on what it has passed on says that it was refused.",
+    ForwardAnswersMixed "forward_answers_mixed" "An answer to what was passed on before a restart is taken by its number.",
     OpenraftToldBeforeFlush "openraft_told_before_flush" "openraft's callback does not wait for the flush.",
     OpenraftVoteNotFlushed "openraft_vote_not_flushed" "openraft's vote counts as saved when the log has taken it.",
     OpenraftVoteNotSaved "openraft_vote_not_saved" "openraft's vote is kept in memory alone.",

@@ -5,6 +5,7 @@ mod changes;
 mod clients;
 mod ends;
 mod format;
+mod forwards;
 mod lease;
 mod reads;
 mod rig;
