@@ -74,6 +74,8 @@ pub const CORE_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// What truncates and purges may take of the log's queue beyond the appends: 25 of them for each group. They are let in
 /// where an append is not, since they may be what makes room; but on a disk that hangs they, too, would wait without end.
 pub const CUT_QUEUE_BYTES: usize = 64 << 10;
+/// Requests that one node has passed on to the leader and that are not answered.
+pub const FORWARD_BYTES_MAX: usize = 8 << 20;
 /// The newest entries, kept in memory for followers and readers.
 pub const TAIL_CACHE_BYTES_MAX: usize = 64 << 20;
 /// The newest frames of a log by itself, kept in the buffers that they were written from. More of them would be cold in
@@ -121,5 +123,6 @@ const _: () =
     assert!(FOLLOWER_WINDOW_BYTES <= UNCOMMITTED_BYTES_DEFAULT && UNCOMMITTED_BYTES_DEFAULT <= TAIL_CACHE_BYTES_MAX);
 // A request is taken whole or not at all.
 const _: () = assert!(REQUEST_BYTES_MAX + REQUEST_RECORDS_MAX * ENTRY_OVERHEAD_BYTES <= UNCOMMITTED_BYTES_MIN);
+const _: () = assert!(REQUEST_BYTES_MAX + REQUEST_RECORDS_MAX * ENTRY_OVERHEAD_BYTES <= FORWARD_BYTES_MAX);
 const _: () =
     assert!(UNCOMMITTED_BYTES_MIN <= UNCOMMITTED_BYTES_DEFAULT && UNCOMMITTED_BYTES_DEFAULT <= UNCOMMITTED_BYTES_MAX);

@@ -68,6 +68,8 @@ mutants! {
     ReadWithoutOwnEntry "read_without_own_entry" "A read gets its index before an entry of the term is committed.",
     ReadUnconfirmed "read_unconfirmed" "A read is served before a majority has confirmed the leader.",
     ReadConfirmedByOlderRound "read_confirmed_by_older_round" "A round that began before a read confirms it.",
+    ForwardRefused "forward_refused" "Who gives up on what it has passed on says that it was refused.",
+    ForwardAnswersMixed "forward_answers_mixed" "An answer to what was passed on before a restart is taken by its number.",
     SnapshotManifestBeforeChunks "snapshot_manifest_before_chunks" "A snapshot's manifest is written and its chunks are not flushed.",
     SnapshotRenamedBeforeFlush "snapshot_renamed_before_flush" "A snapshot gets its name before its manifest is flushed.",
     OpenraftToldBeforeFlush "openraft_told_before_flush" "openraft's callback does not wait for the flush.",

@@ -25,6 +25,17 @@ pub struct ClientArguments {
     timeout: Seconds,
 }
 
+/// Flags of every command that writes records or keys.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WriteArguments {
+    /// Give the writes to the first node that answers, and let it pass them on to the leader; for clients that cannot
+    /// reach every node. `forward = true` in the client's configuration means the same
+    #[arg(long)]
+    forward: bool,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
 /// A time on the command line, as a number of seconds.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Seconds(pub Duration);
@@ -36,7 +47,7 @@ impl std::fmt::Display for Seconds {
 }
 
 impl ClientArguments {
-    /// Finds the leader.
+    /// Finds the leader, or what the configuration says.
     pub async fn connect(&self) -> Result<Client, Failure> {
         Client::connect(self.options()?).await.map_err(failure)
     }
@@ -76,6 +87,15 @@ impl ClientArguments {
     }
 }
 
+impl WriteArguments {
+    /// Finds the leader, or a node that passes on what is written.
+    pub async fn connect(&self) -> Result<Client, Failure> {
+        let options = self.client.options()?;
+        let forward = self.forward || options.forward;
+        Client::connect(ClientOptions { forward, ..options }).await.map_err(failure)
+    }
+}
+
 /// Finds the leader of the cluster that a configuration names.
 pub async fn connect(configuration: &ClientConfiguration, timeout: Duration) -> Result<Client, Failure> {
     Client::connect(options(configuration, timeout)?).await.map_err(failure)
@@ -99,7 +119,8 @@ pub fn identity(configuration: &ClientConfiguration) -> Result<Identity, Failure
 
 fn options(configuration: &ClientConfiguration, timeout: Duration) -> Result<ClientOptions, Failure> {
     let nodes = configuration.nodes.iter().map(|node| (node.id, node.address)).collect();
-    Ok(ClientOptions { timeout, ..ClientOptions::new(nodes, identity(configuration)?) })
+    let forward = configuration.forward;
+    Ok(ClientOptions { timeout, forward, ..ClientOptions::new(nodes, identity(configuration)?) })
 }
 
 /// Runs a command's asynchronous part to its end.

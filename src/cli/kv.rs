@@ -5,7 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::access::{self, ClientArguments};
+use super::access::{self, ClientArguments, WriteArguments};
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
 use super::source::{ReadArguments, Source};
@@ -26,7 +26,7 @@ enum Command {
         key: String,
         value: String,
         #[command(flatten)]
-        client: ClientArguments,
+        client: WriteArguments,
     },
     /// Print a key's value; exit code 1 if it has none
     Get {
@@ -40,7 +40,7 @@ enum Command {
     Delete {
         key: String,
         #[command(flatten)]
-        client: ClientArguments,
+        client: WriteArguments,
     },
     /// Set or remove a key's value if it is as expected, and print the index of the change; exit code 1 if it is not
     Cas {
@@ -52,7 +52,7 @@ enum Command {
         #[arg(long, value_name = "VALUE")]
         new: Option<String>,
         #[command(flatten)]
-        client: ClientArguments,
+        client: WriteArguments,
     },
     /// Print keys with their values, in the order of the keys
     Scan {
@@ -129,7 +129,7 @@ async fn print(mut scan: Scan, source: &mut Source, consistency: Consistency, fo
 }
 
 /// Changes the map, and prints the index of the change.
-fn change(client: &ClientArguments, work: impl AsyncFnOnce(&Client) -> Result<Index, Failure>) -> Result<(), Failure> {
+fn change(client: &WriteArguments, work: impl AsyncFnOnce(&Client) -> Result<Index, Failure>) -> Result<(), Failure> {
     let index = access::block_on(async { work(&client.connect().await?).await })?;
     write(|out| writeln!(out, "{index}"))
 }

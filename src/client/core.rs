@@ -14,7 +14,7 @@ use super::session::{Effect, Run, Session, Told};
 use crate::codec::encode_command;
 use crate::net::{Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult};
 use crate::random::Random;
-use crate::types::{Command, RequestNumber, Service, SessionId};
+use crate::types::{Command, Data, RequestNumber, Service, SessionId};
 
 /// Waits after a refusal that may pass: doubled from the first to the longest, with jitter.
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -33,6 +33,8 @@ pub(super) struct Core {
     batches: Batches,
     records_max: usize,
     when_busy: WhenBusy,
+    /// Records may be given to a node that does not lead, which passes them on.
+    forward: bool,
     /// The number of the last request.
     last_request: u64,
     pause: Pause,
@@ -71,11 +73,17 @@ impl Core {
             batches: Batches::default(),
             records_max,
             when_busy,
+            forward: false,
             last_request: 0,
             pause: Pause { until: None, refusals: 0, random: Random::seeded(seed) },
             reason: no_leader(),
             deposed: None,
         }
+    }
+
+    /// The same, for a connection to whichever node.
+    pub fn forwarding(self, forward: bool) -> Core {
+        Core { forward, ..self }
     }
 
     pub fn submit(&mut self, batch: Batch) {
@@ -197,7 +205,7 @@ impl Core {
         }
         let (run, commands) = session.next_run(id, self.records_max)?;
         self.runs.insert(id, run);
-        Some(RequestBody::Submit { commands })
+        Some(self.body(commands))
     }
 
     fn register(&mut self, id: u64) -> Option<RequestBody> {
@@ -207,7 +215,14 @@ impl Core {
         self.registering = Some(id);
         let (session, number) = (SessionId(0), RequestNumber(0));
         let command = Command { service: Service::Register, session, number, lowest_unanswered: number };
-        Some(RequestBody::Submit { commands: vec![encode_command(&command, &[])] })
+        Some(self.body(vec![encode_command(&command, &[])]))
+    }
+
+    fn body(&self, commands: Vec<Data>) -> RequestBody {
+        match self.forward {
+            true => RequestBody::SubmitAnywhere { commands },
+            false => RequestBody::Submit { commands },
+        }
     }
 
     fn on_registered(&mut self, body: ResponseBody, now: Instant) -> Result<(), Nonsense> {

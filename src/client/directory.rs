@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::limits::MEMBERS_MAX;
-use crate::net::NodeStatus;
+use crate::net::{NodeRole, NodeStatus};
 use crate::types::NodeId;
 
 /// Nodes that are remembered: members, and as many that were.
@@ -19,19 +19,21 @@ pub(super) struct Directory {
 
 #[derive(Debug)]
 struct Known {
-    /// What the caller named, and what leaders said of their members. At most [`KNOWN_MAX`].
+    /// What the caller named, and what nodes said of the members. At most [`KNOWN_MAX`].
     nodes: BTreeMap<NodeId, SocketAddr>,
     leader: Option<(NodeId, SocketAddr)>,
+    /// The node that served last: it is asked first.
+    served: Option<SocketAddr>,
 }
 
 impl Directory {
     pub fn new(nodes: &[(NodeId, SocketAddr)]) -> Directory {
         let nodes = nodes.iter().copied().collect();
-        Directory { shared: Arc::new(Mutex::new(Known { nodes, leader: None })) }
+        Directory { shared: Arc::new(Mutex::new(Known { nodes, leader: None, served: None })) }
     }
 
-    /// Takes a leader's word on who belongs to the cluster. Others stay known, as far as there is room: they may say
-    /// where it is.
+    /// Takes the word of a node that serves on who leads and who belongs to the cluster. Others stay known, as far as
+    /// there is room: they may say where the leader is.
     pub fn learn(&self, status: &NodeStatus, address: SocketAddr) {
         let mut known = self.known();
         let is_member = |id: NodeId| status.membership.member(id).is_some();
@@ -45,7 +47,12 @@ impl Directory {
         }
         // Where it answered is where it can be reached.
         known.nodes.insert(status.id, address);
-        known.leader = Some((status.id, address));
+        known.leader = if status.role == NodeRole::Leader { Some((status.id, address)) } else { status.leader };
+    }
+
+    /// This is the node that is asked first from now on.
+    pub fn prefer(&self, address: SocketAddr) {
+        self.known().served = Some(address);
     }
 
     pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
@@ -60,11 +67,12 @@ impl Directory {
         self.known().leader
     }
 
-    /// All addresses, the likely leader's first.
+    /// All addresses, the likely ones first.
     pub fn addresses(&self, hint: Option<SocketAddr>) -> Vec<SocketAddr> {
         let known = self.known();
         let mut addresses: Vec<SocketAddr> = hint.into_iter().collect();
-        let rest = known.leader.iter().map(|(_, address)| address).chain(known.nodes.values());
+        let leader = known.leader.iter().map(|(_, address)| address);
+        let rest = known.served.iter().chain(leader).chain(known.nodes.values());
         for address in rest {
             if !addresses.contains(address) {
                 addresses.push(*address);

@@ -15,6 +15,7 @@ use super::error::Error;
 use super::link::{Link, Message};
 use super::node::NodeClient;
 use super::records::{Appended, Batch, Outcomes};
+use super::search::Wanted;
 use super::tail::Tail;
 use super::{ASKS_MAX, CONNECT_TIMEOUT, QUEUE_BYTES_DEFAULT, REQUEST_BYTES, REQUEST_RECORDS_DEFAULT, wrong_answer};
 use crate::limits::{CLIENT_TIMEOUT_DEFAULT, ENTRY_OVERHEAD_BYTES, MEMBERS_MAX, RECORD_BYTES_MAX, REQUEST_RECORDS_MAX};
@@ -37,6 +38,10 @@ pub struct ClientOptions {
     /// Bytes of records that may wait, with [`ENTRY_OVERHEAD_BYTES`] for each.
     pub queue_bytes_max: usize,
     pub when_busy: WhenBusy,
+    /// Everything is asked of the first node that answers and knows a leader, and what is written there it passes on. For
+    /// clients that cannot reach every node, or not as well: the way is longer. Without it a node that does not lead says
+    /// who does, and the client goes there. Changes to the cluster go to the leader all the same.
+    pub forward: bool,
 }
 
 /// What becomes of a request that the leader refuses because too much waits there.
@@ -78,12 +83,13 @@ impl ClientOptions {
             request_records_max: REQUEST_RECORDS_DEFAULT,
             queue_bytes_max: QUEUE_BYTES_DEFAULT,
             when_busy: WhenBusy::Wait,
+            forward: false,
         }
     }
 }
 
 impl Client {
-    /// Finds the leader, within the options' time. Runs on the present tokio runtime.
+    /// Finds the leader, or with [`ClientOptions::forward`] a node that knows one, within the options' time. Runs on the present tokio runtime.
     pub async fn connect(options: ClientOptions) -> Result<Client, Error> {
         let deadline = Instant::now() + options.timeout;
         let client = Client::start(options)?;
@@ -98,15 +104,17 @@ impl Client {
 
     /// The same without waiting: the leader is looked for in the background. For those who need none, too.
     pub fn start(options: ClientOptions) -> Result<Client, Error> {
-        let ClientOptions { nodes, identity, timeout, request_records_max, queue_bytes_max, when_busy } = options;
+        let ClientOptions { nodes, identity, timeout, request_records_max, queue_bytes_max, when_busy, forward } =
+            options;
         if !(1..=REQUEST_RECORDS_MAX).contains(&request_records_max) {
             return Err(Error::Options { found: request_records_max, max: REQUEST_RECORDS_MAX });
         }
         let (messages, receiver) = mpsc::unbounded_channel();
         let (identity, directory) = (Arc::new(identity), Directory::new(&nodes));
         let mut random = Random::seeded(entropy());
-        let core = Core::new(request_records_max, when_busy, random.next_u64());
-        tokio::spawn(Link::new(core, receiver, identity.clone(), directory.clone(), random).run());
+        let core = Core::new(request_records_max, when_busy, random.next_u64()).forwarding(forward);
+        let wanted = if forward { Wanted::AnyThatKnowsLeader } else { Wanted::Leader };
+        tokio::spawn(Link::new(core, receiver, identity.clone(), directory.clone(), wanted, random).run());
         let queue_bytes_max = queue_bytes_max.min(u32::MAX as usize);
         let queue_room = Arc::new(Semaphore::new(queue_bytes_max));
         let ask_room = Arc::new(Semaphore::new(ASKS_MAX));

@@ -12,8 +12,8 @@ use super::core::Core;
 use super::directory::Directory;
 use super::error::Error;
 use super::records::Batch;
-use super::search::{Leader, Search};
-use crate::net::{ClientConnection, Identity, NodeRole, NodeStatus, Request, RequestBody, ResponseBody};
+use super::search::{Found, Search, Wanted};
+use crate::net::{ClientConnection, Identity, NodeStatus, Request, RequestBody, ResponseBody};
 use crate::random::Random;
 use crate::types::Term;
 
@@ -47,6 +47,8 @@ pub(super) struct Link {
     reaching: Vec<oneshot::Sender<Result<(), Error>>>,
     identity: Arc<Identity>,
     directory: Directory,
+    /// What kind of node requests are carried to.
+    wanted: Wanted,
     random: Random,
 }
 
@@ -56,23 +58,24 @@ impl Link {
         messages: mpsc::UnboundedReceiver<Message>,
         identity: Arc<Identity>,
         directory: Directory,
+        wanted: Wanted,
         random: Random,
     ) -> Link {
         let (taken, reaching) = (Vec::new(), Vec::new());
-        Link { core, messages, taken, is_closed: false, reaching, identity, directory, random }
+        Link { core, messages, taken, is_closed: false, reaching, identity, directory, wanted, random }
     }
 
     /// Until no caller is left and nobody waits for anything.
     pub async fn run(mut self) {
         let mut found = self.find(None).await;
-        while let Some(leader) = found {
+        while let Some(node) = found {
             self.core.on_connected();
             for waiting in self.reaching.drain(..) {
                 // It may have waited long enough.
                 let _ = waiting.send(Ok(()));
             }
-            found = match self.serve(leader).await {
-                Served::Replaced(leader) => Some(leader),
+            found = match self.serve(node).await {
+                Served::Replaced(node) => Some(node),
                 Served::Lost => {
                     let hint = self.core.deposed().and_then(|deposed| deposed.leader);
                     self.find(hint).await
@@ -82,8 +85,8 @@ impl Link {
         }
     }
 
-    /// Looks for a leader; `None` if nobody needs one any more.
-    async fn find(&mut self, hint: Option<SocketAddr>) -> Option<Leader> {
+    /// Looks for a node that serves; `None` if nobody needs one any more.
+    async fn find(&mut self, hint: Option<SocketAddr>) -> Option<Found> {
         let mut search = self.search(hint, None);
         loop {
             if self.is_over() {
@@ -92,7 +95,7 @@ impl Link {
             let wake = self.wake_at(None);
             tokio::select! {
                 found = search.next() => match found {
-                    Ok(leader) => return Some(leader),
+                    Ok(node) => return Some(node),
                     Err(error) => self.give_up(error),
                 },
                 () = sleep_until(wake) => {
@@ -108,9 +111,9 @@ impl Link {
         }
     }
 
-    /// Carries requests to a leader as long as it leads and answers.
-    async fn serve(&mut self, leader: Leader) -> Served {
-        let Leader { connection, mut responses, term } = leader;
+    /// Carries requests to a node as long as it serves and answers.
+    async fn serve(&mut self, node: Found) -> Served {
+        let Found { connection, mut responses, mut term } = node;
         let mut outgoing: Option<Request> = None;
         let mut silence = Silence::default();
         let mut rescue: Option<Search> = None;
@@ -151,13 +154,14 @@ impl Link {
                     self.take_messages(count);
                 }
                 status = refresh.answer() => {
-                    if let Some(status) = status {
+                    if let Some(status) = status.filter(|status| self.wanted.fits(status)) {
+                        term = term.max(status.term);
                         self.directory.learn(&status, connection.address());
                     }
                 }
-                leader = found(&mut rescue) => {
+                node = found(&mut rescue) => {
                     self.core.on_lost(None);
-                    return Served::Replaced(leader);
+                    return Served::Replaced(node);
                 }
                 () = sleep_until(wake) => self.expire(),
             }
@@ -203,7 +207,8 @@ impl Link {
     }
 
     fn search(&mut self, hint: Option<SocketAddr>, above: Option<Term>) -> Search {
-        Search::start(self.identity.clone(), self.directory.clone(), hint, above, self.random.fork())
+        let wanted = self.wanted;
+        Search::start(self.identity.clone(), self.directory.clone(), wanted, hint, above, self.random.fork())
     }
 
     fn wake_at(&self, other: Option<Instant>) -> Option<Instant> {
@@ -214,7 +219,7 @@ impl Link {
 /// Why a connection is served no more.
 enum Served {
     Lost,
-    Replaced(Leader),
+    Replaced(Found),
     Done,
 }
 
@@ -253,7 +258,7 @@ impl Refresh {
         let answer = asked.await;
         *self = Refresh::due_at(Instant::now() + REFRESH);
         match answer {
-            Ok(Ok(ResponseBody::Status(status))) if status.role == NodeRole::Leader => Some(*status),
+            Ok(Ok(ResponseBody::Status(status))) => Some(*status),
             _ => None,
         }
     }
@@ -303,12 +308,12 @@ async fn send(connection: &ClientConnection, outgoing: &Option<Request>) -> Resu
     }
 }
 
-/// A leader found beside one that is silent. That certificates do not fit elsewhere says nothing new.
-async fn found(rescue: &mut Option<Search>) -> Leader {
+/// A node found beside one that is silent. That certificates do not fit elsewhere says nothing new.
+async fn found(rescue: &mut Option<Search>) -> Found {
     if let Some(search) = rescue {
         loop {
-            if let Ok(leader) = search.next().await {
-                return leader;
+            if let Ok(node) = search.next().await {
+                return node;
             }
         }
     }

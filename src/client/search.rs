@@ -1,4 +1,5 @@
-//! Finds the leader: asks all nodes, the likely ones first, until one says that it leads.
+//! Finds the leader: asks all nodes, the likely ones first, until one says that it leads. Or finds a node that passes on
+//! what is given to it: the first one that knows a leader.
 //!
 //! ```text
 //!   likely leader ──▶ probe: connect, status ──▶ leads? ──▶ found, with its connection
@@ -31,9 +32,25 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Nodes asked in one search: those known, and those that they name.
 const PROBES_MAX: usize = 4 * MEMBERS_MAX;
 
-/// A node that says that it leads.
+/// What kind of node is looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wanted {
+    Leader,
+    /// One that can pass on what is written.
+    AnyThatKnowsLeader,
+}
+
+impl Wanted {
+    /// Whether a node that says this of itself is one.
+    pub fn fits(self, status: &NodeStatus) -> bool {
+        let is_enough = self == Wanted::AnyThatKnowsLeader && status.leader.is_some();
+        status.role == NodeRole::Leader || is_enough
+    }
+}
+
+/// A node that serves.
 #[derive(Debug)]
-pub(super) struct Leader {
+pub(super) struct Found {
     pub connection: ClientConnection,
     pub responses: Responses,
     pub term: Term,
@@ -47,15 +64,16 @@ pub(super) struct Search {
     sender: mpsc::Sender<Finding>,
     identity: Arc<Identity>,
     directory: Directory,
-    /// Only a leader of a later term counts.
+    wanted: Wanted,
+    /// Only a node in a later term counts.
     above: Option<Term>,
     random: Random,
 }
 
 #[derive(Debug)]
 enum Finding {
-    Leads(NodeClient, Box<NodeStatus>),
-    /// It does not lead, and says who does, and who belongs to the cluster: this client may know none of those.
+    Serves(NodeClient, Box<NodeStatus>),
+    /// It does not serve, and says who does, and who belongs to the cluster: this client may know none of those.
     Follows {
         address: SocketAddr,
         leader: Option<SocketAddr>,
@@ -69,6 +87,7 @@ impl Search {
     pub fn start(
         identity: Arc<Identity>,
         directory: Directory,
+        wanted: Wanted,
         hint: Option<SocketAddr>,
         above: Option<Term>,
         random: Random,
@@ -76,22 +95,23 @@ impl Search {
         let (sender, findings) = mpsc::channel(PROBES_MAX);
         let (probes, asked) = (JoinSet::new(), BTreeMap::new());
         let addresses = directory.addresses(hint);
-        let mut search = Search { probes, asked, findings, sender, identity, directory, above, random };
+        let mut search = Search { probes, asked, findings, sender, identity, directory, wanted, above, random };
         for (address, place) in addresses.into_iter().zip(0..) {
             search.probe(address, STAGGER * place);
         }
         search
     }
 
-    /// The leader; or, each time when every node has refused this client for good, why. Loses nothing if cancelled.
-    pub async fn next(&mut self) -> Result<Leader, Error> {
+    /// The node; or, each time when every node has refused this client for good, why. Loses nothing if cancelled.
+    pub async fn next(&mut self) -> Result<Found, Error> {
         loop {
             let finding = self.findings.recv().await.expect("this search holds a sender");
             match finding {
-                Finding::Leads(node, status) => {
+                Finding::Serves(node, status) => {
                     self.directory.learn(&status, node.address());
+                    self.directory.prefer(node.address());
                     let (connection, responses) = node.into_parts();
-                    return Ok(Leader { connection, responses, term: status.term });
+                    return Ok(Found { connection, responses, term: status.term });
                 }
                 Finding::Follows { address, leader, members } => {
                     self.asked.insert(address, None);
@@ -128,6 +148,7 @@ impl Search {
         let probe = Probe {
             identity: self.identity.clone(),
             address,
+            wanted: self.wanted,
             above: self.above,
             random: self.random.fork(),
             findings: self.sender.clone(),
@@ -142,13 +163,14 @@ impl Search {
 struct Probe {
     identity: Arc<Identity>,
     address: SocketAddr,
+    wanted: Wanted,
     above: Option<Term>,
     random: Random,
     findings: mpsc::Sender<Finding>,
 }
 
 impl Probe {
-    /// Asks until the node leads or the search has ended.
+    /// Asks until the node serves or the search has ended.
     async fn run(mut self) {
         let mut attempts = 0;
         loop {
@@ -156,7 +178,7 @@ impl Probe {
                 Ok(node) => self.ask(node, &mut attempts).await,
                 Err(error) => Finding::Failed(self.address, error),
             };
-            let is_end = matches!(finding, Finding::Leads(..));
+            let is_end = matches!(finding, Finding::Serves(..));
             if self.findings.send(finding).await.is_err() || is_end {
                 return;
             }
@@ -164,15 +186,15 @@ impl Probe {
         }
     }
 
-    /// Asks one connection until it breaks or its node leads.
+    /// Asks one connection until it breaks or its node serves.
     async fn ask(&mut self, mut node: NodeClient, attempts: &mut u32) -> Finding {
         loop {
             let status = match node.status().await {
                 Ok(status) => status,
                 Err(error) => return Finding::Failed(self.address, error),
             };
-            if status.role == NodeRole::Leader && self.above.is_none_or(|above| status.term > above) {
-                return Finding::Leads(node, Box::new(status));
+            if self.wanted.fits(&status) && self.above.is_none_or(|above| status.term > above) {
+                return Finding::Serves(node, Box::new(status));
             }
             let leader = status.leader.filter(|(id, _)| *id != status.id).map(|(_, address)| address);
             let members = status.membership.members.iter().map(|member| member.address).collect();

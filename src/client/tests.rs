@@ -38,6 +38,8 @@ pub(super) struct World {
     /// Nodes that take everything in and answer nothing.
     pub(super) silent: Vec<u64>,
     pub(super) addresses: BTreeMap<u64, SocketAddr>,
+    /// The nodes that submissions were given to which any node may pass on.
+    pub(super) asked: Vec<u64>,
     /// How many submissions arrived.
     pub(super) submissions: usize,
     pub(super) tails: Vec<(u64, TailKey, u64)>,
@@ -185,12 +187,22 @@ impl World {
         if let RequestBody::Status = body {
             return Ok(Some(ResponseBody::Status(Box::new(self.status(node)))));
         }
+        let body = match body {
+            // A node that passes it on is heard as the leader is.
+            RequestBody::SubmitAnywhere { commands } if self.addresses.contains_key(&self.leader) => {
+                self.asked.push(node);
+                return self.submit(&commands);
+            }
+            body => body,
+        };
         if self.leader != node {
             let leader = self.addresses.get(&self.leader).map(|address| (NodeId(self.leader), *address));
             return Ok(Some(ResponseBody::Refused(Refusal::NotLeader { leader })));
         }
         Ok(Some(match body {
-            RequestBody::Submit { commands } => return self.submit(&commands),
+            RequestBody::Submit { commands } | RequestBody::SubmitAnywhere { commands } => {
+                return self.submit(&commands);
+            }
             RequestBody::Read { from, to, .. } => {
                 ResponseBody::Records(self.records(from.0.max(1), to.unwrap_or(Index(u64::MAX)).0))
             }

@@ -234,3 +234,57 @@ async fn a_stranger_is_told_at_once_that_waiting_cannot_help() {
     assert!(matches!(told, Err(Error::NotTrusted(_))), "{told:?}");
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
+
+/// Only the second node is known to begin with: what is written goes there, and by it to whoever leads.
+#[tokio::test]
+async fn a_client_that_may_be_passed_on_stays_with_the_node_that_it_has() {
+    let mut toy = Toy::new(3).await;
+    let options = ClientOptions { forward: true, ..toy.options(&[2]) };
+    let client = Client::connect(options).await.unwrap();
+    assert_eq!(client.append(record(1)).await.unwrap(), Index(2));
+    assert_eq!(client.leader(), Some(NodeId(1)), "as its node says");
+    toy.lead(3);
+    toy.world().faults = [Fault::Unknown, Fault::Refuse(Refusal::Unavailable { reason: "changed".into() })].into();
+    assert_eq!(client.append(record(2)).await.unwrap(), Index(3));
+    let (put, _) = client.command(Bytes::from_static(b"command")).await.unwrap();
+    assert_eq!(put, Index(4));
+    assert!(toy.world().asked.iter().all(|node| *node == 2), "{:?}", toy.world().asked);
+    // It goes: another one of those that it named takes its place, under the same session.
+    toy.world().faults = [Fault::Crash].into();
+    assert_eq!(client.append(record(3)).await.unwrap(), Index(5));
+    assert!(toy.is_stopped(2));
+    let asked = toy.world().asked.clone();
+    assert!(asked.last().is_some_and(|node| *node != 2), "{asked:?}");
+    assert_eq!((toy.records().len(), toy.world().sessions.len()), (4, 1), "each is there once, in one session");
+    toy.start(2).await;
+}
+
+/// A node that knows no leader is of no use for this.
+#[tokio::test]
+async fn a_client_that_may_be_passed_on_leaves_a_node_that_knows_no_leader() {
+    let toy = Toy::new(3).await;
+    let mut options = ClientOptions { forward: true, ..toy.options(&[1, 2, 3]) };
+    options.timeout = SHORT;
+    toy.lead(9);
+    let refused = Client::connect(options).await;
+    assert!(matches!(refused, Err(Error::Unavailable { .. })), "{refused:?}");
+    toy.lead(3);
+    let client = Client::connect(ClientOptions { forward: true, ..toy.options(&[1, 2, 3]) }).await.unwrap();
+    assert_eq!(client.append(record(1)).await.unwrap(), Index(2));
+    toy.lead(9);
+    let waiting = client.enqueue(vec![record(2)]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    toy.lead(2);
+    assert_eq!(waiting.await.into_result().unwrap(), [Index(3)]);
+    assert_eq!(toy.records(), [record(1), record(2)]);
+}
+
+/// What only the leader can do is asked of the leader.
+#[tokio::test]
+async fn a_change_goes_to_the_leader_by_whatever_way_writes_go() {
+    let toy = Toy::new(2).await;
+    let client = Client::connect(ClientOptions { forward: true, ..toy.options(&[2]) }).await.unwrap();
+    client.append(record(1)).await.unwrap();
+    assert_eq!(client.change(crate::net::Change::Transfer(NodeId(2))).await.unwrap(), Index(0));
+    assert_eq!(client.append(record(2)).await.unwrap(), Index(3));
+}

@@ -145,7 +145,7 @@ pub fn response(frame: Frame) -> Result<Response, Error> {
     Ok(Response { id, body })
 }
 
-fn put_results(out: &mut BytesMut, results: &[SubmitResult]) {
+pub(super) fn put_results(out: &mut BytesMut, results: &[SubmitResult]) {
     put_length(out, results.len());
     for result in results {
         match result {
@@ -168,7 +168,7 @@ fn put_results(out: &mut BytesMut, results: &[SubmitResult]) {
     }
 }
 
-fn results(bytes: &mut Bytes) -> Result<Vec<SubmitResult>, Error> {
+pub(super) fn results(bytes: &mut Bytes) -> Result<Vec<SubmitResult>, Error> {
     let count = take_fields(bytes, |reader| reader.length(REQUEST_RECORDS_MAX, "number of results"))?;
     let mut results = Vec::with_capacity(plausible(count, RESULT_BYTES_MIN, bytes.len()));
     for _ in 0..count {
@@ -225,7 +225,7 @@ fn records(bytes: &mut Bytes) -> Result<Records, Error> {
     Ok(Records { records, next, first, commit })
 }
 
-fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
+pub(super) fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
     match refusal {
         Refusal::NotLeader { leader } => {
             out.put_u8(0);
@@ -261,7 +261,7 @@ fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
     }
 }
 
-fn refusal(reader: &mut Reader<'_>) -> Result<Refusal, Error> {
+pub(super) fn refusal(reader: &mut Reader<'_>) -> Result<Refusal, Error> {
     Ok(match reader.u8("kind of refusal")? {
         0 => Refusal::NotLeader { leader: leader(reader)? },
         1 => Refusal::Busy,

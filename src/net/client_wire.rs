@@ -25,6 +25,7 @@ const KIND_QUERY: u8 = 68;
 const KIND_STATUS: u8 = 69;
 const KIND_CHANGE: u8 = 70;
 const KIND_TAIL: u8 = 71;
+const KIND_SUBMIT_ANYWHERE: u8 = 72;
 
 /// Bytes of a [`Data`] before its bytes: length and checksum.
 const DATA_HEAD_BYTES: usize = 8;
@@ -56,6 +57,11 @@ pub struct Request {
 pub enum RequestBody {
     /// To be replicated, in this order: each is a [`crate::types::Command`] with its body and checksum.
     Submit {
+        commands: Vec<Data>,
+    },
+    /// As [`RequestBody::Submit`], and a node that does not lead passes it on to the one that does, once, and passes its
+    /// answer back.
+    SubmitAnywhere {
         commands: Vec<Data>,
     },
     /// Appended records from `from` on, below `to`, and not (much) more than `bytes_max` bytes.
@@ -173,6 +179,7 @@ pub fn welcome(frame: &Frame) -> Result<Welcome, Error> {
 pub fn put_request(out: &mut BytesMut, request: &Request) {
     let kind = match request.body {
         RequestBody::Submit { .. } => KIND_SUBMIT,
+        RequestBody::SubmitAnywhere { .. } => KIND_SUBMIT_ANYWHERE,
         RequestBody::Read { .. } => KIND_READ,
         RequestBody::Query { .. } => KIND_QUERY,
         RequestBody::Status => KIND_STATUS,
@@ -190,6 +197,7 @@ pub fn request(frame: Frame) -> Result<Request, Error> {
     let id = take_fields(&mut bytes, |reader| reader.u64("request number"))?;
     let body = match kind {
         KIND_SUBMIT => RequestBody::Submit { commands: commands(&mut bytes)? },
+        KIND_SUBMIT_ANYWHERE => RequestBody::SubmitAnywhere { commands: commands(&mut bytes)? },
         KIND_QUERY => query(&mut bytes)?,
         KIND_READ => take_fields(&mut bytes, read)?,
         KIND_STATUS => RequestBody::Status,
@@ -202,14 +210,7 @@ pub fn request(frame: Frame) -> Result<Request, Error> {
 
 fn put_request_body(out: &mut BytesMut, body: &RequestBody) {
     match body {
-        RequestBody::Submit { commands } => {
-            put_length(out, commands.len());
-            for command in commands {
-                put_length(out, command.bytes.len());
-                out.put_u32_le(command.checksum.0);
-                out.put_slice(&command.bytes);
-            }
-        }
+        RequestBody::Submit { commands } | RequestBody::SubmitAnywhere { commands } => put_commands(out, commands),
         RequestBody::Read { from, to, bytes_max, consistency } => {
             out.put_u64_le(from.0);
             out.put_u64_le(to.unwrap_or(Index(u64::MAX)).0);
@@ -223,6 +224,15 @@ fn put_request_body(out: &mut BytesMut, body: &RequestBody) {
         }
         RequestBody::Status => {}
         RequestBody::Change(change) => put_change(out, change),
+    }
+}
+
+pub(super) fn put_commands(out: &mut BytesMut, commands: &[Data]) {
+    put_length(out, commands.len());
+    for command in commands {
+        put_length(out, command.bytes.len());
+        out.put_u32_le(command.checksum.0);
+        out.put_slice(&command.bytes);
     }
 }
 
@@ -280,7 +290,7 @@ fn consistency(reader: &mut Reader<'_>) -> Result<Consistency, Error> {
     }
 }
 
-fn commands(bytes: &mut Bytes) -> Result<Vec<Data>, Error> {
+pub(super) fn commands(bytes: &mut Bytes) -> Result<Vec<Data>, Error> {
     let count = take_fields(bytes, |reader| reader.length(REQUEST_RECORDS_MAX, "number of commands"))?;
     let mut commands = Vec::with_capacity(plausible(count, DATA_HEAD_BYTES, bytes.len()));
     for _ in 0..count {

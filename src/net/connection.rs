@@ -204,10 +204,12 @@ async fn write_requests(outbox: Arc<Outbox>, mut send: SendStream) {
 
 fn check_size(request: &Request) -> Result<(), Error> {
     let (found, max) = match &request.body {
-        RequestBody::Submit { commands } if commands.len() > REQUEST_RECORDS_MAX => {
+        RequestBody::Submit { commands } | RequestBody::SubmitAnywhere { commands }
+            if commands.len() > REQUEST_RECORDS_MAX =>
+        {
             return Err(Error::TooManyCommands { found: commands.len(), max: REQUEST_RECORDS_MAX });
         }
-        RequestBody::Submit { commands } => {
+        RequestBody::Submit { commands } | RequestBody::SubmitAnywhere { commands } => {
             (commands.iter().map(|command| command.bytes.len()).sum(), REQUEST_BYTES_MAX)
         }
         RequestBody::Query { query, .. } => (query.len(), REQUEST_BYTES_MAX),

@@ -14,6 +14,7 @@ use crate::types::{Index, NodeId};
 
 use super::client_wire::Request;
 use super::close::CloseReason;
+use super::forward_wire::{Forward, Forwarded};
 use super::peer_wire::Hello;
 
 /// The shares of peers and clients.
@@ -34,6 +35,17 @@ pub enum Arrival {
     Peer {
         sender: Sender,
         message: Message,
+    },
+    /// A client's request that another node passes on, because this one is to lead. Counts as a client's.
+    Forward {
+        from: NodeId,
+        sender: Sender,
+        forward: Forward,
+    },
+    /// What another node says of a request that was passed on to it.
+    Forwarded {
+        from: NodeId,
+        forwarded: Forwarded,
     },
     /// A link stands. Until the matching `PeerDown`, messages come from this incarnation, which is the one that was met
     /// before.

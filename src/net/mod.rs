@@ -25,7 +25,8 @@
 //!   the life open (a cluster's first one), the one that was met first in this process's life counts.
 //! - The lower id dials. The higher one does, too, from time to time, while there is no link: the lower one may not
 //!   know of it yet, and only then takes such a link.
-//! - A link brings messages in order on each of its two streams, and may lose what was under way when it broke.
+//! - A link brings messages in order on each of its three streams, and may lose what was under way when it broke. What
+//!   was taken for a link goes by no other: a request that is passed on arrives once or not at all.
 //!   [`Arrival::PeerUp`] and [`Arrival::PeerDown`] come in turn.
 //! - Payloads keep the memory of their frame, and that of the receive buffer (64 KiB and more) only where the frame is a
 //!   quarter of it or more: what a cache counts is within four times of what it holds.
@@ -55,6 +56,7 @@ mod context;
 mod counters;
 mod endpoint;
 mod error;
+mod forward_wire;
 mod identity;
 mod inbox;
 mod name;
@@ -81,10 +83,14 @@ pub use connection::{ClientConnection, Responses, Tail, TailItem};
 pub use counters::CounterValues;
 pub use endpoint::{Endpoint, Facts};
 pub use error::{CertificateError, Error};
+pub use forward_wire::{
+    Forward, ForwardId, ForwardMessage, Forwarded, forward_message, forward_stream, put_forward, put_forward_stream,
+    put_forwarded,
+};
 pub use identity::{ALPN_CLIENT, ALPN_PEER, Identity};
 pub use inbox::{Arrival, ClientKey, Inbox, TailKey};
 pub use name::{Name, Role};
-pub use peer::{Correspondents, KnownLife, Peers};
+pub use peer::{Correspondents, KnownLife, NotForwarded, Peers};
 pub use peer_wire::{Hello, PEER_PROTOCOL_VERSION, hello, log_stream, message, put_hello, put_log_stream, put_message};
 pub use replies::{Replies, TailState};
 pub use settings::Settings;

@@ -20,10 +20,13 @@ use super::close::CloseReason;
 use super::context::{self, Context};
 use super::endpoint::Facts;
 use super::error::Error;
+use super::forward_wire::{Forward, Forwarded, put_forward, put_forwarded};
 use super::outbox::{Outbox, Put};
 use super::peer_link;
 use super::peer_wire::{Hello, put_message};
-use super::settings::{CONTROL_LANE_BYTES_MAX, LOG_LANE_BYTES_MAX, PEERS_MAX};
+use super::settings::{
+    CONTROL_LANE_BYTES_MAX, FORWARD_LANE_BYTES_MAX, FORWARDED_LANE_BYTES_MAX, LOG_LANE_BYTES_MAX, PEERS_MAX,
+};
 
 /// Whom this node speaks with, and by which configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -55,6 +58,15 @@ pub struct KnownLife {
     pub boot: u64,
     /// It has lost what it had acknowledged.
     pub has_lost: bool,
+}
+
+/// Why a request was not passed on: certainly, it stays where it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotForwarded {
+    /// There is no link to that node.
+    NoLink,
+    /// Too much waits for it.
+    Full,
 }
 
 /// A handle on the links to all peers; clones share them.
@@ -95,6 +107,8 @@ pub(super) struct Peer {
     pub(super) control: Outbox,
     /// AppendEntries, in order.
     pub(super) log: Outbox,
+    /// Clients' requests that are passed on, and answers to those that came.
+    pub(super) forward: Outbox,
     /// The newest connection; an older one was closed when it came.
     pub(super) current: Mutex<Option<Connection>>,
     /// What it said of itself when it was last let in, in the life of this process.
@@ -143,6 +157,28 @@ impl Peers {
             lane.put(bytes_max, |out| put_message(out, message))
         });
         if matches!(put, Put::Refused | Put::Closed) {
+            self.shared.context.counters.messages_dropped.add();
+        }
+    }
+
+    /// Queues a client's request for the node that leads; never blocks. If it is not queued it does not leave, now or
+    /// later.
+    pub fn forward(&self, to: NodeId, forward: &Forward) -> Result<(), NotForwarded> {
+        let peer = self.state().peers.get(&to).cloned();
+        let put = |peer: Arc<Peer>| peer.forward.put(FORWARD_LANE_BYTES_MAX, |out| put_forward(out, forward));
+        match peer.map_or(Put::Closed, put) {
+            Put::Queued | Put::Full => Ok(()),
+            Put::Refused => Err(NotForwarded::Full),
+            Put::Closed => Err(NotForwarded::NoLink),
+        }
+    }
+
+    /// Queues the answer to a request that was passed on; never blocks. Dropped and counted if there is no link any more,
+    /// or its other end does not read: there the outcome is unknown, then.
+    pub fn forwarded(&self, to: NodeId, forwarded: &Forwarded) {
+        let peer = self.state().peers.get(&to).cloned();
+        let put = |peer: Arc<Peer>| peer.forward.put(FORWARDED_LANE_BYTES_MAX, |out| put_forwarded(out, forwarded));
+        if matches!(peer.map_or(Put::Closed, put), Put::Refused | Put::Closed) {
             self.shared.context.counters.messages_dropped.add();
         }
     }
@@ -313,6 +349,7 @@ impl Peer {
             id,
             control: Outbox::default(),
             log: Outbox::default(),
+            forward: Outbox::default(),
             current: Mutex::default(),
             met: Mutex::default(),
             turn: tokio::sync::Mutex::default(),

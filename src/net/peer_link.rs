@@ -1,11 +1,13 @@
-//! One connection between two nodes: greeting, then messages both ways on two streams. The lower id dials, as a rule.
+//! One connection between two nodes: greeting, then messages both ways on three streams. The lower id dials, as a rule.
 //!
 //! ```text
 //!     dialler                                acceptor
 //!       control: Hello  ───────────────────▶   checks certificate = claim, cluster, version, settings, membership
 //!                ◀───────────────────  Hello   (the dialler checks the same)
 //!       log: LogStream  ───────────────────▶
+//!       forward: ForwardStream  ───────────▶
 //!       control, log: messages ◀───────────▶   until one side closes
+//!       forward: clients' requests, answers ◀─▶
 //! ```
 
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use super::certificate::SERVER_NAME;
 use super::close::CloseReason;
 use super::context::{Context, Protocol, Proven};
 use super::error::Error;
+use super::forward_wire::{self, FORWARD_FRAME_BYTES_MAX, ForwardMessage};
 use super::inbox::{Arrival, Share};
 use super::name::Role;
 use super::peer::{Peer, Peers};
@@ -37,6 +40,7 @@ struct Link {
     hello: Hello,
     control: (SendStream, FrameReader),
     log: (SendStream, FrameReader),
+    forward: (SendStream, FrameReader),
 }
 
 /// Dials a node and serves the link until it ends. An error means that there was none.
@@ -101,14 +105,18 @@ async fn greet(peers: &Peers, connection: &Connection, id: NodeId) -> Result<Lin
     let (mut log_send, receive) = connection.open_bi().await?;
     let mut out = BytesMut::new();
     peer_wire::put_log_stream(&mut out);
-    log_send.write_chunk(out.freeze()).await?;
+    log_send.write_chunk(out.split().freeze()).await?;
     let log = (log_send, FrameReader::of_member(receive, PEER_FRAME_BYTES_MAX));
-    Ok(Link { connection: connection.clone(), hello, control: (control_send, control), log })
+    let (mut forward_send, receive) = connection.open_bi().await?;
+    forward_wire::put_forward_stream(&mut out);
+    forward_send.write_chunk(out.split().freeze()).await?;
+    let forward = (forward_send, FrameReader::of_member(receive, FORWARD_FRAME_BYTES_MAX));
+    Ok(Link { connection: connection.clone(), hello, control: (control_send, control), log, forward })
 }
 
 async fn welcome(peers: &Peers, connection: &Connection, id: NodeId) -> Result<Link, StreamError> {
     let context = peers.context();
-    let (mut control_send, mut control) = accept_stream(context, connection).await?;
+    let (mut control_send, mut control) = accept_stream(context, connection, PEER_FRAME_BYTES_MAX).await?;
     let hello = peer_wire::hello(&control.first(context.settings.first_frame_timeout).await?)?;
     check(&context.local, &hello, id)?;
     if peers.is_dialler_to(&hello) {
@@ -116,15 +124,22 @@ async fn welcome(peers: &Peers, connection: &Connection, id: NodeId) -> Result<L
     }
     peers.meet(&hello).map_err(StreamError::Refused)?;
     send_hello(&mut control_send, &peers.hello_to(id)).await?;
-    let (log_send, mut log) = accept_stream(context, connection).await?;
+    let (log_send, mut log) = accept_stream(context, connection, PEER_FRAME_BYTES_MAX).await?;
     peer_wire::log_stream(&log.first(context.settings.first_frame_timeout).await?)?;
-    Ok(Link { connection: connection.clone(), hello, control: (control_send, control), log: (log_send, log) })
+    let (forward_send, mut forward) = accept_stream(context, connection, FORWARD_FRAME_BYTES_MAX).await?;
+    forward_wire::forward_stream(&forward.first(context.settings.first_frame_timeout).await?)?;
+    let (control, log, forward) = ((control_send, control), (log_send, log), (forward_send, forward));
+    Ok(Link { connection: connection.clone(), hello, control, log, forward })
 }
 
-async fn accept_stream(context: &Context, connection: &Connection) -> Result<(SendStream, FrameReader), StreamError> {
+async fn accept_stream(
+    context: &Context,
+    connection: &Connection,
+    frame_bytes_max: usize,
+) -> Result<(SendStream, FrameReader), StreamError> {
     let accepted = tokio::time::timeout(context.settings.first_frame_timeout, connection.accept_bi()).await;
     let (send, receive) = accepted.map_err(|_| StreamError::Slow)??;
-    Ok((send, FrameReader::of_member(receive, PEER_FRAME_BYTES_MAX)))
+    Ok((send, FrameReader::of_member(receive, frame_bytes_max)))
 }
 
 async fn send_hello(stream: &mut SendStream, hello: &Hello) -> Result<(), StreamError> {
@@ -178,7 +193,7 @@ fn refuse_or_close(context: &Context, connection: &Connection, ended: &StreamErr
 /// Carries messages until the link ends, after an older link to the same node has.
 async fn run(peers: &Peers, link: Link) {
     let context = peers.context();
-    let Link { connection, hello, control, log } = link;
+    let Link { connection, hello, control, log, forward } = link;
     let peer = match peers.meet(&hello) {
         Ok(peer) => peer,
         Err(reason) => return context.refuse(&connection, reason, &context.counters.hellos_refused),
@@ -193,10 +208,12 @@ async fn run(peers: &Peers, link: Link) {
     context.counters.peers_up.add();
     peer.control.open();
     peer.log.open();
+    peer.forward.open();
     context.inbox.push_one(Share::Peer, Arrival::PeerUp { hello }).await;
-    let ended = exchange(context, &peer, &hello, control, log).await;
+    let ended = exchange(context, &peer, &hello, control, log, forward).await;
     peer.control.close();
     peer.log.close();
+    peer.forward.close();
     peer.forget(&connection);
     tell_refused(context, hello.node, &connection, &ended).await;
     context.close(&connection, &ended);
@@ -209,12 +226,15 @@ async fn exchange(
     hello: &Hello,
     (mut control_send, mut control): (SendStream, FrameReader),
     (mut log_send, mut log): (SendStream, FrameReader),
+    (mut forward_send, mut forward): (SendStream, FrameReader),
 ) -> StreamError {
     tokio::select! {
         ended = read_messages(context, hello, &mut control) => ended,
         ended = read_messages(context, hello, &mut log) => ended,
+        ended = read_forwards(context, hello, &mut forward) => ended,
         ended = write_all(&peer.control, &mut control_send) => ended.err().unwrap_or(StreamError::Ended),
         ended = write_all(&peer.log, &mut log_send) => ended.err().unwrap_or(StreamError::Ended),
+        ended = write_all(&peer.forward, &mut forward_send) => ended.err().unwrap_or(StreamError::Ended),
     }
 }
 
@@ -248,6 +268,36 @@ fn take_messages(
             return Err(StreamError::Refused(CloseReason::WrongNode));
         }
         arrivals.push(Arrival::Peer { sender, message });
+    }
+    Ok(bytes)
+}
+
+/// As [`read_messages`], on the stream for what clients asked of other nodes. It has the clients' share of the inbox, so that
+/// it cannot keep votes out: while that is full this stream waits, and no other.
+async fn read_forwards(context: &Context, hello: &Hello, reader: &mut FrameReader) -> StreamError {
+    let mut arrivals = Vec::new();
+    loop {
+        let bytes = match take_forwards(hello, reader, &mut arrivals) {
+            Ok(bytes) => bytes,
+            Err(ended) => return ended,
+        };
+        context.inbox.push(Share::Client, &mut arrivals, bytes).await;
+        if let Err(ended) = reader.fill().await {
+            return ended;
+        }
+    }
+}
+
+fn take_forwards(hello: &Hello, reader: &mut FrameReader, arrivals: &mut Vec<Arrival>) -> Result<usize, StreamError> {
+    let mut bytes = 0;
+    let from = hello.node;
+    let sender = hello.sender();
+    while let Some(frame) = reader.take()? {
+        bytes += frame.body.len();
+        arrivals.push(match forward_wire::forward_message(frame)? {
+            ForwardMessage::Forward(forward) => Arrival::Forward { from, sender, forward },
+            ForwardMessage::Forwarded(forwarded) => Arrival::Forwarded { from, forwarded },
+        });
     }
     Ok(bytes)
 }

@@ -9,12 +9,12 @@ use ring::hmac;
 
 use super::identity::Identity;
 
-use crate::limits::MEMBERS_MAX;
+use crate::limits::{FORWARD_BYTES_MAX, MEMBERS_MAX};
 
 /// Streams that a client may have open: one for requests, the others tails.
 pub const CLIENT_STREAMS_MAX: usize = 17;
-/// A peer's streams: control and log.
-const PEER_STREAMS: u32 = 2;
+/// A peer's streams: control, log, and requests that are passed on.
+const PEER_STREAMS: u32 = 3;
 /// Nodes that are spoken with: members, and as many that come and go.
 pub const PEERS_MAX: usize = 2 * MEMBERS_MAX;
 
@@ -25,6 +25,13 @@ pub const TAIL_RECORDS_BYTES_MAX: usize = 1 << 20;
 /// Messages that wait for one peer, per stream.
 pub const CONTROL_LANE_BYTES_MAX: usize = 1 << 20;
 pub const LOG_LANE_BYTES_MAX: usize = 16 << 20;
+/// Requests that are passed on to a peer and wait for its stream. Answers to its own may wait beside them.
+pub const FORWARD_LANE_BYTES_MAX: usize = FORWARD_BYTES_MAX;
+pub const FORWARDED_LANE_BYTES_MAX: usize = 16 << 20;
+
+// Neither fills the window that control and log share with it.
+const _: () = assert!(FORWARD_LANE_BYTES_MAX < FORWARDED_LANE_BYTES_MAX);
+const _: () = assert!(STREAM_WINDOW_BYTES < PEER_WINDOW_BYTES);
 
 /// The receive window of one stream; a connection's own window is at most as large for clients.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;

@@ -8,6 +8,7 @@ use super::certificate::Validity;
 use super::tests::*;
 use super::tests_raw as raw;
 use super::*;
+use crate::limits::{CORE_QUEUE_BYTES_MAX, ENTRY_OVERHEAD_BYTES};
 use crate::raft::message::{Body, Message};
 use crate::types::*;
 
@@ -261,7 +262,10 @@ fn booted(boot: u64) -> Facts {
 }
 
 /// A link that is up, as an attacker with a node's certificate would hold it.
-async fn raw_link(cluster: &Cluster, node: &Endpoint) -> (quinn::Connection, quinn::SendStream, quinn::SendStream) {
+async fn raw_link(
+    cluster: &Cluster,
+    node: &Endpoint,
+) -> (quinn::Connection, quinn::SendStream, quinn::SendStream, quinn::SendStream) {
     let issued = cluster.authority.issue(&Role::Node(NodeId(1)), Validity::days(1)).unwrap();
     let connection = raw::dial(node.local_address(), Some(&issued), ALPN_PEER).await.unwrap();
     let (mut control, mut receive) = connection.open_bi().await.unwrap();
@@ -281,9 +285,12 @@ async fn raw_link(cluster: &Cluster, node: &Endpoint) -> (quinn::Connection, qui
     receive.read(&mut [0; 8]).await.unwrap();
     let (mut log, _) = connection.open_bi().await.unwrap();
     put_log_stream(&mut out);
-    log.write_all(&out).await.unwrap();
+    log.write_all(&out.split()).await.unwrap();
+    let (mut forward, _) = connection.open_bi().await.unwrap();
+    put_forward_stream(&mut out);
+    forward.write_all(&out).await.unwrap();
     until_up(node, 1).await;
-    (connection, control, log)
+    (connection, control, log, forward)
 }
 
 #[tokio::test]
@@ -300,7 +307,7 @@ async fn a_peer_that_speaks_for_another_or_nonsense_is_closed() {
     put_message(&mut stray, &heartbeat(1, 3, 1));
     let lies = [u32::MAX, 1 << 31, peer_wire::PEER_FRAME_BYTES_MAX as u32 + 1, 0].map(|lie| lie.to_le_bytes().to_vec());
     for bytes in lies.into_iter().chain([damaged.to_vec(), foreign.to_vec(), stray.to_vec()]) {
-        let (connection, mut control, _log) = raw_link(&cluster, &two).await;
+        let (connection, mut control, _log, _forward) = raw_link(&cluster, &two).await;
         control.write_all(&bytes).await.unwrap();
         let closed = tokio::time::timeout(Duration::from_secs(2), connection.closed()).await;
         assert!(matches!(closed, Ok(quinn::ConnectionError::ApplicationClosed(_))));
@@ -315,8 +322,8 @@ async fn a_peer_that_speaks_for_another_or_nonsense_is_closed() {
 async fn a_newer_connection_of_a_node_takes_the_place_of_the_older() {
     let cluster = Cluster::new();
     let two = cluster.node(2);
-    let (older, _control, _log) = raw_link(&cluster, &two).await;
-    let (newer, mut control, _log) = raw_link(&cluster, &two).await;
+    let (older, _control, _log, _forward) = raw_link(&cluster, &two).await;
+    let (newer, mut control, _log, _forward) = raw_link(&cluster, &two).await;
     let closed = tokio::time::timeout(Duration::from_secs(5), older.closed()).await.expect("closed at once");
     let quinn::ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
     assert_eq!(CloseReason::from_code(close.error_code), CloseReason::Replaced);
@@ -341,4 +348,152 @@ async fn what_waits_for_a_peer_is_bounded() {
     }
     let taken = settings::LOG_LANE_BYTES_MAX.div_ceil((1 << 17) + 100) as u64;
     assert!((200 - taken - 1..=200 - taken + 1).contains(&one.counters().messages_dropped));
+}
+
+fn forward(number: u64, bytes: usize) -> Forward {
+    let id = ForwardId { incarnation: Incarnation(101), boot: 1, number };
+    Forward { id, term: Term(1), commands: vec![command(number, bytes)] }
+}
+
+/// What has arrived of requests that were passed on, and of answers to them.
+fn forwards(arrivals: &[Arrival]) -> Vec<(NodeId, u64)> {
+    let number = |arrival: &Arrival| match arrival {
+        Arrival::Forward { from, forward, .. } => Some((*from, forward.id.number)),
+        Arrival::Forwarded { from, forwarded } => Some((*from, forwarded.id.number)),
+        _ => None,
+    };
+    arrivals.iter().filter_map(number).collect()
+}
+
+#[tokio::test]
+async fn requests_that_are_passed_on_arrive_in_order_and_so_do_their_answers() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    until_up(&one, 2).await;
+    until_up(&two, 1).await;
+    let longest = crate::limits::RECORD_BYTES_MAX;
+    let size = |number: u64| if number == 7 { longest } else { 100 };
+    for number in 1..=500 {
+        one.peers().forward(NodeId(2), &forward(number, size(number))).unwrap();
+    }
+    let arrivals = arrivals_until(&two.inbox(), |arrivals| forwards(arrivals).len() == 500).await;
+    assert_eq!(forwards(&arrivals), (1..=500).map(|number| (NodeId(1), number)).collect::<Vec<_>>());
+    for arrival in arrivals {
+        let Arrival::Forward { from, sender, forward: found } = arrival else { continue };
+        assert_eq!(
+            (from, sender.incarnation),
+            (NodeId(1), Incarnation(101)),
+            "as the certificate and the greeting say"
+        );
+        assert_eq!(found, forward(found.id.number, size(found.id.number)));
+        let outcome = Ok(vec![SubmitResult::Run { first: Index(found.id.number), count: 1 }]);
+        two.peers().forwarded(from, &Forwarded { id: found.id, outcome });
+    }
+    let answers = arrivals_until(&one.inbox(), |arrivals| forwards(arrivals).len() == 500).await;
+    assert_eq!(forwards(&answers), (1..=500).map(|number| (NodeId(2), number)).collect::<Vec<_>>());
+}
+
+/// Whoever is told that it was not taken counts on that it never leaves. Control passes what waits.
+#[tokio::test]
+async fn what_is_passed_on_is_bounded_and_holds_up_no_heartbeat() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    assert_eq!(one.peers().forward(NodeId(2), &forward(1, 10)), Err(NotForwarded::NoLink));
+    until_up(&one, 2).await;
+    until_up(&two, 1).await;
+    // Node 2 takes nothing out of its inbox: its clients' share is full at last, and the stream waits.
+    let (mut taken, mut waits) = (0, 0);
+    let clients_share = 3 * CORE_QUEUE_BYTES_MAX / 4;
+    while waits < 50 || two.inbox().bytes() < clients_share {
+        match one.peers().forward(NodeId(2), &forward(taken + 1, crate::limits::RECORD_BYTES_MAX)) {
+            Ok(()) => (taken, waits) = (taken + 1, 0),
+            Err(why) => {
+                assert_eq!(why, NotForwarded::Full);
+                waits += 1;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        assert!(taken < 200, "there is no bound");
+    }
+    assert!(taken > 50, "{taken}");
+    // The heartbeats find room, though no more of the requests do.
+    let full = two.inbox().bytes();
+    for round in 1..=100 {
+        one.peers().send(&heartbeat(1, 2, round));
+    }
+    let with_heartbeats = full + 100 * ENTRY_OVERHEAD_BYTES;
+    eventually("the heartbeats are there", || two.inbox().bytes() >= with_heartbeats).await;
+    let mut arrivals = Vec::new();
+    two.inbox().drain(&mut arrivals);
+    assert_eq!(rounds(&arrivals).len(), 100, "{} requests in the inbox", forwards(&arrivals).len());
+    assert!((forwards(&arrivals).len() as u64) < taken);
+    let rest = taken as usize - forwards(&arrivals).len();
+    let more = arrivals_until(&two.inbox(), |arrivals| forwards(arrivals).len() == rest).await;
+    arrivals.extend(more);
+    assert_eq!(forwards(&arrivals), (1..=taken).map(|number| (NodeId(1), number)).collect::<Vec<_>>(), "and no other");
+}
+
+#[tokio::test]
+async fn what_was_passed_on_to_a_link_goes_by_no_later_one() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    let (mut sent, mut seen) = (0, Vec::new());
+    for _ in 0..10 {
+        until_up(&one, 2).await;
+        for _ in 0..50 {
+            sent += 1;
+            one.peers().forward(NodeId(2), &forward(sent, 5000)).unwrap();
+            // The last ones are in nobody's hands yet when the link breaks.
+            if sent % 50 < 40 {
+                tokio::task::yield_now().await;
+            }
+        }
+        two.inbox().drain(&mut seen);
+        let connection = one.peers().known(NodeId(2)).current.lock().unwrap().clone();
+        connection.expect("the link is up").close(0u32.into(), b"");
+    }
+    until_up(&one, 2).await;
+    one.peers().forward(NodeId(2), &forward(sent + 1, 10)).unwrap();
+    let is_last = |arrivals: &[Arrival]| forwards(arrivals).iter().any(|(_, number)| *number == sent + 1);
+    seen.extend(arrivals_until(&two.inbox(), is_last).await);
+    let numbers: Vec<u64> = forwards(&seen).into_iter().map(|(_, number)| number).collect();
+    assert!(numbers.is_sorted_by(|left, right| left < right), "in order, none twice: {numbers:?}");
+    // 50 were given to each link: what one has brought is of one fifty.
+    for link in seen.split(|arrival| matches!(arrival, Arrival::PeerUp { .. })) {
+        let fifties: Vec<u64> = forwards(link).into_iter().map(|(_, number)| (number - 1) / 50).collect();
+        assert!(fifties.windows(2).all(|pair| pair[0] == pair[1]), "{fifties:?}");
+    }
+}
+
+/// Bytes of a peer are no more trusted on this stream than on the others, and nobody but a node has one.
+#[tokio::test]
+async fn nonsense_on_the_stream_for_what_is_passed_on_ends_the_link() {
+    let cluster = Cluster::new();
+    let two = cluster.node(2);
+    let mut good = BytesMut::new();
+    put_forward(&mut good, &forward(1, 50));
+    let changed = |place: usize| {
+        let mut bytes = good.to_vec();
+        bytes[place] ^= 0x55;
+        bytes
+    };
+    let mut heartbeat_here = BytesMut::new();
+    put_message(&mut heartbeat_here, &heartbeat(1, 2, 1));
+    let too_long = u32::MAX.to_le_bytes().to_vec();
+    for bytes in [too_long, changed(4), changed(good.len() - 1), changed(40), heartbeat_here.to_vec()] {
+        let malformed = two.counters().malformed;
+        let (connection, _control, _log, mut stream) = raw_link(&cluster, &two).await;
+        stream.write_all(&bytes).await.unwrap();
+        connection.closed().await;
+        eventually("counted", || two.counters().malformed == malformed + 1).await;
+        let down = |arrivals: &[Arrival]| arrivals.contains(&Arrival::PeerDown { node: NodeId(1) });
+        let arrivals = arrivals_until(&two.inbox(), down).await;
+        assert!(forwards(&arrivals).is_empty());
+    }
+    let (_connection, _control, _log, mut stream) = raw_link(&cluster, &two).await;
+    stream.write_all(&good).await.unwrap();
+    arrivals_until(&two.inbox(), |arrivals| forwards(arrivals) == [(NodeId(1), 1)]).await;
 }

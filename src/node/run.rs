@@ -43,7 +43,8 @@ use crate::limits::{
 };
 use crate::machine::{Map, StateMachine};
 use crate::net::{
-    self, Arrival, Correspondents, Endpoint, Facts, Identity, Inbox, KnownLife, Peers, Replies, Settings, TailState,
+    self, Arrival, Correspondents, Endpoint, Facts, Identity, Inbox, KnownLife, NotForwarded, Peers, Refusal, Replies,
+    Settings, TailState,
 };
 use crate::raft::{BootTime, Event, LeaseOptions, Limits, Replica, Role};
 use crate::random::entropy;
@@ -431,8 +432,13 @@ impl<M: StateMachine> Node<M> {
                 tracing::info!(node = %hello.node, boot = hello.boot, "peer up");
                 self.driver.handle(Input::Met { node: hello.node, sender: hello.sender() });
             }
-            Arrival::PeerDown { node } => tracing::info!(%node, "peer down"),
+            Arrival::PeerDown { node } => {
+                tracing::info!(%node, "peer down");
+                self.driver.handle(Input::Lost { node });
+            }
             Arrival::Refused { node, reason } => self.driver.handle(Input::Refused { node, reason }),
+            Arrival::Forward { from, sender, forward } => self.driver.handle(Input::Forward { from, sender, forward }),
+            Arrival::Forwarded { from, forwarded } => self.driver.handle(Input::Forwarded { from, forwarded }),
             Arrival::ClientGone { client } => self.driver.handle(Input::ClientGone { client }),
         }
     }
@@ -473,12 +479,12 @@ impl<M: StateMachine> Node<M> {
     fn turn(&mut self) -> Result<bool, Stopped> {
         let mut effects = std::mem::take(&mut self.effects);
         let has_more = self.driver.take_effects(&mut effects)?;
-        let mut tails_have_room = false;
+        let mut has_news = false;
         for effect in effects.drain(..) {
-            tails_have_room |= self.carry_out(effect);
+            has_news |= self.carry_out(effect);
         }
         self.effects = effects;
-        Ok(has_more || tails_have_room)
+        Ok(has_more || has_news)
     }
 
     /// Tells whether the driver has news at once.
@@ -488,6 +494,14 @@ impl<M: StateMachine> Node<M> {
             Effect::Prepare(order) => self.preparer.order(order),
             Effect::ReadLog { read, plan, is_for_client } => self.readers.order(read, plan, is_for_client),
             Effect::Send(message) => self.peers.send(&message),
+            Effect::Forward { to, forward } => {
+                if let Err(why) = self.peers.forward(to, &forward) {
+                    let (number, refusal) = (forward.id.number, refusal_to_forward(why));
+                    self.driver.handle(Input::NotForwarded { number, refusal });
+                    return true;
+                }
+            }
+            Effect::Forwarded { to, forwarded } => self.peers.forwarded(to, &forwarded),
             Effect::Reply { client, response } => self.replies.reply(client, &response),
             Effect::Tail { tail, records } => match self.replies.tail(tail, records) {
                 TailState::Room => {
@@ -556,6 +570,14 @@ fn lives_met<M: StateMachine>(driver: &Driver<M>) -> impl Iterator<Item = (NodeI
 fn correspondents(replica: &Replica) -> Correspondents {
     let forming = replica.membership().forming;
     Correspondents { configuration: replica.membership_id(), members: replica.correspondents(), forming }
+}
+
+/// What a client is told whose request was not passed on.
+fn refusal_to_forward(why: NotForwarded) -> Refusal {
+    match why {
+        NotForwarded::NoLink => Refusal::Unavailable { reason: "this node has no link to the leader".to_owned() },
+        NotForwarded::Full => Refusal::Busy,
+    }
 }
 
 /// A node that has lost what it had promised leaves word of it, for it

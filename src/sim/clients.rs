@@ -23,6 +23,8 @@ const REQUEST_COMMANDS_MAX: usize = 16;
 pub(super) struct Client {
     id: u64,
     random: Random,
+    /// For which requests may be passed on.
+    forwarding: Random,
     options: ClientOptions,
     nodes: usize,
     /// Whom it asks.
@@ -74,10 +76,11 @@ enum What {
 }
 
 impl Client {
-    pub fn new(id: u64, nodes: usize, options: ClientOptions, random: Random) -> Client {
+    pub fn new(id: u64, nodes: usize, options: ClientOptions, (random, forwarding): (Random, Random)) -> Client {
         Client {
             id,
             random,
+            forwarding,
             options,
             nodes,
             target: 0,
@@ -120,7 +123,8 @@ impl Client {
             if self.open.is_empty() {
                 let command = command(Service::Register, SessionId(0), 0, 0);
                 let data = codec::encode_command(&command, &[]);
-                requests.push(self.ask(now, What::Register, RequestBody::Submit { commands: vec![data] }));
+                let body = self.submission(vec![data]);
+                requests.push(self.ask(now, What::Register, body));
             }
             return requests;
         };
@@ -253,7 +257,19 @@ impl Client {
             self.resent += u64::from(sent.is_sent);
             (sent.is_sent, sent.open) = (true, sent.open + 1);
         }
-        (!numbers.is_empty()).then(|| self.ask(now, What::Commands(numbers), RequestBody::Submit { commands }))
+        if numbers.is_empty() {
+            return None;
+        }
+        let body = self.submission(commands);
+        Some(self.ask(now, What::Commands(numbers), body))
+    }
+
+    fn submission(&mut self, commands: Vec<Data>) -> RequestBody {
+        let forward_per_mille = self.options.forward_per_mille;
+        match forward_per_mille > 0 && self.forwarding.chance(forward_per_mille) {
+            true => RequestBody::SubmitAnywhere { commands },
+            false => RequestBody::Submit { commands },
+        }
     }
 
     fn ask_value(&mut self, now: u64) -> Option<(usize, Request)> {
@@ -273,7 +289,10 @@ impl Client {
     fn ask(&mut self, now: u64, what: What, body: RequestBody) -> (usize, Request) {
         self.last_request += 1;
         self.open.insert(self.last_request, Open { deadline: now + self.options.timeout, what });
-        (self.target, Request { id: self.last_request, body })
+        // Whoever passes it on will do.
+        let is_any = matches!(body, RequestBody::SubmitAnywhere { .. }) && self.forwarding.chance(700);
+        let target = if is_any { self.forwarding.below(self.nodes as u64) as usize } else { self.target };
+        (target, Request { id: self.last_request, body })
     }
 
     fn registered(&mut self, results: &[SubmitResult]) {

@@ -29,6 +29,8 @@ const UNBORN_SEEDS: u64 = 4;
 
 /// The follower draws from a generator of its own.
 const FOLLOWER_SALT: u64 = 0x7a11_7a11;
+/// So does whatever has to do with requests that are passed on.
+const FORWARD_SALT: u64 = 0xf0a3_a2d5;
 
 /// A cluster, its disks, its network and its clients, in one thread.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct Simulation {
     trace: Rc<RefCell<Trace>>,
     /// For the world; clients and network have their own.
     pub(super) random: Random,
+    /// For requests that are passed on, and links that break under them.
+    pub(super) forward_random: Random,
     pub(super) disk: DiskOptions,
     /// When the calm began.
     pub(super) calm_since: Option<u64>,
@@ -73,6 +77,18 @@ pub(super) enum Happening {
         node: usize,
         sender: Sender,
         bytes: Bytes,
+    },
+    /// A request that a node passes on, or the answer to one.
+    Forwarded {
+        node: usize,
+        from: usize,
+        sender: Sender,
+        bytes: Bytes,
+    },
+    /// A node notices that its link to another is broken.
+    LinkLost {
+        node: usize,
+        other: usize,
     },
     Written {
         node: usize,
@@ -146,7 +162,11 @@ impl Simulation {
         let nodes = (0..options.nodes).map(|at| Node::new(at, membership.clone(), random.next_u64(), &trace));
         let nodes = nodes.collect::<Result<Vec<_>, _>>();
         let nodes = nodes.map_err(|error| Broken::new(Oracle::Recovery, format!("cannot format: {error}")))?;
-        let client = |id| Client::new(id as u64, options.nodes, options.clients, random.fork());
+        let forward_salt = |id: usize| seed ^ FORWARD_SALT.rotate_left(id as u32 + 1);
+        let client = |id| {
+            let forwarding = Random::seeded(forward_salt(id));
+            Client::new(id as u64, options.nodes, options.clients, (random.fork(), forwarding))
+        };
         let clients: Vec<Client> = (0..options.clients.clients).map(client).collect();
         let mut simulation = Simulation {
             seed,
@@ -162,6 +182,7 @@ impl Simulation {
             oracles: Oracles::default(),
             trace,
             random,
+            forward_random: Random::seeded(seed ^ FORWARD_SALT),
             disk: options.disk,
             calm_since: None,
             is_born,
@@ -238,6 +259,8 @@ impl Simulation {
             Happening::Tick { node, life } => self.tick(node, life),
             Happening::Run { node, life } => self.run_driver(node, life)?,
             Happening::Message { node, sender, bytes } => self.deliver(node, sender, bytes)?,
+            Happening::Forwarded { node, from, sender, bytes } => self.deliver_forwarded(node, from, sender, bytes)?,
+            Happening::LinkLost { node, other } => self.input(node, Input::Lost { node: node_id(other) }),
             Happening::Written { node, life, token } => self.written(node, life, token),
             Happening::Prepare { node, life, order } => self.prepare(node, life, &order),
             Happening::Read { node, life, read, plan } => self.read(node, life, read, &plan),
@@ -274,6 +297,8 @@ impl Simulation {
             Happening::Tick { node, .. }
             | Happening::Run { node, .. }
             | Happening::Message { node, .. }
+            | Happening::Forwarded { node, .. }
+            | Happening::LinkLost { node, .. }
             | Happening::Written { node, .. }
             | Happening::TailReady { node, .. }
             | Happening::Request { node, .. } => *node,
@@ -346,7 +371,9 @@ impl Simulation {
             let mut bytes = BytesMut::new();
             net::put_request(&mut bytes, &request);
             self.note(Label::Request, &[self.now, client as u64, node as u64], &bytes);
-            for arrival in self.network.copies(self.now) {
+            let arrivals = self.network.copies(self.now);
+            self.oracles.copies.sent(client as u64, &request, arrivals.len() as u64);
+            for arrival in arrivals {
                 let request = request.clone();
                 self.order(arrival - self.now, Happening::Request { node, client, request });
             }
@@ -367,6 +394,7 @@ impl Simulation {
             Input::Written(completion) => 4 + completion.token.0,
             Input::Prepared { number, .. } => 5 + number.0,
             Input::ReadDone { read, .. } => 6 + read.0,
+            Input::Forward { .. } | Input::Forwarded { .. } | Input::NotForwarded { .. } | Input::Lost { .. } => 7,
             Input::Refused { .. } => unreachable!("the network has nothing against a node"),
             Input::Clock(_) => unreachable!("the clock is read beside the inputs"),
         };
@@ -382,7 +410,7 @@ impl Simulation {
         self.options.leases.then(|| Input::Clock(boot_time(node, self.now)))
     }
 
-    fn run_soon(&mut self, node: usize) {
+    pub(super) fn run_soon(&mut self, node: usize) {
         if !std::mem::replace(&mut self.nodes[node].run_is_due, true) {
             let (after, life) = (self.random.below(self.options.batch_time_max), self.nodes[node].life);
             self.order(after, Happening::Run { node, life });
@@ -448,7 +476,9 @@ impl Simulation {
                 self.order(after, Happening::Read { node, life, read, plan });
             }
             Effect::Send(message) => self.send(node, process, &message)?,
-            Effect::Reply { client, response } => self.reply(client.0 as usize, &response),
+            Effect::Forward { to, forward } => self.forward(node, process, to, &forward),
+            Effect::Forwarded { to, forwarded } => self.forwarded(node, process, to, &forwarded),
+            Effect::Reply { client, response } => self.reply(client.0 as usize, &response)?,
             Effect::Tail { tail, records } => self.tail(tail, records),
             Effect::EndTail { tail, .. } => self.end_tail(tail),
             Effect::Event(event) => {
@@ -492,7 +522,8 @@ impl Simulation {
         Ok(())
     }
 
-    fn reply(&mut self, client: usize, response: &Response) {
+    fn reply(&mut self, client: usize, response: &Response) -> Result<(), Broken> {
+        self.oracles.copies.answered(client as u64, response)?;
         let mut bytes = BytesMut::new();
         net::put_response(&mut bytes, response);
         self.note(Label::Output, &[self.now, client as u64], &bytes);
@@ -500,6 +531,7 @@ impl Simulation {
             let response = response.clone();
             self.order(arrival - self.now, Happening::Response { client, response });
         }
+        Ok(())
     }
 
     fn on_event(&mut self, node: usize, event: &Event) {

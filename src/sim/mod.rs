@@ -9,9 +9,11 @@
 
 mod clients;
 mod cluster;
+mod copies;
 pub mod disk;
 mod faults;
 mod follower;
+mod forwards;
 pub mod fuzz;
 pub(crate) mod log;
 mod network;

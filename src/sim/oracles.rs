@@ -8,6 +8,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::copies::Copies;
 use crate::checksum::Checksum;
 use crate::codec;
 use crate::machine::{Map, StateMachine};
@@ -67,6 +68,8 @@ pub(super) struct Oracles {
     placed: BTreeMap<(SessionId, RequestNumber), Index>,
     /// Up to here `placed` is filled.
     placed_end: Index,
+    /// What clients were refused.
+    pub copies: Copies,
     /// State by applied index, of whichever node came there first.
     states: BTreeMap<Index, Digests>,
 }
@@ -187,6 +190,7 @@ impl Oracles {
             let explanation = format!("request {number} of session {session} is committed at {first} and at {index}");
             return Err(Broken::new(Oracle::Acknowledged, explanation));
         }
+        self.copies.check((command.session, command.number), index)?;
         if command.service == Service::Append {
             self.check_records(index, index, &[(index, body)])?;
         }

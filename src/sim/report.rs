@@ -30,6 +30,8 @@ pub struct Report {
     /// Reads of the log that memory could not serve.
     pub log_reads: u64,
     pub messages: u64,
+    /// Requests of clients that nodes passed on.
+    pub forwarded: u64,
     pub messages_lost: u64,
     pub messages_duplicated: u64,
     /// Starts whose recovery was also done twice, and interrupted.
@@ -52,7 +54,7 @@ pub struct Report {
 
 impl Report {
     /// The counts by name, in a fixed order.
-    pub fn counts(&self) -> [(&'static str, u64); 28] {
+    pub fn counts(&self) -> [(&'static str, u64); 29] {
         [
             ("nodes", self.nodes),
             ("steps", self.steps),
@@ -71,6 +73,7 @@ impl Report {
             ("writes", self.writes),
             ("log_reads", self.log_reads),
             ("messages", self.messages),
+            ("forwarded", self.forwarded),
             ("messages_lost", self.messages_lost),
             ("messages_duplicated", self.messages_duplicated),
             ("recoveries_repeated", self.recoveries_repeated),

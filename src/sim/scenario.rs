@@ -103,6 +103,8 @@ pub struct ClientOptions {
     pub newest: Consistency,
     /// Commands that each begins in the calm, besides what waits.
     pub calm_commands: u64,
+    /// Of a thousand requests so many may be passed on by whoever gets them.
+    pub forward_per_mille: u64,
 }
 
 impl Options {
@@ -126,7 +128,7 @@ impl Options {
             faults: if nodes == 1 { Faults::of_one(random) } else { Faults::drawn(random) }.with_others(seed),
             network: NetworkOptions::drawn(random),
             disk: DiskOptions::drawn(random),
-            clients: ClientOptions::drawn(random),
+            clients: ClientOptions::drawn(random).with_forwarding(seed),
             tails: true,
             leases: false,
             election_ticks: election_start..2 * election_start,
@@ -144,6 +146,7 @@ impl Options {
     pub(super) fn without_additions(mut self) -> Options {
         (self.faults.full_disk, self.faults.full_disks, self.faults.transfer) = (0, 0, 0);
         self.tails = false;
+        self.clients.forward_per_mille = 0;
         // Two thirds, to the microsecond.
         self.fault_time = self.fault_time / 3 * 2 + self.fault_time % 3;
         self
@@ -237,7 +240,17 @@ impl ClientOptions {
             timeout: random.between(150 * MILLISECOND, 800 * MILLISECOND),
             newest: Consistency::Linearizable,
             calm_commands: 4,
+            forward_per_mille: 0,
         }
+    }
+}
+
+impl ClientOptions {
+    /// With what has a generator of its own, so that all else of a seed is the same without it: in every third seed all
+    /// requests, or some, or half of them may be passed on, so that copies of a command come by several ways.
+    fn with_forwarding(self, seed: u64) -> ClientOptions {
+        let random = &mut Random::seeded(seed ^ 0xf0a3_a2d5);
+        ClientOptions { forward_per_mille: *random.pick(&[0, 0, 0, 0, 1000, 500, 100]), ..self }
     }
 }
 

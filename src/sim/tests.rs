@@ -5,8 +5,10 @@ mod proofs;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::oracles::Oracle;
 use super::scenario::{MILLISECOND, SECOND};
 use super::{Options, Report, Simulation};
+use crate::mutant::{self, Mutant};
 use crate::net::Consistency;
 
 fn run(seed: u64, options: &Options) -> Report {
@@ -98,6 +100,7 @@ fn three_nodes_lose_nothing_acknowledged_in_two_hundred_seeds() {
         ("refused_no_space", 0),
         ("transfers", 0),
         ("records_tailed", 0),
+        ("forwarded", 1000),
     ];
     assert_more(&run_all(0..200, |seed| Options::drawn_for(3, seed)), &least);
 }
@@ -121,6 +124,31 @@ fn reads_by_lease_are_as_new_as_linearizable_ones_in_thirty_seeds() {
         options
     };
     assert_more(&run_all(31_000..31_030, options), &[("reads_checked", 300), ("transfers", 0), ("elections", 100)]);
+}
+
+fn passing_on(seed: u64) -> Options {
+    let mut options = Options::drawn_for(3, seed);
+    options.clients.forward_per_mille = if seed.is_multiple_of(2) { 1000 } else { 500 };
+    options
+}
+
+/// Copies of one command come by the client and by two followers, late and in any order, and leaders change.
+#[test]
+fn what_followers_pass_on_is_in_the_log_once_in_twenty_seeds() {
+    let least = [("forwarded", 1000), ("acknowledged_records", 3000), ("elections", 50), ("resent", 500)];
+    assert_more(&run_all(41_000..41_020, passing_on), &least);
+}
+
+#[test]
+fn a_refusal_of_what_was_passed_on_and_may_be_in_the_log_is_found() {
+    let found = mutant::with(Mutant::ForwardRefused, || {
+        let mut seeds = 41_000..41_020;
+        seeds.find_map(|seed| Simulation::run(seed, &passing_on(seed)).err())
+    });
+    let violation = found.expect("nobody noticed");
+    println!("forward_refused: {violation}");
+    let says = "was refused, and is committed at";
+    assert!(violation.oracle == Oracle::Acknowledged && violation.explanation.contains(says), "{violation}");
 }
 
 #[test]

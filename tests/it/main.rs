@@ -5,6 +5,7 @@ mod command_line;
 mod ends;
 mod examples;
 mod forgetful;
+mod forwarding;
 mod full_disk;
 mod kills;
 mod log_cuts;

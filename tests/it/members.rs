@@ -159,6 +159,7 @@ impl Rig {
             key: known.key.clone(),
             ca: known.ca.clone(),
             crl: None,
+            forward: false,
         };
         ClientConfiguration::checked(settings).unwrap_or_else(|error| panic!("{error}"))
     }

@@ -10,8 +10,11 @@ use super::error::{Error, Invalid};
 use crate::limits::MEMBERS_MAX;
 use crate::types::{ClusterId, NodeId};
 
-pub const SCHEMA: Schema =
-    Schema { keys: &["cluster", "certificate", "key", "ca", "crl"], list: "node", list_keys: &["id", "address"] };
+pub const SCHEMA: Schema = Schema {
+    keys: &["cluster", "certificate", "key", "ca", "crl", "forward"],
+    list: "node",
+    list_keys: &["id", "address"],
+};
 
 const CLUSTER: &str = "the cluster's id, 32 hexadecimal digits, as `trilith init` prints it";
 const ADDRESS: &str = "an IP address with a port, as 10.0.0.1:7400 or [fd00::1]:7400";
@@ -27,6 +30,8 @@ pub struct ClientSettings {
     pub ca: PathBuf,
     /// Revoked certificates: a node with one of them is not talked to.
     pub crl: Option<PathBuf>,
+    /// A node that does not lead is to pass on what is written, instead of saying who leads.
+    pub forward: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +102,7 @@ impl ClientConfiguration {
             key: path("key", "the certificate's private key, a PEM file")?,
             ca: path("ca", "the certificate of the cluster's authority, a PEM file")?,
             crl: document.table.get("crl").map(|value| value.path("crl", document.directory())).transpose()?,
+            forward: document.table.get("forward").map_or(Ok(false), |value| value.boolean("forward"))?,
         };
         ClientConfiguration::checked(settings).map_err(|invalid| {
             let whole_file = Origin::File { path: document.path.clone(), line: 1 };
@@ -116,6 +122,9 @@ impl ClientConfiguration {
         line(format!("ca = {}", path(&self.ca)));
         if let Some(crl) = &self.crl {
             line(format!("crl = {}", path(crl)));
+        }
+        if self.forward {
+            line("forward = true".to_owned());
         }
         for node in &self.nodes {
             line(format!("\n[[node]]\nid = {}\naddress = \"{}\"", node.id, node.address));

@@ -49,6 +49,7 @@ pub struct Value {
     pub shown: String,
     text: Option<String>,
     integer: Option<u64>,
+    boolean: Option<bool>,
 }
 
 pub type Table = BTreeMap<String, Value>;
@@ -146,6 +147,7 @@ impl Override {
             shown: format!("\"{}\"", self.text),
             text: Some(self.text.clone()),
             integer: self.text.parse().ok(),
+            boolean: self.text.parse().ok(),
         }
     }
 }
@@ -153,6 +155,10 @@ impl Override {
 impl Value {
     pub fn integer(&self, key: &str) -> Result<u64, Error> {
         self.integer.ok_or_else(|| self.invalid(key, "a whole number, 0 or more"))
+    }
+
+    pub fn boolean(&self, key: &str) -> Result<bool, Error> {
+        self.boolean.ok_or_else(|| self.invalid(key, "true or false"))
     }
 
     pub fn text(&self, key: &str) -> Result<&str, Error> {
@@ -233,13 +239,17 @@ fn scalar(key: &str, value: &Spanned<DeValue<'_>>, at: &impl Fn(Range<usize>) ->
     let origin = at(value.span());
     match value.get_ref() {
         DeValue::String(text) => {
-            Ok(Value { origin, shown: format!("\"{text}\""), text: Some(text.to_string()), integer: None })
+            let shown = format!("\"{text}\"");
+            Ok(Value { origin, shown, text: Some(text.to_string()), integer: None, boolean: None })
         }
         DeValue::Integer(integer) => {
             let parsed = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
-            Ok(Value { origin, shown: integer.to_string(), text: None, integer: parsed })
+            Ok(Value { origin, shown: integer.to_string(), text: None, integer: parsed, boolean: None })
         }
-        _ => Err(Error::Syntax { origin, message: format!("`{key}` is a number or text in quotes") }),
+        DeValue::Boolean(boolean) => {
+            Ok(Value { origin, shown: boolean.to_string(), text: None, integer: None, boolean: Some(*boolean) })
+        }
+        _ => Err(Error::Syntax { origin, message: format!("`{key}` is a number, true or false, or text in quotes") }),
     }
 }
 

@@ -148,7 +148,7 @@ fn an_unknown_key_is_refused_with_the_nearest() {
 fn what_is_no_toml_is_named_with_its_line() {
     says(node("node_id = 1\nlisten = \n"), &["etc/node.toml:2:", "mend the line"]);
     says(node("node_id = 1\nnode_id = 2\n"), &["etc/node.toml:2:"]);
-    says(node("node_id = 1.5\n"), &["etc/node.toml:1:", "`node_id` is a number or text"]);
+    says(node("node_id = 1.5\n"), &["etc/node.toml:1:", "`node_id` is a number, true or false, or text"]);
     says(node("member = 3\n"), &["etc/node.toml:1:", "[[member]]"]);
     says(node("member = [3]\n"), &["etc/node.toml:1:", "[[member]]"]);
 }
@@ -227,6 +227,14 @@ fn clients_are_checked_too() {
     let careful = client(&CLIENT.replace("[[node]]", "crl = \"revoked.pem\"\n[[node]]")).unwrap();
     assert_eq!(careful.crl.as_deref(), Some(Path::new("etc/revoked.pem")));
     says(client(&CLIENT.replace("[[node]]", "crl = \"\"\n[[node]]")), &["crl"]);
+    assert!(!read.forward, "only if it is asked for");
+    let passing = client(&with(CLIENT, "forward", "forward = true")).unwrap();
+    assert!(passing.forward && client(&passing.render()).unwrap().forward);
+    assert!(!client(&with(CLIENT, "forward", "forward = false")).unwrap().forward);
+    for wrong in ["forward = 1", "forward = \"yes\""] {
+        says(client(&with(CLIENT, "forward", wrong)), &["forward", "true or false"]);
+    }
+    says(client(&with(CLIENT, "forward", "forwards = true")), &["`forward`"]);
     says(client(&CLIENT.replace("0001", "01")), &["etc/client.toml:2: cluster", "32 hexadecimal digits"]);
     says(client(&CLIENT.replace("0001", "zz01")), &["32 hexadecimal digits"]);
     says(client(&CLIENT.replace("id = 1", "id = 0")), &["node = 0 at [::1]:7400", "reachable"]);

@@ -137,6 +137,7 @@ fn make_client(
         key: tls.key,
         ca: tls.ca,
         crl: None,
+        forward: false,
     };
     let configuration = ClientConfiguration::checked(settings).map_err(|error| invalid(&error))?;
     write(&directory.join(format!("{name}.toml")), &configuration.render())

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::input::{Framing, Input, place};
 use super::print::Lines;
-use crate::cli::access::{self, ClientArguments};
+use crate::cli::access::{self, WriteArguments};
 use crate::cli::exit::{Exit, Failure};
 use crate::client::{Appended, Client, Error, Outcomes};
 
@@ -26,7 +26,7 @@ pub struct Arguments {
     #[arg(long)]
     framed: bool,
     #[command(flatten)]
-    client: ClientArguments,
+    client: WriteArguments,
 }
 
 /// A batch on its way, with what it takes of the input.

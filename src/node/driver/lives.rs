@@ -92,7 +92,7 @@ impl<M: StateMachine> Driver<M> {
         &self.pipeline.superblock.state().met
     }
 
-    fn is_believed(&self, node: NodeId, sender: Sender) -> bool {
+    pub(super) fn is_believed(&self, node: NodeId, sender: Sender) -> bool {
         let met = self.known(node, sender.incarnation);
         let is_older = met.is_some_and(|met| met.has_lost || sender.boot < met.boot);
         !is_older && self.replica.hears(node, sender)

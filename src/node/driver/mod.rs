@@ -22,6 +22,7 @@
 mod apply;
 mod changes;
 pub mod checkpoint;
+mod forwards;
 mod lives;
 mod pipeline;
 mod reads;
@@ -39,15 +40,18 @@ use std::ops::Range;
 use crate::checksum::Checksum;
 use crate::disk::{self, Completion, FileId, Write};
 use crate::machine::StateMachine;
-use crate::net::{ClientKey, CloseReason, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey};
+use crate::net::{
+    ClientKey, CloseReason, Forward, Forwarded, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey,
+};
 use crate::node::sessions::{Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
 use crate::types::{ClusterId, Entry, GroupId, Index, LogId, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
+use forwards::Forwards;
 use pipeline::Pipeline;
 use reads::Reads;
-use submissions::Submissions;
+use submissions::{Asker, Submissions};
 use tails::Tails;
 
 pub use start::{LOG_DIRECTORY, StartError, Started, format, record_bytes_max};
@@ -117,6 +121,26 @@ pub enum Input {
         client: ClientKey,
         request: Request,
     },
+    /// A node whose identity is proven passes on what a client asked of it.
+    Forward {
+        from: NodeId,
+        sender: Sender,
+        forward: Forward,
+    },
+    /// The answer to an [`Effect::Forward`].
+    Forwarded {
+        from: NodeId,
+        forwarded: Forwarded,
+    },
+    /// The [`Effect::Forward`] of this number has not left and will not, and why.
+    NotForwarded {
+        number: u64,
+        refusal: Refusal,
+    },
+    /// The link to this node is broken. What was on it may have arrived or not.
+    Lost {
+        node: NodeId,
+    },
     /// No answer reaches this client any more.
     ClientGone {
         client: ClientKey,
@@ -149,6 +173,16 @@ pub enum Effect {
     Write(Write),
     Prepare(Prepare),
     Send(Message),
+    /// A client's request, for the node that leads: it arrives once or not at all.
+    Forward {
+        to: NodeId,
+        forward: Forward,
+    },
+    /// The answer to what a node has passed on.
+    Forwarded {
+        to: NodeId,
+        forwarded: Forwarded,
+    },
     Reply {
         client: ClientKey,
         response: Response,
@@ -259,6 +293,7 @@ pub struct Driver<M> {
     /// A checksum over the names and payloads of all applied entries: equal on all nodes at equal index.
     log_digest: Checksum,
     submissions: Submissions,
+    forwards: Forwards,
     /// The change of the members that somebody waits for.
     change: Option<changes::Waiting>,
     reads: Reads,
@@ -284,6 +319,7 @@ impl<M: StateMachine> Driver<M> {
                 self.pipeline.log.tick(wall_clock_milliseconds);
                 self.replica.handle(RaftInput::Tick);
                 self.look_for_missing();
+                self.age_forwards();
             }
             Input::Clock(reading) => {
                 self.replica.handle(RaftInput::Clock(reading));
@@ -293,6 +329,10 @@ impl<M: StateMachine> Driver<M> {
             Input::Refused { node, reason } => self.on_refused(node, reason),
             Input::Peer { sender, message } => self.on_peer(sender, message),
             Input::Client { client, request } => self.on_request(client, request),
+            Input::Forward { from, sender, forward } => self.on_forward(from, sender, forward),
+            Input::Forwarded { from, forwarded } => self.on_forwarded(from, forwarded),
+            Input::NotForwarded { number, refusal } => self.on_not_forwarded(number, refusal),
+            Input::Lost { node } => self.on_lost(node),
             Input::ClientGone { client } => self.forget_client(client),
             Input::TailOpened { tail, from } => self.tails.open(tail, from),
             Input::TailReady { tail } => self.tails.ready(tail),
@@ -374,7 +414,12 @@ impl<M: StateMachine> Driver<M> {
     fn on_request(&mut self, client: ClientKey, request: Request) {
         let Request { id, body } = request;
         match body {
-            RequestBody::Submit { commands } => self.on_submit(client, id, commands),
+            RequestBody::SubmitAnywhere { commands } if !commands.is_empty() && self.is_follower_that_serves() => {
+                self.pass_on(client, id, commands);
+            }
+            RequestBody::Submit { commands } | RequestBody::SubmitAnywhere { commands } => {
+                self.on_submit(Asker::Client { client, id }, commands);
+            }
             RequestBody::Read { from, to, bytes_max, consistency } => {
                 let read = reads::Read::records(client, id, from, to, bytes_max);
                 self.on_read(read, consistency);
@@ -420,6 +465,7 @@ impl<M: StateMachine> Driver<M> {
             self.on_event(&event);
             effects.push(Effect::Event(event));
         }
+        self.give_up_on_earlier_leaders();
         effects.append(&mut self.effects);
     }
 

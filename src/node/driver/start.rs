@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::forwards::Forwards;
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
 use super::{Applying, Driver, Options, Reads, Submissions, Tails};
 use crate::checksum::Checksum;
@@ -138,6 +139,7 @@ impl<M: StateMachine> Driver<M> {
             machine,
             log_digest: Checksum::default(),
             submissions: Submissions::default(),
+            forwards: Forwards::new(identity.incarnation, boot),
             change: None,
             reads: Reads::default(),
             tails: Tails::default(),

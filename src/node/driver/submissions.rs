@@ -6,10 +6,10 @@ use super::{Driver, Effect};
 use crate::codec::{self, COMMAND_HEAD_BYTES};
 use crate::limits::{ENTRY_OVERHEAD_BYTES, REQUEST_BYTES_MAX};
 use crate::machine::StateMachine;
-use crate::net::{ClientKey, Refusal, Response, ResponseBody, SubmitResult};
+use crate::net::{ClientKey, ForwardId, Forwarded, Refusal, Response, ResponseBody, SubmitResult};
 use crate::node::sessions::{Admit, Lane};
 use crate::raft::{Refused, Role};
-use crate::types::{Command, Data, Index, Payload, RequestNumber, Service, SessionId};
+use crate::types::{Command, Data, Index, NodeId, Payload, RequestNumber, Service, SessionId};
 
 use super::apply::answered_before;
 
@@ -29,11 +29,24 @@ pub(super) struct Submissions {
     attached_count: usize,
 }
 
+/// Who waits for the answer to a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asker {
+    Client {
+        client: ClientKey,
+        id: u64,
+    },
+    /// A node that passed on what a client asked of it.
+    Node {
+        node: NodeId,
+        id: ForwardId,
+    },
+}
+
 /// A request, and what is known of its commands.
 #[derive(Debug)]
 struct Open {
-    client: ClientKey,
-    id: u64,
+    asker: Asker,
     /// `None` while it is not known.
     results: Vec<Option<SubmitResult>>,
     missing: usize,
@@ -46,6 +59,19 @@ struct Wait {
     request: u64,
     /// Where in the request the run begins.
     ordinal: usize,
+}
+
+impl Asker {
+    fn told(self, outcome: Result<Vec<SubmitResult>, Refusal>) -> Effect {
+        match self {
+            Asker::Client { client, id } => {
+                let submitted = |results| ResponseBody::Submitted { results };
+                let body = outcome.map_or_else(ResponseBody::Refused, submitted);
+                Effect::Reply { client, response: Response { id, body } }
+            }
+            Asker::Node { node, id } => Effect::Forwarded { to: node, forwarded: Forwarded { id, outcome } },
+        }
+    }
 }
 
 impl Submissions {
@@ -74,7 +100,7 @@ impl Submissions {
         for (_, open) in std::mem::take(&mut self.open) {
             let unknown = |known: Option<SubmitResult>| known.unwrap_or(SubmitResult::Refused(Refusal::OutcomeUnknown));
             let results = open.results.into_iter().map(unknown).collect();
-            effects.push(answer(open.client, open.id, results));
+            effects.push(answer(open.asker, results));
         }
     }
 
@@ -85,12 +111,12 @@ impl Submissions {
         open.missing -= 1;
         if open.missing == 0 {
             let open = self.open.remove(&request).expect("found above");
-            effects.push(answer(open.client, open.id, open.results.into_iter().flatten().collect()));
+            effects.push(answer(open.asker, open.results.into_iter().flatten().collect()));
         }
     }
 
     /// Takes a request with what is known of it so far; answers it at once if that is all.
-    fn admit(&mut self, client: ClientKey, id: u64, verdicts: Vec<CommandVerdict>, effects: &mut Vec<Effect>) {
+    fn admit(&mut self, asker: Asker, verdicts: Vec<CommandVerdict>, effects: &mut Vec<Effect>) {
         self.last_key += 1;
         let request = self.last_key;
         let mut results = Vec::with_capacity(verdicts.len());
@@ -110,10 +136,10 @@ impl Submissions {
         }
         let missing = results.iter().filter(|result| result.is_none()).count();
         if missing == 0 {
-            effects.push(answer(client, id, results.into_iter().flatten().collect()));
+            effects.push(answer(asker, results.into_iter().flatten().collect()));
             return;
         }
-        self.open.insert(request, Open { client, id, results, missing });
+        self.open.insert(request, Open { asker, results, missing });
     }
 
     fn wait(&mut self, index: Index, request: u64, ordinal: usize) {
@@ -136,9 +162,9 @@ enum CommandVerdict {
 }
 
 impl<M: StateMachine> Driver<M> {
-    pub(super) fn on_submit(&mut self, client: ClientKey, id: u64, commands: Vec<Data>) {
+    pub(super) fn on_submit(&mut self, asker: Asker, commands: Vec<Data>) {
         if let Some(refusal) = self.refusal(&commands) {
-            self.reply(client, id, ResponseBody::Refused(refusal));
+            self.effects.push(asker.told(Err(refusal)));
             return;
         }
         let mut verdicts = Vec::with_capacity(commands.len());
@@ -156,7 +182,7 @@ impl<M: StateMachine> Driver<M> {
                 Err(_) => verdicts.push(refused(Refusal::Malformed)),
             }
         }
-        self.submissions.admit(client, id, verdicts, &mut self.effects);
+        self.submissions.admit(asker, verdicts, &mut self.effects);
     }
 
     /// Why a request is refused whole, before any of its commands is looked at. Also where only a part of it would find
@@ -268,7 +294,7 @@ fn next_of_session(
 }
 
 /// The answer to a request; runs of plain indexes are told as one.
-fn answer(client: ClientKey, id: u64, results: Vec<SubmitResult>) -> Effect {
+fn answer(asker: Asker, results: Vec<SubmitResult>) -> Effect {
     let mut told: Vec<SubmitResult> = Vec::new();
     for result in results {
         if let (Some(SubmitResult::Run { first, count }), SubmitResult::Run { first: next, count: 1 }) =
@@ -280,5 +306,5 @@ fn answer(client: ClientKey, id: u64, results: Vec<SubmitResult>) -> Effect {
         }
         told.push(result);
     }
-    Effect::Reply { client, response: Response { id, body: ResponseBody::Submitted { results: told } } }
+    asker.told(Ok(told))
 }

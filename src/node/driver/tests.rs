@@ -6,6 +6,7 @@ mod checkpoint;
 mod clients;
 mod ends;
 mod format;
+mod forwards;
 mod lease;
 mod lives;
 mod reads;

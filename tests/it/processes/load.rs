@@ -96,7 +96,12 @@ pub fn record(writer: usize, number: u64) -> String {
 
 impl Load {
     pub fn start(client_file: &Path, journals: &Path) -> Load {
-        let start = |number| Writer::start(number, client_file, journals);
+        Load::start_with(client_file, journals, &[])
+    }
+
+    /// The same with flags of `trilith log append`.
+    pub fn start_with(client_file: &Path, journals: &Path, flags: &[&str]) -> Load {
+        let start = |number| Writer::start(number, client_file, journals, flags);
         Load { writers: (0..WRITERS).map(start).collect() }
     }
 
@@ -145,13 +150,14 @@ impl Load {
 }
 
 impl Writer {
-    fn start(number: usize, client_file: &Path, journals: &Path) -> Writer {
+    fn start(number: usize, client_file: &Path, journals: &Path, flags: &[&str]) -> Writer {
         let path = |what: &str| journals.join(format!("{what}-{number}"));
         let (journal, complaints) = (path("journal"), path("complaints"));
         let file = |path: &Path| File::create(path).expect("a file can be made");
         let mut process = Command::new(PROGRAM)
             .args(["log", "append", "-", "--timeout", "60", "--client"])
             .arg(client_file)
+            .args(flags)
             .stdin(Stdio::piped())
             .stdout(file(&journal))
             .stderr(file(&complaints))

@@ -9,7 +9,8 @@ use crate::codec;
 use crate::disk::Queue;
 use crate::machine::{Map, StateMachine, command as map};
 use crate::net::{
-    ClientKey, Consistency, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult, TailKey,
+    ClientKey, Consistency, Forward, Forwarded, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult,
+    TailKey,
 };
 use crate::node::driver::{self, Driver, Effect, Input, ReadNumber, WantedBy};
 use crate::raft::{BootTime, LeaseOptions, Limits, Message, Sender};
@@ -53,6 +54,10 @@ pub struct Rig<M> {
     pub replies: Vec<(ClientKey, Response)>,
     pub tails: Vec<TailKey>,
     pub sent: Vec<Message>,
+    /// What it passed on, and to whom.
+    pub forwards: Vec<(NodeId, Forward)>,
+    /// What it said of requests that were passed on to it.
+    pub forwarded: Vec<(NodeId, Forwarded)>,
     /// Why tails ended.
     pub ended: Vec<Refusal>,
     pub missing: Vec<(Index, WantedBy)>,
@@ -111,6 +116,8 @@ impl<M: StateMachine> Rig<M> {
             replies: Vec::new(),
             tails: Vec::new(),
             sent: Vec::new(),
+            forwards: Vec::new(),
+            forwarded: Vec::new(),
             ended: Vec::new(),
             missing: Vec::new(),
             last_request: 0,
@@ -166,6 +173,8 @@ impl<M: StateMachine> Rig<M> {
                 self.driver.handle(Input::Prepared { number: order.header.number, result });
             }
             Effect::Send(message) => self.sent.push(message),
+            Effect::Forward { to, forward } => self.forwards.push((to, forward)),
+            Effect::Forwarded { to, forwarded } => self.forwarded.push((to, forwarded)),
             Effect::Reply { client, response } => self.replies.push((client, response)),
             Effect::Tail { tail, .. } => self.tails.push(tail),
             Effect::ReadLog { read, plan, is_for_client } => {

@@ -1,0 +1,85 @@
+//! Which copies of a command may be in the log: all that were sent and not refused. A client that knows each copy of a
+//! command to be refused says that it did not happen; then it must not be in the log, nor come there later.
+
+use std::collections::BTreeMap;
+
+use super::oracles::{Broken, Oracle};
+use crate::codec;
+use crate::net::{Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult};
+use crate::types::{Data, Index, RequestNumber, Service, SessionId};
+
+type Name = (SessionId, RequestNumber);
+
+/// What clients sent, and what nodes said of it, whether that arrives or not.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    /// Copies that were sent and not refused.
+    standing: BTreeMap<Name, u64>,
+    /// What a client's request carries.
+    carried: BTreeMap<(u64, u64), Vec<Name>>,
+}
+
+impl Copies {
+    /// A client's request is on its way, so many times.
+    pub fn sent(&mut self, client: u64, request: &Request, copies: u64) {
+        let (RequestBody::Submit { commands } | RequestBody::SubmitAnywhere { commands }) = &request.body else {
+            return;
+        };
+        let names: Vec<Name> = commands.iter().filter_map(name).collect();
+        for name in &names {
+            *self.standing.entry(*name).or_default() += copies;
+        }
+        self.carried.insert((client, request.id), names);
+    }
+
+    /// A node answers one copy of a request.
+    pub fn answered(&mut self, client: u64, response: &Response) -> Result<(), Broken> {
+        let Some(names) = self.carried.get(&(client, response.id)) else { return Ok(()) };
+        let refused = match &response.body {
+            ResponseBody::Refused(refusal) if is_certain(refusal) => names.clone(),
+            ResponseBody::Submitted { results } => refused(names, results),
+            _ => return Ok(()),
+        };
+        for name in refused {
+            let standing = self.standing.get_mut(&name).expect("what is carried was sent");
+            if *standing == 0 {
+                let explanation = format!("request {} of session {} was answered more often than sent", name.1, name.0);
+                return Err(Broken::new(Oracle::Acknowledged, explanation));
+            }
+            *standing -= 1;
+        }
+        Ok(())
+    }
+
+    /// A command is committed.
+    pub fn check(&self, name: Name, index: Index) -> Result<(), Broken> {
+        if self.standing.get(&name) != Some(&0) {
+            return Ok(());
+        }
+        let explanation = format!("request {} of session {} was refused, and is committed at {index}", name.1, name.0);
+        Err(Broken::new(Oracle::Acknowledged, explanation))
+    }
+}
+
+fn name(data: &Data) -> Option<Name> {
+    let (command, _) = codec::decode_command(&data.bytes).ok()?;
+    (command.service != Service::Register).then_some((command.session, command.number))
+}
+
+/// Those of a request's commands that were refused.
+fn refused(names: &[Name], results: &[SubmitResult]) -> Vec<Name> {
+    let mut refused = Vec::new();
+    let mut at = 0;
+    for result in results {
+        match result {
+            SubmitResult::Refused(refusal) if is_certain(refusal) => refused.extend(names.get(at)),
+            _ => {}
+        }
+        at += if let SubmitResult::Run { count, .. } = result { *count as usize } else { 1 };
+    }
+    refused
+}
+
+fn is_certain(refusal: &Refusal) -> bool {
+    *refusal != Refusal::OutcomeUnknown
+}
