@@ -84,3 +84,24 @@ async fn a_life_that_is_not_meant_any_more_is_cut_off_and_the_next_one_let_in() 
     assert_eq!(arrivals.await[0], Arrival::PeerDown { node: NodeId(2) }, "the older one first");
     eventually("the old one is alone", || !old.peers().is_up(NodeId(1))).await;
 }
+
+/// Named after the bug: who had not yet come to the configuration by which its leader is a later life of its id was let in
+/// no more, once their link had broken.
+#[tokio::test]
+async fn who_catches_up_may_mean_an_earlier_life_of_its_leader() {
+    let cluster = Cluster::new();
+    let later = Facts { incarnation: Incarnation(900), is_first_member: false, ..facts(2) };
+    let (behind, leader) = (node(&cluster, facts(1), 1), node(&cluster, later, 2));
+    names(&behind, 3, &[(&leader, 102)]);
+    names(&leader, 8, &[(&behind, 101)]);
+    until_up(&leader, 1).await;
+    until_up(&behind, 2).await;
+    // Not where the leader means another life, or knows no more.
+    for (index, incarnation) in [(9, 7), (3, 101)] {
+        names(&leader, index, &[(&behind, incarnation)]);
+        names(&behind, 3, &[(&leader, 102)]);
+        let refused = || leader.counters().hellos_refused + behind.counters().hellos_refused;
+        let before = refused();
+        eventually("refused", || refused() > before && !leader.peers().is_up(NodeId(1))).await;
+    }
+}

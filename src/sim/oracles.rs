@@ -13,7 +13,7 @@ use crate::codec;
 use crate::machine::{Map, StateMachine};
 use crate::node::driver::Driver;
 use crate::raft::invariants::Invariants;
-use crate::types::{Index, Payload, RequestNumber, Service, SessionId};
+use crate::types::{Index, Membership, Payload, RequestNumber, Service, SessionId};
 
 /// A rule, by the letter under which docs/testing.md tells more of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -67,6 +67,8 @@ pub(super) struct Oracles {
     placed: BTreeMap<(SessionId, RequestNumber), Index>,
     /// Up to here `placed` is filled.
     placed_end: Index,
+    /// The last configuration up to there.
+    membership: Membership,
     /// State by applied index, of whichever node came there first.
     states: BTreeMap<Index, Digests>,
 }
@@ -80,6 +82,16 @@ struct Digests {
 }
 
 impl Oracles {
+    /// The members before the first entry.
+    pub fn begin_with(&mut self, first: Membership) {
+        self.membership = first;
+    }
+
+    /// The last configuration that is committed.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     pub fn issued(&mut self, name: RecordName, record: Bytes) {
         self.issued.insert(name, record);
     }
@@ -175,6 +187,9 @@ impl Oracles {
 
     /// The entry at `index` is committed: each command only once.
     fn place(&mut self, index: Index) -> Result<(), Broken> {
+        if let Some(Payload::Membership(membership)) = self.invariants.committed_payload(index) {
+            self.membership.clone_from(membership);
+        }
         let Some(Payload::Data(data)) = self.invariants.committed_payload(index) else { return Ok(()) };
         let Ok((command, body)) = codec::decode_command(&data.bytes) else {
             return Err(Broken::new(Oracle::Whole, format!("entry {index} is no command")));
