@@ -416,6 +416,7 @@ impl Simulation {
         self.nodes[node].run_is_due = false;
         let mut process = self.nodes[node].process.take().expect("it lives");
         self.clock(node).into_iter().for_each(|input| process.driver.handle(input));
+        self.oracles.check_lease(process.driver.replica())?;
         let mut broken = Ok(());
         let mut effects = Vec::new();
         let invariants = &mut self.oracles.invariants;

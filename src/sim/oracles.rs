@@ -12,6 +12,7 @@ use crate::checksum::Checksum;
 use crate::codec;
 use crate::machine::{Map, StateMachine};
 use crate::node::driver::Driver;
+use crate::raft::Replica;
 use crate::raft::invariants::Invariants;
 use crate::types::{Index, Membership, Payload, RequestNumber, Service, SessionId};
 
@@ -183,6 +184,16 @@ impl Oracles {
             return Err(Broken::new(Oracle::Agreement, explanation));
         }
         Ok(())
+    }
+
+    /// Whoever would read by lease now, by a clock that was read just now, knows all that is committed anywhere.
+    pub fn check_lease(&self, replica: &Replica) -> Result<(), Broken> {
+        let (commit, committed) = (replica.status().commit, self.invariants.committed());
+        if !replica.holds_lease() || commit >= committed {
+            return Ok(());
+        }
+        let explanation = format!("node {} holds a lease at {commit}, and {committed} is committed", replica.id());
+        Err(Broken::new(Oracle::Acknowledged, explanation))
     }
 
     /// The entry at `index` is committed: each command only once.
