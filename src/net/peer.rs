@@ -201,9 +201,9 @@ impl Peers {
         Ok(state.peers.entry(id).or_insert_with(|| Arc::new(Peer::new(id))).clone())
     }
 
-    /// Lets a node in that has said who it is: one that is a member for this node, or for which this node is one; in the
-    /// life that is meant, and not at an earlier moment of that life. What it had promised would be forgotten. Who knows an
-    /// older configuration may mean an earlier life of this node: it is brought what it lacks.
+    /// Lets a node in that has said who it is: one that is a member for this node, or for which this node is one; in
+    /// the life that is meant, and not at an earlier moment of that life. What it had promised would be forgotten. Who
+    /// knows an older configuration may mean an earlier life of this node: it is brought what it lacks.
     pub(super) fn meet(&self, hello: &Hello) -> Result<Arc<Peer>, CloseReason> {
         let mut state = self.state();
         let unknown = Correspondents::default();

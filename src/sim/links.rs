@@ -1,9 +1,9 @@
 //! Who may speak with whom, as the links between nodes have it (`net::peer`): where members change.
 //!
-//! A real link begins with a greeting of each side, and ends when a configuration comes into force by which it should not
-//! be there. Here each message carries the greeting that its sender would give when it sends, and is let in by the rules of
-//! a greeting when it arrives. A machine that was given to another life is not reached by what was on its way to the one
-//! before. What is not here: the memory that a process has of the lives and boots that it has met.
+//! A real link begins with a greeting of each side, and ends when a configuration comes into force by which it should
+//! not be there. Here each message carries the greeting that its sender would give when it sends, and is let in by the
+//! rules of a greeting when it arrives. A machine that was given to another life is not reached by what was on its way
+//! to the one before. What is not here: the memory that a process has of the lives and boots that it has met.
 
 use super::cluster::Simulation;
 use super::node::node_id;

@@ -1,9 +1,9 @@
 //! The operator who changes the members: grows the cluster, shrinks it, replaces its nodes, also by another life under
 //! their own id, and repeats what was not answered.
 //!
-//! What is ordered is decided with care, as by somebody who means well: no order leaves voters of whom half or more are
-//! known to have lost their disks, and only one disk more is lost when that leaves a majority of them. What becomes of an
-//! order is the cluster's business. In the calm no more is ordered, and what was must come into force.
+//! What is ordered is decided with care, as by somebody who means well: no order leaves voters of whom half or more
+//! are known to have lost their disks, and only one disk more is lost when that leaves a majority of them. What
+//! becomes of an order is the cluster's business. In the calm no more is ordered, and what was must come into force.
 
 use std::collections::VecDeque;
 

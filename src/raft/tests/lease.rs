@@ -1,5 +1,5 @@
-//! Leases beside transfers: who was asked to stand is voted for at once, whatever was promised, and nobody reads by a lease
-//! that this has ended.
+//! Leases beside transfers: who was asked to stand is voted for at once, whatever was promised, and nobody reads by a
+//! lease that this has ended.
 
 use std::time::Duration;
 
@@ -79,8 +79,8 @@ fn a_vote_that_no_transfer_asks_for_is_not_given_while_a_promise_binds() {
     assert_eq!(cluster.replica(other).status().hard_state.vote, Some(candidate));
 }
 
-/// Clocks within the bound, lost, late and doubled messages, crashes, cuts, and leaders that are asked to hand over: at no
-/// moment does a node that holds a lease lack what is committed.
+/// Clocks within the bound, lost, late and doubled messages, crashes, cuts, and leaders that are asked to hand over:
+/// at no moment does a node that holds a lease lack what is committed.
 #[test]
 pub fn no_lease_is_held_where_another_has_committed() {
     let mut told = [0; 3];
