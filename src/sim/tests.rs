@@ -125,11 +125,9 @@ fn members_change_and_nothing_acknowledged_is_lost_in_twenty_seeds() {
         ("changes_asked", 100),
         ("changes_answered", 50),
         ("members_added", 20),
-        ("learners_promoted", 0),
         ("members_removed", 20),
         ("leaders_removed", 3),
         ("lives_begun", 20),
-        ("disks_lost", 0),
         ("removed_ended", 3),
     ];
     assert_more(&run_all(50_041..50_061, options), &least);
