@@ -1,6 +1,6 @@
 //! `trilith sim`: whole clusters in one thread, from a seed.
 //!
-//! A run that breaks a rule is a bug of ours; its seed and its number of nodes replay it to the byte.
+//! A run that breaks a rule is a bug of ours; its seed and the flags that go with it replay it to the byte.
 
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
@@ -17,6 +17,12 @@ pub struct Arguments {
     /// How many nodes: 1 to 7; drawn from the seed unless given
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=7))]
     nodes: Option<u64>,
+    /// In which runs members come and go while clients write: in one seed of four, in all, or in none
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "drawn")]
+    changes: Changes,
+    /// Read by lease, on clocks that differ within the bound
+    #[arg(long)]
+    leases: bool,
     /// End well at the first violation of this rule (A, D, E, F, G, H), and badly if no seed shows one: for programs
     /// with a deliberate bug
     #[arg(long, value_name = "ORACLE")]
@@ -24,6 +30,13 @@ pub struct Arguments {
     /// How to print the reports
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     output: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Changes {
+    Drawn,
+    Always,
+    Never,
 }
 
 /// Runs the seeds; the first violation ends it.
@@ -55,6 +68,12 @@ fn run_seed(arguments: &Arguments, seed: u64) -> Result<Report, Violation> {
         Some(nodes) => Options::drawn_for(nodes as usize, seed),
         None => Options::drawn(seed),
     };
+    let options = match arguments.changes {
+        Changes::Drawn => options,
+        Changes::Always => options.with_changes(seed),
+        Changes::Never => Options { changes: None, ..options },
+    };
+    let options = if arguments.leases { options.with_leases() } else { options };
     Simulation::run(seed, &options)
 }
 
@@ -68,7 +87,13 @@ fn expected_violation(arguments: &Arguments, expected: &str, violation: &Violati
 
 fn failure(violation: &Violation, arguments: &Arguments) -> Failure {
     let nodes = arguments.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
-    let next_step = format!("replay it with `trilith sim --seed {}{nodes}`", violation.seed);
+    let changes = match arguments.changes {
+        Changes::Drawn => "",
+        Changes::Always => " --changes always",
+        Changes::Never => " --changes never",
+    };
+    let leases = if arguments.leases { " --leases" } else { "" };
+    let next_step = format!("replay it with `trilith sim --seed {}{nodes}{changes}{leases}`", violation.seed);
     Failure::new(Exit::Corrupt, violation.to_string(), next_step)
 }
 

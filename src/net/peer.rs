@@ -264,15 +264,17 @@ impl Peers {
         Ok(state.peers.entry(id).or_insert_with(|| Arc::new(Peer::new(id))).clone())
     }
 
-    /// Lets a node in that has said who it is: one that is a member for this node, or for which this node is one; in the
-    /// life that is meant, and not at an earlier moment of that life. What it had promised would be forgotten.
+    /// Lets a node in that has said who it is: one that is a member for this node, or for which this node is one; in
+    /// the life that is meant, and not at an earlier moment of that life. What it had promised would be forgotten. Who
+    /// knows an older configuration may mean an earlier life of this node: it is brought what it lacks.
     pub(super) fn meet(&self, hello: &Hello) -> Result<Arc<Peer>, CloseReason> {
         let mut state = self.state();
-        if hello.receiver.is_some_and(|named| !self.shared.life.is_named_by(named)) {
-            return Err(CloseReason::AnotherLife);
-        }
         let unknown = Correspondents::default();
         let known = state.correspondents.as_ref().unwrap_or(&unknown);
+        let is_behind = hello.configuration < known.configuration && known.named(hello.node) == Some(hello.incarnation);
+        if !is_behind && hello.receiver.is_some_and(|named| !self.shared.life.is_named_by(named)) {
+            return Err(CloseReason::AnotherLife);
+        }
         let knows_more = hello.receiver.is_some() && hello.configuration > known.configuration;
         let named = known.named(hello.node).filter(|_| !knows_more);
         let is_member = state.correspondents.is_none() || known.member(hello.node).is_some();

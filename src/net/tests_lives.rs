@@ -146,3 +146,24 @@ async fn who_is_not_the_life_that_is_meant_hears_of_it() {
     let reasons = [CloseReason::AnotherLife, CloseReason::WrongIncarnation];
     assert!(reasons.map(|reason| Arrival::Refused { node: NodeId(1), reason }).contains(&arrivals[0]), "{arrivals:?}");
 }
+
+/// Named after the bug: who had not yet come to the configuration by which its leader is a later life of its id was let in
+/// no more, once their link had broken.
+#[tokio::test]
+async fn who_catches_up_may_mean_an_earlier_life_of_its_leader() {
+    let cluster = Cluster::new();
+    let later = Facts { incarnation: Incarnation(900), is_first_member: false, ..facts(2) };
+    let (behind, leader) = (node(&cluster, facts(1), 1), node(&cluster, later, 2));
+    names(&behind, 3, &[(&leader, 102)]);
+    names(&leader, 8, &[(&behind, 101)]);
+    until_up(&leader, 1).await;
+    until_up(&behind, 2).await;
+    // Not where the leader means another life, or knows no more.
+    for (index, incarnation) in [(9, 7), (3, 101)] {
+        names(&leader, index, &[(&behind, incarnation)]);
+        names(&behind, 3, &[(&leader, 102)]);
+        let refused = || leader.counters().hellos_refused + behind.counters().hellos_refused;
+        let before = refused();
+        eventually("refused", || refused() > before && !leader.peers().is_up(NodeId(1))).await;
+    }
+}

@@ -97,6 +97,13 @@ impl Invariants {
         self.vouched.retain(|(vouching, _), _| *vouching != node);
     }
 
+    /// A node's machine was given to another life of its id, with an empty disk: what the life before has said binds it no
+    /// more. Which leaders there were and what was voted stays: no term has two leaders, nor two votes of one id that count.
+    pub fn begins_another_life(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
+        self.vouched.retain(|(vouching, _), _| *vouching != node);
+    }
+
     /// A replica was made from what was durable: at first, or after a crash.
     pub fn started(&mut self, replica: &Replica) -> Result<(), Violation> {
         let (node, status) = (replica.id(), replica.status());

@@ -227,10 +227,20 @@ impl Replica {
             true => self.log.durable(),
             false => leading.matched(voter),
         });
+        let held = if mutant::is_on(Mutant::RemovedCounted) { self.held_by_any(leading) } else { held };
         let countable = self.log.term_at(held) == Some(self.term()) || mutant::is_on(Mutant::CommitOfOldTerm);
         if held > self.commit && countable {
             self.commit_to(held);
         }
+    }
+
+    /// What so many hold as would be a majority, whoever they are.
+    fn held_by_any(&self, leading: &Leading) -> Index {
+        let all = leading.progress.values().map(|progress| progress.matched).chain([self.log.durable()]);
+        let mut all: Vec<Index> = all.collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        let majority = self.memberships.current().voters.len() / 2;
+        all.get(majority).copied().unwrap_or_default()
     }
 
     fn commit_to(&mut self, commit: Index) {

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use super::replica::{Replica, State};
 use super::{Refused, Round, quorum};
+use crate::mutant::{self, Mutant};
 use crate::types::Index;
 
 /// Rounds that wait to be answered. A leader that waits for more has lost its majority.
@@ -83,7 +84,8 @@ impl LeaseOptions {
 
 impl Lease {
     fn new(options: LeaseOptions) -> Lease {
-        Lease { options, now: None, bound: Bound::FromNextReading(options.rest) }
+        let rest = if mutant::is_on(Mutant::PromiseForgotten) { Duration::ZERO } else { options.rest };
+        Lease { options, now: None, bound: Bound::FromNextReading(rest) }
     }
 
     fn read(&mut self, reading: BootTime) {
@@ -116,7 +118,7 @@ impl Lease {
 
 impl LeaderLease {
     pub(super) fn end(&mut self) {
-        self.is_over = true;
+        self.is_over = !mutant::is_on(Mutant::LeaseInTransfer);
     }
 
     fn begin(&mut self, round: Round, now: BootTime, confirmed: Round) {
@@ -156,7 +158,8 @@ impl Replica {
         let since = leading.lease.since(self.confirmed_round());
         let (Some(now), Some(since)) = (lease.now, since) else { return false };
         let is_led_here = leading.knows_commit(self.commit) && !leading.lease.is_over;
-        is_led_here && now.0 < since.0 + lease.options.span()
+        let is_over = now.0 >= since.0 + lease.options.span() && !mutant::is_on(Mutant::LeaseOutlived);
+        is_led_here && !is_over
     }
 
     pub(super) fn on_clock(&mut self, reading: BootTime) {

@@ -137,7 +137,8 @@ impl Replica {
     pub(super) fn continue_change(&mut self) {
         let State::Leader(leading) = &self.state else { return };
         let is_settled = self.commit >= leading.term_first && self.memberships.index() <= self.commit;
-        if !is_settled || leading.transfer.is_some() {
+        let is_early = mutant::is_on(Mutant::JointLeftEarly) && self.memberships.current().is_joint();
+        if !(is_settled || is_early) || leading.transfer.is_some() {
             return;
         }
         let current = self.memberships.current();

@@ -295,7 +295,7 @@ impl Replica {
         }
         let named = self.memberships.current().member(from).map(|member| member.incarnation);
         let differs = named.is_some_and(|named| named != Incarnation::OPEN && named != sender.incarnation);
-        !differs || sender.configuration > self.membership_id()
+        !differs || mutant::is_on(Mutant::LivesNotTold) || sender.configuration > self.membership_id()
     }
 
     /// It is committed that this node, which was a member, is none any more.

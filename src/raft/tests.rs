@@ -7,6 +7,7 @@ mod follower;
 mod heartbeats;
 mod hints;
 mod leader;
+mod lease;
 mod life;
 mod log;
 mod model;

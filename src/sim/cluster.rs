@@ -8,6 +8,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::clients::Client;
 use super::follower::Follower;
+use super::links::Greeting;
+use super::members::Operator;
 use super::network::Network;
 use super::node::{
     Node, Process, boot_time, driver_options, incarnation, is_no_space, membership, node_at, node_id, start,
@@ -20,17 +22,17 @@ use super::{Report, recovery};
 use crate::disk::{self, Queue, Token};
 use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
 use crate::node::driver::{Effect, Input, ReadNumber};
-use crate::raft::{Body, Event, Message, Role, Sender};
+use crate::raft::{Body, Event, Message, Role};
 use crate::random::Random;
 use crate::wal::{self, Prepare, ReadBuffer, ReadPlan};
 
 /// Of so many seeds one begins with a cluster that is not born yet.
 const UNBORN_SEEDS: u64 = 4;
 
-/// The follower draws from a generator of its own.
+/// The follower, what is passed on, and the operator draw from generators of their own.
 const FOLLOWER_SALT: u64 = 0x7a11_7a11;
-/// So does whatever has to do with requests that are passed on.
 const FORWARD_SALT: u64 = 0xf0a3_a2d5;
+const OPERATOR_SALT: u64 = 0x0bea_a704;
 
 /// A cluster, its disks, its network and its clients, in one thread.
 #[derive(Debug)]
@@ -46,8 +48,9 @@ pub struct Simulation {
     pub(super) network: Network,
     pub(super) clients: Vec<Client>,
     pub(super) follower: Follower,
+    pub(super) operator: Option<Operator>,
     pub(super) oracles: Oracles,
-    trace: Rc<RefCell<Trace>>,
+    pub(super) trace: Rc<RefCell<Trace>>,
     /// For the world; clients and network have their own.
     pub(super) random: Random,
     /// For requests that are passed on, and links that break under them.
@@ -75,14 +78,14 @@ pub(super) enum Happening {
     },
     Message {
         node: usize,
-        sender: Sender,
+        greeting: Greeting,
         bytes: Bytes,
     },
     /// A request that a node passes on, or the answer to one.
     Forwarded {
         node: usize,
         from: usize,
-        sender: Sender,
+        greeting: Greeting,
         bytes: Bytes,
     },
     /// A node notices that its link to another is broken.
@@ -119,6 +122,7 @@ pub(super) enum Happening {
         client: usize,
     },
     Follow,
+    Operate,
     Tailed {
         tail: TailKey,
         records: Records,
@@ -161,15 +165,19 @@ impl Simulation {
         let membership = membership(options.nodes, !is_born);
         let nodes = (0..options.nodes).map(|at| Node::new(at, membership.clone(), random.next_u64(), &trace));
         let nodes = nodes.collect::<Result<Vec<_>, _>>();
-        let nodes = nodes.map_err(|error| Broken::new(Oracle::Recovery, format!("cannot format: {error}")))?;
+        let mut nodes = nodes.map_err(|error| Broken::new(Oracle::Recovery, format!("cannot format: {error}")))?;
+        let spare_nodes = options.changes.map_or(0, |changes| changes.spare_nodes);
+        nodes.extend((options.nodes..options.nodes + spare_nodes).map(Node::of_nobody));
         let forward_salt = |id: usize| seed ^ FORWARD_SALT.rotate_left(id as u32 + 1);
         let client = |id| {
             let forwarding = Random::seeded(forward_salt(id));
-            Client::new(id as u64, options.nodes, options.clients, (random.fork(), forwarding))
+            Client::new(id as u64, nodes.len(), options.clients, (random.fork(), forwarding))
         };
         let clients: Vec<Client> = (0..options.clients.clients).map(client).collect();
+        let operates = |changes| Operator::new(changes, Random::seeded(seed ^ OPERATOR_SALT), membership.clone());
         let mut simulation = Simulation {
             seed,
+            operator: options.changes.map(operates),
             options: options.clone(),
             now: 0,
             steps: 0,
@@ -194,6 +202,10 @@ impl Simulation {
         if options.tails {
             simulation.order(0, Happening::Follow);
         }
+        if options.changes.is_some() {
+            simulation.order(0, Happening::Operate);
+        }
+        simulation.oracles.begin_with(membership);
         simulation.order(0, Happening::Fault);
         simulation.order(options.fault_time, Happening::Calm);
         Ok(simulation)
@@ -258,25 +270,31 @@ impl Simulation {
         match happening {
             Happening::Tick { node, life } => self.tick(node, life),
             Happening::Run { node, life } => self.run_driver(node, life)?,
-            Happening::Message { node, sender, bytes } => self.deliver(node, sender, bytes)?,
-            Happening::Forwarded { node, from, sender, bytes } => self.deliver_forwarded(node, from, sender, bytes)?,
+            Happening::Message { node, greeting, bytes } => self.deliver(node, &greeting, bytes)?,
+            Happening::Forwarded { node, from, greeting, bytes } => {
+                self.deliver_forwarded(node, from, greeting, bytes)?
+            }
             Happening::LinkLost { node, other } => self.input(node, Input::Lost { node: node_id(other) }),
             Happening::Written { node, life, token } => self.written(node, life, token),
             Happening::Prepare { node, life, order } => self.prepare(node, life, &order),
             Happening::Read { node, life, read, plan } => self.read(node, life, read, &plan),
+            Happening::Request { client, request, .. } if self.is_given_up(client, &request) => {}
             Happening::Request { node, client, request } => {
                 let client = ClientKey(client as u64);
                 self.input(node, Input::Client { client, request });
             }
             Happening::Response { client, response } => {
                 self.note(Label::Response, &[self.now, client as u64, response.id], &[]);
+                let is_operators = client == self.operator_key();
                 match self.clients.get_mut(client) {
                     Some(client) => client.answered(response, &mut self.oracles)?,
+                    None if is_operators => self.change_answered(&response)?,
                     None => self.operator_answered(&response),
                 }
             }
             Happening::Client { client } => self.step_client(client),
             Happening::Follow => self.follow(),
+            Happening::Operate => self.operate()?,
             Happening::Tailed { tail, records } => self.tailed(tail, &records)?,
             Happening::TailReady { node, life, tail } => self.tail_ready(node, life, tail),
             Happening::Room { node } => self.make_room(node),
@@ -320,15 +338,7 @@ impl Simulation {
         self.input(node, Input::Tick { wall_clock_milliseconds });
         let early = self.random.below(MILLISECOND);
         self.order(10 * MILLISECOND + MILLISECOND / 2 - early, Happening::Tick { node, life });
-    }
-
-    fn deliver(&mut self, node: usize, sender: Sender, bytes: Bytes) -> Result<(), Broken> {
-        let garbled = |error: crate::codec::Error| Broken::new(Oracle::Whole, format!("a message is garbled: {error}"));
-        // Whole frames are delivered; the streams that cut and join them have tests of their own.
-        let (kind, body) = (bytes[net::FRAME_HEAD_BYTES - 1], bytes.slice(net::FRAME_HEAD_BYTES..));
-        let message = net::message(net::Frame { kind, body }).map_err(garbled)?;
-        self.input(node, Input::Peer { sender, message });
-        Ok(())
+        self.end_if_removed(node);
     }
 
     fn written(&mut self, node: usize, life: u64, token: Token) {
@@ -424,6 +434,7 @@ impl Simulation {
         self.nodes[node].run_is_due = false;
         let mut process = self.nodes[node].process.take().expect("it lives");
         self.clock(node).into_iter().for_each(|input| process.driver.handle(input));
+        self.oracles.check_lease(process.driver.replica())?;
         let mut broken = Ok(());
         let mut effects = Vec::new();
         let invariants = &mut self.oracles.invariants;
@@ -513,11 +524,10 @@ impl Simulation {
         let bytes = bytes.freeze();
         self.note(Label::Message, &[self.now, node as u64], &bytes);
         let to = node_at(message.to);
-        let configuration = process.driver.replica().membership_id();
-        let sender = Sender { incarnation: incarnation(node_id(node)), boot: process.boot, configuration };
+        let Some(greeting) = self.greet(node, process, to) else { return Ok(()) };
         self.report.messages += 1;
         for arrival in self.network.between_nodes(self.now, node, to) {
-            self.order(arrival - self.now, Happening::Message { node: to, sender, bytes: bytes.clone() });
+            self.order(arrival - self.now, Happening::Message { node: to, greeting, bytes: bytes.clone() });
         }
         Ok(())
     }
@@ -547,10 +557,12 @@ impl Simulation {
     }
 
     fn restart(&mut self, node: usize) -> Result<(), Broken> {
-        if self.nodes[node].process.is_some() || self.nodes[node].is_out {
+        if self.nodes[node].process.is_some() || self.nodes[node].is_out || self.nodes[node].is_gone {
             return Ok(());
         }
-        let options = driver_options(&self.options, node, self.seed);
+        // Another life draws other numbers: an answer to the one before must not pass for one to this.
+        let life = self.nodes[node].identity.incarnation.0 ^ incarnation(node_id(node)).0;
+        let options = driver_options(&self.options, node, self.seed ^ life.rotate_left(20));
         let is_full = self.nodes[node].full_until > self.now;
         let is_repeated = self.calm_since.is_none() && self.random.chance(150) && !self.nodes[node].is_rotten;
         if is_repeated && !is_full {
@@ -585,22 +597,5 @@ impl Simulation {
             }
         }
         Ok(())
-    }
-
-    /// A node that has started and those that run have links to each other. That matters until the cluster is born.
-    fn meet(&mut self, node: usize) {
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            if let (Some(one), Some(two)) = (self.greeting(node), self.greeting(other)) {
-                self.input(node, two);
-                self.input(other, one);
-            }
-        }
-    }
-    /// What the others hear first of a node that runs.
-    fn greeting(&self, node: usize) -> Option<Input> {
-        let process = self.nodes[node].process.as_ref()?;
-        let configuration = process.driver.replica().membership_id();
-        let sender = Sender { incarnation: incarnation(node_id(node)), boot: process.boot, configuration };
-        Some(Input::Met { node: node_id(node), sender })
     }
 }

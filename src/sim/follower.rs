@@ -49,7 +49,9 @@ impl Simulation {
         let tires = self.calm_since.is_none() && self.follower.random.chance(TIRES_PER_MILLE);
         if let Some(stream) = self.follower.stream {
             let lives = self.lives(stream.node, stream.life);
-            if lives && !tires {
+            // A node that was removed may not know it.
+            let is_done = self.calm_since.is_some() && !self.is_wanted(stream.node);
+            if lives && !tires && !is_done {
                 return;
             }
             self.follower.stream = None;

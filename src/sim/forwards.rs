@@ -5,13 +5,13 @@
 use bytes::{Bytes, BytesMut};
 
 use super::cluster::{Happening, Simulation};
-use super::node::{Process, incarnation, node_at, node_id};
+use super::links::Greeting;
+use super::node::{Process, node_at, node_id};
 use super::oracles::{Broken, Oracle};
 use super::scenario::MILLISECOND;
 use super::trace::Label;
 use crate::net::{self, Forward, ForwardMessage, Forwarded, Refusal};
 use crate::node::driver::Input;
-use crate::raft::Sender;
 use crate::types::NodeId;
 
 /// Of a thousand requests so many find no link, or one that is full.
@@ -50,12 +50,15 @@ impl Simulation {
         &mut self,
         node: usize,
         from: usize,
-        sender: Sender,
+        greeting: Greeting,
         bytes: Bytes,
     ) -> Result<(), Broken> {
         let (kind, body) = (bytes[net::FRAME_HEAD_BYTES - 1], bytes.slice(net::FRAME_HEAD_BYTES..));
         let message = net::forward_message(net::Frame { kind, body });
-        let from = node_id(from);
+        if !self.is_welcome(node, &greeting, from) {
+            return Ok(());
+        }
+        let (from, sender) = (node_id(from), greeting.sender);
         let garbled = |error| Broken::new(Oracle::Whole, format!("a forwarded message is garbled: {error}"));
         self.input(
             node,
@@ -70,11 +73,10 @@ impl Simulation {
     /// Tells whether nothing arrives.
     fn carry(&mut self, node: usize, process: &Process, to: usize, bytes: &Bytes, copies_max: usize) -> bool {
         self.note(Label::Message, &[self.now, node as u64], bytes);
-        let configuration = process.driver.replica().membership_id();
-        let sender = Sender { incarnation: incarnation(node_id(node)), boot: process.boot, configuration };
+        let Some(greeting) = self.greet(node, process, to) else { return true };
         let arrivals = self.network.between_nodes(self.now, node, to);
         for arrival in arrivals.iter().take(copies_max) {
-            let happening = Happening::Forwarded { node: to, from: node, sender, bytes: bytes.clone() };
+            let happening = Happening::Forwarded { node: to, from: node, greeting, bytes: bytes.clone() };
             self.order(arrival - self.now, happening);
         }
         arrivals.is_empty()

@@ -12,7 +12,7 @@ use crate::machine::Map;
 use crate::node::driver::{self, Driver, StartError, Started};
 use crate::raft::{BootTime, LeaseOptions};
 use crate::superblock;
-use crate::types::{ClusterId, Incarnation, Member, Membership, NodeId};
+use crate::types::{ClusterId, Incarnation, Index, Life, Member, Membership, NodeId};
 use crate::wal::{self, ReadBuffer};
 
 /// The segments of all runs: small, so that there are many.
@@ -41,6 +41,12 @@ pub(super) struct Node {
     pub is_rotten: bool,
     /// It does not start any more, and rightly.
     pub is_out: bool,
+    /// Which life of its id its directory is of.
+    pub identity: Life,
+    /// Nothing is started here: the machine is nobody's yet, or its node was removed and knows it.
+    pub is_gone: bool,
+    /// For so long it has known its removal to be committed, with a log that ended here.
+    pub removed: (u32, Index),
 }
 
 #[derive(Debug)]
@@ -80,12 +86,15 @@ pub(super) fn incarnation(id: NodeId) -> Incarnation {
 impl Node {
     /// A machine with a formatted directory.
     pub fn new(at: usize, membership: Membership, seed: u64, trace: &Rc<RefCell<Trace>>) -> Result<Node, StartError> {
-        let disk = SimDisk::new();
-        observe(&disk, at, trace);
-        let state = superblock::State::new(CLUSTER, node_id(at), incarnation(node_id(at)), membership);
-        driver::format(&disk.files(), &state, SEGMENT_BYTES, seed, 0)?;
-        Ok(Node {
-            disk,
+        let mut node = Node::of_nobody(at);
+        node.make(at, incarnation(node_id(at)), membership, seed, trace)?;
+        Ok(node)
+    }
+
+    /// A machine on which no node runs yet.
+    pub fn of_nobody(at: usize) -> Node {
+        Node {
+            disk: SimDisk::new(),
             life: 0,
             process: None,
             paused_until: 0,
@@ -95,7 +104,30 @@ impl Node {
             has_failing_disk: false,
             is_rotten: false,
             is_out: false,
-        })
+            identity: Life { incarnation: incarnation(node_id(at)), is_first_member: false },
+            is_gone: true,
+            removed: (0, Index::ZERO),
+        }
+    }
+
+    /// Makes this a node's machine, with an empty disk and a formatted directory: of a first member, or, with a membership
+    /// that names nobody, of one that joins.
+    pub fn make(
+        &mut self,
+        at: usize,
+        incarnation: Incarnation,
+        membership: Membership,
+        seed: u64,
+        trace: &Rc<RefCell<Trace>>,
+    ) -> Result<(), StartError> {
+        let life = self.life;
+        *self = Node::of_nobody(at);
+        observe(&self.disk, at, trace);
+        let state = superblock::State::new(CLUSTER, node_id(at), incarnation, membership);
+        driver::format(&self.disk.files(), &state, SEGMENT_BYTES, seed, 0)?;
+        self.identity = Life { incarnation, is_first_member: state.is_first_member() };
+        (self.life, self.is_gone) = (life + 1, false);
+        Ok(())
     }
 
     /// The process is gone.
@@ -105,6 +137,7 @@ impl Node {
         self.run_is_due = false;
         self.paused_until = 0;
         self.has_failing_disk = false;
+        self.removed.0 = 0;
     }
 
     /// The next write that the disk says is done.

@@ -13,8 +13,9 @@ use crate::checksum::Checksum;
 use crate::codec;
 use crate::machine::{Map, StateMachine};
 use crate::node::driver::Driver;
+use crate::raft::Replica;
 use crate::raft::invariants::Invariants;
-use crate::types::{Index, Payload, RequestNumber, Service, SessionId};
+use crate::types::{Index, Membership, Payload, RequestNumber, Service, SessionId};
 
 /// A rule, by the letter under which docs/testing.md tells more of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -70,6 +71,8 @@ pub(super) struct Oracles {
     placed_end: Index,
     /// What clients were refused.
     pub copies: Copies,
+    /// The last configuration up to there.
+    membership: Membership,
     /// State by applied index, of whichever node came there first.
     states: BTreeMap<Index, Digests>,
 }
@@ -83,6 +86,16 @@ struct Digests {
 }
 
 impl Oracles {
+    /// The members before the first entry.
+    pub fn begin_with(&mut self, first: Membership) {
+        self.membership = first;
+    }
+
+    /// The last configuration that is committed.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     pub fn issued(&mut self, name: RecordName, record: Bytes) {
         self.issued.insert(name, record);
     }
@@ -176,8 +189,21 @@ impl Oracles {
         Ok(())
     }
 
+    /// Whoever would read by lease now, by a clock that was read just now, knows all that is committed anywhere.
+    pub fn check_lease(&self, replica: &Replica) -> Result<(), Broken> {
+        let (commit, committed) = (replica.status().commit, self.invariants.committed());
+        if !replica.holds_lease() || commit >= committed {
+            return Ok(());
+        }
+        let explanation = format!("node {} holds a lease at {commit}, and {committed} is committed", replica.id());
+        Err(Broken::new(Oracle::Acknowledged, explanation))
+    }
+
     /// The entry at `index` is committed: each command only once.
     fn place(&mut self, index: Index) -> Result<(), Broken> {
+        if let Some(Payload::Membership(membership)) = self.invariants.committed_payload(index) {
+            self.membership.clone_from(membership);
+        }
         let Some(Payload::Data(data)) = self.invariants.committed_payload(index) else { return Ok(()) };
         let Ok((command, body)) = codec::decode_command(&data.bytes) else {
             return Err(Broken::new(Oracle::Whole, format!("entry {index} is no command")));

@@ -50,11 +50,26 @@ pub struct Report {
     pub tails: u64,
     /// Records that came over them.
     pub records_tailed: u64,
+    /// Orders to change the members, repeated ones too.
+    pub changes_asked: u64,
+    /// Those that were answered as done.
+    pub changes_answered: u64,
+    pub members_added: u64,
+    pub learners_promoted: u64,
+    pub members_removed: u64,
+    /// Of them, those that led when it was ordered.
+    pub leaders_removed: u64,
+    /// Directories that were made for nodes that join.
+    pub lives_begun: u64,
+    /// Disks of voters that were lost, to be replaced.
+    pub disks_lost: u64,
+    /// Nodes that ended because they knew that they were removed.
+    pub removed_ended: u64,
 }
 
 impl Report {
     /// The counts by name, in a fixed order.
-    pub fn counts(&self) -> [(&'static str, u64); 29] {
+    pub fn counts(&self) -> [(&'static str, u64); 38] {
         [
             ("nodes", self.nodes),
             ("steps", self.steps),
@@ -84,6 +99,15 @@ impl Report {
             ("transfers", self.transfers),
             ("tails", self.tails),
             ("records_tailed", self.records_tailed),
+            ("changes_asked", self.changes_asked),
+            ("changes_answered", self.changes_answered),
+            ("members_added", self.members_added),
+            ("learners_promoted", self.learners_promoted),
+            ("members_removed", self.members_removed),
+            ("leaders_removed", self.leaders_removed),
+            ("lives_begun", self.lives_begun),
+            ("disks_lost", self.disks_lost),
+            ("removed_ended", self.removed_ended),
             ("seed", self.seed),
         ]
     }

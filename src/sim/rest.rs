@@ -2,6 +2,7 @@
 
 use super::clients::Client;
 use super::cluster::{Happening, Simulation};
+use super::members::Operator;
 use super::node::{Node, SPACE_BYTES};
 use super::oracles::{Broken, Oracle};
 use super::recovery;
@@ -31,12 +32,17 @@ impl Simulation {
     /// Every client has all its answers, and all nodes that can be are in the same state.
     pub(super) fn is_at_rest(&self) -> bool {
         let committed = self.oracles.invariants.committed();
-        let at_end = |node: &Node| match &node.process {
+        let at_end = |(at, node): (usize, &Node)| match &node.process {
+            _ if !self.is_wanted(at) => true,
             Some(process) => process.driver.applied().0.index == committed && process.driver.is_idle(),
             None => node.is_out,
         };
+        let has_changed = self.is_in_force() && self.operator.as_ref().is_none_or(Operator::has_ended);
         let has_tailed = !self.options.tails || self.oracles.last_acknowledged() < self.follower.next;
-        self.clients.iter().all(Client::is_done) && self.nodes.iter().all(at_end) && has_tailed
+        self.clients.iter().all(Client::is_done)
+            && self.nodes.iter().enumerate().all(at_end)
+            && has_tailed
+            && has_changed
     }
 
     pub(super) fn check_time(&self) -> Result<(), Broken> {
@@ -53,7 +59,8 @@ impl Simulation {
         let committed = self.oracles.invariants.committed();
         let tailed = self.follower.next;
         let (nodes, clients) = (nodes.join("; "), clients.join("; "));
-        let explanation = format!("no rest; committed {committed}, tailed to {tailed}; {nodes}; {clients}");
+        let operator = self.operator.as_ref().map(Operator::state).unwrap_or_default();
+        let explanation = format!("no rest; committed {committed}, tailed to {tailed}; {nodes}; {clients}; {operator}");
         Err(Broken::new(Oracle::Progress, explanation))
     }
 

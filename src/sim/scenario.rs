@@ -9,6 +9,8 @@ use crate::random::Random;
 
 pub(super) const MILLISECOND: u64 = 1000;
 pub(super) const SECOND: u64 = 1000 * MILLISECOND;
+/// Changes of members draw from generators of their own, so that all else of a seed is the same without them.
+const CHANGES_SALT: u64 = 0x3e3b_e25a_17ed;
 
 /// A run. All times are in microseconds of the simulated clock.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Options {
     pub clients: ClientOptions,
     /// Whether somebody tails the log.
     pub tails: bool,
+    /// How an operator changes the members; none does where it is `None`.
+    pub changes: Option<ChangeOptions>,
     /// Reads by lease are on, and clients read so; nodes' clocks differ, within the bound.
     pub leases: bool,
     pub election_ticks: Range<u32>,
@@ -90,6 +94,16 @@ pub struct DiskOptions {
 }
 
 #[derive(Clone, Copy, Debug)]
+pub struct ChangeOptions {
+    /// Machines beside those of the first members.
+    pub spare_nodes: usize,
+    /// Between the end of what was ordered and the next order, on average.
+    pub interval: u64,
+    /// After this an order without an answer is given again, perhaps elsewhere.
+    pub timeout: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
 pub struct ClientOptions {
     pub clients: usize,
     /// Commands that each may have without an answer.
@@ -130,6 +144,7 @@ impl Options {
             disk: DiskOptions::drawn(random),
             clients: ClientOptions::drawn(random).with_forwarding(seed),
             tails: true,
+            changes: ChangeOptions::drawn(seed),
             leases: false,
             election_ticks: election_start..2 * election_start,
             heartbeat_ticks: (election_start / 5).max(1),
@@ -147,6 +162,7 @@ impl Options {
         (self.faults.full_disk, self.faults.full_disks, self.faults.transfer) = (0, 0, 0);
         self.tails = false;
         self.clients.forward_per_mille = 0;
+        self.changes = None;
         // Two thirds, to the microsecond.
         self.fault_time = self.fault_time / 3 * 2 + self.fault_time % 3;
         self
@@ -158,7 +174,20 @@ impl Options {
         (options.fault_time, options.fault_interval) = (fault_time, fault_interval);
         options.election_ticks = 3..6;
         options.heartbeat_ticks = 1;
+        options.changes = None;
         options
+    }
+
+    /// The same run with an operator who changes the members, whether the seed has one or not.
+    pub fn with_changes(self, seed: u64) -> Options {
+        Options { changes: Some(ChangeOptions::of(seed)), ..self }
+    }
+
+    /// The same run with reads by lease, on clocks that differ.
+    pub fn with_leases(mut self) -> Options {
+        self.leases = true;
+        self.clients.newest = Consistency::Lease;
+        self
     }
 }
 
@@ -227,6 +256,22 @@ impl DiskOptions {
 
     pub(super) fn calm() -> DiskOptions {
         DiskOptions { write_time_max: MILLISECOND, slow_time_max: MILLISECOND, background_time_max: MILLISECOND }
+    }
+}
+
+impl ChangeOptions {
+    /// Of one seed in four, with a generator of its own.
+    fn drawn(seed: u64) -> Option<ChangeOptions> {
+        Random::seeded(seed ^ CHANGES_SALT).chance(250).then(|| ChangeOptions::of(seed))
+    }
+
+    fn of(seed: u64) -> ChangeOptions {
+        let random = &mut Random::seeded(seed ^ CHANGES_SALT.rotate_left(1));
+        ChangeOptions {
+            spare_nodes: random.between(2, 4) as usize,
+            interval: *random.pick(&[20, 200, 200, 1000]) * MILLISECOND,
+            timeout: random.between(200 * MILLISECOND, 1000 * MILLISECOND),
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use super::oracles::Oracle;
 use super::scenario::{MILLISECOND, SECOND};
 use super::{Options, Report, Simulation};
 use crate::mutant::{self, Mutant};
-use crate::net::Consistency;
 
 fn run(seed: u64, options: &Options) -> Report {
     // A panic of a node must name the seed, too.
@@ -114,15 +113,33 @@ fn five_nodes_lose_nothing_acknowledged() {
     );
 }
 
+/// An operator grows, shrinks and replaces, while all else goes wrong; some of the cluster's reads are by lease.
+#[test]
+fn members_change_and_nothing_acknowledged_is_lost_in_twenty_seeds() {
+    let options = |seed: u64| {
+        let options = Options::drawn_for([1, 3, 3, 3][(seed % 4) as usize], seed).with_changes(seed);
+        if seed.is_multiple_of(5) { options.with_leases() } else { options }
+    };
+    let least = [
+        ("crashes", 50),
+        ("acknowledged_records", 1_000),
+        ("reads_checked", 100),
+        ("records_tailed", 1_000),
+        ("changes_asked", 100),
+        ("changes_answered", 50),
+        ("members_added", 20),
+        ("members_removed", 20),
+        ("leaders_removed", 3),
+        ("lives_begun", 20),
+        ("removed_ended", 3),
+    ];
+    assert_more(&run_all(50_041..50_061, options), &least);
+}
+
 /// Clocks that differ, transfers, pauses, partitions: a read by lease shows all that was done before it.
 #[test]
 fn reads_by_lease_are_as_new_as_linearizable_ones_in_thirty_seeds() {
-    let options = |seed| {
-        let mut options = Options::drawn_for(3, seed);
-        options.leases = true;
-        options.clients.newest = Consistency::Lease;
-        options
-    };
+    let options = |seed| Options::drawn_for(3, seed).with_leases();
     assert_more(&run_all(31_000..31_030, options), &[("reads_checked", 300), ("transfers", 0), ("elections", 100)]);
 }
 

@@ -1,11 +1,13 @@
 //! Changes of the members between their arrival and their answer.
 //!
 //! A change is answered when it is whole: committed, and where voters change its second half, too. Every change may be
-//! asked for again, whatever was heard of it: what is so already is answered so.
+//! asked for again, whatever was heard of it: what is so already is answered so, by who still leads.
 
 use super::Driver;
+use super::reads::Read;
 use crate::machine::StateMachine;
-use crate::net::{ClientKey, MemberChange, Refusal, ResponseBody};
+use crate::mutant::{self, Mutant};
+use crate::net::{ClientKey, Consistency, MemberChange, Refusal, ResponseBody};
 use crate::raft::{Change, ChangeRefused, Changed};
 use crate::types::Index;
 
@@ -30,7 +32,11 @@ impl<M: StateMachine> Driver<M> {
             },
         };
         match begun {
-            Ok(Changed::Already) => self.reply(client, id, ResponseBody::Changed { index: Index::ZERO }),
+            Ok(Changed::Already) if mutant::is_on(Mutant::AlreadyUnconfirmed) => {
+                self.reply(client, id, ResponseBody::Changed { index: Index::ZERO });
+            }
+            // Another may lead meanwhile, and have committed another change: that this node leads is made sure of first.
+            Ok(Changed::Already) => self.on_read(Read::of_members(client, id), Consistency::Linearizable),
             Ok(Changed::Begun { index }) => {
                 let is_half = self.replica.membership().is_joint();
                 let done_from = if is_half { index.next() } else { index };

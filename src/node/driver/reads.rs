@@ -55,7 +55,13 @@ pub(super) struct Read {
 #[derive(Clone, Debug)]
 enum What {
     Query(Bytes),
-    Records { from: Index, to: Option<Index>, bytes_max: usize },
+    Records {
+        from: Index,
+        to: Option<Index>,
+        bytes_max: usize,
+    },
+    /// That the members are as a change wants them: they were when it was asked.
+    Members,
 }
 
 /// A read of records whose entries are being read from the log.
@@ -75,10 +81,15 @@ impl Read {
         Read { client, id, what: What::Records { from, to, bytes_max }, is_leased: false, is_forgotten: false }
     }
 
+    /// Nothing was to be done for a change of the members.
+    pub fn of_members(client: ClientKey, id: u64) -> Read {
+        Read { client, id, what: What::Members, is_leased: false, is_forgotten: false }
+    }
+
     fn waiting_bytes(&self) -> usize {
         let query_bytes = match &self.what {
             What::Query(query) => query.len(),
-            What::Records { .. } => 0,
+            What::Records { .. } | What::Members => 0,
         };
         ENTRY_OVERHEAD_BYTES + query_bytes
     }
@@ -242,6 +253,10 @@ impl<M: StateMachine> Driver<M> {
             What::Records { from, to, bytes_max } => {
                 let (from, to, bytes_max) = (*from, *to, *bytes_max);
                 self.serve_records(read, from, to, bytes_max)
+            }
+            What::Members => {
+                self.answer(read, ResponseBody::Changed { index: Index::ZERO });
+                0
             }
         }
     }

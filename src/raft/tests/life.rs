@@ -83,6 +83,22 @@ fn who_was_removed_is_spoken_with_until_it_was_told() {
     assert_eq!(ids(&replica), [2], "there was time enough");
 }
 
+/// It gets its removal itself, and says so: that is no more than it says.
+#[test]
+pub fn who_was_removed_counts_no_more() {
+    let mut replica = leader();
+    tick(&mut replica);
+    replica.change(&[Change::Remove { node: NodeId(3) }]).expect("nothing is under way");
+    tick(&mut replica);
+    let left = replica.status().last.index;
+    assert!(!replica.membership().is_joint() && replica.status().commit < left, "nodes 1 and 2 vote");
+    replica.handle(from_peer(3, 4, reply(AppendOutcome::Matched { last: left })));
+    durable(&mut replica);
+    assert!(replica.status().commit < left, "node 2 has not got it");
+    tick(&mut replica);
+    assert_eq!(replica.status().commit, left);
+}
+
 /// Of two that are left one is dead: nothing could be committed, not even the way back.
 #[test]
 fn a_change_that_would_stop_the_cluster_is_not_begun() {
@@ -137,7 +153,7 @@ fn a_first_member_made_anew_may_stand_before_it_is_named() {
 }
 
 #[test]
-fn of_two_lives_the_later_configuration_decides() {
+pub fn of_two_lives_the_later_configuration_decides() {
     let replica = joined(LATER, Life { incarnation: Incarnation(1), is_first_member: true });
     let says = |incarnation, term, index| {
         let configuration = LogId::new(Term(term), Index(index));

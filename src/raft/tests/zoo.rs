@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{birth, follower, leader, log, script};
+use super::{birth, follower, leader, lease, life, log, script};
 use crate::mutant::{self, Mutant};
 
 enum Finder {
@@ -57,6 +57,12 @@ const ROWS: &[(Mutant, Finder)] = &[
     (Mutant::ChangeWithoutOwnEntry, Script("change_before_own_entry")),
     (Mutant::ChangeEffectiveLate, Script("change_truncated")),
     (Mutant::RemovedNodeDisrupts, Script("change_removed_disturbs_nobody")),
+    (Mutant::JointLeftEarly, Script("change_joint_under_partition")),
+    (Mutant::RemovedCounted, Test("who_was_removed_counts_no_more", life::who_was_removed_counts_no_more)),
+    (
+        Mutant::LivesNotTold,
+        Test("of_two_lives_the_later_configuration_decides", life::of_two_lives_the_later_configuration_decides),
+    ),
     (Mutant::ProbesOneByOne, Script("conflict_hints")),
     (Mutant::LateRejectionCounted, Script("reject_storm")),
     (Mutant::LossNotNoticed, Script("probe_lost")),
@@ -68,7 +74,14 @@ const ROWS: &[(Mutant, Finder)] = &[
     (Mutant::ReadWithoutOwnEntry, Script("read_leader")),
     (Mutant::ReadUnconfirmed, Script("read_stale_leader")),
     (Mutant::ReadConfirmedByOlderRound, Script("read_leader")),
+    (Mutant::LeaseOutlived, Script("read_lease")),
+    (Mutant::LeaseOutlived, Test("no_lease_is_held_where_another_has_committed", NO_LEASE)),
+    (Mutant::LeaseInTransfer, Script("read_lease_transfer")),
+    (Mutant::LeaseInTransfer, Test("no_lease_is_held_where_another_has_committed", NO_LEASE)),
+    (Mutant::PromiseForgotten, Script("read_lease_restart")),
 ];
+
+const NO_LEASE: fn() = lease::no_lease_is_held_where_another_has_committed;
 
 /// What a finder says of the core as it is now; nothing if it is content.
 fn said(finder: &Finder) -> Option<String> {

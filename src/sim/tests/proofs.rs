@@ -39,6 +39,7 @@ const NOTHING: Faults = Faults {
 fn slow(flush_time: u64, case: u64) {
     let mut options = Options::drawn_for(3, 13_000 + case);
     options.fault_time = 6 * SECOND + 2 * flush_time;
+    options.changes = None;
     let (is_each, is_cut) = (case.is_multiple_of(2), (case / 2).is_multiple_of(2));
     match is_each {
         true => options.disk.write_time_max = flush_time,

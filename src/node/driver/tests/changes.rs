@@ -2,6 +2,7 @@
 
 use super::rig::{CLIENT, OTHER, OWN, Rig};
 use crate::machine::Map;
+use crate::mutant::{self, Mutant};
 use crate::net::{Change, MemberChange, Refusal, RequestBody, ResponseBody};
 use crate::node::driver::Input;
 use crate::raft::{AppendOutcome, AppendReply, Body, Message, Round, Sender};
@@ -111,6 +112,45 @@ fn what_cannot_be_is_told_apart_from_what_may_pass() {
     assert!(matches!(behind, ResponseBody::Refused(Refusal::Unavailable { .. })), "{behind:?}");
     let removed = ask(&mut rig, remove(NodeId(9)));
     assert_eq!(removed, ResponseBody::Changed { index: Index::ZERO }, "it is none");
+}
+
+/// Named after the bug: a leader that was cut off said that nothing was to be done, while another had done it otherwise.
+#[test]
+fn what_is_so_already_is_answered_by_who_still_leads() {
+    let mut rig = Rig::leading();
+    for _ in 0..10 {
+        rig.tick();
+        rig.settle();
+        let last = rig.driver.replica().status().last.index;
+        matched(&mut rig, OTHER.0, last);
+        rig.settle();
+    }
+    rig.request(CLIENT, RequestBody::Change(Change::Members(vec![MemberChange::Promote { node: OTHER }])));
+    for _ in 0..3 {
+        rig.settle();
+        let last = rig.driver.replica().status().last.index;
+        matched(&mut rig, OTHER.0, last);
+    }
+    assert!(!rig.driver.replica().membership().is_joint(), "both vote");
+    // The other is not heard any more.
+    let asked = rig.request(CLIENT, RequestBody::Change(Change::Members(vec![MemberChange::Promote { node: OTHER }])));
+    let answers = |rig: &Rig<Map>| {
+        let answers = rig.replies.iter().filter(|(_, response)| response.id == asked);
+        answers.map(|(_, response)| response.body.clone()).collect::<Vec<_>>()
+    };
+    rig.settle();
+    assert_eq!(answers(&rig), [], "nobody has confirmed that it leads");
+    for _ in 0..40 {
+        rig.tick();
+        rig.settle();
+    }
+    assert_eq!(answers(&rig), [ResponseBody::Refused(Refusal::NotLeader { leader: None })]);
+}
+
+#[test]
+fn a_leader_that_answers_unconfirmed_is_found() {
+    let test = || std::panic::catch_unwind(what_is_so_already_is_answered_by_who_still_leads);
+    assert!(mutant::with(Mutant::AlreadyUnconfirmed, test).is_err());
 }
 
 #[test]
