@@ -216,10 +216,12 @@ impl Replica {
     pub(super) fn advance_commit(&mut self) {
         let State::Leader(leading) = &self.state else { return };
         let own = self.config.id;
-        let held = quorum::reached(self.memberships.current(), |voter| match voter == own {
-            true => self.log.durable(),
-            false => leading.matched(voter),
-        });
+        let held_by = |voter: NodeId| if voter == own { self.log.durable() } else { leading.matched(voter) };
+        let membership = self.memberships.current();
+        let held = match mutant::is_on(Mutant::CommitByAll) {
+            true => membership.voters.iter().map(|voter| held_by(*voter)).min().unwrap_or(Index::ZERO),
+            false => quorum::reached(membership, held_by),
+        };
         let countable = self.log.term_at(held) == Some(self.term()) || mutant::is_on(Mutant::CommitOfOldTerm);
         if held > self.commit && countable {
             self.commit_to(held);

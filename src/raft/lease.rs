@@ -26,6 +26,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::mutant::{self, Mutant};
+
 use super::replica::{Replica, State};
 use super::{Refused, Round, quorum};
 use crate::types::Index;
@@ -83,7 +85,8 @@ impl LeaseOptions {
 
 impl Lease {
     fn new(options: LeaseOptions) -> Lease {
-        Lease { options, now: None, bound: Bound::FromNextReading(options.rest) }
+        let rest = if mutant::is_on(Mutant::LeaseForgottenByRestart) { Duration::ZERO } else { options.rest };
+        Lease { options, now: None, bound: Bound::FromNextReading(rest) }
     }
 
     fn read(&mut self, reading: BootTime) {
@@ -145,18 +148,22 @@ impl Replica {
     pub fn lease_index(&self) -> Result<Option<Index>, Refused> {
         match &self.state {
             _ if self.lease.is_none() => Err(Refused::LeasesOff),
-            State::Leader(_) => Ok(self.holds_lease().then_some(self.commit)),
+            State::Leader(_) => Ok(self.is_leased(false).then_some(self.commit)),
             _ => Err(Refused::NotLeader { leader: self.leader }),
         }
     }
 
     /// Whether nobody else can lead at the time of the last reading.
     pub fn holds_lease(&self) -> bool {
+        self.is_leased(mutant::is_on(Mutant::LeaseReadOnce))
+    }
+
+    fn is_leased(&self, at_any_time: bool) -> bool {
         let (Some(lease), State::Leader(leading)) = (&self.lease, &self.state) else { return false };
         let since = leading.lease.since(self.confirmed_round());
         let (Some(now), Some(since)) = (lease.now, since) else { return false };
         let is_led_here = leading.knows_commit(self.commit) && !leading.lease.is_over;
-        is_led_here && now.0 < since.0 + lease.options.span()
+        is_led_here && (at_any_time || now.0 < since.0 + lease.options.span())
     }
 
     pub(super) fn on_clock(&mut self, reading: BootTime) {
