@@ -1,10 +1,10 @@
 //! A leader whose own disk stalls hands over (design §6, Slow disk).
 //!
 //! Its entries are committed by the others all the same, but it keeps no promise about itself any more, and whatever
-//! needs its disk waits: its vote, its state machine, its clients' reads of the log. So, if its oldest flush is older than
-//! half the shortest election timeout while the durable ends of a majority move on without it, one of those is asked to
-//! lead. If it does not come to that within an election timeout, the leader steps down; and whoever's disk stalls does
-//! not stand. Where there is no majority without this disk, the next leader would have to wait for it, too.
+//! needs its disk waits: its vote, its state machine, its clients' reads of the log. So, if its oldest flush is older
+//! than half the shortest election timeout while the durable ends of a majority move on without it, one of those is
+//! asked to lead. If it does not come to that within an election timeout, the leader steps down; and whoever's disk
+//! stalls does not stand. Where there is no majority without this disk, the next leader would have to wait for it, too.
 //!
 //! Nodes that share one stalled disk do not pass leadership round: where no follower moves, nobody is better. And a node
 //! hands over for this reason at most once in ten of the longest election timeouts.

@@ -176,8 +176,8 @@ fn d4_2_1_who_is_to_vote_has_caught_up_first() {
     assert_eq!(leader.change(&[promote(4)]), begun(6));
 }
 
-/// A round brings a learner what the log held when the round began. The first may take long; as soon as one has taken less
-/// than an election timeout it may vote, and the others would not wait longer for it than for an election.
+/// A round brings a learner what the log held when the round began. The first may take long; as soon as one has taken
+/// less than an election timeout it may vote, and the others would not wait longer for it than for an election.
 #[test]
 pub fn d4_2_1_who_is_to_vote_has_caught_up_in_a_round_shorter_than_an_election_timeout() {
     let mut leader = settled_leader(&[1, 1, 1], 1);
@@ -292,8 +292,8 @@ pub fn d4_2_3_who_was_removed_and_does_not_know_it_disturbs_nobody() {
     assert_eq!(cluster.replica(NodeId(3)).status().hard_state.term, Term(1), "it never stands");
 }
 
-/// It stands all the same, as a program without pre-votes would: its votes are not heard, and its answers, which name its
-/// term, depose nobody.
+/// It stands all the same, as a program without pre-votes would: its votes are not heard, and its answers, which name
+/// its term, depose nobody.
 #[test]
 pub fn d4_2_3_who_was_removed_and_stands_disturbs_nobody() {
     let mut leader = removing_a_follower();

@@ -41,8 +41,8 @@ fn s5_3_a_minority_that_is_slow_or_dead_holds_nothing_up() {
     assert_eq!(cluster.replica(NodeId(1)).status().commit.next(), range.end);
 }
 
-/// Of five nodes some have disks that finish no flush. How often all messages are delivered, and all other disks do their
-/// work, until entries are committed.
+/// Of five nodes some have disks that finish no flush. How often all messages are delivered, and all other disks do
+/// their work, until entries are committed.
 fn turns_to_commit(stalled: &[u64]) -> Option<u32> {
     let mut cluster = Cluster::new(5, 0, limits_default(), 1);
     elect(&mut cluster, 1);
