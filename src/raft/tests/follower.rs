@@ -56,8 +56,9 @@ fn an_answer_waits_for_the_write_of_its_own_term() {
     assert_eq!(replica.status().durable, id(2, 2));
 }
 
-/// The same with the very entry of term 1 in its place again, since who led in term 1 leads in term 3; of term 3 a heartbeat
-/// is heard first. The first write writes what is in the log at last, and proves nothing: two writes come after it.
+/// The same with the very entry of term 1 in its place again, since who led in term 1 leads in term 3; of term 3 a
+/// heartbeat is heard first. The first write writes what is in the log at last, and proves nothing: two writes come
+/// after it.
 #[test]
 pub fn a_write_says_nothing_about_the_same_entry_that_is_written_again() {
     let mut replica = follower(1 << 20);

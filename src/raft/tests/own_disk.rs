@@ -27,8 +27,8 @@ fn led() -> Cluster {
     cluster
 }
 
-/// Two flushes are always under way at the leader, begun by turns, so that one ends every `half_ticks` and each takes twice
-/// that. When it hands over, if it does.
+/// Two flushes are always under way at the leader, begun by turns, so that one ends every `half_ticks` and each takes
+/// twice that. When it hands over, if it does.
 fn hands_over_after(half_ticks: u32) -> Option<u32> {
     let mut cluster = led();
     cluster.stalled.insert(LEADER);
