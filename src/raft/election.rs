@@ -9,7 +9,7 @@ use super::{AppendOutcome, AppendReply, Body, Event, Message, Round, quorum};
 
 impl Replica {
     pub(super) fn on_tick(&mut self) {
-        self.own_disk.on_tick(self.persists.is_any_under_way());
+        self.own_disk.on_tick();
         if let State::Leader(_) = self.state {
             self.on_leader_tick();
             return;
@@ -83,7 +83,7 @@ impl Replica {
                 self.on_pre_vote_reply(message.from, next, true);
                 return false;
             }
-            Body::Vote { transfer: false, .. } if self.hears_leader() || self.is_bound() => return false,
+            Body::Vote { transfer: false, .. } if self.is_loyal(Mutant::VoteBesideLeader) => return false,
             _ if self.is_of_no_concern(message) => return false,
             _ => {}
         }
@@ -117,7 +117,7 @@ impl Replica {
 
     pub(super) fn on_pre_vote(&mut self, from: NodeId, next: Term, last: LogId) {
         let free = next > self.term() || (next == self.term() && self.could_vote_for(from));
-        let granted = free && !self.hears_leader() && !self.is_bound() && self.is_up_to_date(last);
+        let granted = free && !self.is_loyal(Mutant::PreVoteBesideLeader) && self.is_up_to_date(last);
         self.send(from, Body::PreVoteReply { next, granted });
     }
 
@@ -214,10 +214,16 @@ impl Replica {
         leads || (self.leader.is_some() && self.election_elapsed_ticks < self.config.election_ticks.start)
     }
 
+    /// Whether it takes part in no election, since it hears a leader or has promised so.
+    fn is_loyal(&self, unless: Mutant) -> bool {
+        (self.hears_leader() && !mutant::is_on(unless)) || self.is_bound()
+    }
+
     /// Whether a log that ends so has all that this one has, if what this one has is committed (§5.4.1).
     fn is_up_to_date(&self, last: LogId) -> bool {
         let own = self.log.last();
-        if mutant::is_on(Mutant::UpToDateByIndex) { last.index >= own.index } else { last >= own }
+        let is_newer = if mutant::is_on(Mutant::UpToDateByIndex) { last.index >= own.index } else { last >= own };
+        is_newer || mutant::is_on(Mutant::LogNotCompared)
     }
 
     fn may_stand(&self) -> bool {

@@ -223,11 +223,15 @@ impl Replica {
     pub(super) fn advance_commit(&mut self) {
         let State::Leader(leading) = &self.state else { return };
         let own = self.config.id;
-        let held = quorum::reached(self.memberships.current(), |voter| match voter == own {
-            true => self.log.durable(),
-            false => leading.matched(voter),
-        });
-        let held = if mutant::is_on(Mutant::RemovedCounted) { self.held_by_any(leading) } else { held };
+        let held_by = |voter: NodeId| if voter == own { self.log.durable() } else { leading.matched(voter) };
+        let membership = self.memberships.current();
+        let held = if mutant::is_on(Mutant::CommitByAll) {
+            membership.voters.iter().map(|voter| held_by(*voter)).min().unwrap_or(Index::ZERO)
+        } else if mutant::is_on(Mutant::RemovedCounted) {
+            self.held_by_any(leading)
+        } else {
+            quorum::reached(membership, held_by)
+        };
         let countable = self.log.term_at(held) == Some(self.term()) || mutant::is_on(Mutant::CommitOfOldTerm);
         if held > self.commit && countable {
             self.commit_to(held);

@@ -84,7 +84,7 @@ impl LeaseOptions {
 
 impl Lease {
     fn new(options: LeaseOptions) -> Lease {
-        let rest = if mutant::is_on(Mutant::PromiseForgotten) { Duration::ZERO } else { options.rest };
+        let rest = if mutant::is_on(Mutant::LeaseForgottenByRestart) { Duration::ZERO } else { options.rest };
         Lease { options, now: None, bound: Bound::FromNextReading(rest) }
     }
 
@@ -118,7 +118,7 @@ impl Lease {
 
 impl LeaderLease {
     pub(super) fn end(&mut self) {
-        self.is_over = !mutant::is_on(Mutant::LeaseInTransfer);
+        self.is_over = true;
     }
 
     fn begin(&mut self, round: Round, now: BootTime, confirmed: Round) {
@@ -147,19 +147,23 @@ impl Replica {
     pub fn lease_index(&self) -> Result<Option<Index>, Refused> {
         match &self.state {
             _ if self.lease.is_none() => Err(Refused::LeasesOff),
-            State::Leader(_) => Ok(self.holds_lease().then_some(self.commit)),
+            State::Leader(_) => Ok(self.is_leased(false).then_some(self.commit)),
             _ => Err(Refused::NotLeader { leader: self.leader }),
         }
     }
 
     /// Whether nobody else can lead at the time of the last reading.
     pub fn holds_lease(&self) -> bool {
+        self.is_leased(mutant::is_on(Mutant::LeaseReadOnce))
+    }
+
+    fn is_leased(&self, at_any_time: bool) -> bool {
         let (Some(lease), State::Leader(leading)) = (&self.lease, &self.state) else { return false };
         let since = leading.lease.since(self.confirmed_round());
         let (Some(now), Some(since)) = (lease.now, since) else { return false };
         let is_led_here = leading.knows_commit(self.commit) && !leading.lease.is_over;
         let is_over = now.0 >= since.0 + lease.options.span() && !mutant::is_on(Mutant::LeaseOutlived);
-        is_led_here && !is_over
+        is_led_here && (at_any_time || !is_over)
     }
 
     pub(super) fn on_clock(&mut self, reading: BootTime) {

@@ -1,44 +1,68 @@
 //! A leader whose own disk stalls hands over (design §6, Slow disk).
 //!
 //! Its entries are committed by the others all the same, but it keeps no promise about itself any more, and whatever
-//! needs its disk waits: its vote, its state machine, its clients' reads of the log. So, if a flush takes longer than
-//! half the shortest election timeout while the durable ends of a majority move on without it, one of those is asked to
-//! lead. If it does not come to that within an election timeout, the leader steps down; and whoever's disk stalls does
-//! not stand. Where there is no majority without this disk, the next leader would have to wait for it, too.
+//! needs its disk waits: its vote, its state machine, its clients' reads of the log. So, if its oldest flush is older
+//! than half the shortest election timeout while the durable ends of a majority move on without it, one of those is
+//! asked to lead. If it does not come to that within an election timeout, the leader steps down; and whoever's disk
+//! stalls does not stand. Where there is no majority without this disk, the next leader would have to wait for it, too.
 //!
 //! Nodes that share one stalled disk do not pass leadership round: where no follower moves, nobody is better. And a node
 //! hands over for this reason at most once in ten of the longest election timeouts.
 
+use std::collections::VecDeque;
+
+use crate::mutant::{self, Mutant};
 use crate::types::NodeId;
 
 use super::replica::{Replica, State};
-use super::{Event, quorum};
+use super::{Event, PersistNumber, quorum};
 
 /// In longest election timeouts.
 const REST_TIMEOUTS: u32 = 10;
+/// Ticks of which the persists are told apart: more than a disk may take before it counts as hung.
+const TICKS_MAX: usize = 4096;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct OwnDisk {
-    /// Since a persist became durable, or the first of those under way was handed out.
-    stalled_ticks: u32,
+    now_ticks: u64,
+    /// Persists that are not durable: the last of each tick in which one was handed out, and that tick, in order.
+    under_way: VecDeque<(PersistNumber, u64)>,
     /// Until leadership may be handed over again for its sake.
     rest_ticks: u32,
 }
 
 impl OwnDisk {
-    pub(super) fn on_tick(&mut self, is_waited_for: bool) {
-        self.stalled_ticks = if is_waited_for { self.stalled_ticks.saturating_add(1) } else { 0 };
+    pub(super) fn on_tick(&mut self) {
+        self.now_ticks += 1;
         self.rest_ticks = self.rest_ticks.saturating_sub(1);
     }
 
-    pub(super) fn on_durable(&mut self) {
-        self.stalled_ticks = 0;
+    pub(super) fn on_handed_out(&mut self, number: PersistNumber) {
+        let is_full = self.under_way.len() == TICKS_MAX;
+        match self.under_way.back_mut() {
+            Some((last, since)) if *since == self.now_ticks || is_full => *last = number,
+            _ => self.under_way.push_back((number, self.now_ticks)),
+        }
+    }
+
+    pub(super) fn on_durable(&mut self, number: PersistNumber) {
+        while self.under_way.front().is_some_and(|(last, _)| *last <= number) {
+            self.under_way.pop_front();
+        }
+        if mutant::is_on(Mutant::StallEndsWithAny) {
+            self.under_way.iter_mut().for_each(|(_, since)| *since = self.now_ticks);
+        }
+    }
+
+    /// How long the oldest persist has been under way.
+    fn stalled_ticks(&self) -> u64 {
+        self.under_way.front().map_or(0, |(_, since)| self.now_ticks - since)
     }
 }
 
 impl Replica {
     pub(super) fn is_disk_stalled(&self) -> bool {
-        self.own_disk.stalled_ticks > self.config.election_ticks.start / 2
+        self.own_disk.stalled_ticks() > u64::from(self.config.election_ticks.start / 2)
     }
 
     /// Hand over if the disk stalls here and goes on elsewhere.
@@ -48,10 +72,12 @@ impl Replica {
         }
         let State::Leader(leading) = &self.state else { return };
         // What was flushed before the stall began may be heard of within it: only its later half counts.
-        let since_ticks = self.own_disk.stalled_ticks / 2;
+        let since_ticks = self.own_disk.stalled_ticks() / 2;
         let membership = self.memberships.current();
-        let moves =
-            |id: NodeId| leading.progress.get(&id).is_some_and(|follower| follower.matched_ticks_ago <= since_ticks);
+        let moves = |id: NodeId| {
+            let ago_ticks = leading.progress.get(&id).map(|follower| u64::from(follower.matched_ticks_ago));
+            ago_ticks.is_some_and(|ago| ago <= since_ticks || mutant::is_on(Mutant::StallHandsToAny))
+        };
         if !quorum::won(membership, moves) {
             return;
         }

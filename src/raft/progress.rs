@@ -175,8 +175,10 @@ impl Progress {
     }
 
     pub(super) fn window_is_open(&self, limits: &Limits) -> bool {
-        let is_open = self.in_flight.len() < limits.window_messages && self.in_flight_bytes < limits.window_bytes;
-        is_open || mutant::is_on(Mutant::WindowIgnored)
+        let takes_message = self.in_flight.len() < limits.window_messages;
+        let takes_bytes = self.in_flight_bytes < limits.window_bytes;
+        (takes_message || mutant::is_on(Mutant::WindowMessagesIgnored))
+            && (takes_bytes || mutant::is_on(Mutant::WindowBytesIgnored))
     }
 
     /// The follower has the log durably up to `last`, as it says in `round`, which is heard in round `newest`. True if that
@@ -218,6 +220,9 @@ impl Progress {
         let CatchUp { ticks, last_round_ticks, .. } = self.catch_up;
         // Before it has said anything, nothing was to be had in its first round either.
         let is_known = self.matched > Index::ZERO;
+        if mutant::is_on(Mutant::CaughtUpAtOnce) {
+            return is_known;
+        }
         is_known && last_round_ticks.is_some_and(|last| last.max(ticks).max(self.silent_ticks) < patience_ticks)
     }
 

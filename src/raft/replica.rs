@@ -124,7 +124,7 @@ impl Replica {
             was_member: false,
             memberships: Memberships::restored(restored.memberships, life.is_some()),
             commit: restored.commit,
-            commit_told: restored.commit,
+            commit_told: told_at_start(restored.commit),
             state: State::Follower(Following::new(restored.commit)),
             leader: None,
             election_elapsed_ticks: 0,
@@ -385,7 +385,7 @@ impl Replica {
         assert!(number <= self.persists.last, "{number:?} is durable and was never handed out");
         if number > self.persists.durable {
             self.persists.durable = number;
-            self.own_disk.on_durable();
+            self.own_disk.on_durable(number);
         }
         self.log.on_durable(number);
         match self.state {
@@ -476,6 +476,7 @@ impl Replica {
         }
         let hard_state = self.persists.hard_state_waits.then_some(self.hard_state);
         let number = self.persists.hand_out();
+        self.own_disk.on_handed_out(number);
         Some(Persist { number, hard_state, entries: self.log.persist(number) })
     }
 }
@@ -488,17 +489,17 @@ fn remembered(hard_state: HardState) -> HardState {
     }
 }
 
+/// Of what a snapshot holds nothing is told any more.
+fn told_at_start(commit: Index) -> Index {
+    if mutant::is_on(Mutant::SnapshotAppliedAgain) { Index::ZERO } else { commit }
+}
+
 /// Nothing of an older term counts.
 fn counts_anyway(message: &Message) -> bool {
     mutant::is_on(Mutant::StaleReplyCounted) && matches!(message.body, Body::AppendReply(_))
 }
 
 impl Persists {
-    /// Whether one was handed out and is not durable.
-    pub(super) fn is_any_under_way(&self) -> bool {
-        self.durable < self.last
-    }
-
     /// The number of the persist that is handed out next.
     pub(super) fn next(&self) -> PersistNumber {
         PersistNumber(self.last.0 + 1)

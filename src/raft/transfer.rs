@@ -1,6 +1,7 @@
 //! Leadership transfer (dissertation §3.10): the leader stops taking proposals, brings the other up to its own end, and
 //! asks it to stand for election at once.
 
+use crate::mutant::{self, Mutant};
 use crate::types::NodeId;
 
 use super::replica::{Replica, State};
@@ -37,7 +38,9 @@ impl Replica {
         if to == self.config.id || !self.memberships.current().voters.contains(&to) {
             return Err(Refused::NotAnotherVoter);
         }
-        leading.lease.end();
+        if !mutant::is_on(Mutant::LeaseOutlivesTransfer) {
+            leading.lease.end();
+        }
         leading.transfer = Some(Transfer { from_disk, ..Transfer::new(to, remaining_ticks) });
         self.continue_transfer();
         Ok(())

@@ -28,7 +28,6 @@ use crate::wal::{self, Prepare, ReadBuffer, ReadPlan};
 
 /// Of so many seeds one begins with a cluster that is not born yet.
 const UNBORN_SEEDS: u64 = 4;
-
 /// The follower, what is passed on, and the operator draw from generators of their own.
 const FOLLOWER_SALT: u64 = 0x7a11_7a11;
 const FORWARD_SALT: u64 = 0xf0a3_a2d5;

@@ -97,6 +97,16 @@ impl Disk {
     }
 }
 
+/// What is about to happen where [`Cluster::run`] and [`Cluster::settle_all`] decide, for those who look on.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    Tick(NodeId),
+    Persist(NodeId, &'a Persist),
+    Fetch(NodeId, &'a Fetch),
+    Apply(NodeId, Index),
+    Message(&'a Message),
+}
+
 /// One member: its process, if it runs, and its disk.
 #[derive(Debug)]
 pub struct Node {
@@ -367,8 +377,13 @@ impl Cluster {
     /// The oldest persist of a node becomes durable.
     pub fn persist(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a member");
-        let Some(persist) = node.persists.pop_front() else { return };
-        node.disk.write(&persist);
+        if let Some(persist) = node.persists.pop_front() {
+            self.finish(id, &persist);
+        }
+    }
+
+    fn finish(&mut self, id: NodeId, persist: &Persist) {
+        self.nodes.get_mut(&id).expect("a member").disk.write(persist);
         self.release(id, persist.number);
         self.input(id, Input::Durable(persist.number));
     }
@@ -393,14 +408,17 @@ impl Cluster {
 
     /// Let the state machine take what is committed and durable here, up to `count` entries.
     pub fn apply(&mut self, id: NodeId, count: u64) {
-        let node = self.nodes.get_mut(&id).expect("a member");
-        let Some(replica) = &node.replica else { return };
-        let last = node.commit.min(replica.status().durable.index).min(node.applied.plus(count));
-        if last <= node.applied {
-            return;
+        if let Some(last) = self.applicable(id, count) {
+            self.nodes.get_mut(&id).expect("a member").applied = last;
+            self.input(id, Input::Applied(last));
         }
-        node.applied = last;
-        self.input(id, Input::Applied(last));
+    }
+
+    fn applicable(&self, id: NodeId, count: u64) -> Option<Index> {
+        let node = &self.nodes[&id];
+        let durable = node.replica.as_ref()?.status().durable.index;
+        let last = node.commit.min(durable).min(node.applied.plus(count));
+        Some(last).filter(|last| *last > node.applied)
     }
 
     /// Answer the oldest fetch from the disk.
@@ -420,34 +438,50 @@ impl Cluster {
 
     /// Deliver a message, unless the network or its receiver is down.
     pub fn deliver(&mut self, message: Message) -> bool {
-        let arrives = self.nodes.contains_key(&message.to)
-            && self.runs(message.to)
-            && !self.cut.contains(&(message.from, message.to))
-            && self.links.as_ref().is_none_or(|links| links.contains(&(message.from, message.to)))
-            && !(self.loses)(&message);
+        let arrives = self.arrives(&message);
         if arrives {
             self.input(message.to, Input::Message(message));
         }
         arrives
     }
 
+    pub fn arrives(&self, message: &Message) -> bool {
+        self.nodes.contains_key(&message.to)
+            && self.runs(message.to)
+            && !self.cut.contains(&(message.from, message.to))
+            && self.links.as_ref().is_none_or(|links| links.contains(&(message.from, message.to)))
+            && !(self.loses)(message)
+    }
+
     /// Disks, state machines and the network do everything they have to do, until nothing is left.
     pub fn settle_all(&mut self) {
+        self.settle_all_watched(&mut |_, _| ());
+    }
+
+    /// The same; `look` is called before each step.
+    pub fn settle_all_watched(&mut self, look: &mut impl FnMut(&mut Cluster, Step<'_>)) {
         let ids: Vec<NodeId> = self.nodes.keys().copied().filter(|id| self.runs(*id)).collect();
         for _ in 0..100_000 {
             let mut busy = false;
             for &id in &ids {
-                while !self.nodes[&id].persists.is_empty() && !self.stalled.contains(&id) {
-                    self.persist(id);
+                while let Some(persist) = self.next_persist(id) {
+                    look(self, Step::Persist(id, &persist));
+                    self.finish(id, &persist);
                     busy = true;
                 }
-                while !self.nodes[&id].fetches.is_empty() {
+                while let Some(fetch) = self.nodes[&id].fetches.front().copied() {
+                    look(self, Step::Fetch(id, &fetch));
                     self.fetch(id, false);
                     busy = true;
                 }
-                self.apply(id, u64::MAX >> 1);
+                if let Some(last) = self.applicable(id, u64::MAX >> 1) {
+                    look(self, Step::Apply(id, last));
+                    self.apply(id, u64::MAX >> 1);
+                }
             }
-            for message in std::mem::take(&mut self.network) {
+            for _ in 0..self.network.len() {
+                let message = self.network.pop_front().expect("as many as were counted");
+                look(self, Step::Message(&message));
                 self.deliver(message);
                 busy = true;
             }
@@ -458,12 +492,28 @@ impl Cluster {
         panic!("the cluster never comes to rest");
     }
 
+    /// Handed over to be finished, if the disk goes on.
+    fn next_persist(&mut self, id: NodeId) -> Option<Persist> {
+        if self.stalled.contains(&id) {
+            return None;
+        }
+        self.nodes.get_mut(&id).expect("a member").persists.pop_front()
+    }
+
     /// Ticks on all nodes, each followed by rest.
     pub fn run(&mut self, ticks: u32) {
+        self.run_watched(ticks, &mut |_, _| ());
+    }
+
+    /// The same; `look` is called before each step.
+    pub fn run_watched(&mut self, ticks: u32, look: &mut impl FnMut(&mut Cluster, Step<'_>)) {
         for _ in 0..ticks {
             let ids: Vec<NodeId> = self.nodes.keys().copied().filter(|id| self.runs(*id)).collect();
-            ids.into_iter().for_each(|id| self.tick(id));
-            self.settle_all();
+            for id in ids {
+                look(self, Step::Tick(id));
+                self.tick(id);
+            }
+            self.settle_all_watched(look);
         }
     }
 }

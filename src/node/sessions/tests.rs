@@ -74,6 +74,32 @@ fn an_entry_that_comes_twice_is_run_once_and_gets_the_first_answer() {
     assert_eq!(table.begin(Index(10), &run(5, 2, 1)), Decision::Duplicate(answered(8, Some("two"))));
 }
 
+/// A client asks again after its leader died: the entry is in the log twice, and whoever reads the log, now or from its
+/// begin, runs it once and has the same answer for it.
+#[test]
+fn s8_a_command_that_is_in_the_log_twice_is_run_once_on_every_node() {
+    let log = [(6, run(5, 1, 1)), (7, run(5, 2, 1)), (8, run(5, 1, 1)), (9, run(5, 3, 1)), (10, run(5, 2, 1))];
+    let read = |table: &mut Sessions| {
+        let mut runs = 0;
+        log.each_ref().map(|(index, command)| {
+            let decision = table.begin(Index(*index), command);
+            if decision == Decision::Run {
+                runs += 1;
+                table.keep(SessionId(5), command.number, Bytes::from(format!("run {runs}")));
+            }
+            decision
+        })
+    };
+    let first = Decision::Duplicate(answered(6, Some("run 1")));
+    let second = Decision::Duplicate(answered(7, Some("run 2")));
+    let expected = [Decision::Run, Decision::Run, first, Decision::Run, second];
+    let mut tables = [table(0), table(0)];
+    for table in &mut tables {
+        assert_eq!(read(table), expected);
+    }
+    assert_eq!(tables[0].digest(), tables[1].digest());
+}
+
 #[test]
 fn numbers_count_from_one_without_gaps() {
     let mut table = table(0);

@@ -56,6 +56,33 @@ fn an_answer_waits_for_the_write_of_its_own_term() {
     assert_eq!(replica.status().durable, id(2, 2));
 }
 
+/// The same with the very entry of term 1 in its place again, since who led in term 1 leads in term 3; of term 3 a
+/// heartbeat is heard first. The first write writes what is in the log at last, and proves nothing: two writes come
+/// after it.
+#[test]
+pub fn a_write_says_nothing_about_the_same_entry_that_is_written_again() {
+    let mut replica = follower(1 << 20);
+    replica.handle(append(2, LogId::ZERO, 1, 2, 0));
+    assert_eq!(answer(&replica.take_output()), matched(2, Some(1)));
+    replica.handle(append(3, id(1, 1), 2, 1, 0));
+    assert_eq!(answer(&replica.take_output()), matched(2, Some(2)));
+    let hears = |body| Input::Message(Message { from: NodeId(2), to: NodeId(1), term: Term(3), body });
+    replica.handle(hears(Body::Heartbeat { commit: Index::ZERO, round: Round(1) }));
+    assert_eq!(replica.take_output().persist.map(|persist| (persist.number, persist.entries)), {
+        Some((PersistNumber(3), vec![]))
+    });
+    let entries = [id(1, 2), id(3, 3)].map(|id| Entry { id, payload: Payload::Noop }).to_vec();
+    let again = Append { previous: id(1, 1), entries, commit: Index::ZERO, round: Round(1) };
+    replica.handle(hears(Body::Append(again)));
+    assert_eq!(answer(&replica.take_output()), matched(3, Some(4)));
+    for number in [1, 2, 3] {
+        replica.handle(Input::Durable(PersistNumber(number)));
+        assert_eq!(replica.status().durable, id(1, 1), "{number}");
+    }
+    replica.handle(Input::Durable(PersistNumber(4)));
+    assert_eq!(replica.status().durable, id(3, 3));
+}
+
 /// Entries that are in the log and not yet on disk are not durable because they come twice.
 #[test]
 fn a_doubled_append_waits_for_the_first_write() {

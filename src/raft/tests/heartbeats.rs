@@ -81,7 +81,7 @@ impl Led {
 }
 
 #[test]
-fn who_is_silent_gets_a_fifth_of_the_heartbeats() {
+pub fn who_is_silent_gets_a_fifth_of_the_heartbeats() {
     let mut led = Led::new(5, 5, 30..60);
     for _ in 0..10_000 {
         led.tick();
@@ -138,7 +138,7 @@ fn a_silent_node_gets_a_heartbeat_within_every_election_timeout() {
 
 /// Started again at any time, a node hears its leader before it asks for votes, and has what it missed soon after.
 #[test]
-fn who_comes_back_asks_for_no_votes() {
+pub fn who_comes_back_asks_for_no_votes() {
     for (seed, away_ticks) in (0..240).map(|number| (number, 31 + number % 97)) {
         let mut cluster = Cluster::new(3, 0, limits_default(), seed);
         cluster.run(120);
@@ -160,7 +160,7 @@ fn who_comes_back_asks_for_no_votes() {
 
 /// A leader that loses its majority notices it as early as one that never left anybody out.
 #[test]
-fn check_quorum_counts_who_comes_back() {
+pub fn check_quorum_counts_who_comes_back() {
     let mut cluster = Cluster::new(3, 0, limits_default(), 1);
     cluster.run(120);
     let leader = cluster.leader().expect("elected");

@@ -13,8 +13,8 @@ fn propose(cluster: &mut Cluster) {
     cluster.propose(LEADER, vec![data]).expect("it leads");
 }
 
-#[test]
-fn a_leader_whose_disk_stalls_steps_down_if_nobody_takes_over_and_does_not_stand() {
+/// Node 1 leads three, at rest.
+fn led() -> Cluster {
     let mut cluster = Cluster::new(3, 0, limits_default(), 1);
     // Until one tick more than the longest election timeout: somebody leads, and is made to be node 1.
     cluster.run(100);
@@ -24,6 +24,43 @@ fn a_leader_whose_disk_stalls_steps_down_if_nobody_takes_over_and_does_not_stand
         cluster.run(5);
     }
     assert_eq!(cluster.leader(), Some(LEADER));
+    cluster
+}
+
+/// Two flushes are always under way at the leader, begun by turns, so that one ends every `half_ticks` and each takes
+/// twice that. When it hands over, if it does.
+fn hands_over_after(half_ticks: u32) -> Option<u32> {
+    let mut cluster = led();
+    cluster.stalled.insert(LEADER);
+    cluster.events.clear();
+    propose(&mut cluster);
+    propose(&mut cluster);
+    (1..200).find(|tick| {
+        cluster.run(1);
+        let hands_over = |(id, event): &(NodeId, Event)| *id == LEADER && matches!(event, Event::DiskStalls { .. });
+        if cluster.events.iter().any(hands_over) {
+            return true;
+        }
+        if tick % half_ticks == 0 {
+            cluster.persist(LEADER);
+            propose(&mut cluster);
+        }
+        false
+    })
+}
+
+/// It is the age of the oldest flush that counts, not the time since one ended. The second of the two that are there at
+/// first is more than 15 ticks old in the 16th.
+#[test]
+pub fn flushes_that_overlap_and_take_too_long_are_a_stall() {
+    assert_eq!(hands_over_after(11), Some(16));
+    assert_eq!(hands_over_after(8), Some(16));
+    assert_eq!(hands_over_after(7), None);
+}
+
+#[test]
+fn a_leader_whose_disk_stalls_steps_down_if_nobody_takes_over_and_does_not_stand() {
+    let mut cluster = led();
     let term = cluster.replica(LEADER).status().hard_state.term;
     cluster.stalled.insert(LEADER);
     // The follower is asked to stand, and never hears it.

@@ -6,11 +6,11 @@
 //! the rule is about several. The scripts tell the same in larger situations; these say which rule it is that broke.
 //!
 //! Of section 7 there is what the core has: a log that begins after a snapshot. Duplicate commands (section 8) are seen
-//! above the core, by sessions.
+//! above the core: `s8_…` in the tests of sessions and of the driver.
 
-mod elections;
-mod members;
-mod replication;
+pub mod elections;
+pub mod members;
+pub mod replication;
 mod serving;
 
 use crate::raft::{

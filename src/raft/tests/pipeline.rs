@@ -84,7 +84,7 @@ fn exchange(cluster: &mut Cluster, mut late: Vec<Message>) -> Sent {
 /// The first of 64 is lost, the other 63 are rejected, and 62 of these rejections arrive one by one whenever the leader
 /// has just heard that its probe has arrived.
 #[test]
-fn one_loss_costs_one_window_whenever_the_rejections_arrive() {
+pub fn one_loss_costs_one_window_whenever_the_rejections_arrive() {
     let (mut cluster, appends) = pipeline();
     for message in appends.into_iter().skip(1) {
         cluster.deliver(message);
@@ -105,7 +105,7 @@ fn one_loss_costs_one_window_whenever_the_rejections_arrive() {
 /// while. The window is sent again at most once for each round trip, however many rejections there are: a round trip
 /// is here the time in which all that was under way has arrived.
 #[test]
-fn a_window_is_sent_again_once_a_round_trip_at_most() {
+pub fn a_window_is_sent_again_once_a_round_trip_at_most() {
     let (mut rejections, mut windows, mut trips) = (0, 0, 0);
     for seed in 0..300 {
         let mut random = Random::seeded(seed);

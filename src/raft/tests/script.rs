@@ -1,10 +1,12 @@
 //! Golden scripts: one situation each, told in commands, with everything that happened as the output.
 //!
-//! `UPDATE_GOLDENFILES=1 cargo test raft` writes the outputs anew; what changed is then reviewed. The commands:
+//! `UPDATE_GOLDENFILES=1 cargo test raft` writes the outputs anew; what changed is then reviewed. Each message that
+//! arrives or is lost has a line, and each persist, whoever lets it happen; only heartbeats that change nothing are
+//! counted where time passes (see [`trace`]). The commands:
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `cluster [voters=3] [learners=0] [window=BYTES] [append=BYTES] [cache=BYTES] [uncommitted=BYTES] [leases=PERCENT]` | new nodes with empty disks; with leases for clocks that differ by so much |
+//! | `cluster [voters=3] [learners=0] [window=BYTES] [messages=COUNT] [append=BYTES] [cache=BYTES] [uncommitted=BYTES] [leases=PERCENT]` | new nodes with empty disks; with leases for clocks that differ by so much |
 //! | `preset NODE TERMS [term=T] [vote=N]` | stop the node, put no-ops of these terms (`114`) on its disk, start it |
 //! | `tick NODE [COUNT]` | time passes at one node |
 //! | `campaign NODE` | time passes there until it stands for election |
@@ -15,6 +17,8 @@
 //! | `apply NODE`, `fetch NODE` | the state machine; the reader of the log |
 //! | `cut A B`, `cut from=A to=B`, `heal` | the network |
 //! | `crash NODE`, `start NODE` | power |
+//! | `stall NODE`, `resume NODE` | a disk that finishes no flush |
+//! | `stop NODE TICKS` | the process is stopped for so long: its clock goes on, and is not read |
 //! | `propose NODE DATA…`, `read NODE TOKEN`, `transfer NODE TO` | what callers ask |
 //! | `change NODE [add=IDS] [join=IDS] [promote=IDS] [remove=IDS]` | members change; `join` is `add` with promotion |
 //! | `lease NODE` | a read by lease: of what index, and whether the lease holds when the state was read |
@@ -29,10 +33,14 @@ use bytes::Bytes;
 use goldenscript::{Argument, Command, Context, Runner};
 
 use crate::raft::{Change, Changed, Event, Input, LeaseOptions, ReadToken, Role};
+use crate::sim::replicas::Step;
 use crate::types::{Data, Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
 use super::cluster::{self, Cluster, limits_default};
-use super::words::show;
+use super::words::{show, show_hard_state, show_persist};
+use trace::{Trace, what_happened};
+
+mod trace;
 
 struct Script {
     cluster: Cluster,
@@ -155,10 +163,11 @@ impl Script {
             "preset" => self.preset(command)?,
             "tick" => self.tick(node(command, 0)?, number(command, 1, 1)?),
             "campaign" => self.campaign(node(command, 0)?)?,
-            "run" => self.cluster.run(number(command, 0, 1)? as u32),
-            "stabilize" => self.cluster.settle_all(),
+            "run" => self.run_all(Some(number(command, 0, 1)? as u32)),
+            "stabilize" => self.run_all(None),
             "deliver" | "drop" | "duplicate" => self.messages(command)?,
             "persist" => self.persist(node(command, 0)?, number(command, 1, 1)?)?,
+            "stop" => self.stop(node(command, 0)?, number(command, 1, 1)?),
             "apply" => self.cluster.apply(node(command, 0)?, number(command, 1, 1 << 40)?),
             "fetch" => self.cluster.fetch(node(command, 0)?, false),
             "cut" => self.cut(command)?,
@@ -184,6 +193,7 @@ impl Script {
         let voters = key(command, "voters", 3)?;
         let learners = key(command, "learners", 0)?;
         limits.window_bytes = key(command, "window", limits.window_bytes as u64)? as usize;
+        limits.window_messages = key(command, "messages", limits.window_messages as u64)? as usize;
         limits.append_bytes_max = key(command, "append", limits.append_bytes_max as u64)? as usize;
         limits.cache_bytes_max = key(command, "cache", limits.cache_bytes_max as u64)? as usize;
         limits.uncommitted_bytes_max = limits.uncommitted_bytes_max.min(limits.cache_bytes_max);
@@ -215,6 +225,22 @@ impl Script {
         Ok(())
     }
 
+    /// So many ticks, or what can be done without time.
+    fn run_all(&mut self, ticks: Option<u32>) {
+        let mut trace = Trace::new(&mut self.output);
+        let mut look = |cluster: &mut Cluster, step: Step<'_>| trace.look(cluster, step);
+        match ticks {
+            Some(ticks) => self.cluster.run_watched(ticks, &mut look),
+            None => self.cluster.settle_all_watched(&mut look),
+        }
+        trace.end(&mut self.cluster);
+    }
+
+    fn stop(&mut self, id: NodeId, ticks: u64) {
+        let node = self.cluster.nodes.get_mut(&id).expect("a member");
+        node.clock.0 += crate::limits::TICK * ticks as u32;
+    }
+
     fn tick(&mut self, id: NodeId, count: u64) {
         (0..count).for_each(|_| self.cluster.tick(id));
     }
@@ -232,10 +258,7 @@ impl Script {
     fn persist(&mut self, id: NodeId, count: u64) -> Outcome<()> {
         for _ in 0..count {
             let persist = self.cluster.nodes[&id].persists.front().ok_or("nothing to persist")?;
-            let hard_state = persist.hard_state.map(show_hard_state);
-            let entries = persist.entries.iter().map(|entry| entry.id.to_string());
-            let parts: Vec<String> = hard_state.into_iter().chain(entries).collect();
-            writeln!(self.output, "{id} persists {}: {}", persist.number.0, parts.join(" "))?;
+            writeln!(self.output, "{}", show_persist(id, persist))?;
             self.cluster.persist(id);
         }
         Ok(())
@@ -410,17 +433,7 @@ impl Script {
 
     /// Events and answers since the last time.
     fn tell_what_happened(&mut self) {
-        let mut lines = Vec::new();
-        for (id, event) in self.cluster.events.drain(..) {
-            lines.push(format!("  {id} {}", show_event(&event)));
-        }
-        for (id, ready) in self.cluster.reads_ready.drain(..) {
-            lines.push(format!("  {id} read {} is ready at {}", ready.token.0, ready.index));
-        }
-        for (id, token) in self.cluster.reads_refused.drain(..) {
-            lines.push(format!("  {id} read {} is refused", token.0));
-        }
-        for line in lines {
+        for line in what_happened(&mut self.cluster) {
             self.output.push_str(&line);
             self.output.push('\n');
         }
@@ -444,11 +457,6 @@ fn show_event(event: &Event) -> String {
         }
         Event::Contradiction(contradiction) => format!("ends: {contradiction}"),
     }
-}
-
-fn show_hard_state(hard_state: HardState) -> String {
-    let vote = hard_state.vote.map_or("-".into(), |vote| vote.to_string());
-    format!("term {} vote {vote}", hard_state.term)
 }
 
 /// `114` is 1, 1, 4.

@@ -1,6 +1,7 @@
-//! Messages as one line each, for scripts and traces.
+//! Messages and persists as one line each, for scripts and traces.
 
-use crate::raft::{AppendOutcome, Body, Message};
+use crate::raft::{AppendOutcome, Body, Message, Persist};
+use crate::types::{HardState, NodeId};
 
 pub fn show(message: &Message) -> String {
     let Message { from, to, term, body } = message;
@@ -29,6 +30,18 @@ pub fn show(message: &Message) -> String {
         Body::StandNow => "StandNow".into(),
     };
     format!("{from}→{to} term {term} {body}")
+}
+
+pub fn show_persist(id: NodeId, persist: &Persist) -> String {
+    let hard_state = persist.hard_state.map(show_hard_state);
+    let entries = persist.entries.iter().map(|entry| entry.id.to_string());
+    let parts: Vec<String> = hard_state.into_iter().chain(entries).collect();
+    format!("{id} persists {}: {}", persist.number.0, parts.join(" "))
+}
+
+pub fn show_hard_state(hard_state: HardState) -> String {
+    let vote = hard_state.vote.map_or("-".into(), |vote| vote.to_string());
+    format!("term {} vote {vote}", hard_state.term)
 }
 
 fn yes_or_no(granted: bool) -> &'static str {

@@ -1,12 +1,15 @@
 //! Clients that go away leave nothing behind, and one that knows more than this leader is sent on.
 
+use bytes::Bytes;
+
 use super::rig::{CACHE_BYTES, CLIENT, Rig, data, scan};
 use crate::codec::COMMAND_HEAD_BYTES;
 use crate::limits::ENTRY_OVERHEAD_BYTES;
+use crate::machine::command as map;
 use crate::net::{ClientKey, Consistency, Refusal, RequestBody, ResponseBody, SubmitResult};
 use crate::node::driver::Input;
 use crate::node::driver::reads::READS_WAITING_BYTES_MAX;
-use crate::types::{Index, Service, SessionId};
+use crate::types::{Data, Index, Service, SessionId};
 
 const OTHER: ClientKey = ClientKey(8);
 /// Of entries that are not there.
@@ -85,6 +88,36 @@ fn a_leader_that_knows_less_than_its_client_does_not_judge() {
     assert!(
         matches!(answer, ResponseBody::Submitted { results } if results == [SubmitResult::Refused(Refusal::SessionGone)])
     );
+}
+
+/// A client that did not hear the answer asks again: also at once, while the first request is still on its way, and after
+/// other commands that a second run would undo.
+#[test]
+fn s8_a_command_that_comes_twice_is_run_once_and_answered_alike() {
+    let mut rig = Rig::leading();
+    let key = Bytes::from_static(b"key");
+    let put = |value: &'static [u8]| map::Command::Put { key: key.clone(), value: Bytes::from_static(value) };
+    let submit = |command: &Data| RequestBody::Submit { commands: vec![command.clone()] };
+    let [first, second] = [b"old", b"new"].map(|value| rig.command(Service::Machine, &put(value).encode().unwrap()));
+    rig.holds_writes = true;
+    for _ in 0..3 {
+        rig.request(CLIENT, submit(&first));
+        rig.settle();
+    }
+    rig.holds_writes = false;
+    rig.settle();
+    let told: Vec<ResponseBody> = rig.answers_to(CLIENT).into_iter().cloned().collect();
+    assert_eq!(told.len(), 3);
+    let ResponseBody::Submitted { results } = &told[0] else { panic!("{told:?}") };
+    assert!(matches!(results[..], [SubmitResult::Run { count: 1, .. } | SubmitResult::Done { .. }]), "{results:?}");
+    assert!(told.iter().all(|answer| *answer == told[0]), "{told:?}");
+    let of_second = rig.ask(submit(&second));
+    assert_ne!(of_second, told[0]);
+    assert_eq!(rig.ask(submit(&first)), told[0]);
+    assert_eq!(rig.ask(submit(&second)), of_second);
+    let ResponseBody::Answer(answer) = rig.ask(scan(Consistency::Stale)) else { panic!("it is asked for all") };
+    let Ok(map::Answer::Entries { entries, .. }) = map::Answer::decode(&answer) else { panic!("entries") };
+    assert_eq!(entries, [(key, Bytes::from_static(b"new"))]);
 }
 
 /// What waits to be committed is bounded, and who comes beyond that is told at once, whatever is asked: to append, to

@@ -7,7 +7,7 @@ use crate::types::{Entry, Index, LogId, Membership, NodeId, Payload, Term};
 
 use super::super::cluster::{limits_default, member, membership};
 use super::{
-    Cluster, cut, elect, give_up_leader, granted, has, hear, heartbeat, id, lead, led_cluster, matched, node, role_is,
+    Cluster, elect, give_up_leader, granted, has, hear, heartbeat, id, lead, led_cluster, matched, node, role_is,
     settle, settled_leader, stand, tick, vote,
 };
 
@@ -176,6 +176,38 @@ fn d4_2_1_who_is_to_vote_has_caught_up_first() {
     assert_eq!(leader.change(&[promote(4)]), begun(6));
 }
 
+/// A round brings a learner what the log held when the round began. The first may take long; as soon as one has taken
+/// less than an election timeout it may vote, and the others would not wait longer for it than for an election.
+#[test]
+pub fn d4_2_1_who_is_to_vote_has_caught_up_in_a_round_shorter_than_an_election_timeout() {
+    let mut leader = settled_leader(&[1, 1, 1], 1);
+    leader.change(&[add(4)]).expect("it can be");
+    settle(&mut leader);
+    matched(&mut leader, 2, 5);
+    // All that there is by now, but in a round of 30 ticks, while the log grew by one entry.
+    led_ticks(&mut leader, 29);
+    leader.propose(vec![Payload::Noop]).expect("it leads");
+    settle(&mut leader);
+    matched(&mut leader, 2, 6);
+    led_ticks(&mut leader, 1);
+    matched(&mut leader, 4, 5);
+    let behind = Err(ChangeRefused::Behind { node: NodeId(4), matched: Index(5), last: Index(6) });
+    assert_eq!(leader.change(&[promote(4)]), behind);
+    // The next round is that entry, and takes 29.
+    led_ticks(&mut leader, 29);
+    assert_eq!(leader.change(&[promote(4)]), behind);
+    matched(&mut leader, 4, 6);
+    assert_eq!(leader.change(&[promote(4)]), begun(7));
+}
+
+/// Time passes at a leader that node 2 answers.
+fn led_ticks(leader: &mut Replica, count: u32) {
+    for _ in 0..count {
+        tick(leader, 1);
+        hear(leader, 2, 2, Body::HeartbeatReply { round: Round(0) });
+    }
+}
+
 #[test]
 fn d4_2_1_a_learner_does_not_stand() {
     let mut learner = node(&[1], 1);
@@ -216,7 +248,7 @@ fn d4_2_2_who_is_in_no_newest_configuration_may_have_to_be_elected_all_the_same(
 }
 
 #[test]
-fn d4_2_3_a_vote_is_not_heard_while_a_leader_is() {
+pub fn d4_2_3_a_vote_is_not_heard_while_a_leader_is() {
     let mut follower = node(&[1], 1);
     hear(&mut follower, 2, 1, heartbeat());
     tick(&mut follower, 29);
@@ -232,17 +264,50 @@ fn d4_2_3_a_vote_is_not_heard_while_a_leader_is() {
     assert_eq!(role_is(&leader, Role::Leader), 1);
 }
 
+/// Its log is as new as any, so that it could win if it were listened to: it lacks only the news that its removal is
+/// committed.
 #[test]
-fn d4_2_3_who_was_removed_and_does_not_know_it_disturbs_nobody() {
+pub fn d4_2_3_who_was_removed_and_does_not_know_it_disturbs_nobody() {
     let mut cluster = led_cluster();
-    cut(&mut cluster, 1, 3);
-    cut(&mut cluster, 2, 3);
+    cluster.loses = |message| {
+        let told = match &message.body {
+            Body::Append(append) => append.commit,
+            Body::Heartbeat { commit, .. } => *commit,
+            _ => Index::ZERO,
+        };
+        message.to == NodeId(3) && told >= Index(3)
+    };
     cluster.change(NodeId(1), &[remove(3)]).expect("it can be");
     // Longer than it is told farewell.
     cluster.run(400);
-    cluster.cut.clear();
+    let [leader, removed] = [1, 3].map(|id| cluster.replica(NodeId(id)).status());
+    assert_eq!((leader.last, leader.commit, removed.last), (id(1, 3), Index(3), id(1, 3)));
+    assert!(!cluster.replica(NodeId(3)).is_removed());
+    let asks = |(id, event): &(NodeId, Event)| {
+        *id == NodeId(3) && matches!(event, Event::RoleChanged { role: Role::PreCandidate, .. })
+    };
+    assert!(cluster.events.iter().filter(|event| asks(event)).count() > 3, "it asks again and again");
     cluster.run(400);
     assert_eq!(role_is(cluster.replica(NodeId(1)), Role::Leader), 1);
+    assert_eq!(cluster.replica(NodeId(3)).status().hard_state.term, Term(1), "it never stands");
+}
+
+/// It stands all the same, as a program without pre-votes would: its votes are not heard, and its answers, which name
+/// its term, depose nobody.
+#[test]
+pub fn d4_2_3_who_was_removed_and_stands_disturbs_nobody() {
+    let mut leader = removing_a_follower();
+    matched(&mut leader, 2, 2);
+    matched(&mut leader, 2, 3);
+    assert_eq!(leader.status().commit, Index(3));
+    assert_eq!(hear(&mut leader, 3, 8, vote(id(1, 3))), []);
+    hear(&mut leader, 3, 8, Body::HeartbeatReply { round: Round(0) });
+    hear(&mut leader, 3, 8, super::reply(crate::raft::AppendOutcome::Matched { last: Index(3) }));
+    assert_eq!(role_is(&leader, Role::Leader), 1);
+    let mut follower = node(&[1, 1, 1], 1);
+    hear(&mut follower, 2, 1, heartbeat());
+    assert_eq!(hear(&mut follower, 3, 8, vote(id(1, 3))), []);
+    assert_eq!(role_is(&follower, Role::Follower), 1);
 }
 
 #[test]

@@ -41,6 +41,34 @@ fn s5_3_a_minority_that_is_slow_or_dead_holds_nothing_up() {
     assert_eq!(cluster.replica(NodeId(1)).status().commit.next(), range.end);
 }
 
+/// Of five nodes some have disks that finish no flush. How often all messages are delivered, and all other disks do
+/// their work, until entries are committed.
+fn turns_to_commit(stalled: &[u64]) -> Option<u32> {
+    let mut cluster = Cluster::new(5, 0, limits_default(), 1);
+    elect(&mut cluster, 1);
+    cluster.stalled = stalled.iter().copied().map(NodeId).collect();
+    let range = cluster.propose(NodeId(1), vec![Payload::Noop; 3]).expect("it leads");
+    let going: Vec<NodeId> = (1..=5).map(NodeId).filter(|id| !cluster.stalled.contains(id)).collect();
+    (1..20).find(|_| {
+        for &id in &going {
+            (0..cluster.nodes[&id].persists.len()).for_each(|_| cluster.persist(id));
+        }
+        for message in std::mem::take(&mut cluster.network) {
+            cluster.deliver(message);
+        }
+        cluster.replica(NodeId(1)).status().commit.next() == range.end
+    })
+}
+
+#[test]
+pub fn s5_3_the_slow_disks_of_a_minority_cost_no_commit_a_turn() {
+    assert_eq!(turns_to_commit(&[]), Some(2));
+    assert_eq!(turns_to_commit(&[4, 5]), Some(2));
+    // The leader's own disk is one as well: three others hold the entries.
+    assert_eq!(turns_to_commit(&[1, 5]), Some(2));
+    assert_eq!(turns_to_commit(&[3, 4, 5]), None);
+}
+
 #[test]
 fn s5_3_followers_learn_what_is_committed_from_what_the_leader_sends() {
     let mut follower = node(&[], 1);
@@ -246,10 +274,26 @@ fn after_snapshot(terms: &[u64]) -> crate::raft::Replica {
 }
 
 #[test]
-fn s7_what_a_snapshot_holds_counts_as_committed_and_applied() {
-    let replica = after_snapshot(&[]);
+pub fn s7_what_a_snapshot_holds_counts_as_committed_and_applied() {
+    let mut replica = after_snapshot(&[]);
     let status = replica.status();
     assert_eq!((status.last, status.commit, replica.first_index()), (id(2, 10), Index(10), Index(11)));
+    // After the start there is nothing to be written, applied or read.
+    let output = replica.take_output();
+    assert_eq!((output.persist, output.commit, output.fetch, output.events), (None, None, vec![], vec![]));
+    replica.handle(Input::Applied(Index(10)));
+    // A leader sends it once more: of that, what lies within the snapshot is neither written nor applied again.
+    replica.handle(from_peer(2, 3, append(id(2, 8), &[id(2, 9), id(2, 10), id(3, 11)], 9)));
+    let output = replica.take_output();
+    let persist = output.persist.expect("one entry is new");
+    assert_eq!(persist.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(3, 11)]);
+    assert_eq!(output.commit, None);
+    replica.handle(Input::Durable(persist.number));
+    replica.handle(from_peer(2, 3, append(id(3, 11), &[], 11)));
+    assert_eq!(replica.take_output().commit, Some(Index(11)));
+    assert!(replica.cached(Index(10)..Index(12)).is_none());
+    let next = replica.cached(Index(11)..Index(12)).map(|entries| entries.map(|entry| entry.id).collect());
+    assert_eq!(next, Some(vec![id(3, 11)]));
 }
 
 #[test]
