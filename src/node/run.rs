@@ -14,6 +14,7 @@
 //! arrived meanwhile are one batch. A write goes to the kernel when the thread parks, or else at the next turn (see
 //! [`crate::disk`]): messages go first, since others have to wait for those.
 
+mod links;
 mod report;
 mod workers;
 
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
+use links::{correspondents, lives_met, refusal_to_forward};
 use report::Report;
 use workers::{Readers, Worker};
 
@@ -43,10 +45,9 @@ use crate::limits::{
 };
 use crate::machine::{Map, StateMachine};
 use crate::net::{
-    self, Arrival, Correspondents, Endpoint, Facts, Identity, Inbox, KnownLife, NotForwarded, Peers, Refusal, Replies,
-    Settings, TailState,
+    self, Arrival, Correspondents, Endpoint, Facts, Identity, Inbox, Peers, Replies, Settings, TailState,
 };
-use crate::raft::{BootTime, Event, LeaseOptions, Limits, Replica, Role};
+use crate::raft::{BootTime, Event, LeaseOptions, Limits, Role};
 use crate::random::entropy;
 use crate::superblock;
 use crate::types::{Index, NodeId};
@@ -559,29 +560,7 @@ impl<M: StateMachine> Node<M> {
     }
 }
 
-/// In which life, and in which start of it, the others were met.
-fn lives_met<M: StateMachine>(driver: &Driver<M>) -> impl Iterator<Item = (NodeId, KnownLife)> {
-    driver.lives_met().iter().map(|(node, met)| {
-        let superblock::Met { incarnation, boot, has_lost } = *met;
-        (*node, KnownLife { incarnation, boot, has_lost })
-    })
-}
-
-fn correspondents(replica: &Replica) -> Correspondents {
-    let forming = replica.membership().forming;
-    Correspondents { configuration: replica.membership_id(), members: replica.correspondents(), forming }
-}
-
-/// What a client is told whose request was not passed on.
-fn refusal_to_forward(why: NotForwarded) -> Refusal {
-    match why {
-        NotForwarded::NoLink => Refusal::Unavailable { reason: "this node has no link to the leader".to_owned() },
-        NotForwarded::Full => Refusal::Busy,
-    }
-}
-
-/// A node that has lost what it had promised leaves word of it, for it
-/// must not be started again.
+/// A node that has lost what it had promised leaves word of it, for it must not be started again.
 fn note_lost_voice(directory: &Directory, error: &RunError) {
     if !error.takes_voice() {
         return;

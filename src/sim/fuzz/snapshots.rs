@@ -62,7 +62,7 @@ fn sent(seed: u64, bytes: usize) -> Sent {
     };
     let mut state = vec![0; bytes];
     Random::seeded(seed).fill(&mut state);
-    let chunks: Vec<Vec<u8>> = state.chunks(CHUNK_BYTES).map(<[u8]>::to_vec).collect();
+    let chunks: Vec<Vec<u8>> = state.chunks(CHUNK_BYTES).map(|chunk| chunk.to_vec()).collect();
     let checksums = (0..).zip(&chunks).map(|(number, chunk)| description.checksum_of(number, chunk)).collect();
     Sent { manifest: Manifest { description, chunk_bytes: CHUNK_BYTES as u32, bytes: bytes as u64, checksums }, chunks }
 }
