@@ -8,6 +8,8 @@ use std::time::Duration;
 pub const INDEX_MAX: u64 = 1 << 62;
 /// No term is higher, so that the next election's is always a number.
 pub const TERM_MAX: u64 = 1 << 62;
+/// And no directory is started so often.
+pub const BOOT_MAX: u64 = 1 << 62;
 
 /// Frames start and end on this; every write of the log is a multiple of it. The largest physical block in use.
 pub const BLOCK_BYTES: usize = 4096;

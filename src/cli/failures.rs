@@ -17,7 +17,7 @@ const REMOVED_STEP: &str = "the cluster needs nothing of it any more. To bring t
                             --join`, which keeps what is here beside a new directory, and then the command that it prints";
 
 /// The way back of a node that has lost what it had promised.
-pub const NO_VOICE_STEP: &str = "it must not vote again as what it was. Put its newest directory back if there is one; else, \
+pub const NO_VOICE_STEP: &str = "it must not vote again as what it was. Put its newest directory back if this is an older copy of it; else, \
                                  while a majority runs: `trilith cluster remove` with its id, then `trilith init --config FILE \
                                  --join`, which keeps what is here beside a new directory and prints how to add the node again";
 

@@ -60,6 +60,8 @@ use crate::types::LogId;
 pub trait StateMachine {
     /// Carries out the command of the committed entry `id`, and gives the answer for the client. `command` is what
     /// the client sent, at most [`crate::limits::RECORD_BYTES_MAX`] bytes; what is to be kept of it is copied.
+    /// An answer of more than [`crate::limits::SESSION_ANSWER_BYTES_MAX`] does not reach the client: it hears that the
+    /// outcome is unknown.
     fn apply(&mut self, id: LogId, command: &[u8]) -> Bytes;
 
     /// Answers a question about the present state, without a change to it. The node has made sure that the state is

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::{self, Error, Reader};
-use crate::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, RECORD_BYTES_MAX};
+use crate::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, BOOT_MAX, RECORD_BYTES_MAX};
 use crate::raft::message::{Append, AppendOutcome, AppendReply, Body, Message, Round, Sender};
 use crate::types::{ClusterId, Incarnation, Index, LogId, NodeId, Term};
 
@@ -92,6 +92,10 @@ pub fn hello(frame: &Frame) -> Result<Hello, Error> {
         receiver: receiver(&mut reader)?,
     };
     reader.finish("hello")?;
+    // It is remembered in the superblock, which holds none above.
+    if hello.boot > BOOT_MAX {
+        return Err(Error::Invalid { what: "boot number", found: hello.boot });
+    }
     if hello.incarnation == Incarnation::OPEN {
         return Err(Error::Invalid { what: "incarnation", found: 0 });
     }

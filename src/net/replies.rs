@@ -62,8 +62,10 @@ impl Replies {
             return;
         }
         // What was submitted may have happened; what was asked is asked again.
-        let refusal = match response.body {
+        let refusal = match &response.body {
             ResponseBody::Submitted { .. } | ResponseBody::Changed { .. } => Refusal::OutcomeUnknown,
+            // Short itself, and it says what did not happen: another refusal might not.
+            ResponseBody::Refused(refusal) => refusal.clone(),
             _ => Refusal::Busy,
         };
         let short = Response { id: response.id, body: ResponseBody::Refused(refusal) };

@@ -141,6 +141,8 @@ async fn many_long_answers_at_once_do_not_cut_a_client_off() {
     }
     let submitted = ResponseBody::Submitted { results: vec![SubmitResult::Run { first: Index(1), count: 1 }] };
     node.replies().reply(client, &Response { id: 40, body: submitted });
+    // Named after the bug: it was told as `Busy`, which says that nothing has happened.
+    node.replies().reply(client, &Response { id: 41, body: ResponseBody::Refused(Refusal::OutcomeUnknown) });
     let (mut long, mut busy) = (0, 0);
     for id in 0..40 {
         let response = responses.next().await.unwrap();
@@ -154,6 +156,8 @@ async fn many_long_answers_at_once_do_not_cut_a_client_off() {
     assert!(long >= 16 && busy > 0, "{long} long, {busy} busy");
     let last = responses.next().await.unwrap();
     assert_eq!(last.body, ResponseBody::Refused(Refusal::OutcomeUnknown), "it may have happened");
+    let passed_on = responses.next().await.unwrap();
+    assert_eq!((passed_on.id, passed_on.body), (41, ResponseBody::Refused(Refusal::OutcomeUnknown)));
     assert_eq!(node.counters().clients_not_reading, 0);
 }
 

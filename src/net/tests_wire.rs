@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::tests::*;
 use super::*;
 use crate::codec::{self, Error, Reader};
-use crate::limits::{MEMBERS_MAX, WIRE_FRAME_BYTES_MAX};
+use crate::limits::{BOOT_MAX, MEMBERS_MAX, WIRE_FRAME_BYTES_MAX};
 use crate::raft::message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
 use crate::random::Random;
 use crate::types::*;
@@ -285,6 +285,17 @@ fn what_is_written_is_read_back() {
     }
     assert_same(hello(&split(&frame(|out| put_hello(out, &greeting()))).unwrap().unwrap()), greeting());
     assert_same(welcome(&split(&frame(|out| put_welcome(out, &welcoming()))).unwrap().unwrap()), welcoming());
+}
+
+/// It is kept in a superblock, which could not be read again.
+#[test]
+fn a_start_that_no_superblock_can_hold_is_refused() {
+    let read = |boot: u64| {
+        let greeting = Hello { boot, ..greeting() };
+        hello(&split(&frame(|out| put_hello(out, &greeting))).unwrap().unwrap())
+    };
+    assert_eq!(read(BOOT_MAX).map(|hello| hello.boot), Ok(BOOT_MAX));
+    assert!(read(BOOT_MAX + 1).is_err() && read(u64::MAX).is_err());
 }
 
 /// That a learner is to be promoted is a flag that goes with no other.

@@ -43,6 +43,7 @@ impl Replica {
         {
             // Another disk: what the one before held is gone.
             leading.progress.insert(node, Progress::new(next));
+            self.lost.remove(&node);
         }
         self.continue_change();
     }

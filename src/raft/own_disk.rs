@@ -12,8 +12,9 @@
 use std::collections::VecDeque;
 
 use crate::mutant::{self, Mutant};
-use crate::types::NodeId;
+use crate::types::{Index, NodeId};
 
+use super::progress::Progress;
 use super::replica::{Replica, State};
 use super::{Event, PersistNumber, quorum};
 
@@ -25,8 +26,9 @@ const TICKS_MAX: usize = 4096;
 #[derive(Clone, Debug, Default)]
 pub(super) struct OwnDisk {
     now_ticks: u64,
-    /// Persists that are not durable: the last of each tick in which one was handed out, and that tick, in order.
-    under_way: VecDeque<(PersistNumber, u64)>,
+    /// Persists that are not durable: of each tick in which one was handed out the last, that tick, and the last entry that
+    /// the log held with it; in order.
+    under_way: VecDeque<(PersistNumber, u64, Index)>,
     /// Until leadership may be handed over again for its sake.
     rest_ticks: u32,
 }
@@ -37,26 +39,34 @@ impl OwnDisk {
         self.rest_ticks = self.rest_ticks.saturating_sub(1);
     }
 
-    pub(super) fn on_handed_out(&mut self, number: PersistNumber) {
+    pub(super) fn on_handed_out(&mut self, number: PersistNumber, entry: Index) {
         let is_full = self.under_way.len() == TICKS_MAX;
         match self.under_way.back_mut() {
-            Some((last, since)) if *since == self.now_ticks || is_full => *last = number,
-            _ => self.under_way.push_back((number, self.now_ticks)),
+            Some((last, since, last_entry)) if *since == self.now_ticks || is_full => {
+                (*last, *last_entry) = (number, entry);
+            }
+            _ => self.under_way.push_back((number, self.now_ticks, entry)),
         }
     }
 
     pub(super) fn on_durable(&mut self, number: PersistNumber) {
-        while self.under_way.front().is_some_and(|(last, _)| *last <= number) {
+        while self.under_way.front().is_some_and(|(last, ..)| *last <= number) {
             self.under_way.pop_front();
         }
         if mutant::is_on(Mutant::StallEndsWithAny) {
-            self.under_way.iter_mut().for_each(|(_, since)| *since = self.now_ticks);
+            self.under_way.iter_mut().for_each(|(_, since, _)| *since = self.now_ticks);
         }
     }
 
     /// How long the oldest persist has been under way.
     fn stalled_ticks(&self) -> u64 {
-        self.under_way.front().map_or(0, |(_, since)| self.now_ticks - since)
+        self.under_way.front().map_or(0, |(_, since, _)| self.now_ticks - since)
+    }
+
+    /// The last entry that has been owed for so long.
+    fn owed(&self, ticks: u64) -> Index {
+        let older = self.under_way.partition_point(|(_, since, _)| self.now_ticks - since >= ticks);
+        older.checked_sub(1).map_or(Index::ZERO, |last| self.under_way[last].2)
     }
 }
 
@@ -73,10 +83,14 @@ impl Replica {
         let State::Leader(leading) = &self.state else { return };
         // What was flushed before the stall began may be heard of within it: only its later half counts.
         let since_ticks = self.own_disk.stalled_ticks() / 2;
+        // Where all are overloaded alike their disks owe alike: only who holds what this disk has owed for long is ahead.
+        let owed = self.own_disk.owed(since_ticks);
         let membership = self.memberships.current();
+        let is_ahead =
+            |follower: &Progress| u64::from(follower.matched_ticks_ago) <= since_ticks && follower.matched >= owed;
         let moves = |id: NodeId| {
-            let ago_ticks = leading.progress.get(&id).map(|follower| u64::from(follower.matched_ticks_ago));
-            ago_ticks.is_some_and(|ago| ago <= since_ticks || mutant::is_on(Mutant::StallHandsToAny))
+            let follower = leading.progress.get(&id);
+            follower.is_some_and(|follower| is_ahead(follower) || mutant::is_on(Mutant::StallHandsToAny))
         };
         if !quorum::won(membership, moves) {
             return;

@@ -476,7 +476,7 @@ impl Replica {
         }
         let hard_state = self.persists.hard_state_waits.then_some(self.hard_state);
         let number = self.persists.hand_out();
-        self.own_disk.on_handed_out(number);
+        self.own_disk.on_handed_out(number, self.log.last().index);
         Some(Persist { number, hard_state, entries: self.log.persist(number) })
     }
 }

@@ -21,7 +21,11 @@ impl Replica {
     pub(super) fn take_voice(&mut self, node: NodeId, acknowledged: LogId, holds: LogId) {
         let next = self.log.last().index.next();
         let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
-        leading.progress.insert(node, Progress::new(next));
+        let departure = leading.progress.get(&node).and_then(|progress| progress.departure);
+        let mut progress = Progress::new(next);
+        // Who is removed goes all the same.
+        progress.departure = departure;
+        leading.progress.insert(node, progress);
         self.lost.insert(node, self.named_incarnation(node));
         self.output.events.push(Event::VoiceLost { peer: node, acknowledged, holds });
     }

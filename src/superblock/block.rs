@@ -14,7 +14,7 @@ use super::state::{Group, Met, State};
 use crate::checksum::Checksum;
 use crate::codec::{self, Reader, membership, put_membership};
 use crate::disk::Buffer;
-use crate::limits::{BLOCK_BYTES, GROUPS_MAX, LIVES_MET_MAX, MEMBERS_MAX};
+use crate::limits::{BLOCK_BYTES, BOOT_MAX, GROUPS_MAX, LIVES_MET_MAX, MEMBERS_MAX};
 use crate::types::{
     ClusterId, FrameNumber, GroupId, HardState, Incarnation, Index, NodeId, Place, SegmentNumber, Term,
 };
@@ -40,7 +40,7 @@ const LARGEST_BYTES: usize =
 const _: () = assert!(LARGEST_BYTES <= CHECKSUM_OFFSET);
 
 /// No copy number and no boot number is higher: no disk lives to see them, and one more is always a number.
-pub(super) const COUNT_MAX: u64 = 1 << 62;
+pub(super) const COUNT_MAX: u64 = BOOT_MAX;
 /// Nor a segment's number: its name has sixteen digits.
 pub(super) const SEGMENT_MAX: u64 = 1 << 50;
 

@@ -86,14 +86,22 @@ pub fn mark_removed(files: &impl Files, why: &str) -> Result<(), Error> {
     mark(files, super::REMOVED_NAME, why)
 }
 
-/// Leaves the word, durably, that this node has lost what it had promised: it is never started again.
+/// Leaves the word, durably, that this node has lost what it had promised: it is never started again. Where there is no
+/// room for a file, the superblock takes that name: without it nothing starts either, and its boot number, which each
+/// start raises without any room, cannot pass for a newer one at last.
 pub fn mark_no_voice(files: &impl Files, why: &str) -> Result<(), Error> {
-    mark(files, super::NO_VOICE_NAME, why)
+    match mark(files, super::NO_VOICE_NAME, why) {
+        Err(Error::Disk(failed)) if failed.is_no_space() => {
+            files.rename(FILE_NAME, super::NO_VOICE_NAME)?;
+            Ok(files.sync_directory("")?)
+        }
+        marked => marked,
+    }
 }
 
 fn mark(files: &impl Files, name: &str, why: &str) -> Result<(), Error> {
     if files.list("")?.iter().any(|found| found == name) {
-        return Ok(());
+        return Ok(files.sync_directory("")?);
     }
     let file = files.create(name)?;
     let written = files.write(file, 0, why.as_bytes()).and_then(|()| files.sync(file));

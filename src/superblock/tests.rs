@@ -12,7 +12,9 @@ use fake::FakeFiles;
 
 use super::block::{BLOCKS, COUNT_MAX, Copy, CopyNumber, SEGMENT_MAX, decode, encode};
 use super::*;
+use crate::disk::Files;
 use crate::limits::{BLOCK_BYTES, GROUPS_MAX, LIVES_MET_MAX, MEMBERS_MAX};
+use crate::sim::disk::SimDisk;
 use crate::types::{
     ClusterId, FrameNumber, GroupId, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Place,
     SegmentNumber, Term,
@@ -261,4 +263,18 @@ fn where_nobody_was_remembered_nobody_is() {
     let checksum = crate::checksum::Checksum::of(&bytes[..4092]);
     bytes[4092..].copy_from_slice(&checksum.0.to_le_bytes());
     assert_eq!(decode(1, &bytes), Ok(nobody));
+}
+
+/// Named after the bug: on a full disk nothing was left, each start raised the boot number of an older copy, and at last it
+/// was a newer one.
+#[test]
+fn a_full_disk_does_not_keep_a_node_from_losing_its_voice() {
+    let disk = SimDisk::new();
+    let files = disk.files();
+    format(&files, &state(4)).unwrap();
+    disk.set_capacity(0);
+    mark_no_voice(&files, "why").unwrap();
+    disk.crash_to(&vec![0; disk.loose().len()]);
+    assert_eq!(disk.files().list("").unwrap(), [NO_VOICE_NAME]);
+    mark_no_voice(&disk.files(), "again").unwrap();
 }

@@ -21,7 +21,7 @@ use super::{Driver, Effect};
 use crate::limits::{ENTRY_OVERHEAD_BYTES, FORWARD_BYTES_MAX};
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
-use crate::net::{ClientKey, Forward, ForwardId, Forwarded, Refusal, ResponseBody};
+use crate::net::{ClientKey, Forward, ForwardId, Forwarded, Refusal, ResponseBody, SubmitResult};
 use crate::raft::{Role, Sender};
 use crate::types::{Data, Incarnation, NodeId, Term};
 
@@ -152,7 +152,7 @@ impl<M: StateMachine> Driver<M> {
             open.client,
             open.id,
             match outcome {
-                Ok(results) => ResponseBody::Submitted { results },
+                Ok(results) => ResponseBody::Submitted { results: results.into_iter().map(as_from_here).collect() },
                 // This node will hear of the next one, and is asked again until then.
                 Err(Refusal::NotLeader { .. }) => ResponseBody::Refused(between_leaders()),
                 Err(refusal) => ResponseBody::Refused(refusal),
@@ -206,6 +206,14 @@ impl<M: StateMachine> Driver<M> {
             false => Refusal::OutcomeUnknown,
         };
         self.reply(open.client, open.id, ResponseBody::Refused(refusal));
+    }
+}
+
+/// A client that hears of another leader would leave this node, to which it would come back.
+fn as_from_here(result: SubmitResult) -> SubmitResult {
+    match result {
+        SubmitResult::Refused(Refusal::NotLeader { .. }) => SubmitResult::Refused(between_leaders()),
+        other => other,
     }
 }
 

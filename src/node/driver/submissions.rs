@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Driver, Effect};
 use crate::codec::{self, COMMAND_HEAD_BYTES};
-use crate::limits::{ENTRY_OVERHEAD_BYTES, REQUEST_BYTES_MAX};
+use crate::limits::{ENTRY_OVERHEAD_BYTES, REQUEST_BYTES_MAX, SESSION_ANSWER_BYTES_MAX, WIRE_FRAME_BYTES_MAX};
 use crate::machine::StateMachine;
 use crate::net::{ClientKey, ForwardId, Forwarded, Refusal, Response, ResponseBody, SubmitResult};
 use crate::node::sessions::{Admit, Lane};
@@ -12,6 +12,9 @@ use crate::raft::{Refused, Role};
 use crate::types::{Command, Data, Index, NodeId, Payload, RequestNumber, Service, SessionId};
 
 use super::apply::answered_before;
+
+/// A state machine's answers to one request, with room in the frame for what stands beside each.
+const ANSWERS_BYTES_MAX: usize = WIRE_FRAME_BYTES_MAX / 2;
 
 /// Requests that may wait for entries that were in the log before them.
 const ATTACHED_MAX: usize = 65_536;
@@ -293,10 +296,20 @@ fn next_of_session(
     if is_same { rest.next().map(|data| (command, data)) } else { None }
 }
 
-/// The answer to a request; runs of plain indexes are told as one.
+/// The answer to a request; runs of plain indexes are told as one. Of what a state machine answers so much is told as
+/// fits a frame: of the rest it is not known what became of it.
 fn answer(asker: Asker, results: Vec<SubmitResult>) -> Effect {
     let mut told: Vec<SubmitResult> = Vec::new();
-    for result in results {
+    let mut room = ANSWERS_BYTES_MAX;
+    for mut result in results {
+        if let SubmitResult::Done { answer, .. } = &result {
+            let fits = answer.len() <= SESSION_ANSWER_BYTES_MAX.min(room);
+            if fits {
+                room -= answer.len();
+            } else {
+                result = SubmitResult::Refused(Refusal::OutcomeUnknown);
+            }
+        }
         if let (Some(SubmitResult::Run { first, count }), SubmitResult::Run { first: next, count: 1 }) =
             (told.last_mut(), &result)
             && first.plus(u64::from(*count)) == *next

@@ -58,6 +58,25 @@ pub fn flushes_that_overlap_and_take_too_long_are_a_stall() {
     assert_eq!(hands_over_after(7), None);
 }
 
+/// The disks of all owe as much: each persist waits for 30 ticks behind others.
+#[test]
+fn nobody_hands_over_where_all_are_overloaded_alike() {
+    let mut cluster = led();
+    cluster.stalled.extend([1, 2, 3].map(NodeId));
+    cluster.events.clear();
+    for tick in 0..1000 {
+        propose(&mut cluster);
+        if tick >= 60 || tick % 2 == 0 {
+            [1, 2, 3].map(NodeId).into_iter().for_each(|node| cluster.persist(node));
+        }
+        cluster.run(1);
+    }
+    let stalls = cluster.events.iter().filter(|(_, event)| matches!(event, Event::DiskStalls { .. }));
+    assert_eq!(stalls.count(), 0);
+    assert_eq!(cluster.leader(), Some(LEADER));
+    assert!(cluster.replica(LEADER).status().commit.0 > 900);
+}
+
 #[test]
 fn a_leader_whose_disk_stalls_steps_down_if_nobody_takes_over_and_does_not_stand() {
     let mut cluster = led();

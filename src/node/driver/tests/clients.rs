@@ -1,15 +1,16 @@
 //! Clients that go away leave nothing behind, and one that knows more than this leader is sent on.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::rig::{CACHE_BYTES, CLIENT, Rig, data, scan};
+use super::rig::{CACHE_BYTES, CLIENT, OWN, Rig, data, scan};
+use crate::checksum::Checksum;
 use crate::codec::COMMAND_HEAD_BYTES;
-use crate::limits::ENTRY_OVERHEAD_BYTES;
-use crate::machine::command as map;
-use crate::net::{ClientKey, Consistency, Refusal, RequestBody, ResponseBody, SubmitResult};
+use crate::limits::{ENTRY_OVERHEAD_BYTES, WIRE_FRAME_BYTES_MAX};
+use crate::machine::{StateMachine, command as map};
+use crate::net::{ClientKey, Consistency, Refusal, RequestBody, Response, ResponseBody, SubmitResult, put_response};
 use crate::node::driver::Input;
 use crate::node::driver::reads::READS_WAITING_BYTES_MAX;
-use crate::types::{Data, Index, Service, SessionId};
+use crate::types::{Data, Index, LogId, Service, SessionId};
 
 const OTHER: ClientKey = ClientKey(8);
 /// Of entries that are not there.
@@ -118,6 +119,42 @@ fn s8_a_command_that_comes_twice_is_run_once_and_answered_alike() {
     let ResponseBody::Answer(answer) = rig.ask(scan(Consistency::Stale)) else { panic!("it is asked for all") };
     let Ok(map::Answer::Entries { entries, .. }) = map::Answer::decode(&answer) else { panic!("entries") };
     assert_eq!(entries, [(key, Bytes::from_static(b"new"))]);
+}
+
+/// Answers at length, whatever is asked of it.
+struct Wordy;
+
+impl StateMachine for Wordy {
+    fn apply(&mut self, _: LogId, command: &[u8]) -> Bytes {
+        Bytes::from(vec![7; usize::from(command[0]) << 16])
+    }
+
+    fn query(&self, _: &[u8]) -> Bytes {
+        Bytes::new()
+    }
+
+    fn digest(&self) -> Checksum {
+        Checksum(0)
+    }
+}
+
+/// Named after the bug: answers that no frame holds stopped the node that told them.
+#[test]
+fn answers_of_a_machine_that_fit_no_frame_are_told_as_unknown() {
+    let mut rig = Rig::started(Wordy, &[OWN]);
+    rig.lead();
+    let command = rig.command(Service::Machine, &[16]);
+    let answer = rig.ask(RequestBody::Submit { commands: vec![command.clone(); 6] });
+    let ResponseBody::Submitted { results } = &answer else { panic!("{answer:?}") };
+    assert!(matches!(results[..4], [SubmitResult::Done { .. }, ..]) && results.len() == 6, "1 MiB each");
+    let unknown = SubmitResult::Refused(Refusal::OutcomeUnknown);
+    assert_eq!(results[4..], [unknown.clone(), unknown.clone()], "half a frame is for answers");
+    let mut frame = BytesMut::new();
+    put_response(&mut frame, &Response { id: 1, body: answer });
+    assert!(frame.len() < WIRE_FRAME_BYTES_MAX);
+    let command = rig.command(Service::Machine, &[17]);
+    let answer = rig.ask(RequestBody::Submit { commands: vec![command] });
+    assert_eq!(answer, ResponseBody::Submitted { results: vec![unknown] }, "more than an answer may have");
 }
 
 /// What waits to be committed is bounded, and who comes beyond that is told at once, whatever is asked: to append, to
