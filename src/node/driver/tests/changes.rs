@@ -28,6 +28,17 @@ fn remove(node: NodeId) -> MemberChange {
     MemberChange::Remove { node, incarnation: Incarnation(node.0) }
 }
 
+/// The other holds all that the log holds, ten times over.
+fn catch_up(rig: &mut Rig<Map>) {
+    for _ in 0..10 {
+        rig.tick();
+        rig.settle();
+        let last = rig.driver.replica().status().last.index;
+        matched(rig, OTHER.0, last);
+        rig.settle();
+    }
+}
+
 /// The other, as this life of it, has all up to an index.
 fn matched(rig: &mut Rig<Map>, incarnation: u64, last: Index) {
     let term = rig.driver.replica().status().hard_state.term;
@@ -118,13 +129,7 @@ fn what_cannot_be_is_told_apart_from_what_may_pass() {
 #[test]
 fn what_is_so_already_is_answered_by_who_still_leads() {
     let mut rig = Rig::leading();
-    for _ in 0..10 {
-        rig.tick();
-        rig.settle();
-        let last = rig.driver.replica().status().last.index;
-        matched(&mut rig, OTHER.0, last);
-        rig.settle();
-    }
+    catch_up(&mut rig);
     rig.request(CLIENT, RequestBody::Change(Change::Members(vec![MemberChange::Promote { node: OTHER }])));
     for _ in 0..3 {
         rig.settle();
@@ -156,13 +161,7 @@ fn a_leader_that_answers_unconfirmed_is_found() {
 #[test]
 fn of_a_change_that_a_leader_could_not_finish_the_outcome_is_unknown() {
     let mut rig = Rig::leading();
-    for _ in 0..10 {
-        rig.tick();
-        rig.settle();
-        let last = rig.driver.replica().status().last.index;
-        matched(&mut rig, OTHER.0, last);
-        rig.settle();
-    }
+    catch_up(&mut rig);
     let id = rig.request(CLIENT, RequestBody::Change(Change::Members(vec![MemberChange::Promote { node: OTHER }])));
     rig.settle();
     assert!(rig.driver.replica().membership().is_joint(), "{:?}", rig.replies.last());

@@ -13,15 +13,13 @@ use crate::sim::disk::SimDisk;
 use crate::snapshot::{self, Builder, ChunkSource, Description, Reader, Step};
 use crate::types::{ClusterId, Command, GroupId, Index, LogId, Membership, RequestNumber, Service, SessionId, Term};
 
+fn of(service: Service, session: u64, number: u64) -> Command {
+    Command { service, session: SessionId(session), number: RequestNumber(number), lowest_unanswered: RequestNumber(1) }
+}
+
 /// Sessions and a map that have seen so many commands.
 fn node(commands: u64) -> (Sessions, Map) {
     let (mut sessions, mut map) = (Sessions::new(), Map::new());
-    let of = |service, session, number| Command {
-        service,
-        session: SessionId(session),
-        number: RequestNumber(number),
-        lowest_unanswered: RequestNumber(1),
-    };
     for session in 1..=20 {
         sessions.begin(Index(session), &of(Service::Register, 0, 0));
     }
@@ -118,12 +116,6 @@ fn a_state_comes_back_through_the_files_as_it_was_while_the_node_goes_on() {
 #[ignore = "a measurement"]
 fn what_a_handle_costs() {
     let (mut sessions, mut map) = (Sessions::new(), Map::new());
-    let of = |service, session, number| Command {
-        service,
-        session: SessionId(session),
-        number: RequestNumber(number),
-        lowest_unanswered: RequestNumber(1),
-    };
     for session in 1..=10_000 {
         sessions.begin(Index(session), &of(Service::Register, 0, 0));
     }
