@@ -202,19 +202,20 @@ fn each_class_of_damage() {
 fn a_node_that_lost_what_it_acknowledged_has_no_voice() {
     let disk = log(NodeId(2), true);
     disk.flip_bit(SEGMENT, 6 * BLOCK_BYTES as u64 + 226, 1);
-    let lines = ["verify DIR", "repair DIR"];
-    compare("node.txt", include_str!("node.txt"), &story(&disk, &lines));
-    for (keep, is_marked) in [("", true), (" --unsafe-keep-voice", false)] {
+    let mut all = story(&disk, &["verify DIR", "repair DIR"]);
+    for (more, is_marked) in [("", true), (" --unsafe-keep-voice", false), (" -o json", true)] {
         let home = tempfile::tempdir().expect("there is room");
         lay_out(&disk, home.path());
         let planned = said(home.path(), "repair DIR");
         let flags = planned.split("--unsafe-cut-acknowledged ").nth(1).and_then(|rest| rest.lines().next());
-        let line = format!("repair DIR --apply --unsafe-cut-acknowledged {}{keep}", flags.expect("it is said"));
+        let line = format!("repair DIR --apply --unsafe-cut-acknowledged {}{more}", flags.expect("it is said"));
         let text = said(home.path(), &line);
         assert!(text.contains("(exit code 0)"), "{text}");
         assert_eq!(home.path().join(superblock::NO_VOICE_NAME).exists(), is_marked, "{text}");
         assert_eq!(text.contains("no voice any more"), is_marked, "{text}");
+        all += &text;
     }
+    compare("node.txt", include_str!("node.txt"), &all);
 }
 
 /// It was told that headers had to be restored, of segments that were taken into other use while it looked.
