@@ -35,6 +35,7 @@ mod output;
 mod sim;
 mod snapshot;
 mod source;
+mod target;
 mod wal;
 
 use std::process::ExitCode;

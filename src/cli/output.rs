@@ -13,6 +13,14 @@ pub enum Format {
     Json,
 }
 
+/// An answer in the form that was asked for.
+pub fn shown<T: serde::Serialize>(answer: &T, table: impl FnOnce(&T) -> String, format: Format) -> String {
+    match format {
+        Format::Table => table(answer),
+        Format::Json => serde_json::to_string_pretty(answer).expect("numbers and strings are JSON"),
+    }
+}
+
 /// Writes an answer. A reader that went away (`| head`) has what it wanted.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

@@ -64,7 +64,7 @@ fn a_removal_of_which_the_outcome_is_unknown_is_finished_by_asking_again() {
     println!("  a removal without a majority: exit code {code:?}");
     let again = order(&trial, &["remove", &gone, "--timeout", "30"]);
     assert!(again.status.success(), "{again:?}");
-    assert_eq!(ended(&mut trial, others[1]), REMOVED);
+    assert_eq!(trial.ended(others[1]), REMOVED);
     let view = status(&known, trial.leader()).expect("it answers");
     assert!(view.membership.member(others[1]).is_none() && !view.membership.is_joint(), "{view:?}");
 }
@@ -121,15 +121,4 @@ fn pid(trial: &Trial, node: NodeId) -> Pid {
     let known = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
     let pid = status(&known, node).expect("it answers").pid;
     Pid::from_raw(i32::try_from(pid).expect("it is a process")).expect("it is a process")
-}
-
-fn ended(trial: &mut Trial, node: NodeId) -> i32 {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = trial.cluster.child(node).expect("it was started").ended() {
-            return status.code().expect("it was not killed");
-        }
-        assert!(Instant::now() < deadline, "it goes on: {}", trial.log(node));
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

@@ -68,6 +68,18 @@ impl Trial {
         self.cluster.kill(node).unwrap_or_else(|failure| panic!("{failure}"));
     }
 
+    /// The exit code of a node, as soon as it has ended.
+    pub fn ended(&mut self, node: NodeId) -> i32 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.cluster.child(node).expect("it was started").ended() {
+                return status.code().expect("it was not killed");
+            }
+            assert!(Instant::now() < deadline, "it goes on: {}", self.log(node));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// What a node has logged.
     pub fn log(&self, node: NodeId) -> String {
         std::fs::read_to_string(self.home.path().join(format!("cluster/node-{node}.log"))).unwrap_or_default()

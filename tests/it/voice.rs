@@ -43,7 +43,7 @@ fn an_older_copy_of_a_directory_has_no_voice_and_comes_back_as_a_new_member() {
     trial.start_node(FIRST);
     trial.start_node(SECOND);
     trial.start_node(THIRD);
-    assert_eq!(ended(&mut trial, THIRD), NO_VOICE, "{}", trial.log(THIRD));
+    assert_eq!(trial.ended(THIRD), NO_VOICE, "{}", trial.log(THIRD));
     let log = trial.log(THIRD);
     assert!(log.contains("is an older copy of the one that it had") && log.contains("trilith cluster remove"), "{log}");
     // However often it is started: each start would count as a later one.
@@ -108,7 +108,7 @@ fn a_follower_that_lost_what_it_had_acknowledged_has_no_voice_and_the_leader_say
     trial.kill(follower);
     put_back(&trial, follower, &copy);
     trial.start_node(follower);
-    assert_eq!(ended(&mut trial, follower), NO_VOICE, "{}", trial.log(follower));
+    assert_eq!(trial.ended(follower), NO_VOICE, "{}", trial.log(follower));
     let log = trial.log(follower);
     assert!(log.contains("had acknowledged entries") && log.contains("trilith cluster remove"), "{log}");
     assert_eq!(start(&mut trial, follower), Some(NO_VOICE));
@@ -183,17 +183,6 @@ fn text(output: &Output) -> String {
 fn start(trial: &mut Trial, node: NodeId) -> Option<i32> {
     trial.kill(node);
     trial.cluster.start(node, PATIENCE).err().map(|failure| failure.exit as i32)
-}
-
-fn ended(trial: &mut Trial, node: NodeId) -> i32 {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = trial.cluster.child(node).expect("it was started").ended() {
-            return status.code().expect("it was not killed");
-        }
-        assert!(Instant::now() < deadline, "it goes on: {}", trial.log(node));
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn append(trial: &Trial, numbers: std::ops::Range<u32>) {

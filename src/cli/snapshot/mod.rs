@@ -11,10 +11,8 @@ mod inspect;
 mod reading;
 mod verify;
 
-use std::path::PathBuf;
-
 use super::exit::Failure;
-use super::output::Format;
+use super::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -28,16 +26,6 @@ enum Command {
     Inspect(Target),
     /// Read every chunk and say what is wrong
     Verify(Target),
-}
-
-#[derive(Debug, clap::Args)]
-struct Target {
-    /// The directory of a node, or any other with snapshots in it
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
-    /// How to print the answer
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
-    output: Format,
 }
 
 /// Runs the sub-command.

@@ -44,10 +44,7 @@ pub fn text(reading: &Reading, format: Format) -> String {
         bytes: whole.iter().map(|manifest| manifest.bytes).sum(),
         findings: reading.findings.iter().map(Shown::of).collect(),
     };
-    match format {
-        Format::Table => answer.table(),
-        Format::Json => serde_json::to_string_pretty(&answer).expect("numbers and strings are JSON"),
-    }
+    output::shown(&answer, Answer::table, format)
 }
 
 /// The failure that the worst finding is.

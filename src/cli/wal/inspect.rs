@@ -101,10 +101,7 @@ pub fn run(directory: &Path, format: Format) -> Result<(), Failure> {
 
 pub fn text(reading: &Reading, format: Format) -> String {
     let answer = Answer::of(reading);
-    match format {
-        Format::Table => answer.table(),
-        Format::Json => serde_json::to_string_pretty(&answer).expect("numbers and strings are JSON"),
-    }
+    output::shown(&answer, Answer::table, format)
 }
 
 impl Answer {

@@ -16,10 +16,8 @@ mod reading;
 mod repair;
 mod verify;
 
-use std::path::PathBuf;
-
 use super::exit::Failure;
-use super::output::Format;
+use super::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -37,16 +35,6 @@ enum Command {
     Dump(dump::Arguments),
     /// Say what can be repaired; with --apply, repair it
     Repair(repair::Arguments),
-}
-
-#[derive(Debug, clap::Args)]
-struct Target {
-    /// The directory of a node, or of a log by itself
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
-    /// How to print the answer
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
-    output: Format,
 }
 
 /// Runs the sub-command.

@@ -98,10 +98,7 @@ pub fn perform(arguments: &Arguments) -> Result<(String, Result<(), Failure>), F
             answer
         }
     };
-    let text = match arguments.output {
-        Format::Table => answer.table(),
-        Format::Json => serde_json::to_string_pretty(&answer).expect("numbers and strings are JSON"),
-    };
+    let text = output::shown(&answer, Answer::table, arguments.output);
     Ok((text, answer.judge()))
 }
 
