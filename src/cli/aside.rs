@@ -17,7 +17,8 @@ use super::{Exit, Failure, failures};
 use crate::disk::{self, Directory, Files};
 use crate::net::Identity;
 use crate::superblock::{self, NO_VOICE_NAME, REMOVED_NAME};
-use crate::wal::handle::{LOCK_NAME, has_entries};
+use crate::wal::handle::{LOCK_NAME, LOG_DIRECTORY, has_entries};
+use crate::wal::repair::SET_ASIDE_DIRECTORY;
 
 /// What a former life's directory is called, with a number from 1 on.
 const KEPT: &str = "before-";
@@ -25,6 +26,7 @@ const READ_ONLY: u32 = 0o400;
 
 const WHY: &str =
     "the superblock cannot be used: what this node has promised is not known any more, and it must not vote\n";
+const WHY_REMOVED: &str = "this life of the node was removed from its cluster: it must not vote\n";
 
 /// Moves what a life that is over has left aside, and gives where to; `None` if there is nothing of the kind.
 pub fn keep(configuration: &NodeConfiguration) -> Result<Option<PathBuf>, Failure> {
@@ -41,7 +43,9 @@ pub fn keep(configuration: &NodeConfiguration) -> Result<Option<PathBuf>, Failur
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(of_disk(error)),
     };
-    superblock::mark_no_voice(&files, WHY).map_err(|error| failures::of_superblock(&error, path, error.to_string()))?;
+    let is_removed = files.list("").map_err(of_disk)?.iter().any(|name| name == REMOVED_NAME);
+    let why = if is_removed { WHY_REMOVED } else { WHY };
+    superblock::mark_no_voice(&files, why).map_err(|error| failures::of_superblock(&error, path, error.to_string()))?;
     let kept = place(&files).map_err(of_disk)?;
     files.create_directory(&kept).map_err(of_disk)?;
     let moved = move_into(&files, path, &kept);
@@ -68,6 +72,10 @@ fn is_over(files: &Directory, configuration: &NodeConfiguration) -> Result<bool,
             checked.map_err(|error| failures::of_superblock(&error, path, format!("{}: {error}", path.display())))?;
             Ok(true)
         }
+        // What cannot be read now may be whole tomorrow.
+        Err(error @ superblock::Error::Damaged { read_error: Some(_), .. }) => {
+            Err(failures::of_superblock(&error, path, format!("{}: {error}", path.display())))
+        }
         Err(superblock::Error::Damaged { .. }) => Ok(true),
         Err(superblock::Error::NotFormatted) => Ok(is_marked || has_entries(files)),
         Ok(_) | Err(_) => Ok(false),
@@ -86,12 +94,20 @@ fn move_into(files: &Directory, path: &Path, kept: &str) -> Result<(), Failure> 
     let of_disk = |error: disk::Error| failures::of_disk(&error, format!("{}: {error}", path.display()));
     let sync = || files.sync_directory(kept).and_then(|()| files.sync_directory("")).map_err(of_disk);
     let names = files.list("").map_err(of_disk)?;
-    for name in names.iter().filter(|name| !name.starts_with(KEPT) && *name != NO_VOICE_NAME) {
+    for name in names.iter().filter(|name| is_of_a_life(name)) {
         move_one(path, kept, name)?;
     }
     sync()?;
     move_one(path, kept, NO_VOICE_NAME)?;
     sync()
+}
+
+/// All that a node makes in its directory but the mark, which is moved last. What else lies there is somebody else's: a key,
+/// a configuration, the `lost+found` of a file system.
+fn is_of_a_life(name: &str) -> bool {
+    const NAMES: [&str; 5] =
+        [superblock::FILE_NAME, "superblock.new", LOG_DIRECTORY, REMOVED_NAME, SET_ASIDE_DIRECTORY];
+    NAMES.contains(&name) || name.starts_with("cut-") || name.starts_with("snapshot-")
 }
 
 fn move_one(path: &Path, kept: &str, name: &str) -> Result<(), Failure> {
@@ -104,7 +120,12 @@ fn move_one(path: &Path, kept: &str, name: &str) -> Result<(), Failure> {
 
 /// Nobody is to write to these files any more.
 fn protect(path: &Path) -> std::io::Result<()> {
-    if !path.is_dir() {
+    // Not through links: what they lead to is somebody else's.
+    let found = fs::symlink_metadata(path)?;
+    if found.is_symlink() {
+        return Ok(());
+    }
+    if !found.is_dir() {
         return fs::set_permissions(path, Permissions::from_mode(READ_ONLY));
     }
     for entry in fs::read_dir(path)? {

@@ -93,7 +93,9 @@ impl Replica {
         let changes = payloads.iter().any(|payload| matches!(payload, Payload::Membership(_)));
         assert!(!changes, "a configuration is not proposed: `Replica::change` plans it");
         let bytes: usize = payloads.iter().map(|payload| payload.data_bytes() + ENTRY_OVERHEAD_BYTES).sum();
-        if leading.has_room(bytes, self.config.limits.uncommitted_bytes_max) { Ok(()) } else { Err(Refused::Busy) }
+        // What the others have committed may wait for this disk alone: that has a bound as well.
+        let has_room = leading.has_room(bytes, self.config.limits.uncommitted_bytes_max);
+        if has_room && !self.log.is_full(self.commit) { Ok(()) } else { Err(Refused::Busy) }
     }
 
     /// Every term begins with an entry that says nothing: older ones are committed with it (§8).

@@ -174,7 +174,8 @@ impl Replica {
     /// or none.
     pub fn has_room(&self, bytes: usize) -> bool {
         let max = self.config.limits.uncommitted_bytes_max;
-        matches!(&self.state, State::Leader(leading) if leading.has_room(bytes, max))
+        let is_full = self.log.is_full(self.commit);
+        matches!(&self.state, State::Leader(leading) if leading.has_room(bytes, max) && !is_full)
     }
 
     /// Ask for a linearizable read (dissertation §6.4). The token comes back in [`Output::reads_ready`] or in

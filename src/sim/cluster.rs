@@ -532,7 +532,7 @@ impl Simulation {
     }
 
     fn reply(&mut self, client: usize, response: &Response) -> Result<(), Broken> {
-        self.oracles.copies.answered(client as u64, response)?;
+        self.oracles.answered(client as u64, response)?;
         let mut bytes = BytesMut::new();
         net::put_response(&mut bytes, response);
         self.note(Label::Output, &[self.now, client as u64], &bytes);

@@ -8,7 +8,7 @@ use crate::codec;
 use crate::net::{Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult};
 use crate::types::{Data, Index, RequestNumber, Service, SessionId};
 
-type Name = (SessionId, RequestNumber);
+pub(super) type Name = (SessionId, RequestNumber);
 
 /// What clients sent, and what nodes said of it, whether that arrives or not.
 #[derive(Debug, Default)]
@@ -32,15 +32,15 @@ impl Copies {
         self.carried.insert((client, request.id), names);
     }
 
-    /// A node answers one copy of a request.
-    pub fn answered(&mut self, client: u64, response: &Response) -> Result<(), Broken> {
-        let Some(names) = self.carried.get(&(client, response.id)) else { return Ok(()) };
+    /// A node answers one copy of a request. Gives the commands that it refuses.
+    pub fn answered(&mut self, client: u64, response: &Response) -> Result<Vec<Name>, Broken> {
+        let Some(names) = self.carried.get(&(client, response.id)) else { return Ok(Vec::new()) };
         let refused = match &response.body {
             ResponseBody::Refused(refusal) if is_certain(refusal) => names.clone(),
             ResponseBody::Submitted { results } => refused(names, results),
-            _ => return Ok(()),
+            _ => return Ok(Vec::new()),
         };
-        for name in refused {
+        for &name in &refused {
             let standing = self.standing.get_mut(&name).expect("what is carried was sent");
             if *standing == 0 {
                 let explanation = format!("request {} of session {} was answered more often than sent", name.1, name.0);
@@ -48,10 +48,10 @@ impl Copies {
             }
             *standing -= 1;
         }
-        Ok(())
+        Ok(refused)
     }
 
-    /// A command is committed.
+    /// A command that is committed must have a copy that was not refused.
     pub fn check(&self, name: Name, index: Index) -> Result<(), Broken> {
         if self.standing.get(&name) != Some(&0) {
             return Ok(());

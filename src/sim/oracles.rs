@@ -12,6 +12,7 @@ use super::copies::Copies;
 use crate::checksum::Checksum;
 use crate::codec;
 use crate::machine::{Map, StateMachine};
+use crate::net::Response;
 use crate::node::driver::Driver;
 use crate::raft::Replica;
 use crate::raft::invariants::Invariants;
@@ -197,6 +198,14 @@ impl Oracles {
         }
         let explanation = format!("node {} holds a lease at {commit}, and {committed} is committed", replica.id());
         Err(Broken::new(Oracle::Acknowledged, explanation))
+    }
+
+    /// A node answers a client: what it refuses may not be in the log by then, either.
+    pub fn answered(&mut self, client: u64, response: &Response) -> Result<(), Broken> {
+        for name in self.copies.answered(client, response)? {
+            self.placed.get(&name).map_or(Ok(()), |index| self.copies.check(name, *index))?;
+        }
+        Ok(())
     }
 
     /// The entry at `index` is committed: each command only once.

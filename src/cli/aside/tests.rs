@@ -86,3 +86,22 @@ fn the_directory_of_another_node_is_not_moved() {
     let refused = keep(&NodeConfiguration::checked(settings).unwrap()).expect_err("it belongs to node 1");
     assert!(refused.exit == Exit::WrongIdentity && refused.message.contains("belongs to node 1"), "{refused}");
 }
+
+/// What a node did not make is not its life's: the certificate of the next one may lie there.
+#[test]
+fn what_lies_beside_a_life_stays() {
+    let rig = Rig::new();
+    fs::write(rig.directory().join(REMOVED_NAME), "why\n").unwrap();
+    for other in ["node.key", "lost+found"] {
+        fs::write(rig.directory().join(other), "somebody's").unwrap();
+    }
+    fs::write(rig.home.path().join("elsewhere"), "").unwrap();
+    std::os::unix::fs::symlink(rig.home.path().join("elsewhere"), rig.directory().join("log/link")).unwrap();
+    assert_eq!(rig.keep(), Some(rig.directory().join("before-1")));
+    assert_eq!(rig.names(""), ["before-1", "lost+found", "node.key"]);
+    let mark = fs::read_to_string(rig.directory().join("before-1").join(NO_VOICE_NAME)).unwrap();
+    assert!(mark.contains("was removed"), "{mark}");
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_ne!(mode(rig.home.path().join("elsewhere")), READ_ONLY);
+    assert_ne!(mode(rig.directory().join("node.key")), READ_ONLY);
+}

@@ -19,10 +19,15 @@ const ANSWERS_BYTES_MAX: usize = WIRE_FRAME_BYTES_MAX / 2;
 /// Requests that may wait for entries that were in the log before them.
 const ATTACHED_MAX: usize = 65_536;
 
-/// Requests that wait for their entries. Bounded by what the replica lets wait uncommitted, and by [`ATTACHED_MAX`].
+/// Commands of all requests that wait, those among them that are answered already.
+const OPEN_RESULTS_MAX: usize = 1 << 20;
+
+/// Requests that wait for their entries. Bounded by what the replica lets wait uncommitted, by [`ATTACHED_MAX`] and by
+/// [`OPEN_RESULTS_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct Submissions {
     open: BTreeMap<u64, Open>,
+    open_results: usize,
     last_key: u64,
     /// Runs of entries whose results go to one request, by rising index.
     waits: VecDeque<Wait>,
@@ -99,7 +104,7 @@ impl Submissions {
     pub fn abandon(&mut self, effects: &mut Vec<Effect>) {
         self.waits.clear();
         self.attached.clear();
-        self.attached_count = 0;
+        (self.attached_count, self.open_results) = (0, 0);
         for (_, open) in std::mem::take(&mut self.open) {
             let unknown = |known: Option<SubmitResult>| known.unwrap_or(SubmitResult::Refused(Refusal::OutcomeUnknown));
             let results = open.results.into_iter().map(unknown).collect();
@@ -114,6 +119,7 @@ impl Submissions {
         open.missing -= 1;
         if open.missing == 0 {
             let open = self.open.remove(&request).expect("found above");
+            self.open_results -= open.results.len();
             effects.push(answer(open.asker, open.results.into_iter().flatten().collect()));
         }
     }
@@ -142,6 +148,7 @@ impl Submissions {
             effects.push(answer(asker, results.into_iter().flatten().collect()));
             return;
         }
+        self.open_results += results.len();
         self.open.insert(request, Open { asker, results, missing });
     }
 
@@ -205,7 +212,8 @@ impl<M: StateMachine> Driver<M> {
             return Some(Refusal::Unavailable { reason: "the leader is taking over".to_owned() });
         }
         let bytes: usize = commands.iter().map(|data| data.bytes.len()).sum();
-        if !self.replica.has_room(bytes + commands.len() * ENTRY_OVERHEAD_BYTES) {
+        let is_full = self.submissions.open_results + commands.len() > OPEN_RESULTS_MAX;
+        if is_full || !self.replica.has_room(bytes + commands.len() * ENTRY_OVERHEAD_BYTES) {
             return Some(Refusal::Busy);
         }
         let log = &self.pipeline.log;

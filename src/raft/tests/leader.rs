@@ -1,10 +1,12 @@
 //! One leader, fed by hand: what it makes of answers that are late, wrong, or come from below its log.
 
+use bytes::Bytes;
+
 use crate::raft::{
     Append, AppendOutcome, AppendReply, Body, Config, Event, Fetch, Input, Message, Output, Persist, PersistNumber,
     ReadToken, Refused, Replica, Restored, Role, Round,
 };
-use crate::types::{Entry, HardState, Index, LogId, NodeId, Payload, Term};
+use crate::types::{Data, Entry, HardState, Index, LogId, NodeId, Payload, Term};
 
 use super::cluster::{limits_default, membership};
 
@@ -42,6 +44,32 @@ pub fn leader() -> Replica {
     assert_eq!(replica.status().role, Role::Leader);
     durable(&mut replica);
     replica
+}
+
+/// The others commit without this disk: what waits for it alone has a bound, and there is room again when it is done.
+#[test]
+fn a_leader_whose_disk_lags_takes_no_more_than_twice_its_cache() {
+    let mut leader = leader();
+    let payload = Payload::Data(Data::new(Bytes::from(vec![0; 4 << 10])));
+    let (mut taken, mut last_persist) = (0, PersistNumber(0));
+    let refused = loop {
+        if let Err(refused) = leader.propose(vec![payload.clone()]) {
+            break refused;
+        }
+        taken += 1;
+        assert!(taken * (4 << 10) <= 3 * limits_default().cache_bytes_max, "what waits has no bound");
+        last_persist = leader.take_output().persist.map_or(last_persist, |persist| persist.number);
+        for peer in [2, 3] {
+            let last = leader.status().last.index;
+            leader.handle(from_peer(peer, 4, reply(AppendOutcome::Matched { last })));
+        }
+        assert_eq!(leader.status().commit, leader.status().last.index, "the others have it");
+        leader.handle(Input::Applied(leader.status().commit));
+    };
+    assert_eq!(refused, Refused::Busy);
+    assert!(taken * (4 << 10) > limits_default().cache_bytes_max && !leader.has_room(0));
+    leader.handle(Input::Durable(last_persist));
+    assert!(leader.has_room(0) && leader.propose(vec![payload]).is_ok());
 }
 
 /// Take the output and carry its persist out.
