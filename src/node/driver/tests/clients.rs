@@ -2,14 +2,15 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::rig::{CACHE_BYTES, CLIENT, OWN, Rig, data, scan};
+use super::rig::{CACHE_BYTES, CLIENT, OWN, Rig, data, options, scan};
 use crate::checksum::Checksum;
 use crate::codec::COMMAND_HEAD_BYTES;
-use crate::limits::{ENTRY_OVERHEAD_BYTES, WIRE_FRAME_BYTES_MAX};
-use crate::machine::{StateMachine, command as map};
+use crate::limits::{ENTRY_OVERHEAD_BYTES, REQUEST_RECORDS_MAX, WIRE_FRAME_BYTES_MAX};
+use crate::machine::{Map, StateMachine, command as map};
 use crate::net::{ClientKey, Consistency, Refusal, RequestBody, Response, ResponseBody, SubmitResult, put_response};
 use crate::node::driver::Input;
 use crate::node::driver::reads::READS_WAITING_BYTES_MAX;
+use crate::raft::Limits;
 use crate::types::{Data, Index, LogId, Service, SessionId};
 
 const OTHER: ClientKey = ClientKey(8);
@@ -119,6 +120,34 @@ fn s8_a_command_that_comes_twice_is_run_once_and_answered_alike() {
     let ResponseBody::Answer(answer) = rig.ask(scan(Consistency::Stale)) else { panic!("it is asked for all") };
     let Ok(map::Answer::Entries { entries, .. }) = map::Answer::decode(&answer) else { panic!("entries") };
     assert_eq!(entries, [(key, Bytes::from_static(b"new"))]);
+}
+
+/// Of a request of many commands what is known of most of them at once is kept until the last is: that has a bound as
+/// well, which has nothing to do with how much waits to be committed.
+#[test]
+fn requests_of_many_commands_that_wait_for_one_are_bounded() {
+    let limits = Limits { uncommitted_bytes_max: 1 << 20, cache_bytes_max: 1 << 20, ..options().limits };
+    let mut rig = Rig::with_limits(Map::new(), limits);
+    rig.lead();
+    rig.holds_writes = true;
+    let first = rig.command(Service::Append, b"x");
+    let mut commands = vec![Data::new(Bytes::from_static(b"garbage")); REQUEST_RECORDS_MAX];
+    commands[0] = first;
+    let mut taken = 0;
+    while rig.answers_to(CLIENT).is_empty() {
+        rig.request(CLIENT, RequestBody::Submit { commands: commands.clone() });
+        rig.settle();
+        taken += 1;
+        assert!(taken <= 1025, "what waits has no bound");
+    }
+    assert_eq!((taken, rig.answers_to(CLIENT)), (1025, vec![&ResponseBody::Refused(Refusal::Busy)]));
+    rig.holds_writes = false;
+    rig.settle();
+    assert_eq!(rig.answers_to(CLIENT).len(), 1025, "each is answered");
+    rig.request(CLIENT, RequestBody::Submit { commands });
+    rig.settle();
+    let last = rig.answers_to(CLIENT)[1025].clone();
+    assert!(matches!(last, ResponseBody::Submitted { .. }), "there is room again: {last:?}");
 }
 
 /// Answers at length, whatever is asked of it.

@@ -96,6 +96,11 @@ impl<M: StateMachine> Rig<M> {
         Rig::on(disk, machine)
     }
 
+    /// The one that votes.
+    pub fn with_limits(machine: M, limits: Limits) -> Rig<M> {
+        Rig::with_options(formatted(&[OWN]), machine, driver::Options { limits, ..options() })
+    }
+
     pub fn on(disk: SimDisk, machine: M) -> Rig<M> {
         Rig::with_options(disk, machine, options())
     }
