@@ -3,6 +3,7 @@
 //! ```text
 //!   file, standard input ──▶ input: records ──▶ client ──▶ indexes, in the order of the input
 //!   read, tail           ◀── print: lines   ◀── client
+//!   trim: an index       ──▶ client ──▶ nobody reads below it any more
 //! ```
 //!
 //! A record is a line without its newline, or with `--framed` what a length (u32, little-endian) announces. As JSON a
@@ -13,6 +14,7 @@ mod input;
 mod print;
 mod read;
 mod tail;
+mod trim;
 
 use super::exit::Failure;
 
@@ -30,6 +32,8 @@ enum Command {
     Read(read::Arguments),
     /// Print records as they are committed, until Ctrl-C
     Tail(tail::Arguments),
+    /// Let the records below an index go, for good (needs an admin's certificate)
+    Trim(trim::Arguments),
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -37,6 +41,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Append(arguments) => append::run(arguments),
         Command::Read(arguments) => read::run(arguments),
         Command::Tail(arguments) => tail::run(arguments),
+        Command::Trim(arguments) => trim::run(arguments),
     }
 }
 

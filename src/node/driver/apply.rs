@@ -106,7 +106,8 @@ impl<M: StateMachine> Driver<M> {
             Payload::Membership(membership) if !membership.forming && self.admission.is_none() => {
                 self.begin_service(entry)
             }
-            Payload::Membership(_) | Payload::Trim { .. } | Payload::SnapshotPoint => {}
+            Payload::Trim { first } => self.trim(entry, *first),
+            Payload::Membership(_) | Payload::SnapshotPoint => {}
         }
     }
 

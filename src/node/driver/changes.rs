@@ -36,7 +36,7 @@ impl<M: StateMachine> Driver<M> {
                 self.reply(client, id, ResponseBody::Changed { index: Index::ZERO });
             }
             // Another may lead meanwhile, and have committed another change: that this node leads is made sure of first.
-            Ok(Changed::Already) => self.on_read(Read::of_members(client, id), Consistency::Linearizable),
+            Ok(Changed::Already) => self.on_read(Read::of_what_is_so(client, id), Consistency::Linearizable),
             Ok(Changed::Begun { index }) => {
                 let is_half = self.replica.membership().is_joint();
                 let done_from = if is_half { index.next() } else { index };

@@ -26,6 +26,7 @@ mod forwards;
 mod lives;
 mod pipeline;
 mod reads;
+mod retention;
 mod start;
 mod status;
 mod submissions;
@@ -51,6 +52,7 @@ use crate::wal::{self, Prepare, ReadPlan};
 use forwards::Forwards;
 use pipeline::Pipeline;
 use reads::Reads;
+use retention::Retention;
 use submissions::{Asker, Submissions};
 use tails::Tails;
 
@@ -296,6 +298,7 @@ pub struct Driver<M> {
     forwards: Forwards,
     /// The change of the members that somebody waits for.
     change: Option<changes::Waiting>,
+    retention: Retention,
     reads: Reads,
     tails: Tails,
     /// Reads of the log that are under way, by rising number. Bounded by what asks for them.
@@ -475,6 +478,7 @@ impl<M: StateMachine> Driver<M> {
                 self.admission = None;
                 self.submissions.abandon(&mut self.effects);
                 self.abandon_change();
+                self.abandon_trims();
             }
             Event::MembershipCommitted { index } => self.on_membership_committed(*index),
             Event::VoiceLost { peer, .. } => self.disbelieve(*peer),
@@ -522,7 +526,7 @@ impl<M: StateMachine> Driver<M> {
 
     /// What a client is told that asked for an entry which was to be in the log and is not.
     fn missing(&self, index: Index) -> Refusal {
-        let first = self.replica.first_index();
+        let first = self.first_readable();
         match index < first {
             true => Refusal::Trimmed { first },
             false => Refusal::Unavailable { reason: format!("entry {index} is not in this node's log") },

@@ -60,8 +60,8 @@ enum What {
         to: Option<Index>,
         bytes_max: usize,
     },
-    /// That the members are as a change wants them: they were when it was asked.
-    Members,
+    /// That a change was made already when it was asked for.
+    Nothing,
 }
 
 /// A read of records whose entries are being read from the log.
@@ -81,15 +81,15 @@ impl Read {
         Read { client, id, what: What::Records { from, to, bytes_max }, is_leased: false, is_forgotten: false }
     }
 
-    /// Nothing was to be done for a change of the members.
-    pub fn of_members(client: ClientKey, id: u64) -> Read {
-        Read { client, id, what: What::Members, is_leased: false, is_forgotten: false }
+    /// Nothing was to be done for a change.
+    pub fn of_what_is_so(client: ClientKey, id: u64) -> Read {
+        Read { client, id, what: What::Nothing, is_leased: false, is_forgotten: false }
     }
 
     fn waiting_bytes(&self) -> usize {
         let query_bytes = match &self.what {
             What::Query(query) => query.len(),
-            What::Records { .. } | What::Members => 0,
+            What::Records { .. } | What::Nothing => 0,
         };
         ENTRY_OVERHEAD_BYTES + query_bytes
     }
@@ -254,7 +254,7 @@ impl<M: StateMachine> Driver<M> {
                 let (from, to, bytes_max) = (*from, *to, *bytes_max);
                 self.serve_records(read, from, to, bytes_max)
             }
-            What::Members => {
+            What::Nothing => {
                 self.answer(read, ResponseBody::Changed { index: Index::ZERO });
                 0
             }
@@ -264,15 +264,15 @@ impl<M: StateMachine> Driver<M> {
     fn serve_records(&mut self, read: Read, from: Index, to: Option<Index>, bytes_max: usize) -> usize {
         let (client, id) = (read.client, read.id);
         let from = from.max(Index::FIRST);
-        if from < self.replica.first_index() {
-            let first = self.replica.first_index();
+        if from < self.first_readable() {
+            let first = self.first_readable();
             self.reply(client, id, ResponseBody::Refused(Refusal::Trimmed { first }));
             return 0;
         }
         let end = self.applied.index.next();
         let end = to.map_or(end, |to| to.min(end)).min(Index(from.0.saturating_add(READ_ENTRIES_MAX)));
         if end <= from {
-            let records = Records { next: from, first: self.replica.first_index(), ..self.records_head() };
+            let records = Records { next: from, first: self.first_readable(), ..self.records_head() };
             self.answer(read, ResponseBody::Records(records));
             return 0;
         }
@@ -302,8 +302,8 @@ impl<M: StateMachine> Driver<M> {
                 entries.iter().for_each(|entry| take_record(&mut collected, entry));
                 ResponseBody::Records(collected)
             }
-            Err(_) if read.from < self.replica.first_index() => {
-                ResponseBody::Refused(Refusal::Trimmed { first: self.replica.first_index() })
+            Err(_) if read.from < self.first_readable() => {
+                ResponseBody::Refused(Refusal::Trimmed { first: self.first_readable() })
             }
             Err(error) => ResponseBody::Refused(Refusal::Unavailable { reason: error.to_string() }),
         };
@@ -330,7 +330,7 @@ impl<M: StateMachine> Driver<M> {
     }
 
     fn records_head(&self) -> Records {
-        Records { records: Vec::new(), next: Index::ZERO, first: self.replica.first_index(), commit: self.commit }
+        Records { records: Vec::new(), next: Index::ZERO, first: self.first_readable(), commit: self.commit }
     }
 }
 

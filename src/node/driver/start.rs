@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::forwards::Forwards;
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
+use super::retention::Retention;
 use super::{Applying, Driver, Options, Reads, Submissions, Tails};
 use crate::checksum::Checksum;
 use crate::disk::Files;
@@ -141,6 +142,7 @@ impl<M: StateMachine> Driver<M> {
             submissions: Submissions::default(),
             forwards: Forwards::new(identity.incarnation, boot),
             change: None,
+            retention: Retention::new(),
             reads: Reads::default(),
             tails: Tails::default(),
             log_reads: VecDeque::new(),

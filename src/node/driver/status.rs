@@ -27,7 +27,7 @@ impl<M: StateMachine> Driver<M> {
             },
             term: status.hard_state.term,
             leader: self.leader_address(),
-            first: self.replica.first_index(),
+            first: self.first_readable(),
             last: status.last,
             durable: status.durable,
             commit: self.commit,
@@ -57,7 +57,8 @@ impl<M: StateMachine> Driver<M> {
                 Ok(()) => ResponseBody::Changed { index: Index::ZERO },
                 Err(error) => ResponseBody::Refused(self.refusal_of(error)),
             },
-            Change::Snapshot | Change::Trim { .. } => {
+            Change::Trim { first } => return self.on_trim(client, id, first),
+            Change::Snapshot => {
                 let reason = "this version cannot do that yet".to_owned();
                 ResponseBody::Refused(Refusal::Unavailable { reason })
             }

@@ -52,8 +52,8 @@ impl<M: StateMachine> Driver<M> {
         let due = |(key, tail): (&TailKey, &Tail)| (tail.is_ready && tail.next <= applied).then_some((*key, tail.next));
         let due: Vec<(TailKey, Index)> = self.tails.open.iter().filter_map(due).collect();
         for (key, next) in due {
-            if next < self.replica.first_index() {
-                let first = self.replica.first_index();
+            if next < self.first_readable() {
+                let first = self.first_readable();
                 self.end_tail(key, Refusal::Trimmed { first });
                 continue;
             }

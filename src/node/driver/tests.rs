@@ -10,4 +10,5 @@ mod forwards;
 mod lease;
 mod lives;
 mod reads;
+mod retention;
 mod rig;

@@ -1,0 +1,98 @@
+//! What was trimmed is read no more, on whichever node, and trims are answered when they are committed.
+
+use super::rig::{CLIENT, OTHER, OWN, Rig, from_other};
+use crate::machine::Map;
+use crate::mutant::{self, Mutant};
+use crate::net::{Change, Consistency, Refusal, RequestBody, ResponseBody, TailKey};
+use crate::node::driver::Input;
+use crate::raft::{Body, Message};
+use crate::types::{Index, Term};
+
+fn trim(rig: &mut Rig<Map>, first: u64) -> ResponseBody {
+    rig.ask(RequestBody::Change(Change::Trim { first: Index(first) }))
+}
+
+fn read(rig: &mut Rig<Map>, from: u64) -> ResponseBody {
+    rig.ask(RequestBody::Read { from: Index(from), to: None, bytes_max: 1 << 20, consistency: Consistency::Stale })
+}
+
+fn trimmed(first: u64) -> ResponseBody {
+    ResponseBody::Refused(Refusal::Trimmed { first: Index(first) })
+}
+
+#[test]
+fn what_is_trimmed_is_read_no_more_by_nobody() {
+    let mut rig = Rig::leading();
+    rig.append(20, 100);
+    let ResponseBody::Changed { index } = trim(&mut rig, 10) else { panic!("it is committed") };
+    assert_eq!(index, rig.driver.replica().status().last.index, "the entry that says so");
+    assert_eq!(read(&mut rig, 1), trimmed(10));
+    assert_eq!(read(&mut rig, 9), trimmed(10));
+    let ResponseBody::Records(records) = read(&mut rig, 10) else { panic!("from there on all is there") };
+    assert_eq!((records.first, records.records[0].0), (Index(10), Index(10)));
+    rig.driver.handle(Input::TailOpened { tail: TailKey(1), from: Index(9) });
+    rig.driver.handle(Input::TailOpened { tail: TailKey(2), from: Index(10) });
+    rig.settle();
+    assert_eq!((&rig.ended[..], &rig.tails[..]), (&[Refusal::Trimmed { first: Index(10) }][..], &[TailKey(2)][..]));
+    let ResponseBody::Status(status) = rig.ask(RequestBody::Status) else { panic!("a status") };
+    assert_eq!(status.first, Index(10));
+    let mut rig = rig.again(Map::new());
+    rig.elect();
+    assert_eq!(read(&mut rig, 9), trimmed(10), "as of the entries that it applied again");
+}
+
+#[test]
+fn what_was_trimmed_never_comes_back() {
+    let test = || {
+        std::panic::catch_unwind(|| {
+            let mut rig = Rig::leading();
+            rig.append(20, 100);
+            assert!(matches!(trim(&mut rig, 10), ResponseBody::Changed { .. }));
+            // One that was proposed by a leader which did not know of the first yet.
+            let entries = rig.driver.replica.propose(vec![crate::types::Payload::Trim { first: Index(5) }]).unwrap();
+            rig.settle();
+            assert!(rig.driver.applied().0.index >= entries.start);
+            assert_eq!(read(&mut rig, 7), trimmed(10));
+        })
+    };
+    test().unwrap();
+    assert!(mutant::with(Mutant::TrimMovesBack, test).is_err());
+}
+
+#[test]
+fn a_trim_is_safe_to_repeat_and_ends_at_what_is_applied() {
+    let mut rig = Rig::leading();
+    rig.append(20, 100);
+    assert!(matches!(trim(&mut rig, 10), ResponseBody::Changed { index } if index > Index::ZERO));
+    let last = rig.driver.replica().status().last;
+    assert_eq!(trim(&mut rig, 10), ResponseBody::Changed { index: Index::ZERO }, "it is so already");
+    assert_eq!(trim(&mut rig, 3), ResponseBody::Changed { index: Index::ZERO });
+    assert_eq!(rig.driver.replica().status().last, last, "nothing was to be done");
+    let beyond = trim(&mut rig, last.index.0 + 2);
+    assert!(
+        matches!(&beyond, ResponseBody::Refused(Refusal::Impossible { reason }) if reason.contains("beyond the end"))
+    );
+    assert!(matches!(trim(&mut rig, last.index.0 + 1), ResponseBody::Changed { .. }), "all that there is");
+}
+
+#[test]
+fn who_waits_for_a_trim_is_told_when_the_leader_leads_no_more() {
+    let mut rig = Rig::leading();
+    rig.append(20, 100);
+    rig.holds_writes = true;
+    let id = rig.request(CLIENT, RequestBody::Change(Change::Trim { first: Index(10) }));
+    rig.settle();
+    assert!(rig.replies.iter().all(|(_, response)| response.id != id), "it is not committed");
+    let body = Body::Heartbeat { commit: Index::ZERO, round: crate::raft::Round(1) };
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: Term(99), body }));
+    rig.settle();
+    let answers: Vec<_> = rig.replies.iter().filter(|(_, response)| response.id == id).collect();
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].1.body, ResponseBody::Refused(Refusal::OutcomeUnknown));
+}
+
+#[test]
+fn a_node_that_does_not_lead_trims_nothing() {
+    let mut rig = Rig::started(Map::new(), &[OTHER]);
+    assert!(matches!(trim(&mut rig, 2), ResponseBody::Refused(Refusal::NotLeader { .. })));
+}
