@@ -20,5 +20,6 @@ mod reading;
 mod refusals;
 mod simulation;
 mod tidy;
+mod trim;
 mod voice;
 mod wal_command;

@@ -39,14 +39,19 @@ fn another_mode_is_chosen_on_a_disk_made_slow() {
     }
 }
 
-/// Two ways that measure close to each other: fdatasync is ahead by a tenth, and O_DSYNC is chosen, each time.
+/// Two ways that measure close to each other: fdatasync is ahead by a tenth, and O_DSYNC is chosen. What else uses the disk
+/// may make the lead a large one: then it is measured again.
 #[test]
 fn a_small_lead_of_a_flush_is_no_reason_to_choose_it() {
+    const TRIES_MAX: usize = 20;
+    let is_small = |chosen: &Chosen| chosen.dsync < chosen.fdatasync.mul_f64(1.2);
     for backend in [Backend::Uring, Backend::Blocking] {
-        for _ in 0..2 {
-            let Some(close) = chosen(backend, SLOW + SLOW / 10, SLOW) else { break };
-            assert_eq!(close.sync_mode, SyncMode::Dsync, "{close}");
+        let mut tries = (0..TRIES_MAX).map_while(|_| chosen(backend, SLOW + SLOW / 10, SLOW)).peekable();
+        if tries.peek().is_none() {
+            continue;
         }
+        let close = tries.find(is_small).expect("the disk is not always in others' use");
+        assert_eq!(close.sync_mode, SyncMode::Dsync, "{close}");
     }
 }
 
