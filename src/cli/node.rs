@@ -75,6 +75,7 @@ fn options(configuration: &NodeConfiguration) -> Result<NodeOptions, Failure> {
         segment_bytes: configuration.segment_bytes,
         uncommitted_bytes_max: configuration.uncommitted_bytes_max,
         lease_drift_percent: configuration.lease_drift_percent,
+        retention: configuration.retention,
         heartbeat: configuration.heartbeat,
         election: configuration.election_min..configuration.election_max,
         fingerprint: configuration.fingerprint(),

@@ -35,7 +35,7 @@ use links::{correspondents, lives_met, refusal_to_forward};
 use report::Report;
 use workers::{Readers, Worker};
 
-use super::driver::{About, Driver, Effect, Input, Options, StartError, Started, Stopped};
+use super::driver::{About, Driver, Effect, Input, Options, RetentionRule, StartError, Started, Stopped};
 use crate::disk::{
     self, Backend, BlockingQueue, Chosen, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime,
     SyncMode, UringQueue, Write,
@@ -77,6 +77,7 @@ pub struct NodeOptions {
     pub uncommitted_bytes_max: usize,
     /// By how many hundredths one member's clock may be faster than another's, for reads by lease; 0: they are off.
     pub lease_drift_percent: u32,
+    pub retention: RetentionRule,
     pub heartbeat: Duration,
     pub election: Range<Duration>,
     /// Of what must agree across the cluster.
@@ -235,6 +236,7 @@ fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) 
             // What waits is in memory anyway.
             cache_bytes_max: TAIL_CACHE_BYTES_MAX.max(options.uncommitted_bytes_max),
         },
+        retention: options.retention,
         leases: (options.lease_drift_percent > 0).then_some(LeaseOptions {
             promise: options.election.start,
             rest: options.election.end,

@@ -169,6 +169,7 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
         cluster: Some(CLUSTER),
         node: node_id(at),
         segment_bytes: SEGMENT_BYTES,
+        retention: driver::RetentionRule::default(),
         leases: options.leases.then(|| LeaseOptions {
             promise: TICK * options.election_ticks.start,
             rest: TICK * options.election_ticks.end,

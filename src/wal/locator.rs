@@ -44,6 +44,8 @@ pub struct Locator {
 pub struct SegmentIndex {
     pub file: FileId,
     pub header: SegmentHeader,
+    /// What the wall clock showed when it was begun: for retention by age alone.
+    pub opened_milliseconds: u64,
     /// The end of its last durable frame.
     pub end: u64,
     /// That frame's number.
@@ -108,7 +110,8 @@ pub struct Part {
 }
 
 impl Locator {
-    pub fn add_segment(&mut self, header: SegmentHeader, file: FileId) {
+    /// `opened_milliseconds` is what the wall clock showed when it was begun.
+    pub fn add_segment(&mut self, header: SegmentHeader, file: FileId, opened_milliseconds: u64) {
         let newest = self.segments.last_key_value().map(|(&number, _)| number);
         assert!(newest.is_none_or(|newest| newest < header.number), "segments join the chain in order");
         if let Some(mut ended) = self.segments.last_entry() {
@@ -120,6 +123,7 @@ impl Locator {
             SegmentIndex {
                 file,
                 header,
+                opened_milliseconds,
                 end: FRAMES_START,
                 end_frame: FrameNumber(0),
                 highest: BTreeMap::new(),

@@ -76,7 +76,7 @@ impl Log {
         let order = (number, Fill::Zeros, &mut Vec::new());
         let opened = open_segment(files, &options, &mut random, order, &section, (FrameNumber(1), &[]))?;
         let mut locator = Locator::default();
-        locator.add_segment(opened.header, opened.file);
+        locator.add_segment(opened.header, opened.file, wall_clock_milliseconds);
         locator.note(&opened.head, &[], false);
         let mut log = Log::assemble(options, random, (opened.header, opened.file), opened.head.end(), locator);
         log.wall_clock_milliseconds = wall_clock_milliseconds;
@@ -200,7 +200,7 @@ impl Log {
         // One of the spare segments may have been used for it.
         self.recyclable.retain(|number, _| candidates.iter().any(|candidate| candidate.number == *number));
         self.next_segment = number.next();
-        self.locator.add_segment(opened.header, opened.file);
+        self.locator.add_segment(opened.header, opened.file, section.wall_clock_milliseconds);
         self.locator.note(&opened.head, &[], false);
         (self.active, self.active_file) = (opened.header, opened.file);
         self.durable = opened.head.end();

@@ -180,7 +180,7 @@ impl Log {
         self.active = order.header;
         self.active_file = file;
         self.offset = FRAMES_START;
-        self.locator.add_segment(order.header, file);
+        self.locator.add_segment(order.header, file, section.wall_clock_milliseconds);
         let ticket = self.last_ticket_sent();
         self.submit(FrameKind::Open, Vec::new(), Some(&section), None, (0, std::iter::empty()), ticket);
         self.repeat_open = Some(section);

@@ -23,6 +23,7 @@ mod recovery_table;
 mod regressions;
 mod repair;
 mod resumed;
+mod retention;
 mod rig;
 mod rot;
 mod rotation;

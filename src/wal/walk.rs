@@ -57,7 +57,7 @@ pub(super) fn walk<F: Files>(
             record_bytes: 0,
             is_sealed: false,
         });
-        analysis.locator.add_segment(header, candidate.file);
+        analysis.locator.add_segment(header, candidate.file, open.section.wall_clock_milliseconds);
         let is_by_seal = source.reading == Reading::BySeals && at + READ_WHOLE_MIN < chain.len();
         if let Some(next) = next.filter(|_| is_by_seal && analysis.damage().is_none()) {
             let end = next.section.predecessor_end.offset;

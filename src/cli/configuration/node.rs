@@ -18,7 +18,7 @@ use crate::limits::{
     SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TICK, UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX,
     UNCOMMITTED_BYTES_MIN,
 };
-use crate::node::driver::record_bytes_max;
+use crate::node::driver::{RetentionRule, record_bytes_max};
 use crate::types::NodeId;
 
 pub const SCHEMA: Schema = Schema {
@@ -38,6 +38,8 @@ pub const SCHEMA: Schema = Schema {
         "election_milliseconds_min",
         "election_milliseconds_max",
         "lease_drift_percent",
+        "retention_bytes",
+        "retention_minutes",
     ],
     list: "member",
     list_keys: &["id", "address"],
@@ -49,6 +51,11 @@ const ELECTION_MAX: Duration = Duration::from_secs(60);
 const NODE_ID_MAX: u64 = i64::MAX as u64;
 /// A clock that is off by more is broken.
 const LEASE_DRIFT_PERCENT_MAX: u32 = 50;
+const MINUTE_MILLISECONDS: u64 = 60_000;
+/// A hundred years.
+const RETENTION_MINUTES_MAX: u64 = 100 * 366 * 24 * 60;
+/// An exbibyte.
+const RETENTION_BYTES_MAX: u64 = 1 << 60;
 const ID: &str = "from 1 to 9223372036854775807";
 const ADDRESS: &str = "an IP address with a port, as 10.0.0.1:7400 or [fd00::1]:7400";
 
@@ -76,6 +83,8 @@ pub struct NodeSettings {
     pub election_max: Duration,
     /// By how many hundredths one member's clock may be faster than another's, for reads by lease; 0: they are off.
     pub lease_drift_percent: u32,
+    /// What is kept of the log; the keys say 0 where there is no bound.
+    pub retention: RetentionRule,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,6 +135,7 @@ impl NodeSettings {
             election_min: ELECTION_MIN_DEFAULT,
             election_max: ELECTION_MAX_DEFAULT,
             lease_drift_percent: 0,
+            retention: RetentionRule::default(),
         }
     }
 }
@@ -150,6 +160,7 @@ impl NodeConfiguration {
         check_uncommitted(&settings)?;
         check_times(&settings)?;
         check_drift(&settings)?;
+        check_retention(&settings)?;
         Ok(NodeConfiguration(settings))
     }
 
@@ -207,6 +218,8 @@ impl NodeConfiguration {
         line("election_milliseconds_min", number(milliseconds(self.election_min)));
         line("election_milliseconds_max", number(milliseconds(self.election_max)));
         line("lease_drift_percent", number(self.lease_drift_percent.into()));
+        line("retention_bytes", number(self.retention.bytes.unwrap_or(0)));
+        line("retention_minutes", number(self.retention.milliseconds.unwrap_or(0) / MINUTE_MILLISECONDS));
         for member in &self.members {
             let address = toml::Value::from(member.address.to_string());
             write!(out, "\n[[member]]\nid = {}\naddress = {address}\n", member.id).expect("a string takes every write");
@@ -271,6 +284,12 @@ fn settings(document: &Document) -> Result<NodeSettings, Error> {
         election_max: duration("election_milliseconds_max", ELECTION_MAX_DEFAULT)?,
         lease_drift_percent: integer("lease_drift_percent", 0)
             .map(|percent| u32::try_from(percent).unwrap_or(u32::MAX))?,
+        retention: RetentionRule {
+            bytes: Some(integer("retention_bytes", 0)?).filter(|&bytes| bytes > 0),
+            milliseconds: Some(integer("retention_minutes", 0)?)
+                .filter(|&minutes| minutes > 0)
+                .map(|minutes| minutes.saturating_mul(MINUTE_MILLISECONDS)),
+        },
     })
 }
 
@@ -415,6 +434,22 @@ fn check_drift(settings: &NodeSettings) -> Result<(), Invalid> {
     }
     let allowed = format!("from 0 to {LEASE_DRIFT_PERCENT_MAX}");
     refuse("lease_drift_percent", percent, &allowed, "leave the key out: reads by lease are off then")
+}
+
+/// The bound in bytes is one of whole segments, of which there are two at least: one in use, and one that has ended.
+fn check_retention(settings: &NodeSettings) -> Result<(), Invalid> {
+    let RetentionRule { bytes, milliseconds } = settings.retention;
+    let least = 2 * settings.segment_bytes;
+    if let Some(bytes) = bytes.filter(|bytes| !(least..=RETENTION_BYTES_MAX).contains(bytes)) {
+        let allowed = format!("0, or from two segments, {least}, to {RETENTION_BYTES_MAX}");
+        return refuse("retention_bytes", bytes, &allowed, "leave the key out: then there is no bound in bytes");
+    }
+    if let Some(minutes) = milliseconds.map(|age| age / MINUTE_MILLISECONDS).filter(|age| *age > RETENTION_MINUTES_MAX)
+    {
+        let allowed = format!("0, or up to {RETENTION_MINUTES_MAX}");
+        return refuse("retention_minutes", minutes, &allowed, "leave the key out: then there is no bound in time");
+    }
+    Ok(())
 }
 
 fn check_times(settings: &NodeSettings) -> Result<(), Invalid> {

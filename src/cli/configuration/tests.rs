@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failure};
+use crate::node::driver::RetentionRule;
 use crate::types::{ClusterId, NodeId};
 
 use super::*;
@@ -62,6 +63,18 @@ fn says<T: std::fmt::Debug>(result: Result<T, Error>, words: &[&str]) {
 }
 
 #[test]
+fn what_is_kept_of_the_log_is_two_segments_at_least() {
+    let with = |line: &str| node(&format!("{line}\n{NODE}"));
+    let read = with("retention_bytes = 134217728\nretention_minutes = 30").unwrap();
+    assert_eq!(read.retention, RetentionRule { bytes: Some(128 << 20), milliseconds: Some(30 * 60_000) });
+    assert_eq!(with("retention_bytes = 0\nretention_minutes = 0").unwrap().retention, RetentionRule::default());
+    says(with("retention_bytes = 134217727"), &["retention_bytes = 134217727", "two segments, 134217728", "node.toml:1:"]);
+    says(with("retention_minutes = 52704001"), &["retention_minutes = 52704001", "52704000", "node.toml:1:"]);
+    let always = node(NODE).unwrap().fingerprint();
+    assert_eq!(read.fingerprint(), always, "it may be changed node by node: who leads goes by its own");
+}
+
+#[test]
 fn a_node_is_read_with_its_defaults() {
     let read = node(NODE).unwrap();
     assert_eq!(read.node_id, NodeId(2));
@@ -75,6 +88,7 @@ fn a_node_is_read_with_its_defaults() {
     assert_eq!(read.io, IoChoice::Auto);
     assert_eq!(read.segment_bytes, 64 << 20);
     assert_eq!(read.uncommitted_bytes_max, 64 << 20);
+    assert_eq!(read.retention, RetentionRule::default(), "all of the log is kept");
     assert_eq!(read.heartbeat, Duration::from_millis(50));
     assert_eq!((read.election_min, read.election_max), (Duration::from_millis(300), Duration::from_millis(600)));
 }
@@ -86,6 +100,7 @@ fn what_is_rendered_reads_back() {
     settings.segment_bytes = 1 << 20;
     settings.uncommitted_bytes_max = 1 << 24;
     settings.lease_drift_percent = 5;
+    settings.retention = RetentionRule { bytes: Some(5 << 30), milliseconds: Some(90 * 60_000) };
     settings.heartbeat = Duration::from_millis(20);
     settings.tls.crl = Some("/etc/with \"quotes\" and \\/crl.pem".into());
     settings.data_directory = "/var/lib/trilith".into();

@@ -53,6 +53,7 @@ use forwards::Forwards;
 use pipeline::Pipeline;
 use reads::Reads;
 use retention::Retention;
+pub use retention::RetentionRule;
 use submissions::{Asker, Submissions};
 use tails::Tails;
 
@@ -78,6 +79,8 @@ pub struct Options {
     pub heartbeat_ticks: u32,
     pub election_ticks: Range<u32>,
     pub limits: raft::Limits,
+    /// What of the log is kept: whoever leads trims what is beyond it.
+    pub retention: RetentionRule,
     /// Reads by lease, if they are on. Then an [`Input::Clock`] comes before each [`Driver::take_effects`].
     pub leases: Option<LeaseOptions>,
     pub seed: u64,
@@ -323,6 +326,7 @@ impl<M: StateMachine> Driver<M> {
                 self.replica.handle(RaftInput::Tick);
                 self.look_for_missing();
                 self.age_forwards();
+                self.trim_by_rule(wall_clock_milliseconds);
             }
             Input::Clock(reading) => {
                 self.replica.handle(RaftInput::Clock(reading));

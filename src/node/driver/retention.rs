@@ -8,10 +8,22 @@ use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::net::{ClientKey, Consistency, Refusal, Response, ResponseBody};
 use crate::raft::Role;
-use crate::types::{Entry, Index, Payload};
+use crate::types::{Entry, GroupId, Index, Payload};
+use crate::wal::Kept;
 
 /// Trims that wait for their commit.
 const TRIMS_MAX: usize = 64;
+/// Between two looks at what the rule wants gone: a second.
+const RULE_TICKS: u32 = 100;
+
+/// What is kept of the log, of whole segments: what lies beyond one of the bounds is trimmed. Without a bound all of it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RetentionRule {
+    /// The newest of it, in bytes on this disk.
+    pub bytes: Option<u64>,
+    /// What was written so long ago at most, by the wall clock.
+    pub milliseconds: Option<u64>,
+}
 
 /// What was trimmed, and who waits for a trim.
 #[derive(Debug)]
@@ -20,6 +32,9 @@ pub(super) struct Retention {
     readable_from: Index,
     /// By rising index of the entry. At most [`TRIMS_MAX`].
     waiting: VecDeque<Waiting>,
+    rule_ticks: u32,
+    /// The trim that the rule asked for last; it is not asked for twice in one reign.
+    by_rule: Option<Index>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +46,7 @@ struct Waiting {
 
 impl Retention {
     pub fn new() -> Retention {
-        Retention { readable_from: Index::FIRST, waiting: VecDeque::new() }
+        Retention { readable_from: Index::FIRST, waiting: VecDeque::new(), rule_ticks: 0, by_rule: None }
     }
 }
 
@@ -49,6 +64,27 @@ impl<M: StateMachine> Driver<M> {
         match self.propose_trim(first) {
             Ok(entry) => self.retention.waiting.push_back(Waiting { entry, client, id }),
             Err(refusal) => self.reply(client, id, ResponseBody::Refused(refusal)),
+        }
+    }
+
+    /// A tick has passed. Now and then whoever leads trims what the rule does not keep; what it cannot propose now it will
+    /// later.
+    pub(super) fn trim_by_rule(&mut self, wall_clock_milliseconds: u64) {
+        let RetentionRule { bytes, milliseconds } = self.options.retention;
+        if bytes.is_none() && milliseconds.is_none() {
+            return;
+        }
+        self.retention.rule_ticks += 1;
+        if self.retention.rule_ticks < RULE_TICKS || self.admission.is_none() {
+            return;
+        }
+        self.retention.rule_ticks = 0;
+        let since_milliseconds = milliseconds.map(|age| wall_clock_milliseconds.saturating_sub(age));
+        let kept = self.pipeline.log.kept_from(GroupId::CLUSTER, Kept { bytes, since_milliseconds });
+        let first = kept.min(self.applied.index.next());
+        let is_asked_for = self.retention.by_rule.is_some_and(|asked| asked >= first);
+        if first > self.retention.readable_from && !is_asked_for && self.propose_trim(first).is_ok() {
+            self.retention.by_rule = Some(first);
         }
     }
 
@@ -93,5 +129,6 @@ impl<M: StateMachine> Driver<M> {
             Effect::Reply { client: waiting.client, response }
         };
         self.effects.extend(self.retention.waiting.drain(..).map(told));
+        self.retention.by_rule = None;
     }
 }

@@ -39,7 +39,7 @@ fn add_sealed(locator: &mut Locator, segment: u64) {
     let frames = SPARSE_ENTRIES_MAX as u64;
     let first = (segment - 1) * frames + 1;
     let (number, bytes) = (SegmentNumber(segment), SEGMENT_BYTES);
-    locator.add_segment(SegmentHeader { identity: identity(), number, salt: segment, bytes }, FileId(segment));
+    locator.add_segment(SegmentHeader { identity: identity(), number, salt: segment, bytes }, FileId(segment), 0);
     let place = |at: u64| (8192 + at * (SEGMENT_BYTES - 65536) / frames, FrameNumber(first + at));
     let sparse = (0..frames).map(|at| {
         let (offset, frame) = place(at);

@@ -4,7 +4,7 @@ use super::rig::{CLIENT, OTHER, OWN, Rig, from_other};
 use crate::machine::Map;
 use crate::mutant::{self, Mutant};
 use crate::net::{Change, Consistency, Refusal, RequestBody, ResponseBody, TailKey};
-use crate::node::driver::Input;
+use crate::node::driver::{self, Input};
 use crate::raft::{Body, Message};
 use crate::types::{Index, Term};
 
@@ -95,4 +95,71 @@ fn who_waits_for_a_trim_is_told_when_the_leader_leads_no_more() {
 fn a_node_that_does_not_lead_trims_nothing() {
     let mut rig = Rig::started(Map::new(), &[OTHER]);
     assert!(matches!(trim(&mut rig, 2), ResponseBody::Refused(Refusal::NotLeader { .. })));
+}
+
+fn rule(bytes: Option<u64>, milliseconds: Option<u64>) -> Rig<Map> {
+    let mut rig = Rig::<Map>::with_rule(driver::RetentionRule { bytes, milliseconds });
+    rig.lead();
+    rig
+}
+
+/// A second, as ticks count it, at this time of the wall clock.
+fn second(rig: &mut Rig<Map>, wall_clock_milliseconds: u64) {
+    for _ in 0..100 {
+        rig.driver.handle(Input::Tick { wall_clock_milliseconds });
+        rig.settle();
+    }
+}
+
+fn first_readable(rig: &mut Rig<Map>) -> Index {
+    let ResponseBody::Status(status) = rig.ask(RequestBody::Status) else { panic!("a status") };
+    status.first
+}
+
+/// Segments are of 4 MiB.
+#[test]
+fn who_leads_trims_what_lies_beyond_so_many_bytes() {
+    let mut rig = rule(Some(8 << 20), None);
+    let mut firsts = Vec::new();
+    for _ in 0..12 {
+        rig.append(700, 3 << 10);
+        second(&mut rig, 0);
+        firsts.push(first_readable(&mut rig));
+    }
+    assert_eq!(firsts[2], Index(1), "less than the bound stays: {firsts:?}");
+    assert!(firsts.is_sorted() && firsts[11] > firsts[6] && firsts[6] > Index(1), "{firsts:?}");
+    let last = rig.driver.replica().status().last.index;
+    let kept = last.0 - firsts[11].0;
+    assert!(kept * (3 << 10) >= 7 << 20, "at least the bound is kept: {kept} records");
+    let proposed = rig.driver.replica().status().last;
+    second(&mut rig, 0);
+    assert_eq!(rig.driver.replica().status().last, proposed, "nothing new, nothing to be trimmed");
+}
+
+#[test]
+fn who_leads_trims_what_is_older() {
+    let minute = 60_000;
+    let mut rig = rule(None, Some(10 * minute));
+    for at in 0..6 {
+        second(&mut rig, 100 * minute + at);
+        rig.append(700, 3 << 10);
+    }
+    second(&mut rig, 105 * minute);
+    assert_eq!(first_readable(&mut rig), Index(1));
+    second(&mut rig, 111 * minute);
+    let first = first_readable(&mut rig);
+    assert!(first > Index(1), "segments that have ended are older than ten minutes");
+    second(&mut rig, 1000 * minute);
+    let last = rig.driver.replica().status().last.index;
+    assert!(first_readable(&mut rig) < last, "the segment in use stays");
+}
+
+#[test]
+fn who_does_not_lead_trims_by_no_rule() {
+    let mut rig = Rig::<Map>::with_rule(driver::RetentionRule { bytes: Some(0), milliseconds: Some(0) });
+    for _ in 0..5 {
+        rig.driver.handle(Input::Tick { wall_clock_milliseconds: 1 << 40 });
+    }
+    rig.settle();
+    assert_eq!(rig.driver.replica().status().last.index, Index::ZERO);
 }

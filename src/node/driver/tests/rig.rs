@@ -97,6 +97,11 @@ impl<M: StateMachine> Rig<M> {
     }
 
     /// The one that votes.
+    pub fn with_rule(retention: driver::RetentionRule) -> Rig<Map> {
+        Rig::with_options(formatted(&[OWN]), Map::new(), driver::Options { retention, ..options() })
+    }
+
+    /// The one that votes.
     pub fn with_limits(machine: M, limits: Limits) -> Rig<M> {
         Rig::with_options(formatted(&[OWN]), machine, driver::Options { limits, ..options() })
     }
@@ -374,6 +379,7 @@ pub fn options() -> driver::Options {
             uncommitted_bytes_max: CACHE_BYTES,
             cache_bytes_max: CACHE_BYTES,
         },
+        retention: driver::RetentionRule::default(),
         leases: None,
         seed: 11,
         about: driver::About {

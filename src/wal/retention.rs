@@ -1,0 +1,41 @@
+//! What may go by a rule in bytes or in time. Nothing goes by that alone: who keeps the log purges it.
+
+use super::log::Log;
+use crate::types::{GroupId, Index};
+
+/// What a rule keeps: what lies beyond one of its bounds may go. Only whole segments do, so that more is kept than it says,
+/// never less.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Kept {
+    /// At least so many of the newest bytes.
+    pub bytes: Option<u64>,
+    /// What was written since, by the wall clock of whoever wrote it, in milliseconds since 1970.
+    pub since_milliseconds: Option<u64>,
+}
+
+impl Log {
+    /// The first index of a group that the rule keeps; that of the log if all is kept.
+    ///
+    /// A segment was written before the next one was begun. A clock that was once set back makes nothing older than the
+    /// segment before shows.
+    pub fn kept_from(&self, group: GroupId, kept: Kept) -> Index {
+        let first = self.groups.get(&group).map_or(Index::FIRST, |known| known.first());
+        let segments: Vec<_> = self.locator.segments().collect();
+        let mut newer_bytes = 0;
+        let mut goes = 0;
+        for at in (1..segments.len()).rev() {
+            newer_bytes += segments[at].end;
+            let written = segments[at].opened_milliseconds.max(segments[at - 1].opened_milliseconds);
+            let is_beyond = kept.bytes.is_some_and(|bytes| newer_bytes >= bytes);
+            let is_before = kept.since_milliseconds.is_some_and(|since| written < since);
+            if is_beyond || is_before {
+                goes = at;
+                break;
+            }
+        }
+        let highest = segments[..goes].iter().filter_map(|segment| segment.highest.get(&group)).max();
+        // What was cut off meanwhile may have been higher than the log is now.
+        let last = self.groups.get(&group).map_or(Index::ZERO, |known| known.last.index);
+        highest.map_or(first, |highest| (*highest).min(last).next().max(first))
+    }
+}
