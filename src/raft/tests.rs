@@ -3,6 +3,7 @@
 mod birth;
 mod change;
 mod contradiction;
+mod depth;
 mod follower;
 mod heartbeats;
 mod hints;

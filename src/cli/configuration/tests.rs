@@ -68,7 +68,10 @@ fn what_is_kept_of_the_log_is_two_segments_at_least() {
     let read = with("retention_bytes = 134217728\nretention_minutes = 30").unwrap();
     assert_eq!(read.retention, RetentionRule { bytes: Some(128 << 20), milliseconds: Some(30 * 60_000) });
     assert_eq!(with("retention_bytes = 0\nretention_minutes = 0").unwrap().retention, RetentionRule::default());
-    says(with("retention_bytes = 134217727"), &["retention_bytes = 134217727", "two segments, 134217728", "node.toml:1:"]);
+    says(
+        with("retention_bytes = 134217727"),
+        &["retention_bytes = 134217727", "two segments, 134217728", "node.toml:1:"],
+    );
     says(with("retention_minutes = 52704001"), &["retention_minutes = 52704001", "52704000", "node.toml:1:"]);
     let always = node(NODE).unwrap().fingerprint();
     assert_eq!(read.fingerprint(), always, "it may be changed node by node: who leads goes by its own");
