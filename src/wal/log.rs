@@ -204,10 +204,18 @@ impl Log {
 
     /// Ends all entries of a group up to and including `last`. Their segments are used again once nothing else needs
     /// them.
+    ///
+    /// If the group has an entry of another term in that place, what lies behind is no part of a log that begins there:
+    /// it is truncated first. Both become durable in this order, not together; what is left after the first is a log that
+    /// does not reach `last`.
     pub fn purge_prefix(&mut self, group: GroupId, last: LogId) -> Result<Ticket, Refused> {
-        let before_first = self.groups.get(&group).map_or(Index::ZERO, |known| known.before_first.index);
-        if last.index <= before_first {
+        let known = self.groups.get(&group);
+        if last.index <= known.map_or(Index::ZERO, |known| known.before_first.index) {
             return Ok(self.last_ticket);
+        }
+        let held = known.and_then(|known| known.id_at(last.index));
+        if held.is_some_and(|held| held != last) {
+            self.truncate_suffix(group, last.index)?;
         }
         self.push(Item::Cut { group, kind: RecordKind::Purge, id: last })
     }

@@ -135,6 +135,10 @@ impl Rig {
     pub fn purge(&mut self, group: GroupId, last: LogId) {
         let before = self.log.last_ticket();
         if self.log.purge_prefix(group, last).is_ok_and(|ticket| ticket > before) {
+            let entries = self.model.group(group).entries;
+            if entries.iter().any(|entry| entry.id.index == last.index && entry.id.term != last.term) {
+                self.model.truncate(group, last.index);
+            }
             self.model.purge(group, last);
         }
     }

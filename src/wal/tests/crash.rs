@@ -1,6 +1,7 @@
 //! Bounded-exhaustive: short sequences of operations, the power cut at each I/O, and what is loose lost in each way.
 //!
-//! To install a snapshot is an operation of the node, not of the log, and is not among them.
+//! To install a snapshot is an operation of the node; what the log does for it, to begin behind an entry that it does not
+//! have, is looked at by itself.
 
 use super::model::Model;
 use super::rig::{G, Rig, Start, open_as, options};
@@ -10,7 +11,7 @@ use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::sim::proofs::Proof;
 use crate::superblock;
-use crate::types::{Index, Place};
+use crate::types::{Index, LogId, Place, Term};
 use crate::wal::Options;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,10 @@ enum Step {
     Vote,
     /// Forward, of what alone keeps the oldest segment.
     Copy,
+    /// The log begins behind an entry in whose place it has another one.
+    BeginDiffering,
+    /// The log begins behind an entry beyond its end.
+    BeginBeyond,
 }
 
 const STEPS: [Step; 8] =
@@ -71,10 +76,22 @@ fn perform(Life { rig, voter }: &mut Life, step: Step) {
         }
         Step::Vote => voter.save_with(rig.log.durable_end()),
         Step::Copy => rig.copy(),
+        Step::BeginDiffering => {
+            let group = rig.model.group(G);
+            let index = group.entries.get(group.entries.len() / 2).map_or(group.last().index, |entry| entry.id.index);
+            begin_behind(rig, index);
+        }
+        Step::BeginBeyond => begin_behind(rig, rig.model.group(G).last().index.plus(2)),
     }
     rig.pump();
     voter.take();
     voter.follow(&rig.disk, rig.log.durable_end());
+}
+
+/// Behind an entry of a later term.
+fn begin_behind(rig: &mut Rig, index: Index) {
+    rig.model.term = Term(rig.model.term.0 + 1);
+    rig.purge(G, LogId::new(rig.model.term, index));
 }
 
 /// A log with a little in it, at rest, and a superblock. Where something is to be copied there is what is worth it.
@@ -138,7 +155,7 @@ fn check(disk: SimDisk, (model, options, starts): (&Model, &Options, &Starts), w
     let (log, _, found) = opened.unwrap_or_else(|error| panic!("{}, {start:?}: {error}", what()));
     starts.opened(&log);
     assert!(model.is_possible(&found), "{}, {start:?}: {}", what(), super::model::shown(&found));
-    let mut rig = Rig::with(disk, log, Model { term: model.term.max(crate::types::Term(2)), ..Model::new(found) });
+    let mut rig = Rig::with(disk, log, Model { term: model.term.max(Term(2)), ..Model::new(found) });
     rig.grow(G, 1, 40);
     rig.pump();
     rig.disk.complete_all();
@@ -207,4 +224,35 @@ pub fn short_sequences(proof: &Proof) {
         }
     });
     starts.are_at_least(proof, [20, 8]);
+}
+
+/// A log that is to begin behind an entry which it does not have, with the power cut at each I/O: what is found is the log
+/// of before, or that log up to the entry before, or one that is empty and begins there, and can be written on. Never what
+/// lay behind an entry that is another one now.
+#[test]
+fn a_log_that_begins_behind_another_entry_has_nothing_of_the_old_one() {
+    let options = Options { writes_in_flight: 2, ..options() };
+    let (starts, mut cases) = (Starts::default(), 0);
+    for before in [&[][..], &[Step::Large], &[Step::Rotate, Step::Small], &[Step::Purge, Step::Large]] {
+        for begin in [Step::BeginDiffering, Step::BeginBeyond] {
+            for after in [&[][..], &[Step::Flush], &[Step::Small, Step::Flush], &[Step::Flush, Step::Rotate]] {
+                let steps: Vec<Step> = before.iter().chain([&begin]).chain(after).copied().collect();
+                let mut random = Random::seeded(cases);
+                let (Life { mut rig, .. }, operations) = run(&steps, None);
+                rig.settle();
+                let state = rig.model.group(G);
+                assert!(state.before_first.term > Term(1) && state.entries.iter().all(|it| it.id.term > Term(1)));
+                for cut in 0..=operations {
+                    let (Life { rig, .. }, _) = run(&steps, (cut < operations).then_some(cut));
+                    let Rig { disk, model, .. } = rig;
+                    let what = || format!("{steps:?} cut at {cut}");
+                    cuts(&disk, 8, &mut random, |fork| {
+                        check(fork, (&model, &options, &starts), &what);
+                        cases += 1;
+                    });
+                }
+            }
+        }
+    }
+    assert!(cases > 1_000, "{cases} cases");
 }
