@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::{self, Error, Reader};
 use crate::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, BOOT_MAX, RECORD_BYTES_MAX};
-use crate::raft::message::{Append, AppendOutcome, AppendReply, Body, Message, Round, Sender};
+use crate::raft::message::{Append, AppendOutcome, AppendReply, Base, Body, Message, Round, Sender};
 use crate::types::{ClusterId, Incarnation, Index, LogId, NodeId, Term};
 
 use super::wire::{self, Frame, flag, plausible, put_frame, put_length, refuse_rest, take_fields};
@@ -31,6 +31,7 @@ const KIND_HEARTBEAT_REPLY: u8 = 23;
 const KIND_READ_INDEX: u8 = 24;
 const KIND_READ_INDEX_REPLY: u8 = 25;
 const KIND_STAND_NOW: u8 = 26;
+const KIND_SNAPSHOT: u8 = 27;
 
 /// Who a node claims to be. The first frame on the control stream, in both directions; the certificate must agree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,6 +159,7 @@ fn kind(body: &Body) -> u8 {
         Body::ReadIndex { .. } => KIND_READ_INDEX,
         Body::ReadIndexReply { .. } => KIND_READ_INDEX_REPLY,
         Body::StandNow => KIND_STAND_NOW,
+        Body::Snapshot { .. } => KIND_SNAPSHOT,
     }
 }
 
@@ -190,6 +192,11 @@ fn put_body(out: &mut BytesMut, body: &Body) {
             out.put_u64_le(index.unwrap_or_default().0);
         }
         Body::StandNow => {}
+        Body::Snapshot { base, round } => {
+            codec::put_log_id(out, base.point);
+            codec::put_log_id(out, base.begin_after);
+            out.put_u64_le(round.0);
+        }
     }
 }
 
@@ -234,6 +241,10 @@ fn small_body(kind: u8, reader: &mut Reader<'_>) -> Result<Body, Error> {
             Body::ReadIndexReply { asked: reader.u64("number of a read")?, index: read_index(reader)? }
         }
         KIND_STAND_NOW => Body::StandNow,
+        KIND_SNAPSHOT => {
+            let base = Base { point: codec::log_id(reader)?, begin_after: codec::log_id(reader)? };
+            Body::Snapshot { base, round: round(reader)? }
+        }
         found => return Err(Error::Invalid { what: "kind of message", found: u64::from(found) }),
     })
 }

@@ -8,7 +8,7 @@ use super::tests::*;
 use super::*;
 use crate::codec::{self, Error, Reader};
 use crate::limits::{BOOT_MAX, MEMBERS_MAX, WIRE_FRAME_BYTES_MAX};
-use crate::raft::message::{Append, AppendOutcome, AppendReply, Body, Message, Round};
+use crate::raft::message::{Append, AppendOutcome, AppendReply, Base, Body, Message, Round};
 use crate::random::Random;
 use crate::types::*;
 
@@ -63,6 +63,7 @@ fn bodies() -> Vec<Body> {
         Body::ReadIndexReply { asked: 12, index: Some(Index(6)) },
         Body::ReadIndexReply { asked: 12, index: None },
         Body::StandNow,
+        Body::Snapshot { base: Base { point: log_id(3, 9), begin_after: log_id(2, 7) }, round: Round(11) },
     ]
 }
 

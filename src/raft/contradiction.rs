@@ -10,7 +10,7 @@ use crate::types::{Index, LogId, NodeId, Payload, Term};
 
 use super::memberships::{Unsound, unsound};
 use super::replica::Replica;
-use super::{Append, AppendOutcome, Body, Event, Message, Round};
+use super::{Append, AppendOutcome, Base, Body, Event, Message, Round};
 
 /// A peer contradicts what this node knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -30,10 +30,10 @@ pub enum Contradicted {
     #[error("it leads in this term, in which node {leader} leads")]
     TwoLeaders { leader: NodeId },
     /// What is committed is in the log of each later leader (§5.4.3).
-    #[error("it sent entry {said}, and {held} is committed in its place")]
+    #[error("it names entry {said}, and {held} is committed in its place")]
     CommittedDiffers { said: LogId, held: LogId },
     /// Within its term a leader's log is only appended to (§5.3).
-    #[error("it sent entry {said}, and had {held} in its place earlier in this term")]
+    #[error("it names entry {said}, and had {held} in its place earlier in this term")]
     SentDiffers { said: LogId, held: LogId },
     #[error("it says to hold this log up to {said}, and the log ends with {last}")]
     MatchedBeyond { said: Index, last: LogId },
@@ -42,9 +42,9 @@ pub enum Contradicted {
     AcknowledgedBeyond { said: Index, last: LogId },
     #[error("it answers round {}, and the newest is {}", said.0, newest.0)]
     RoundAhead { said: Round, newest: Round },
-    #[error("it sent entry {id} right after {before}")]
+    #[error("it names entry {id} behind {before}")]
     OutOfOrder { before: LogId, id: LogId },
-    #[error("it sent entry {id}, whose term lies ahead of its own")]
+    #[error("it names entry {id}, whose term lies ahead of its own")]
     TermAhead { id: LogId },
     #[error("it sent a configuration in entry {id} that is none: {why}")]
     Configuration { id: LogId, why: Unsound },
@@ -105,6 +105,20 @@ impl Replica {
         })
     }
 
+    /// The same of an offer: the log that it means is the leader's.
+    pub(super) fn contradicted_by_offer(&self, base: Base, verified: Index) -> Option<Contradicted> {
+        let Base { point, begin_after } = base;
+        if point.term > self.term() {
+            return Some(Contradicted::TermAhead { id: point });
+        }
+        let is_in_order = begin_after == point || (begin_after.index < point.index && begin_after.term <= point.term);
+        if !is_in_order {
+            return Some(Contradicted::OutOfOrder { before: begin_after, id: point });
+        }
+        let known = [begin_after, point].into_iter().filter(|said| said.index <= verified);
+        known.into_iter().find_map(|said| self.differs(said))
+    }
+
     fn differs(&self, said: LogId) -> Option<Contradicted> {
         // What lies before the log's start is not known any more.
         let held = LogId::new(self.log.term_at(said.index)?, said.index);
@@ -156,6 +170,9 @@ pub(super) fn out_of_range(message: &Message) -> Option<Contradicted> {
         },
         Body::Heartbeat { commit, .. } => ([Term::ZERO; 2], [*commit, Index::ZERO]),
         Body::ReadIndexReply { index, .. } => ([Term::ZERO; 2], [index.unwrap_or_default(), Index::ZERO]),
+        Body::Snapshot { base: Base { point, begin_after }, .. } => {
+            ([point.term, begin_after.term], [point.index, begin_after.index])
+        }
         Body::VoteReply { .. } | Body::HeartbeatReply { .. } | Body::ReadIndex { .. } | Body::StandNow => {
             ([Term::ZERO; 2], [Index::ZERO; 2])
         }

@@ -104,7 +104,7 @@ impl Replica {
                 let outcome = AppendOutcome::Rejected { previous: append.previous, hint: LogId::ZERO };
                 Body::AppendReply(AppendReply { round: Round::default(), outcome })
             }
-            Body::Heartbeat { .. } => Body::HeartbeatReply { round: Round::default() },
+            Body::Heartbeat { .. } | Body::Snapshot { .. } => Body::HeartbeatReply { round: Round::default() },
             Body::ReadIndex { asked } => Body::ReadIndexReply { asked, index: None },
             Body::VoteReply { .. }
             | Body::AppendReply(_)

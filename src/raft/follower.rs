@@ -36,6 +36,23 @@ impl Following {
         Following { verified: commit, round: Round::default(), answer_due: false, rejected: None }
     }
 
+    /// A round was heard that is no heartbeat's.
+    pub(super) fn hear(&mut self, round: Round) {
+        self.round = self.round.max(round);
+    }
+
+    /// The log is the leader's up to here, and that is to be said.
+    pub(super) fn verify(&mut self, index: Index) {
+        self.verified = self.verified.max(index);
+        self.answer_due = true;
+    }
+
+    /// As [`Following::verify`], of a log that begins here now: what was rejected before says nothing of it.
+    pub(super) fn begin_at(&mut self, index: Index) {
+        self.rejected = None;
+        self.verify(index);
+    }
+
     /// What begins anew begins a round; within one the leader's probes only move down.
     fn reject(&mut self, rejection: Rejection) {
         let age = |of: &Rejection| (Reverse(of.round), of.previous.index);
@@ -109,7 +126,7 @@ impl Replica {
     }
 
     /// The leader of this term was heard: whatever this node was about to do, it follows. `None` if it knows another.
-    fn follow_leader(&mut self, from: NodeId) -> Option<&mut Following> {
+    pub(super) fn follow_leader(&mut self, from: NodeId) -> Option<&mut Following> {
         if let Some(leader) = self.leader.filter(|leader| *leader != from) {
             self.contradict(from, Contradicted::TwoLeaders { leader });
             return None;
@@ -154,7 +171,7 @@ impl Replica {
     }
 
     /// Never beyond what is known to be the leader's, however far its own commit index is (§5.3).
-    fn follow_commit(&mut self, commit: Index) {
+    pub(super) fn follow_commit(&mut self, commit: Index) {
         if commit > self.commit {
             self.commit = commit;
             self.note_commit();

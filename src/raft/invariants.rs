@@ -30,6 +30,8 @@ pub enum Violation {
     LogMismatch { node: NodeId, id: LogId },
     #[error("{node} holds {held:?} at {index}, where {committed} is committed")]
     CommittedDiffers { node: NodeId, index: Index, committed: LogId, held: Option<Term> },
+    #[error("the log of {node} begins after {before_first}, which is not committed")]
+    BeginsUncommitted { node: NodeId, before_first: LogId },
     #[error("{node} started without {lost}, which is committed and which it had said in term {term} to hold durably")]
     Forgotten { node: NodeId, lost: LogId, term: Term },
     #[error("{node}, leader of term {term}, committed {counted} of an older term by counting")]
@@ -112,6 +114,7 @@ impl Invariants {
         observed.hard_state = status.hard_state;
         observed.commit = status.commit;
         self.check_vouched(replica)?;
+        self.check_beginning(replica)?;
         self.check_committed_at(replica, status.commit)
     }
 
@@ -126,6 +129,7 @@ impl Invariants {
         if status.commit < before.commit {
             return Err(Violation::CommitFell { node, before: before.commit, after: status.commit });
         }
+        self.check_beginning(replica)?;
         self.check_committed_at(replica, before.commit)?;
         for index in before.commit.0 + 1..=status.commit.0 {
             self.check_commit(replica, Index(index), status.hard_state.term)?;
@@ -184,8 +188,9 @@ impl Invariants {
         let log_is_kept = match message.body {
             // Of an older term: the node has voted since, and its vote counted these entries.
             Body::AppendReply(_) if replica.status().hard_state.term > message.term => true,
+            // A snapshot has what lies before the log.
             Body::AppendReply(AppendReply { outcome: AppendOutcome::Matched { last }, .. }) => {
-                term_on_disk(last) == replica.term_at(last)
+                last.next() < replica.first_index() || term_on_disk(last) == replica.term_at(last)
             }
             _ => true,
         };
@@ -264,8 +269,23 @@ impl Invariants {
         }
     }
 
+    /// A log begins after an entry that is committed, and so with everything before it (§7).
+    fn check_beginning(&self, replica: &Replica) -> Result<(), Violation> {
+        let index = replica.first_index().previous();
+        let before_first = LogId::new(replica.term_at(index).unwrap_or_default(), index);
+        let place = (index.0 as usize).checked_sub(1);
+        let committed = place.map_or(Some(LogId::ZERO), |place| self.committed.get(place).map(|known| known.id));
+        if committed == Some(before_first) {
+            return Ok(());
+        }
+        Err(Violation::BeginsUncommitted { node: replica.id(), before_first })
+    }
+
     /// Committed stays committed. What lies before a log's start is not looked at.
     fn check_committed_at(&self, replica: &Replica, index: Index) -> Result<(), Violation> {
+        if index.next() < replica.first_index() {
+            return Ok(());
+        }
         let place = (index.0 as usize).checked_sub(1);
         let Some(committed) = place.and_then(|place| self.committed.get(place)) else { return Ok(()) };
         let held = replica.term_at(index);

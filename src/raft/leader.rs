@@ -177,6 +177,7 @@ impl Replica {
                 match progress.on_rejected(previous, hint, reply.round, &self.log) {
                     Rejected::Nothing => {}
                     Rejected::BeginsAnew => leading.begin_attempt(from),
+                    Rejected::NeedsSnapshot if self.snapshot != LogId::ZERO => progress.begin_offering(),
                     Rejected::NeedsSnapshot => self.output.events.push(Event::SnapshotNeeded { peer: from }),
                 }
             }

@@ -42,7 +42,7 @@ pub(super) struct Log {
     /// In order of index, and by the rules of Raft of term, too. The first begins at `before_first` + 1.
     runs: Vec<Run>,
     last: LogId,
-    /// The present log is on disk up to here. Moves back when entries are replaced.
+    /// The present log is on disk up to here; zero while not even its beginning is. Moves back when entries are replaced.
     durable: Index,
     /// From here on nothing has been handed out in a persist.
     unpersisted: Index,
@@ -85,7 +85,8 @@ impl Log {
             durable: restored.last.index,
             unpersisted: restored.last.index.next(),
             in_flight: VecDeque::new(),
-            applied: restored.commit,
+            // What a snapshot holds is not applied again.
+            applied: restored.commit.max(restored.snapshot.index),
             cache: VecDeque::new(),
             cache_bytes: 0,
             cache_bytes_max,
@@ -170,6 +171,39 @@ impl Log {
                 break;
             }
             flight.last = last;
+        }
+    }
+
+    /// Drop all entries, for a snapshot takes their place: the log goes on after this one. The state machine needs nothing up
+    /// to `applied`. What was in flight proves nothing of this log.
+    pub(super) fn begin_after(&mut self, before_first: LogId, applied: Index) {
+        self.before_first = before_first;
+        self.runs.clear();
+        self.last = before_first;
+        self.durable = if mutant::is_on(Mutant::InstalledBeforeDurable) { before_first.index } else { Index::ZERO };
+        self.unpersisted = before_first.index.next();
+        self.in_flight.clear();
+        self.cache.clear();
+        self.cache_bytes = 0;
+        self.on_applied(applied);
+    }
+
+    /// The entries up to this one are on disk no more. All that there is behind stays.
+    pub(super) fn compact(&mut self, before_first: LogId) {
+        assert_eq!(self.term_at(before_first.index), Some(before_first.term), "{before_first} is not in the log");
+        assert!(before_first.index <= self.durable, "what is not durable is not given up");
+        let first = before_first.index.next();
+        let gone = self.runs.partition_point(|run| run.first <= first);
+        self.runs.drain(..gone.saturating_sub(1));
+        if before_first == self.last {
+            self.runs.clear();
+        }
+        if let Some(run) = self.runs.first_mut() {
+            run.first = run.first.max(first);
+        }
+        self.before_first = before_first;
+        while let Some(oldest) = self.cache.pop_front_if(|entry| entry.id.index < first) {
+            self.cache_bytes -= cost_bytes(&oldest);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::limits::MEMBERS_MAX;
 use crate::mutant::{self, Mutant};
-use crate::types::{Incarnation, Index, Member, Membership, NodeId};
+use crate::types::{Incarnation, Index, LogId, Member, Membership, NodeId, Term};
 
 /// Removed lives that are remembered, and refused when they are to be added again.
 const REMOVED_MAX: usize = 4 * MEMBERS_MAX;
@@ -54,8 +54,10 @@ pub(super) fn unsound(membership: &Membership) -> Option<Unsound> {
 
 #[derive(Clone, Hash, Debug)]
 pub(super) struct Memberships {
-    /// In order of index; never empty. The last is in force; those before it come back if it is replaced.
-    entries: Vec<(Index, Membership)>,
+    /// By their entries, in order of index; never empty. The last is in force; those before it come back if it is
+    /// replaced. The first may be a snapshot's, whose entry this log does not hold, or not yet: those of entries before
+    /// that one count no more.
+    entries: Vec<(LogId, Membership)>,
     /// Members of configurations that were committed away, which are members no more: where a leader finds those
     /// that it still tells so. Bounded by [`MEMBERS_MAX`].
     former: Vec<Member>,
@@ -66,10 +68,16 @@ pub(super) struct Memberships {
 }
 
 impl Memberships {
-    pub(super) fn restored(entries: Vec<(Index, Membership)>, has_lives: bool) -> Memberships {
+    /// `term_at` knows the terms of their entries.
+    pub(super) fn restored(
+        entries: Vec<(Index, Membership)>,
+        term_at: impl Fn(Index) -> Term,
+        has_lives: bool,
+    ) -> Memberships {
         assert!(!entries.is_empty(), "a replica is born with a configuration");
         assert!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "configurations are not in order of index");
-        let entries = entries.into_iter().map(|(index, membership)| (index, counting(membership))).collect();
+        let named = |(index, membership)| (LogId::new(term_at(index), index), counting(membership));
+        let entries = entries.into_iter().map(named).collect();
         Memberships { entries, former: Vec::new(), has_lives, removed: Vec::new() }
     }
 
@@ -80,7 +88,17 @@ impl Memberships {
 
     /// Where the one in force was appended.
     pub(super) fn index(&self) -> Index {
+        self.id().index
+    }
+
+    /// The entry of the one in force.
+    pub(super) fn id(&self) -> LogId {
         self.newest().0
+    }
+
+    /// Whether a configuration in this place of the log is of any account: the oldest that is known is committed.
+    pub(super) fn counts(&self, index: Index) -> bool {
+        index > self.entries[0].0.index
     }
 
     /// Who is a member in what was in force before and may not be committed away yet, and is none any more.
@@ -92,13 +110,13 @@ impl Memberships {
     /// Whether a node votes, by `votes`, in the configuration in force, or in one that comes back if those after it are
     /// replaced. Until its removal is committed a node may be the only one that can win (dissertation §4.2.2).
     pub(super) fn may_stand(&self, votes: impl Fn(&Membership) -> bool, commit: Index) -> bool {
-        let committed = self.entries.partition_point(|(index, _)| *index <= commit);
+        let committed = self.entries.partition_point(|(id, _)| id.index <= commit);
         self.entries[committed.saturating_sub(1)..].iter().any(|(_, membership)| votes(membership))
     }
 
     /// The configurations up to this index.
     pub(super) fn up_to(&self, last: Index) -> impl Iterator<Item = &Membership> {
-        self.entries.iter().take_while(move |(index, _)| *index <= last).map(|(_, membership)| membership)
+        self.entries.iter().take_while(move |(id, _)| id.index <= last).map(|(_, membership)| membership)
     }
 
     /// Everyone whom a configuration names that is in force or may come back, in the newest life, and then those who
@@ -112,10 +130,16 @@ impl Memberships {
         self.removed.contains(&(node, incarnation))
     }
 
-    pub(super) fn append(&mut self, index: Index, membership: Membership) {
-        assert!(index > self.index(), "configurations are appended in order");
+    pub(super) fn append(&mut self, id: LogId, membership: Membership) {
+        assert!(id.index > self.index(), "configurations are appended in order");
         assert_eq!(unsound(&membership), None, "{membership:?} is checked where it is heard of, or planned");
-        self.entries.push((index, counting(membership)));
+        self.entries.push((id, counting(membership)));
+    }
+
+    /// The log was replaced by a snapshot, in whose state this one is in force.
+    pub(super) fn install(&mut self, id: LogId, membership: Membership) {
+        let gone = std::mem::replace(&mut self.entries, vec![(id, counting(membership))]);
+        gone.into_iter().for_each(|(_, membership)| self.remember(membership));
     }
 
     /// Entries from `from` on are replaced. True if another configuration came into force.
@@ -130,9 +154,9 @@ impl Memberships {
     /// What is committed cannot be replaced: of the committed ones only the last can still be needed. True if the one
     /// in force is among those that were committed just now.
     pub(super) fn on_commit(&mut self, commit: Index) -> bool {
-        let committed = self.entries.partition_point(|(index, _)| *index <= commit);
+        let committed = self.entries.partition_point(|(id, _)| id.index <= commit);
         if committed > 1 {
-            let gone: Vec<(Index, Membership)> = self.entries.drain(..committed - 1).collect();
+            let gone: Vec<(LogId, Membership)> = self.entries.drain(..committed - 1).collect();
             gone.into_iter().for_each(|(_, membership)| self.remember(membership));
         }
         committed > 1 && self.entries.len() == 1
@@ -158,7 +182,7 @@ impl Memberships {
         former.drain(..former.len().saturating_sub(MEMBERS_MAX));
     }
 
-    fn newest(&self) -> &(Index, Membership) {
+    fn newest(&self) -> &(LogId, Membership) {
         self.entries.last().expect("never empty")
     }
 }

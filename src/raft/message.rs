@@ -67,6 +67,22 @@ pub enum Body {
     },
     /// "Stand for election now" (leadership transfer, dissertation §3.10).
     StandNow,
+    /// "What you lack is in my log no more: begin with this" (§7). An offer, without the snapshot's bytes: the receiver
+    /// fetches them, or it has what it needs and says so by an [`AppendReply`]. The answer to it is that, or none.
+    Snapshot {
+        base: Base,
+        round: Round,
+    },
+}
+
+/// What a log can begin with instead of its first entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Base {
+    /// A snapshot: it holds the state after this entry, and the configuration in force there.
+    pub point: LogId,
+    /// The entry after which the log begins that goes with it. Committed, and not beyond `point`: where more is kept of the
+    /// log than the snapshot needs, it lies before.
+    pub begin_after: LogId,
 }
 
 /// Numbers a leader's rounds of heartbeats within its term. A reply that carries round r shows that the sender

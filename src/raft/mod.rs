@@ -4,8 +4,8 @@
 //! [`Replica::read`]) and says what must be done ([`Output`]), each thing with what must be durable before it:
 //!
 //! ```text
-//!            Tick  Message  Durable(n)  Applied(i)  Fetched
-//!              └──────┴─────────┴───────────┴──────────┘
+//!            Tick  Message  Durable(n)  Applied(i)  Fetched  Installed
+//!              └──────┴─────────┴───────────┴──────────┴─────────┘
 //!                                ▼  handle
 //!    propose, read ──▶  Replica (cannot fail, cannot block)
 //!                                ▼  take_output
@@ -66,6 +66,7 @@
 //! | what a change of members makes of a configuration | `change.rs` |
 //! | how a leader carries it out, and who is told | `reconfigure.rs` |
 //! | how a new cluster finds out who its first members are | `birth.rs` |
+//! | who lacks what the log has no more, and what becomes of its log | `snapshots.rs` |
 //! | who counts | `quorum.rs`, `memberships.rs` |
 //! | what must always hold, checked from outside | `invariants.rs` |
 //! | every order of events within bounds | `tests/model.rs` |
@@ -73,7 +74,8 @@
 //!
 //! # What is not here
 //!
-//! Sending snapshots: a follower that needs one is named in [`Event::SnapshotNeeded`]. Damaged entries.
+//! The snapshots themselves: they are made, sent and loaded elsewhere, and named here by the entries at which they were
+//! taken. Damaged entries.
 
 mod birth;
 pub mod change;
@@ -94,6 +96,7 @@ mod reads;
 mod reconfigure;
 mod replica;
 mod sending;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -107,7 +110,7 @@ pub use change::{Change, Impossible};
 pub use contradiction::{Contradicted, Contradiction};
 pub use lease::{BootTime, LeaseOptions};
 pub use memberships::Unsound;
-pub use message::{Append, AppendOutcome, AppendReply, Body, Message, Round, Sender};
+pub use message::{Append, AppendOutcome, AppendReply, Base, Body, Message, Round, Sender};
 pub use reconfigure::{ChangeRefused, Changed};
 pub use replica::Replica;
 
@@ -151,11 +154,17 @@ pub struct Restored {
     pub terms: Vec<(Index, Term)>,
     /// The last entry of the log, or `before_first`.
     pub last: LogId,
-    /// Known to be committed: the snapshot's point, or what the state machine has applied.
+    /// Known to be committed: the log's start, or what the state machine has applied.
     pub commit: Index,
-    /// The configurations in the log, in order of index; the first is in force before the log begins. Never empty; for
-    /// a node that joins a cluster the first one has no members.
+    /// The point of the newest durable snapshot that this node can start from: [`LogId::ZERO`] if there is none, else not
+    /// before `before_first`. It may lie beyond `last`, where one was installed and the log behind it is still to come.
+    pub snapshot: LogId,
+    /// The configurations in the log, in order of index; the first is in force before the log begins, or is that of
+    /// `snapshot`, wherever its entry lies: then those of entries before that are left out. Never empty; for a node that
+    /// joins a cluster the first one has no members.
     pub memberships: Vec<(Index, Membership)>,
+    /// The term of the first one's entry, where the log does not have that.
+    pub membership_term: Term,
 }
 
 impl Restored {
@@ -167,7 +176,9 @@ impl Restored {
             terms: Vec::new(),
             last: LogId::ZERO,
             commit: Index::ZERO,
+            snapshot: LogId::ZERO,
             memberships: vec![(Index::ZERO, first)],
+            membership_term: Term::ZERO,
         }
     }
 }
@@ -190,6 +201,14 @@ pub enum Input {
     Met { node: NodeId, incarnation: Incarnation },
     /// The answer to a [`Fetch`]: consecutive entries from its `from` on; empty if they could not be read now.
     Fetched { peer: NodeId, from: Index, entries: Vec<Entry> },
+    /// There is a durable snapshot of the state after this entry, which this node has applied.
+    SnapshotMade { point: LogId },
+    /// The log begins later now: after this entry, which is durable here, committed, and not beyond the newest snapshot.
+    Compacted { before_first: LogId },
+    /// What [`Event::SnapshotOffered`] told of is whole and durable in this node's directory, with the configuration in
+    /// force at its point and that one's entry. If it is still wanted ([`Replica::wants`]) this log is empty from now on
+    /// and begins as it says; else nothing happens.
+    Installed { base: Base, membership: (LogId, Membership) },
 }
 
 /// Numbers the persists of a replica from 1 on, within one life of the process.
@@ -218,11 +237,14 @@ pub struct Output {
     pub events: Vec<Event>,
 }
 
-/// To be made durable: first the hard state, then the entries.
+/// To be made durable: first the hard state and the base, then the log's new beginning, then the entries.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Persist {
     pub number: PersistNumber,
     pub hard_state: Option<HardState>,
+    /// A snapshot takes the place of the log, of which nothing is left but what follows here. That it does is durable
+    /// before anything of the log goes, so that a start that finds the old one ends it.
+    pub base: Option<Base>,
     /// Consecutive. If the first has an index that the log has already, everything from there on is replaced.
     pub entries: Vec<Entry>,
 }
@@ -281,9 +303,15 @@ pub enum Event {
     MembershipCommitted {
         index: Index,
     },
-    /// The leader's log no longer reaches back to what this follower lacks.
+    /// The leader's log no longer reaches back to what this follower lacks, and the leader has no snapshot.
     SnapshotNeeded {
         peer: NodeId,
+    },
+    /// This node lacks what its leader's log has no more: it needs the snapshot that the leader offers. Told with each
+    /// offer; [`Input::Installed`] is what should come of it.
+    SnapshotOffered {
+        from: NodeId,
+        base: Base,
     },
     /// This follower had acknowledged an entry to this leader, and its log ends before: it counts for nothing any more, in
     /// this life of it.
@@ -331,7 +359,7 @@ pub struct Status {
     pub hard_state: HardState,
     pub leader: Option<NodeId>,
     pub last: LogId,
-    /// The last entry that is on this node's disk.
+    /// The last entry that is on this node's disk; zero while a snapshot's log begins there.
     pub durable: LogId,
     pub commit: Index,
 }

@@ -2,7 +2,8 @@
 //!
 //! A follower is *probed* until the place is found where the logs agree: one empty append at a time. Then it is
 //! *replicated* to: entries flow without waiting for answers, up to the window, and `next` runs ahead of what is
-//! acknowledged. Whatever gets lost brings it back to being probed.
+//! acknowledged. Whatever gets lost brings it back to being probed. One that lacks what the log has no more is offered a
+//! *snapshot*, from time to time, until it holds the log's beginning.
 //!
 //! When one append is lost, all those behind it that are under way are rejected. The first of these rejections begins a
 //! new attempt, in a round of its own; the others name the rounds of before, and are not heard: the window is sent again
@@ -24,6 +25,10 @@ pub(super) enum Mode {
         outstanding: bool,
     },
     Replicate,
+    /// The log no longer reaches back to what it lacks. Until it is offered a snapshot, again: so many ticks.
+    Snapshot {
+        wait_ticks: u32,
+    },
 }
 
 /// An append on its way.
@@ -151,6 +156,9 @@ impl Progress {
         self.pace.on_tick();
         let awaited = !self.in_flight.is_empty() || self.mode == Mode::Probe { outstanding: true };
         self.stalled_ticks = if awaited { self.stalled_ticks.saturating_add(1) } else { 0 };
+        if let Mode::Snapshot { wait_ticks } = &mut self.mode {
+            *wait_ticks = wait_ticks.saturating_sub(1);
+        }
         self.catch_up.ticks = self.catch_up.ticks.saturating_add(1);
         self.end_round(last);
     }
@@ -199,9 +207,13 @@ impl Progress {
             self.snapshot_needed = false;
             self.end_round(log.last().index);
         }
+        let is_offered = matches!(self.mode, Mode::Snapshot { .. });
         if self.matched < log.before_first().index {
-            self.probe_at(self.matched.next(), log);
-        } else if self.mode != Mode::Replicate {
+            // A late answer is no reason to ask again: the next offer does.
+            if !is_offered {
+                self.probe_at(self.matched.next(), log);
+            }
+        } else if self.mode != Mode::Replicate && !(is_offered && mutant::is_on(Mutant::SnapshotOfferedForEver)) {
             self.mode = Mode::Replicate;
             self.next = self.matched.next();
         }
@@ -267,6 +279,8 @@ impl Progress {
         let current = match self.mode {
             Mode::Probe { .. } => previous.index.next() == self.next,
             Mode::Replicate => previous.index < self.next,
+            // The offer is answered otherwise.
+            Mode::Snapshot { .. } => false,
         };
         let is_late = round < self.attempt && !mutant::is_on(Mutant::LateRejectionCounted);
         if !current || is_late || previous.index <= self.matched {
@@ -326,6 +340,21 @@ impl Progress {
     /// What is sent from now on is of `round` at least, in which nothing was sent to this follower before.
     pub(super) fn begin_attempt(&mut self, round: Round) {
         self.attempt = round;
+    }
+
+    /// It lacks what the log has no more, and there is a snapshot.
+    pub(super) fn begin_offering(&mut self) {
+        self.mode = Mode::Snapshot { wait_ticks: 0 };
+    }
+
+    /// The log begins later now. True if something was on its way that is asked for no more: the follower is probed again.
+    pub(super) fn on_compacted(&mut self, log: &Log) -> bool {
+        let is_offered = matches!(self.mode, Mode::Snapshot { .. });
+        let is_behind = self.next <= log.before_first().index && !is_offered;
+        if is_behind {
+            self.probe_at(self.next, log);
+        }
+        is_behind
     }
 
     /// Not below the log's start: a follower that ends there says so, and needs a snapshot.

@@ -16,8 +16,8 @@ use super::memberships::Memberships;
 use super::own_disk::OwnDisk;
 use super::reads::FollowerReads;
 use super::{
-    Body, Change, ChangeRefused, Changed, Config, Contradiction, Event, Input, Message, Outgoing, Output, Persist,
-    PersistNumber, ReadToken, Refused, Restored, Role, Sender, Status,
+    Base, Body, Change, ChangeRefused, Changed, Config, Contradiction, Event, Input, Message, Outgoing, Output,
+    Persist, PersistNumber, ReadToken, Refused, Restored, Role, Sender, Status,
 };
 
 /// One node's part of one Raft group. See [the module](super) for the contract.
@@ -34,6 +34,10 @@ pub struct Replica {
     pub(super) own_disk: OwnDisk,
     pub(super) log: Log,
     pub(super) memberships: Memberships,
+    /// The point of the newest snapshot that this node has, or zero.
+    pub(super) snapshot: LogId,
+    /// What takes the log's place with the next persist.
+    pub(super) base_waits: Option<Base>,
     /// Everything up to here is committed, and this node has it. Only grows.
     pub(super) commit: Index,
     /// The commit index that the last output told.
@@ -114,15 +118,26 @@ impl Replica {
         assert!(restored.hard_state.term >= restored.last.term, "the term is durable before entries of it");
         assert!(restored.commit >= restored.before_first.index, "a snapshot holds committed entries only");
         assert!(restored.commit <= restored.last.index, "what is committed is in the log");
+        let has_snapshot = restored.snapshot != LogId::ZERO;
+        assert!(!has_snapshot || restored.snapshot >= restored.before_first, "the log goes on where a snapshot ends");
+        let log = Log::restored(&restored, config.limits.cache_bytes_max);
+        let first = restored.memberships.first().map(|(index, _)| *index);
+        let term_at = |index| match first == Some(index) && restored.membership_term > Term::ZERO {
+            true => restored.membership_term,
+            false => log.term_at(index).unwrap_or_default(),
+        };
+        let memberships = Memberships::restored(restored.memberships, term_at, life.is_some());
         let mut random = Random::seeded(config.seed);
         let mut replica = Replica {
-            log: Log::restored(&restored, config.limits.cache_bytes_max),
+            log,
             hard_state: remembered(restored.hard_state),
             persists: Persists::default(),
             own_disk: OwnDisk::default(),
             life,
             was_member: false,
-            memberships: Memberships::restored(restored.memberships, life.is_some()),
+            memberships,
+            snapshot: restored.snapshot,
+            base_waits: None,
             commit: restored.commit,
             commit_told: told_at_start(restored.commit),
             state: State::Follower(Following::new(restored.commit)),
@@ -157,6 +172,9 @@ impl Replica {
             Input::Applied(index) => self.on_applied(index),
             Input::Met { node, incarnation } => self.on_met(node, incarnation),
             Input::Fetched { peer, from, entries } => self.on_fetched(peer, from, entries),
+            Input::SnapshotMade { point } => self.snapshot = self.snapshot.max(point),
+            Input::Compacted { before_first } => self.on_compacted(before_first),
+            Input::Installed { base, membership } => self.on_installed(base, membership),
         }
     }
 
@@ -232,7 +250,7 @@ impl Replica {
     /// What this replica knows of itself.
     pub fn status(&self) -> Status {
         let durable = self.log.durable();
-        let durable_term = self.log.term_at(durable).expect("the durable end is in the log");
+        let durable_term = self.log.term_at(durable).unwrap_or_default();
         Status {
             role: self.role(),
             hard_state: self.hard_state,
@@ -261,8 +279,7 @@ impl Replica {
     /// The entry of the configuration in force; zero if it is the one before the log. Of two configurations the one with
     /// the later entry is right, if one of them is committed.
     pub fn membership_id(&self) -> LogId {
-        let index = self.memberships.index();
-        LogId::new(self.log.term_at(index).unwrap_or_default(), index)
+        self.memberships.id()
     }
 
     /// Whom this node has to speak with: the members of all configurations that are in force or may come back, and who
@@ -371,6 +388,7 @@ impl Replica {
             Body::ReadIndex { asked } => self.on_read_index(from, asked),
             Body::ReadIndexReply { asked, index } => self.on_read_index_reply(from, asked, index),
             Body::StandNow => self.on_stand_now(from),
+            Body::Snapshot { base, round } => self.on_snapshot(from, base, round),
         }
     }
 
@@ -443,8 +461,10 @@ impl Replica {
 
     /// Append to the log what must come next, and take its configuration over.
     pub(super) fn push_entry(&mut self, entry: Entry) {
-        if let Payload::Membership(membership) = &entry.payload {
-            self.memberships.append(entry.id.index, membership.clone());
+        if let Payload::Membership(membership) = &entry.payload
+            && self.memberships.counts(entry.id.index)
+        {
+            self.memberships.append(entry.id, membership.clone());
             self.output.events.push(Event::MembershipChanged { index: entry.id.index });
         }
         self.log.push(entry);
@@ -472,13 +492,14 @@ impl Replica {
     }
 
     fn take_persist(&mut self) -> Option<Persist> {
-        if !self.persists.hard_state_waits && !self.log.has_unpersisted() {
+        let base = self.base_waits.take();
+        if !self.persists.hard_state_waits && !self.log.has_unpersisted() && base.is_none() {
             return None;
         }
         let hard_state = self.persists.hard_state_waits.then_some(self.hard_state);
         let number = self.persists.hand_out();
         self.own_disk.on_handed_out(number, self.log.last().index);
-        Some(Persist { number, hard_state, entries: self.log.persist(number) })
+        Some(Persist { number, hard_state, base, entries: self.log.persist(number) })
     }
 }
 

@@ -18,6 +18,7 @@ impl Replica {
         let peers: Vec<NodeId> = leading.progress.keys().copied().collect();
         for peer in peers {
             self.send_appends(peer, envelope);
+            self.send_offer(peer, envelope);
         }
     }
 
@@ -33,7 +34,7 @@ impl Replica {
             envelope.outgoing(peer, Body::Append(append))
         };
         match progress.mode {
-            Mode::Probe { outstanding: true } => {}
+            Mode::Probe { outstanding: true } | Mode::Snapshot { .. } => {}
             Mode::Probe { outstanding: false } => {
                 self.output.send.push(append(progress.next.previous(), Vec::new()));
                 progress.on_probe_sent();

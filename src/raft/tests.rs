@@ -19,6 +19,7 @@ mod pipeline;
 mod quorum;
 mod random;
 mod script;
+mod snapshots;
 mod voice;
 mod words;
 mod zoo;

@@ -24,6 +24,7 @@ mod oracles;
 #[cfg(test)]
 pub(crate) mod proofs;
 mod recovery;
+pub mod replica_disk;
 pub mod replicas;
 mod report;
 mod rest;

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::replica_disk::{Disk, Taken};
 use crate::limits;
 use crate::raft::invariants::{Invariants, Violation};
 use crate::raft::{
-    BootTime, Change, ChangeRefused, Changed, Config, Event, Fetch, Input, LeaseOptions, Limits, Message, Outgoing,
-    Output, Persist, PersistNumber, ReadReady, ReadToken, Refused, Replica, Restored, Role,
+    Base, BootTime, Change, ChangeRefused, Changed, Config, Event, Fetch, Input, LeaseOptions, Limits, Message,
+    Outgoing, Output, Persist, PersistNumber, ReadReady, ReadToken, Refused, Replica, Role,
 };
-use crate::types::{Entry, HardState, Incarnation, Index, Life, LogId, Member, Membership, NodeId, Payload, Term};
+use crate::types::{Incarnation, Index, Life, LogId, Member, Membership, NodeId, Payload};
 
 /// As nodes have them.
 pub fn limits_default() -> Limits {
@@ -55,48 +56,6 @@ pub fn membership(voters: u64, learners: u64) -> Membership {
     }
 }
 
-/// What survives a crash.
-#[derive(Clone, Hash, Debug, Default)]
-pub struct Disk {
-    pub hard_state: HardState,
-    /// Entry i stands at place i - 1.
-    pub entries: Vec<Entry>,
-}
-
-impl Disk {
-    pub fn write(&mut self, persist: &Persist) {
-        self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
-        if let Some(first) = persist.entries.first() {
-            let keep = (first.id.index.0 - 1) as usize;
-            assert!(keep <= self.entries.len(), "a persist leaves no gap");
-            self.entries.truncate(keep);
-            self.entries.extend(persist.entries.iter().cloned());
-        }
-    }
-
-    pub fn term_at(&self, index: Index) -> Option<Term> {
-        match index.0.checked_sub(1) {
-            None => Some(Term::ZERO),
-            Some(place) => self.entries.get(place as usize).map(|entry| entry.id.term),
-        }
-    }
-
-    pub fn restored(&self, commit: Index, born_with: &Membership) -> Restored {
-        let mut terms: Vec<(Index, Term)> = Vec::new();
-        let mut memberships = vec![(Index::ZERO, born_with.clone())];
-        for entry in &self.entries {
-            if terms.last().is_none_or(|run| run.1 != entry.id.term) {
-                terms.push((entry.id.index, entry.id.term));
-            }
-            if let Payload::Membership(membership) = &entry.payload {
-                memberships.push((entry.id.index, membership.clone()));
-            }
-        }
-        let last = self.entries.last().map_or(LogId::ZERO, |entry| entry.id);
-        Restored { hard_state: self.hard_state, before_first: LogId::ZERO, terms, last, commit, memberships }
-    }
-}
-
 /// What is about to happen where [`Cluster::run`] and [`Cluster::settle_all`] decide, for those who look on.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
@@ -105,6 +64,7 @@ pub enum Step<'a> {
     Fetch(NodeId, &'a Fetch),
     Apply(NodeId, Index),
     Message(&'a Message),
+    Install(NodeId, Base),
 }
 
 /// One member: its process, if it runs, and its disk.
@@ -118,6 +78,10 @@ pub struct Node {
     /// Messages that wait for a persist.
     pub held: Vec<Outgoing>,
     pub fetches: VecDeque<Fetch>,
+    /// The snapshot that was offered last and is to be fetched, and by whom.
+    pub offered: Option<(NodeId, Base)>,
+    /// A state beyond the log: it takes the place of the present one when the log has got there.
+    pub state_waits: Option<Index>,
     /// The state machine survives: it is durable of its own.
     pub applied: Index,
     pub commit: Index,
@@ -137,6 +101,8 @@ pub struct Cluster {
     pub links: Option<BTreeSet<(NodeId, NodeId)>>,
     /// Whose disks finish no flush.
     pub stalled: BTreeSet<NodeId>,
+    /// Who fetches snapshots for as long as [`Cluster::install`] is not called.
+    pub fetches_long: BTreeSet<NodeId>,
     /// Which messages are lost besides.
     pub loses: fn(&Message) -> bool,
     /// For nodes that are started from now on. A tick is then 10 ms of the node's own clock.
@@ -178,6 +144,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             links: None,
             stalled: BTreeSet::new(),
+            fetches_long: BTreeSet::new(),
             loses: |_| false,
             leases: None,
             oracle: Invariants::default(),
@@ -200,6 +167,8 @@ impl Cluster {
             persists: VecDeque::new(),
             held: Vec::new(),
             fetches: VecDeque::new(),
+            offered: None,
+            state_waits: None,
             applied: Index::ZERO,
             commit: Index::ZERO,
             starts: 0,
@@ -223,13 +192,16 @@ impl Cluster {
         };
         // A state machine that is durable of its own takes only what is durable here.
         let life = Life { incarnation: node.incarnation, is_first_member: true };
-        let replica = Replica::in_life(config, node.disk.restored(node.applied, &self.born_with), life);
+        node.state_waits = node.disk.point().filter(|point| *point > node.applied);
+        let restored = node.disk.restored(node.applied, &self.born_with);
+        let commit = restored.commit;
+        let replica = Replica::in_life(config, restored, life);
         let replica = match self.leases {
             Some(leases) => replica.with_leases(leases),
             None => replica,
         };
         check(self.oracle.started(&replica));
-        node.commit = node.applied;
+        node.commit = commit;
         node.replica = Some(replica);
     }
 
@@ -238,7 +210,7 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("a member");
         let incarnation = Incarnation(node.incarnation.0 + 100);
         let others = self.nodes.iter().filter(|(other, _)| **other != id);
-        let kept = others.map(|(_, node)| node.disk.entries.len() as u64).max().unwrap_or(0);
+        let kept = others.map(|(_, node)| node.disk.last().index.0).max().unwrap_or(0);
         self.oracle.made_anew(id, Index(kept));
         self.network.retain(|message| message.from != id && message.to != id);
         self.reads_open.retain(|_, (asked_at, _)| *asked_at != id);
@@ -279,6 +251,7 @@ impl Cluster {
         }
         node.held.clear();
         node.fetches.clear();
+        node.offered = None;
         self.reads_open.retain(|_, (asked_at, _)| *asked_at != id);
     }
 
@@ -356,6 +329,11 @@ impl Cluster {
         let lost = events.iter().find(|event| matches!(event, Event::VoiceLost { .. }));
         assert_eq!(lost, None, "{id} takes a voice, and nobody has lost anything");
         let node = self.nodes.get_mut(&id).expect("a member");
+        let offers = events.iter().filter_map(|event| match event {
+            Event::SnapshotOffered { from, base } => Some((*from, *base)),
+            _ => None,
+        });
+        node.offered = offers.last().or(node.offered);
         node.persists.extend(persist);
         node.fetches.extend(fetch);
         node.commit = commit.unwrap_or(node.commit);
@@ -409,7 +387,8 @@ impl Cluster {
     /// Let the state machine take what is committed and durable here, up to `count` entries.
     pub fn apply(&mut self, id: NodeId, count: u64) {
         if let Some(last) = self.applicable(id, count) {
-            self.nodes.get_mut(&id).expect("a member").applied = last;
+            let node = self.nodes.get_mut(&id).expect("a member");
+            (node.applied, node.state_waits) = (last.max(node.applied), None);
             self.input(id, Input::Applied(last));
         }
     }
@@ -417,7 +396,11 @@ impl Cluster {
     fn applicable(&self, id: NodeId, count: u64) -> Option<Index> {
         let node = &self.nodes[&id];
         let durable = node.replica.as_ref()?.status().durable.index;
-        let last = node.commit.min(durable).min(node.applied.plus(count));
+        let present = node.commit.min(durable);
+        if let Some(point) = node.state_waits {
+            return Some(point).filter(|point| *point <= present);
+        }
+        let last = present.min(node.applied.plus(count));
         Some(last).filter(|last| *last > node.applied)
     }
 
@@ -426,7 +409,7 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("a member");
         let Some(Fetch { peer, from, last, bytes_max }) = node.fetches.pop_front() else { return };
         let mut bytes = 0;
-        let stored = node.disk.entries.iter().skip(from.0 as usize - 1).take_while(|entry| entry.id.index <= last);
+        let stored = node.disk.entries_from(from).iter().take_while(|entry| entry.id.index <= last);
         let fitting = stored.take_while(|entry| {
             let first = bytes == 0;
             bytes += entry.payload.data_bytes() + limits::ENTRY_OVERHEAD_BYTES;
@@ -434,6 +417,48 @@ impl Cluster {
         });
         let entries = if fails { Vec::new() } else { fitting.cloned().collect() };
         self.input(id, Input::Fetched { peer, from, entries });
+    }
+
+    /// A node makes a snapshot of what it has applied. False if it has one of that, or waits for a state.
+    pub fn snapshot(&mut self, id: NodeId) -> bool {
+        let node = self.nodes.get_mut(&id).expect("a member");
+        let is_made = node.state_waits.is_none() && node.disk.take_snapshot(node.applied, &self.born_with);
+        if is_made {
+            let point = node.disk.snapshot.as_ref().expect("just made").point;
+            self.input(id, Input::SnapshotMade { point });
+        }
+        is_made
+    }
+
+    /// A node's log begins after this entry from now on, or after the last before it that may go.
+    pub fn compact(&mut self, id: NodeId, index: Index) {
+        let node = self.nodes.get_mut(&id).expect("a member");
+        // What is not carried out yet may take the place of the whole log.
+        let is_stable = node.persists.is_empty() && node.state_waits.is_none();
+        let last = index.min(node.disk.point().unwrap_or_default()).min(node.commit).min(node.disk.last().index);
+        if is_stable && let Some(before_first) = node.disk.compact(last) {
+            self.input(id, Input::Compacted { before_first });
+        }
+    }
+
+    /// The snapshot that a node was offered has arrived, if whoever offered it runs and has it still.
+    pub fn install(&mut self, id: NodeId) {
+        let Some((from, base)) = self.nodes.get_mut(&id).and_then(|node| node.offered.take()) else { return };
+        let taken = self.nodes.get(&from).filter(|node| node.replica.is_some());
+        let taken = taken.and_then(|node| node.disk.snapshot.clone()).filter(|taken| taken.point == base.point);
+        if let Some(Taken { membership, .. }) = taken {
+            self.installed(id, base, membership);
+        }
+    }
+
+    /// The same for a transfer that took long: whatever has become of the log meanwhile.
+    pub fn installed(&mut self, id: NodeId, base: Base, membership: (LogId, Membership)) {
+        let node = self.nodes.get_mut(&id).expect("a member");
+        node.disk.received.insert(base.point, membership.clone());
+        if node.replica.as_ref().is_some_and(|replica| replica.wants(base)) {
+            node.state_waits = Some(base.point.index).filter(|point| *point > node.applied);
+        }
+        self.input(id, Input::Installed { base, membership });
     }
 
     /// Deliver a message, unless the network or its receiver is down.
@@ -472,6 +497,12 @@ impl Cluster {
                 while let Some(fetch) = self.nodes[&id].fetches.front().copied() {
                     look(self, Step::Fetch(id, &fetch));
                     self.fetch(id, false);
+                    busy = true;
+                }
+                let offered = self.nodes[&id].offered.filter(|_| !self.fetches_long.contains(&id));
+                if let Some((_, base)) = offered {
+                    look(self, Step::Install(id, base));
+                    self.install(id);
                     busy = true;
                 }
                 if let Some(last) = self.applicable(id, u64::MAX >> 1) {

@@ -174,7 +174,9 @@ fn restored(superblock: &Writer, log: &Log, recovery: &Recovery) -> Result<Resto
         terms: group.map(|group| group.terms.clone()).unwrap_or_default(),
         last,
         commit: group.map_or(Index::ZERO, |group| group.before_first.index),
+        snapshot: LogId::ZERO,
         memberships,
+        membership_term: Term::ZERO,
     })
 }
 

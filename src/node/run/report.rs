@@ -60,6 +60,9 @@ impl Report {
             // The node ends with it, and says it as it does.
             Event::Contradiction(_) => {}
             Event::SnapshotNeeded { peer } => tracing::warn!(node = %peer, "lacks entries that the log has no more"),
+            Event::SnapshotOffered { from, base } => {
+                tracing::info!(node = %from, point = %base.point, "offers a snapshot, which is needed here")
+            }
             Event::VoiceLost { peer, acknowledged, holds } => tracing::error!(
                 node = %peer, %acknowledged, %holds,
                 "has lost what it had acknowledged, and counts for nothing any more: `trilith cluster remove {peer}`, then \

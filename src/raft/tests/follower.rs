@@ -148,7 +148,9 @@ fn a_log_after_a_snapshot_matches_below_its_start() {
         terms: vec![(Index(11), Term(3))],
         last: id(3, 12),
         commit: Index(10),
+        snapshot: LogId::ZERO,
         memberships: vec![(Index(4), membership(3, 0))],
+        membership_term: Term::ZERO,
     };
     let mut replica = Replica::new(config, restored);
     replica.handle(append(2, id(1, 5), 3, 0, 0));

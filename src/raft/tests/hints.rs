@@ -59,7 +59,9 @@ fn replica(id: u64, runs: &Runs, term: u64) -> Replica {
         terms,
         last,
         commit: Index::ZERO,
+        snapshot: LogId::ZERO,
         memberships: vec![(Index::ZERO, membership(3, 0))],
+        membership_term: Term::ZERO,
     };
     Replica::new(config, restored)
 }

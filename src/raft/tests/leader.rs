@@ -32,7 +32,9 @@ pub fn leader() -> Replica {
         terms: vec![(Index(11), Term(3))],
         last: id(3, 12),
         commit: Index(10),
+        snapshot: LogId::ZERO,
         memberships: vec![(Index(4), membership(3, 0))],
+        membership_term: Term::ZERO,
     };
     let mut replica = Replica::new(config, restored);
     while replica.status().role == Role::Follower {

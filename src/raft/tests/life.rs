@@ -20,7 +20,9 @@ fn joined(named: Incarnation, life: Life) -> Replica {
         terms: vec![(Index(1), Term(1))],
         last: LogId::new(Term(1), Index(1)),
         commit: Index::ZERO,
+        snapshot: LogId::ZERO,
         memberships: vec![(Index::ZERO, Membership::default()), (Index(1), alone)],
+        membership_term: Term::ZERO,
     };
     Replica::in_life(config, restored, life)
 }
@@ -142,7 +144,9 @@ fn a_first_member_made_anew_may_stand_before_it_is_named() {
         terms: vec![(Index(1), Term(1))],
         last: LogId::new(Term(1), Index(1)),
         commit: Index(1),
+        snapshot: LogId::ZERO,
         memberships: vec![(Index::ZERO, named.clone()), (Index(1), named)],
+        membership_term: Term::ZERO,
     };
     let config =
         Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed: 1, limits: limits_default() };

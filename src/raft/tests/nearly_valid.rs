@@ -123,6 +123,11 @@ fn change_body(random: &mut Random, body: &mut Body) {
             false => *index = Some(Index(near(random, index.unwrap_or_default().0))),
         },
         Body::StandNow => *body = Body::VoteReply { granted: true },
+        Body::Snapshot { base, round } => match random.below(3) {
+            0 => change_id(random, &mut base.point),
+            1 => change_id(random, &mut base.begin_after),
+            _ => round.0 = near(random, round.0),
+        },
     }
 }
 

@@ -5,13 +5,14 @@
 //! rule in its name and shows it at the smallest thing that has it: one replica that is fed by hand, or a cluster where
 //! the rule is about several. The scripts tell the same in larger situations; these say which rule it is that broke.
 //!
-//! Of section 7 there is what the core has: a log that begins after a snapshot. Duplicate commands (section 8) are seen
+//! Of section 7 there is what the core has: logs that begin after a snapshot, and what is said of them. Duplicate commands (section 8) are seen
 //! above the core: `s8_…` in the tests of sessions and of the driver.
 
 pub mod elections;
 pub mod members;
 pub mod replication;
 mod serving;
+mod snapshots;
 
 use crate::raft::{
     Append, AppendOutcome, AppendReply, Body, Config, Input, Message, Outgoing, Replica, Restored, Role, Round,
@@ -37,7 +38,16 @@ fn restored(before_first: LogId, terms: &[u64], term: u64, members: Membership) 
     }
     let commit = before_first.index;
     let hard_state = HardState { term: Term(term), vote: None };
-    Restored { hard_state, before_first, terms: runs, last, commit, memberships: vec![(Index::ZERO, members)] }
+    Restored {
+        hard_state,
+        before_first,
+        terms: runs,
+        last,
+        commit,
+        snapshot: LogId::ZERO,
+        memberships: vec![(Index::ZERO, members)],
+        membership_term: Term::ZERO,
+    }
 }
 
 fn start(seed: u64, restored: Restored) -> Replica {

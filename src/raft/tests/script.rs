@@ -15,6 +15,8 @@
 //! | `deliver [from=A] [to=B] [count=N] [order=reverse]`, `drop`, `duplicate` | messages under way, in order of sending |
 //! | `persist NODE [COUNT]` | the oldest persist becomes durable |
 //! | `apply NODE`, `fetch NODE` | the state machine; the reader of the log |
+//! | `snapshot NODE`, `compact NODE INDEX` | of what was applied; the log begins behind that entry |
+//! | `hold NODE`, `install NODE` | what is offered arrives late there; it has arrived |
 //! | `cut A B`, `cut from=A to=B`, `heal` | the network |
 //! | `crash NODE`, `start NODE` | power |
 //! | `stall NODE`, `resume NODE` | a disk that finishes no flush |
@@ -140,6 +142,18 @@ scripts! {
     single_node,
     slow_disk,
     slow_disk_shared,
+    snapshot_answered_late,
+    snapshot_at_the_end,
+    snapshot_behind_the_log,
+    snapshot_of_another_leader,
+    snapshot_of_members,
+    snapshot_of_one_removed,
+    snapshot_offers_lost_doubled_late,
+    snapshot_older_than_the_log,
+    snapshot_over_differing_entries,
+    snapshot_restarts,
+    snapshot_slow_follower,
+    snapshot_transfer,
     transfer,
     transfer_lost_under_reads,
     vote_of_unaware_voter,
@@ -170,6 +184,8 @@ impl Script {
             "stop" => self.stop(node(command, 0)?, number(command, 1, 1)?),
             "apply" => self.cluster.apply(node(command, 0)?, number(command, 1, 1 << 40)?),
             "fetch" => self.cluster.fetch(node(command, 0)?, false),
+            "hold" => drop(self.cluster.fetches_long.insert(node(command, 0)?)),
+            "snapshot" | "compact" | "install" => self.snapshots(command)?,
             "cut" => self.cut(command)?,
             "heal" => self.cluster.cut.clear(),
             "crash" => self.cluster.crash(node(command, 0)?, 0),
@@ -261,6 +277,20 @@ impl Script {
             writeln!(self.output, "{}", show_persist(id, persist))?;
             self.cluster.persist(id);
         }
+        Ok(())
+    }
+
+    fn snapshots(&mut self, command: &Command) -> Outcome<()> {
+        let id = node(command, 0)?;
+        match command.name.as_str() {
+            "snapshot" if !self.cluster.snapshot(id) => return Err("there is one, or nothing is applied".into()),
+            "snapshot" => {}
+            "compact" => self.cluster.compact(id, Index(number(command, 1, 0)?)),
+            _ => self.cluster.install(id),
+        }
+        let disk = &self.cluster.nodes[&id].disk;
+        let point = disk.snapshot.as_ref().map_or("none".into(), |taken| taken.point.to_string());
+        writeln!(self.output, "{id}: snapshot {point}, log after {}", disk.before_first)?;
         Ok(())
     }
 
@@ -450,6 +480,7 @@ fn show_event(event: &Event) -> String {
         Event::DiskStalls { to: None } => "steps down: its disk stalls".to_owned(),
         Event::Replaced { from } => format!("replaces its entries from {from} on"),
         Event::SnapshotNeeded { peer } => format!("has no log that {peer} needs"),
+        Event::SnapshotOffered { from, base } => format!("needs the snapshot at {} of {from}", base.point),
         Event::MembershipChanged { index } => format!("has the members of entry {index}"),
         Event::MembershipCommitted { index } => format!("knows the members of entry {index} to be committed"),
         Event::VoiceLost { peer, acknowledged, holds } => {

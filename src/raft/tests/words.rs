@@ -1,6 +1,6 @@
 //! Messages and persists as one line each, for scripts and traces.
 
-use crate::raft::{AppendOutcome, Body, Message, Persist};
+use crate::raft::{AppendOutcome, Base, Body, Message, Persist};
 use crate::types::{HardState, NodeId};
 
 pub fn show(message: &Message) -> String {
@@ -28,6 +28,9 @@ pub fn show(message: &Message) -> String {
             format!("ReadIndexReply {}", index.map_or("none".into(), |index| index.to_string()))
         }
         Body::StandNow => "StandNow".into(),
+        Body::Snapshot { base: Base { point, begin_after }, round } => {
+            format!("Snapshot at {point}, log after {begin_after} round {}", round.0)
+        }
     };
     format!("{from}→{to} term {term} {body}")
 }
@@ -35,7 +38,8 @@ pub fn show(message: &Message) -> String {
 pub fn show_persist(id: NodeId, persist: &Persist) -> String {
     let hard_state = persist.hard_state.map(show_hard_state);
     let entries = persist.entries.iter().map(|entry| entry.id.to_string());
-    let parts: Vec<String> = hard_state.into_iter().chain(entries).collect();
+    let base = persist.base.map(|base| format!("snapshot {}, log after {}", base.point, base.begin_after));
+    let parts: Vec<String> = hard_state.into_iter().chain(base).chain(entries).collect();
     format!("{id} persists {}: {}", persist.number.0, parts.join(" "))
 }
 

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::paper::{elections, members, replication};
-use super::{birth, follower, heartbeats, leader, lease, life, log, own_disk, pipeline, script};
+use super::{birth, follower, heartbeats, leader, lease, life, log, own_disk, pipeline, script, snapshots};
 use crate::mutant::{self, Mutant};
 
 enum Finder {
@@ -43,6 +43,15 @@ const ROWS: &[(Mutant, Finder)] = &[
     (Mutant::BornByMajority, test!(birth::without_one_of_its_first_members_nothing_is_decided)),
     (Mutant::BornUnnamed, test!(birth::a_cluster_is_born_when_each_life_is_named_on_every_disk)),
     (Mutant::SnapshotAppliedAgain, test!(replication::s7_what_a_snapshot_holds_counts_as_committed_and_applied)),
+    (Mutant::InstalledBelowCommit, Script("snapshot_answered_late")),
+    (Mutant::InstalledBelowCommit, test!(snapshots::what_the_log_has_meanwhile_is_not_installed)),
+    (Mutant::InstalledBeforeDurable, Script("snapshot_slow_follower")),
+    (
+        Mutant::InstalledBeforeDurable,
+        test!(snapshots::nothing_is_said_of_a_snapshot_before_it_is_durable_that_it_counts),
+    ),
+    (Mutant::SnapshotMembershipForgotten, Script("snapshot_of_members")),
+    (Mutant::SnapshotOfferedForEver, Script("snapshot_at_the_end")),
     (Mutant::LearnerCounted, Script("learner")),
     (Mutant::JointUsesOneHalf, Script("change_joint_under_partition")),
     (Mutant::ChangeWithoutOwnEntry, Script("change_before_own_entry")),

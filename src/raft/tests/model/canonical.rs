@@ -96,6 +96,8 @@ impl Hash for Essence<'_> {
             own_disk: _,
             log,
             memberships,
+            snapshot,
+            base_waits,
             commit,
             commit_told: _,
             state,
@@ -106,7 +108,7 @@ impl Hash for Essence<'_> {
             contradiction,
             output: _,
         } = self.0;
-        (hard_state, persists, log, memberships, commit).hash(hasher);
+        (hard_state, persists, log, memberships, snapshot, base_waits, commit).hash(hasher);
         (state, leader, election_elapsed_ticks, reads, contradiction.is_some()).hash(hasher);
     }
 }
@@ -118,7 +120,8 @@ pub fn message(mut message: Message, bounds: &Bounds) -> Message {
             Body::Append(append) => append.round = Round::default(),
             Body::AppendReply(AppendReply { round, .. })
             | Body::Heartbeat { round, .. }
-            | Body::HeartbeatReply { round } => *round = Round::default(),
+            | Body::HeartbeatReply { round }
+            | Body::Snapshot { round, .. } => *round = Round::default(),
             _ => {}
         }
     }

@@ -54,6 +54,7 @@ fn matters_though_it_is_old(world: &World, message: &Message, durable: Term) -> 
         | Body::AppendReply(_)
         | Body::HeartbeatReply { .. }
         | Body::ReadIndexReply { .. }
+        | Body::Snapshot { .. }
         | Body::StandNow => false,
         Body::PreVoteReply { next, .. } => next > durable,
         Body::PreVote { .. } => true,

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::raft::invariants::{Invariants, Violation};
-use crate::raft::tests::cluster::{Disk, limits_default, membership};
+use crate::raft::tests::cluster::{limits_default, membership};
 use crate::raft::{
     Config, Event, Fetch, Index, Input, Message, Outgoing, Output, Persist, PersistNumber, ReadToken, Replica, Role,
 };
+use crate::sim::replica_disk::Disk;
 use crate::types::{NodeId, Term};
 
 use super::{Bounds, canonical, dead, fingerprint};

@@ -63,6 +63,7 @@ impl<'a> Trace<'a> {
             Step::Fetch(id, fetch) => self.tell(&format!("{id} reads from {} for {}", fetch.from, fetch.peer)),
             Step::Apply(id, last) => self.tell(&format!("{id} applies up to {last}")),
             Step::Message(message) => self.message(cluster, message),
+            Step::Install(id, base) => self.tell(&format!("{id} fetches the snapshot at {}", base.point)),
         }
     }
 
