@@ -67,6 +67,7 @@ mod peer_wire;
 pub mod pem;
 mod replies;
 mod settings;
+mod snapshot_wire;
 mod status_wire;
 mod stream;
 mod verifier;
@@ -94,6 +95,10 @@ pub use peer::{Correspondents, KnownLife, NotForwarded, Peers};
 pub use peer_wire::{Hello, PEER_PROTOCOL_VERSION, hello, log_stream, message, put_hello, put_log_stream, put_message};
 pub use replies::{Replies, TailState};
 pub use settings::Settings;
+pub use snapshot_wire::{
+    MANIFEST_BYTES_MAX, SnapshotAnswer, SnapshotRefusal, SnapshotRequest, put_snapshot_answer, put_snapshot_request,
+    snapshot_answer, snapshot_request,
+};
 pub use status_wire::{NodeRole, NodeStatus};
 pub use wire::{FRAME_HEAD_BYTES, Frame, FrameBuffer, put_frame};
 
