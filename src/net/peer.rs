@@ -238,6 +238,13 @@ impl Peers {
         self.state().peers.get(&node).is_some_and(|peer| peer.control.is_open())
     }
 
+    /// The members that this node speaks with, without itself.
+    pub fn others(&self) -> Vec<NodeId> {
+        let (state, local) = (self.state(), self.shared.context.local.node);
+        let members = state.correspondents.iter().flat_map(|known| &known.members);
+        members.map(|member| member.id).filter(|id| *id != local).collect()
+    }
+
     pub(super) fn stop(&self) {
         self.set_correspondents(Correspondents {
             configuration: LogId::new(Term(u64::MAX), Index(u64::MAX)),

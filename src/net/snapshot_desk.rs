@@ -19,6 +19,11 @@ pub struct SnapshotQuestion {
 }
 
 impl SnapshotQuestion {
+    /// Whether whoever asked has gone: nothing needs to be read.
+    pub fn is_moot(&self) -> bool {
+        self.answer.is_closed()
+    }
+
     /// Whoever asked may have gone since.
     pub fn answer(self, answer: SnapshotAnswer) {
         drop(self.answer.send(answer));

@@ -154,7 +154,11 @@ pub(super) async fn accept(peers: &Peers, connection: Connection, id: NodeId) {
     let welcomed = within(2 * context.settings.first_frame_timeout, welcome(peers, &connection, id)).await;
     let ended = match welcomed {
         Ok((peer, hello, send, questions)) => {
-            let ended = serve(peers, &hello, send, questions).await;
+            let ended = tokio::select! {
+                ended = serve(peers, &hello, send, questions) => ended,
+                // Also while a question waits for a disk that hangs: else the seat would stay taken.
+                closed = connection.closed() => closed.into(),
+            };
             peer.snapshots_to.forget(&connection);
             ended
         }

@@ -137,6 +137,23 @@ async fn few_are_served_at_once_and_the_next_one_when_one_of_them_goes() {
     assert_eq!(asked(&mut links[0], ask_chunk(2)).await.unwrap(), chunk(2), "who has a seat keeps it");
 }
 
+/// On the other side a disk hangs: who gave it up has no seat any more.
+#[tokio::test]
+async fn who_goes_while_his_question_is_not_answered_gives_his_seat_back() {
+    let (one, two) = pair(&Cluster::new());
+    let (sender, questions) = channel::<SnapshotQuestion>();
+    one.peers().answer_snapshots(Some(sender));
+    for _ in 0..4 {
+        let mut link = two.peers().snapshot_link(NodeId(1)).await.unwrap();
+        link.ask(&ask_chunk(1)).await.unwrap();
+        let answered = tokio::time::timeout(Duration::from_millis(100), link.answer()).await;
+        assert!(answered.is_err(), "neither busy nor anything else: {answered:?}");
+    }
+    let waiting: Vec<SnapshotQuestion> = questions.try_iter().collect();
+    assert_eq!(waiting.len(), 4);
+    eventually("nobody wants to know it any more", || waiting.iter().all(SnapshotQuestion::is_moot)).await;
+}
+
 #[tokio::test]
 async fn a_newer_connection_of_the_same_node_takes_the_place_of_the_older_one() {
     let (one, two) = pair(&Cluster::new());
