@@ -87,6 +87,8 @@ pub const FRAME_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Chunks of one snapshot: 256 GiB. Their checksums stand in one manifest, which goes over the wire in one frame.
 pub const SNAPSHOT_CHUNKS_MAX: usize = 1 << 18;
+/// What a manifest says beside its checksums.
+pub const SNAPSHOT_HEAD_BYTES: usize = 1024;
 /// Whole snapshots of a group that stay.
 pub const SNAPSHOTS_KEPT: usize = 2;
 

@@ -163,14 +163,7 @@ impl Drop for Responses {
 
 async fn dial(identity: &Identity, address: SocketAddr) -> Result<Connection, Error> {
     let settings = Settings::default();
-    let any: SocketAddr = match address {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let bound = |source| Error::Bind { address: any, source };
-    let socket = std::net::UdpSocket::bind(any).map_err(bound)?;
-    let runtime = Arc::new(quinn::TokioRuntime);
-    let endpoint = quinn::Endpoint::new(settings::client_endpoint_config(), None, socket, runtime).map_err(bound)?;
+    let endpoint = outgoing_endpoint(address)?;
     let mut config = quinn::ClientConfig::new(Arc::new(identity.client_config(ALPN_CLIENT)?));
     config.transport_config(settings.dial_transport());
     let dialled = endpoint.connect_with(config, address, SERVER_NAME);
@@ -179,6 +172,18 @@ async fn dial(identity: &Identity, address: SocketAddr) -> Result<Connection, Er
         Ok(connected) => connected.map_err(|source| Error::from_connection(address, source)),
         Err(_) => Err(Error::HandshakeTimeout { address }),
     }
+}
+
+/// A socket of its own, on the present runtime, for dialling this address.
+pub(super) fn outgoing_endpoint(address: SocketAddr) -> Result<quinn::Endpoint, Error> {
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let bound = |source| Error::Bind { address: any, source };
+    let socket = std::net::UdpSocket::bind(any).map_err(bound)?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    quinn::Endpoint::new(settings::client_endpoint_config(), None, socket, runtime).map_err(bound)
 }
 
 async fn greet(connection: &Connection) -> Result<(Welcome, SendStream, FrameReader), StreamError> {
@@ -222,7 +227,7 @@ fn check_size(request: &Request) -> Result<(), Error> {
 }
 
 /// The connection knows better than the stream why it ended.
-fn explain(connection: &Connection, error: StreamError) -> Error {
+pub(super) fn explain(connection: &Connection, error: StreamError) -> Error {
     let address = connection.remote_address();
     match (error, connection.close_reason()) {
         (StreamError::Malformed(source), _) => {

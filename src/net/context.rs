@@ -10,13 +10,14 @@ use rustls::server::danger::ClientCertVerifier;
 
 use super::close::CloseReason;
 use super::counters::{Counter, Counters};
-use super::identity::{ALPN_CLIENT, ALPN_PEER};
+use super::identity::{ALPN_CLIENT, ALPN_PEER, ALPN_SNAPSHOT};
 use super::inbox::Inbox;
 use super::name::Name;
 use super::peer_wire::Hello;
 use super::pem;
 use super::replies::Replies;
 use super::settings::Settings;
+use super::snapshot_desk::Desk;
 use super::stream::StreamError;
 use super::verifier::DiallerVerifier;
 
@@ -28,13 +29,16 @@ pub(super) struct Context {
     pub(super) inbox: Inbox,
     pub(super) replies: Replies,
     pub(super) counters: Arc<Counters>,
-    pub(super) open: Registry,
+    /// Questions of other nodes for this one's snapshots.
+    pub(super) snapshots: Desk,
+    pub(super) open: Arc<Registry>,
 }
 
-/// Which of the two protocols a handshake agreed on.
+/// Which of the protocols a handshake agreed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Protocol {
     Peer,
+    Snapshot,
     Client,
 }
 
@@ -53,8 +57,8 @@ pub(super) struct Registry {
 
 /// Takes its connection off the registry when dropped.
 #[derive(Debug)]
-pub(super) struct Registered<'a> {
-    registry: &'a Registry,
+pub(super) struct Registered {
+    registry: Arc<Registry>,
     id: usize,
 }
 
@@ -83,6 +87,7 @@ impl Proven {
         let handshake = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
         let protocol = match handshake.protocol.as_deref()? {
             ALPN_PEER => Protocol::Peer,
+            ALPN_SNAPSHOT => Protocol::Snapshot,
             ALPN_CLIENT => Protocol::Client,
             _ => return None,
         };
@@ -92,10 +97,10 @@ impl Proven {
 }
 
 impl Registry {
-    pub(super) fn add(&self, connection: &Connection) -> Registered<'_> {
+    pub(super) fn add(self: &Arc<Registry>, connection: &Connection) -> Registered {
         let id = connection.stable_id();
         self.connections().insert(id, connection.clone());
-        Registered { registry: self, id }
+        Registered { registry: self.clone(), id }
     }
 
     /// Closes those that would not be accepted today.
@@ -113,7 +118,7 @@ impl Registry {
     }
 }
 
-impl Drop for Registered<'_> {
+impl Drop for Registered {
     fn drop(&mut self) {
         self.registry.connections().remove(&self.id);
     }

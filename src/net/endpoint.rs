@@ -1,4 +1,4 @@
-//! A node's one UDP socket, for both protocols.
+//! A node's one UDP socket, for all protocols.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,14 +13,16 @@ use super::close::CloseReason;
 use super::context::{Context, Protocol, Proven, Registry};
 use super::counters::{CounterValues, Counters};
 use super::error::{CertificateError, Error};
-use super::identity::{ALPN_PEER, Identity};
+use super::identity::{ALPN_PEER, ALPN_SNAPSHOT, Identity};
 use super::inbox::Inbox;
 use super::name::{Name, Role};
-use super::peer::Peers;
+use super::peer::{DialConfigs, Peers};
 use super::peer_link;
 use super::peer_wire::{Hello, PEER_PROTOCOL_VERSION};
 use super::replies::Replies;
 use super::settings::{self, Settings};
+use super::snapshot_desk::Desk;
+use super::snapshot_link;
 
 /// What a node says of itself beyond its certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +70,7 @@ impl Endpoint {
         let local = local_hello(identity, facts)?;
         let address = socket.local_addr().map_err(|source| bind_error(&socket, source))?;
         let server = server_config(identity, &settings)?;
-        let dial = dial_config(identity, &settings)?;
+        let dial = dial_configs(identity, &settings)?;
         let runtime = Arc::new(TokioRuntime);
         let endpoint = quinn::Endpoint::new(settings::node_endpoint_config(identity), Some(server), socket, runtime)
             .map_err(|source| Error::Bind { address, source })?;
@@ -83,7 +85,8 @@ impl Endpoint {
             inbox: Inbox::default(),
             replies: Replies::new(counters.clone()),
             counters,
-            open: Registry::default(),
+            snapshots: Desk::default(),
+            open: Arc::new(Registry::default()),
         });
         let peers = Peers::new(context.clone(), endpoint.clone(), dial, facts);
         tokio::spawn(accept(endpoint.clone(), peers.clone(), doors));
@@ -129,10 +132,10 @@ impl Endpoint {
             return Err(CertificateError::WrongRole { found, needed }.into());
         }
         let server = server_config(identity, &self.context.settings)?;
-        let dial = dial_config(identity, &self.context.settings)?;
+        let dial = dial_configs(identity, &self.context.settings)?;
         let verifier = identity.dialler_verifier()?;
         self.endpoint.set_server_config(Some(server));
-        self.peers.set_dial_config(dial);
+        self.peers.set_dial_configs(dial);
         self.context.open.verify(&verifier, &self.context.counters);
         Ok(())
     }
@@ -180,10 +183,12 @@ fn server_config(identity: &Identity, settings: &Settings) -> Result<quinn::Serv
     Ok(config)
 }
 
-fn dial_config(identity: &Identity, settings: &Settings) -> Result<quinn::ClientConfig, Error> {
-    let mut config = quinn::ClientConfig::new(Arc::new(identity.client_config(ALPN_PEER)?));
-    config.transport_config(settings.dial_transport());
-    Ok(config)
+fn dial_configs(identity: &Identity, settings: &Settings) -> Result<DialConfigs, Error> {
+    let mut link = quinn::ClientConfig::new(Arc::new(identity.client_config(ALPN_PEER)?));
+    link.transport_config(settings.dial_transport());
+    let mut snapshots = quinn::ClientConfig::new(Arc::new(identity.client_config(ALPN_SNAPSHOT)?));
+    snapshots.transport_config(settings.snapshot_transport());
+    Ok(DialConfigs { link, snapshots })
 }
 
 /// Takes whoever knocks, within bounds, each in a task of its own.
@@ -244,7 +249,10 @@ async fn serve(peers: Peers, clients: Arc<Semaphore>, connection: Connection, pr
     let context = peers.context().clone();
     match (proven.protocol, proven.name.role) {
         (Protocol::Peer, Role::Node(id)) => peer_link::accept(&peers, connection, id).await,
-        (Protocol::Peer, _) => context.refuse(&connection, CloseReason::WrongRole, &context.counters.roles_refused),
+        (Protocol::Snapshot, Role::Node(id)) => snapshot_link::accept(&peers, connection, id).await,
+        (Protocol::Peer | Protocol::Snapshot, _) => {
+            context.refuse(&connection, CloseReason::WrongRole, &context.counters.roles_refused)
+        }
         (Protocol::Client, role) => match clients.try_acquire_owned() {
             Ok(_permit) => client_link::serve(context, connection, role).await,
             Err(_) => context.refuse(&connection, CloseReason::TooMany, &context.counters.connections_refused),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::codec;
-use crate::types::ClusterId;
+use crate::types::{ClusterId, NodeId};
 
 use super::close::CloseReason;
 
@@ -55,6 +55,8 @@ pub enum Error {
     Bind { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error("no address of node {node} is known here: it is no member, and no link to it stands")]
+    NoAddress { node: NodeId },
     #[error("cannot dial {address}: {source}")]
     Dial { address: SocketAddr, source: quinn::ConnectError },
     #[error("no handshake with {address} in time; is a node running there?")]
@@ -66,6 +68,8 @@ pub enum Error {
     Handshake { address: SocketAddr, source: quinn::ConnectionError },
     #[error("{address} closed the connection: {reason}")]
     Closed { address: SocketAddr, reason: CloseReason },
+    #[error("this node does not speak with the one at {address}; what that is told: {reason}")]
+    Refused { address: SocketAddr, reason: CloseReason },
     #[error("the connection to {address} broke: {source}")]
     Broken { address: SocketAddr, source: quinn::ConnectionError },
     #[error("{address} ended the stream")]

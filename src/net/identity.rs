@@ -26,6 +26,8 @@ use super::verifier::{DiallerVerifier, NodeVerifier};
 /// Names of protocol and version, agreed on in the handshake.
 pub const ALPN_PEER: &[u8] = b"trilith-peer/1";
 pub const ALPN_CLIENT: &[u8] = b"trilith-client/1";
+/// Between nodes, for bulk.
+pub const ALPN_SNAPSHOT: &[u8] = b"trilith-snapshot/1";
 
 /// A certificate with its key, and whom its holder trusts.
 pub struct Identity {
@@ -110,13 +112,13 @@ impl Identity {
         derived
     }
 
-    /// How a node answers those who dial it, on both protocols.
+    /// How a node answers those who dial it, on all protocols.
     pub(super) fn server_config(&self) -> Result<QuicServerConfig, CertificateError> {
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(self.dialler_verifier()?)
             .with_single_cert(self.chain.clone(), self.key.clone_key())?;
-        config.alpn_protocols = vec![ALPN_PEER.to_vec(), ALPN_CLIENT.to_vec()];
+        config.alpn_protocols = vec![ALPN_PEER.to_vec(), ALPN_SNAPSHOT.to_vec(), ALPN_CLIENT.to_vec()];
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -28,6 +28,9 @@
 //! - A link brings messages in order on each of its three streams, and may lose what was under way when it broke. What
 //!   was taken for a link goes by no other: a request that is passed on arrives once or not at all.
 //!   [`Arrival::PeerUp`] and [`Arrival::PeerDown`] come in turn.
+//! - A snapshot is fetched by a connection of its own ([`SnapshotLink`]), which whoever fetches dials from a socket of its
+//!   own. The same nodes may speak by it as by a link; each question is checked again, and the connection ends with the
+//!   right to it. What is asked goes to whoever reads the disk ([`Peers::answer_snapshots`]), never to the core.
 //! - Payloads keep the memory of their frame, and that of the receive buffer (64 KiB and more) only where the frame is a
 //!   quarter of it or more: what a cache counts is within four times of what it holds.
 //! - Checksums of entries and commands were verified when they arrive.
@@ -67,6 +70,10 @@ mod peer_wire;
 pub mod pem;
 mod replies;
 mod settings;
+mod slot;
+mod snapshot_desk;
+mod snapshot_link;
+mod snapshot_wire;
 mod status_wire;
 mod stream;
 mod verifier;
@@ -87,13 +94,19 @@ pub use forward_wire::{
     Forward, ForwardId, ForwardMessage, Forwarded, forward_message, forward_stream, put_forward, put_forward_stream,
     put_forwarded,
 };
-pub use identity::{ALPN_CLIENT, ALPN_PEER, Identity};
+pub use identity::{ALPN_CLIENT, ALPN_PEER, ALPN_SNAPSHOT, Identity};
 pub use inbox::{Arrival, ClientKey, Inbox, TailKey};
 pub use name::{Name, Role};
 pub use peer::{Correspondents, KnownLife, NotForwarded, Peers};
 pub use peer_wire::{Hello, PEER_PROTOCOL_VERSION, hello, log_stream, message, put_hello, put_log_stream, put_message};
 pub use replies::{Replies, TailState};
 pub use settings::Settings;
+pub use snapshot_desk::SnapshotQuestion;
+pub use snapshot_link::SnapshotLink;
+pub use snapshot_wire::{
+    MANIFEST_BYTES_MAX, SnapshotAnswer, SnapshotRefusal, SnapshotRequest, put_snapshot_answer, put_snapshot_request,
+    snapshot_answer, snapshot_request,
+};
 pub use status_wire::{NodeRole, NodeStatus};
 pub use wire::{FRAME_HEAD_BYTES, Frame, FrameBuffer, put_frame};
 
@@ -107,6 +120,8 @@ mod tests_lives;
 mod tests_peer;
 #[cfg(test)]
 mod tests_raw;
+#[cfg(test)]
+mod tests_snapshot;
 #[cfg(test)]
 mod tests_trust;
 #[cfg(test)]

@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use quinn::Connection;
 use tokio::runtime::Handle;
 
 use crate::raft::message::{Body, Message};
@@ -17,7 +17,7 @@ use crate::random::Random;
 use crate::types::{Incarnation, Index, Life, LogId, Member, NodeId, Term};
 
 use super::close::CloseReason;
-use super::context::{self, Context};
+use super::context::Context;
 use super::endpoint::Facts;
 use super::error::Error;
 use super::forward_wire::{Forward, Forwarded, put_forward, put_forwarded};
@@ -27,6 +27,8 @@ use super::peer_wire::{Hello, put_message};
 use super::settings::{
     CONTROL_LANE_BYTES_MAX, FORWARD_LANE_BYTES_MAX, FORWARDED_LANE_BYTES_MAX, LOG_LANE_BYTES_MAX, PEERS_MAX,
 };
+use super::slot::Slot;
+use super::snapshot_desk::SnapshotQuestion;
 
 /// Whom this node speaks with, and by which configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -94,9 +96,16 @@ struct State {
     known: BTreeMap<NodeId, KnownLife>,
     /// Nodes for which a dialler runs: one each.
     dialled: BTreeSet<NodeId>,
-    dial_config: quinn::ClientConfig,
+    dial_configs: DialConfigs,
     /// Jitter of the waits.
     random: Random,
+}
+
+/// How this node dials others.
+#[derive(Clone, Debug)]
+pub(super) struct DialConfigs {
+    pub(super) link: quinn::ClientConfig,
+    pub(super) snapshots: quinn::ClientConfig,
 }
 
 /// One other node.
@@ -109,8 +118,11 @@ pub(super) struct Peer {
     pub(super) log: Outbox,
     /// Clients' requests that are passed on, and answers to those that came.
     pub(super) forward: Outbox,
-    /// The newest connection; an older one was closed when it came.
-    pub(super) current: Mutex<Option<Connection>>,
+    /// By which all of that goes.
+    pub(super) link: Slot,
+    /// By which it fetches a snapshot from here, and this node one from there.
+    pub(super) snapshots_to: Slot,
+    pub(super) snapshots_from: Slot,
     /// What it said of itself when it was last let in, in the life of this process.
     met: Mutex<Option<Met>>,
     /// Held by the link that runs, so that up and down are told in turn.
@@ -130,7 +142,7 @@ impl Peers {
     pub(super) fn new(
         context: Arc<Context>,
         endpoint: quinn::Endpoint,
-        dial_config: quinn::ClientConfig,
+        dial_configs: DialConfigs,
         facts: Facts,
     ) -> Peers {
         let life = Life { incarnation: facts.incarnation, is_first_member: facts.is_first_member };
@@ -139,7 +151,7 @@ impl Peers {
             peers: BTreeMap::new(),
             known: BTreeMap::new(),
             dialled: BTreeSet::new(),
-            dial_config,
+            dial_configs,
             random: Random::seeded(facts.seed),
         };
         let (runtime, state) = (Handle::current(), Mutex::new(state));
@@ -215,9 +227,22 @@ impl Peers {
         }
     }
 
+    /// From now on, questions for this node's snapshots go there; without one, nothing is here. There are never more of
+    /// them under way than nodes are served at once.
+    pub fn answer_snapshots(&self, answerer: Option<Sender<SnapshotQuestion>>) {
+        self.shared.context.snapshots.set_answerer(answerer);
+    }
+
     /// Whether a link to this node stands.
     pub fn is_up(&self, node: NodeId) -> bool {
         self.state().peers.get(&node).is_some_and(|peer| peer.control.is_open())
+    }
+
+    /// The members that this node speaks with, without itself.
+    pub fn others(&self) -> Vec<NodeId> {
+        let (state, local) = (self.state(), self.shared.context.local.node);
+        let members = state.correspondents.iter().flat_map(|known| &known.members);
+        members.map(|member| member.id).filter(|id| *id != local).collect()
     }
 
     pub(super) fn stop(&self) {
@@ -228,8 +253,8 @@ impl Peers {
         });
     }
 
-    pub(super) fn set_dial_config(&self, config: quinn::ClientConfig) {
-        self.state().dial_config = config;
+    pub(super) fn set_dial_configs(&self, configs: DialConfigs) {
+        self.state().dial_configs = configs;
     }
 
     /// What this node says of itself to another one.
@@ -320,7 +345,19 @@ impl Peers {
     }
 
     pub(super) fn dial_config(&self) -> quinn::ClientConfig {
-        self.state().dial_config.clone()
+        self.state().dial_configs.link.clone()
+    }
+
+    pub(super) fn snapshot_dial_config(&self) -> quinn::ClientConfig {
+        self.state().dial_configs.snapshots.clone()
+    }
+
+    /// Where to find a node: where the configuration says, or else where the link to it leads.
+    pub(super) fn address_of(&self, id: NodeId) -> Option<SocketAddr> {
+        let state = self.state();
+        let known = state.correspondents.as_ref().and_then(|known| known.member(id));
+        let linked = || state.peers.get(&id)?.link.current().map(|connection| connection.remote_address());
+        known.map(|member| member.address).or_else(linked)
     }
 
     /// Where to dial a node, or `None` when it is not to be dialled any more; then its dialler has to end.
@@ -352,7 +389,9 @@ impl Peer {
             control: Outbox::default(),
             log: Outbox::default(),
             forward: Outbox::default(),
-            current: Mutex::default(),
+            link: Slot::default(),
+            snapshots_to: Slot::default(),
+            snapshots_from: Slot::default(),
             met: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
@@ -400,30 +439,11 @@ impl Peer {
         }
     }
 
-    /// Makes this the node's connection; an older one is closed.
-    pub(super) fn replace(&self, connection: &Connection) {
-        let old = self.current().replace(connection.clone());
-        if let Some(old) = old {
-            context::close(&old, CloseReason::Replaced);
-        }
-    }
-
-    /// Forgets the connection, unless a newer one has taken its place.
-    pub(super) fn forget(&self, connection: &Connection) {
-        let mut current = self.current();
-        if current.as_ref().is_some_and(|newest| newest.stable_id() == connection.stable_id()) {
-            *current = None;
-        }
-    }
-
+    /// Ends all connections to it.
     fn disconnect(&self, reason: CloseReason) {
-        if let Some(connection) = self.current().as_ref() {
-            context::close(connection, reason);
+        for slot in [&self.link, &self.snapshots_to, &self.snapshots_from] {
+            slot.close(reason);
         }
-    }
-
-    fn current(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.current.lock().expect("no holder of this lock can panic")
     }
 }
 

@@ -142,7 +142,7 @@ async fn accept_stream(
     Ok((send, FrameReader::of_member(receive, frame_bytes_max)))
 }
 
-async fn send_hello(stream: &mut SendStream, hello: &Hello) -> Result<(), StreamError> {
+pub(super) async fn send_hello(stream: &mut SendStream, hello: &Hello) -> Result<(), StreamError> {
     // A stream that is closed already says so at the write below.
     let _ = stream.set_priority(CONTROL_PRIORITY);
     let mut out = BytesMut::new();
@@ -151,7 +151,7 @@ async fn send_hello(stream: &mut SendStream, hello: &Hello) -> Result<(), Stream
 }
 
 /// Compares a claim with the certificate and with ourselves.
-fn check(local: &Hello, claim: &Hello, proven: NodeId) -> Result<(), StreamError> {
+pub(super) fn check(local: &Hello, claim: &Hello, proven: NodeId) -> Result<(), StreamError> {
     let refuse = |reason| Err(StreamError::Refused(reason));
     if claim.cluster != local.cluster {
         return refuse(CloseReason::WrongCluster);
@@ -183,7 +183,7 @@ async fn tell_refused(context: &Context, node: NodeId, connection: &Connection, 
     }
 }
 
-fn refuse_or_close(context: &Context, connection: &Connection, ended: &StreamError) {
+pub(super) fn refuse_or_close(context: &Context, connection: &Connection, ended: &StreamError) {
     match ended {
         StreamError::Refused(reason) => context.refuse(connection, *reason, &context.counters.hellos_refused),
         _ => context.close(connection, ended),
@@ -198,10 +198,10 @@ async fn run(peers: &Peers, link: Link) {
         Ok(peer) => peer,
         Err(reason) => return context.refuse(&connection, reason, &context.counters.hellos_refused),
     };
-    peer.replace(&connection);
+    peer.link.replace(&connection);
     // Membership may have changed before the line above made the connection known to whoever changes it.
     if let Err(reason) = peers.meet(&hello) {
-        peer.forget(&connection);
+        peer.link.forget(&connection);
         return context.refuse(&connection, reason, &context.counters.hellos_refused);
     }
     let _turn = peer.turn.lock().await;
@@ -214,7 +214,7 @@ async fn run(peers: &Peers, link: Link) {
     peer.control.close();
     peer.log.close();
     peer.forward.close();
-    peer.forget(&connection);
+    peer.link.forget(&connection);
     tell_refused(context, hello.node, &connection, &ended).await;
     context.close(&connection, &ended);
     context.inbox.push_one(Share::Peer, Arrival::PeerDown { node: hello.node }).await;

@@ -42,6 +42,13 @@ const CLIENT_WINDOW_BYTES_MAX: u32 = 4 << 20;
 const CLIENT_WINDOW_BYTES_MIN: u32 = 128 << 10;
 /// What the windows of all clients share.
 const CLIENT_WINDOWS_BYTES: u64 = 128 << 20;
+/// What may be under way of a snapshot that is fetched: two chunks, so that one is read while another comes, and little
+/// stands in the way of what matters more.
+const SNAPSHOT_WINDOW_BYTES: u32 = 2 << 20;
+/// Questions that may be under way.
+const SNAPSHOT_QUESTIONS_BYTES: u64 = 64 << 10;
+/// Nodes to which snapshots are sent at once. The others are told that this one is busy.
+pub const SNAPSHOTS_SERVED_MAX: usize = 2;
 /// Handshakes that quinn holds for the accept loop.
 const INCOMING_MAX: usize = 256;
 const INCOMING_BYTES_MAX: u64 = 4 << 20;
@@ -60,6 +67,8 @@ pub struct Settings {
     /// A connection on which nothing at all arrives for this long is dead.
     pub idle_timeout: Duration,
     pub keep_alive: Duration,
+    /// A node that fetches a snapshot, and asks nothing or reads nothing for so long, has to come again.
+    pub snapshot_idle_timeout: Duration,
     /// Handshakes under way at once.
     pub handshakes_max: usize,
     /// Clients connected at once.
@@ -76,6 +85,7 @@ impl Default for Settings {
             first_frame_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_millis(2500),
             keep_alive: Duration::from_millis(500),
+            snapshot_idle_timeout: Duration::from_secs(10),
             handshakes_max: 128,
             clients_max: 1024,
             dial_delay_min: Duration::from_millis(20),
@@ -105,6 +115,17 @@ impl Settings {
         Arc::new(transport)
     }
 
+    /// For fetching a snapshot.
+    pub(super) fn snapshot_transport(&self) -> Arc<TransportConfig> {
+        let mut transport = self.transport();
+        transport
+            .max_concurrent_bidi_streams(VarInt::from_u32(0))
+            .stream_receive_window(VarInt::from_u32(SNAPSHOT_WINDOW_BYTES))
+            .receive_window(VarInt::from_u32(SNAPSHOT_WINDOW_BYTES))
+            .send_window(SNAPSHOT_QUESTIONS_BYTES);
+        Arc::new(transport)
+    }
+
     fn transport(&self) -> TransportConfig {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(PACKET_BYTES_MAX);
@@ -127,6 +148,12 @@ pub(super) fn widen_for_peer(connection: &quinn::Connection) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(PEER_STREAMS));
     connection.set_receive_window(VarInt::from_u32(PEER_WINDOW_BYTES));
     connection.set_send_window(u64::from(PEER_WINDOW_BYTES));
+}
+
+/// Bounds a connection by which another node fetches a snapshot.
+pub(super) fn narrow_for_snapshots(connection: &quinn::Connection) {
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(1));
+    connection.set_send_window(u64::from(SNAPSHOT_WINDOW_BYTES));
 }
 
 /// Gives a client its share of what all clients' windows may take, `clients` being how many there are.

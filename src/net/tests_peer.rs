@@ -78,8 +78,7 @@ async fn messages_stay_in_order_while_links_break_and_come_back() {
         }
         two.inbox().drain(&mut seen);
         let peer = one.peers().known(NodeId(2));
-        let connection = peer.current.lock().unwrap().clone();
-        connection.expect("the link is up").close(0u32.into(), b"");
+        peer.link.current().expect("the link is up").close(0u32.into(), b"");
     }
     until_up(&one, 2).await;
     one.peers().send(&heartbeat(1, 2, sent + 1));
@@ -452,7 +451,7 @@ async fn what_was_passed_on_to_a_link_goes_by_no_later_one() {
             }
         }
         two.inbox().drain(&mut seen);
-        let connection = one.peers().known(NodeId(2)).current.lock().unwrap().clone();
+        let connection = one.peers().known(NodeId(2)).link.current();
         connection.expect("the link is up").close(0u32.into(), b"");
     }
     until_up(&one, 2).await;

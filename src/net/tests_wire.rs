@@ -186,6 +186,21 @@ fn forward_messages() -> Vec<ForwardMessage> {
     ]
 }
 
+fn snapshot_requests() -> [SnapshotRequest; 2] {
+    let (group, point) = (GroupId(2), log_id(3, 9));
+    [SnapshotRequest::Manifest { group, point }, SnapshotRequest::Chunk { group, point, number: 5 }]
+}
+
+fn snapshot_answers() -> Vec<SnapshotAnswer> {
+    let refusals = [SnapshotRefusal::NotHere, SnapshotRefusal::Damaged { number: 5 }, SnapshotRefusal::Busy];
+    let mut answers = vec![
+        SnapshotAnswer::Manifest(Bytes::from_static(b"manifest")),
+        SnapshotAnswer::Chunk { number: 5, bytes: Bytes::from_static(b"chunk") },
+    ];
+    answers.extend(refusals.map(SnapshotAnswer::Refused));
+    answers
+}
+
 fn put_forward_message(out: &mut BytesMut, message: &ForwardMessage) {
     match message {
         ForwardMessage::Forward(forward) => put_forward(out, forward),
@@ -246,6 +261,16 @@ fn corpus() -> Vec<(Bytes, Recode)> {
     };
     corpus.push((frame(|out| put_client_hello(out, ClientHello { protocol_version: 1 })), first));
     corpus.push((frame(|out| put_tail_request(out, TailRequest { from: Index(5) })), first));
+    for item in snapshot_requests() {
+        corpus.push((frame(|out| put_snapshot_request(out, &item)), |found| {
+            snapshot_request(&found).map(|request| frame(|out| put_snapshot_request(out, &request)))
+        }));
+    }
+    for item in snapshot_answers() {
+        corpus.push((frame(|out| put_snapshot_answer(out, &item)), |found| {
+            snapshot_answer(found).map(|answer| frame(|out| put_snapshot_answer(out, &answer)))
+        }));
+    }
     corpus
 }
 
@@ -283,6 +308,12 @@ fn what_is_written_is_read_back() {
     }
     for item in forward_messages() {
         assert_same(forward_message(split(&frame(|out| put_forward_message(out, &item))).unwrap().unwrap()), item);
+    }
+    for item in snapshot_requests() {
+        assert_same(snapshot_request(&split(&frame(|out| put_snapshot_request(out, &item))).unwrap().unwrap()), item);
+    }
+    for item in snapshot_answers() {
+        assert_same(snapshot_answer(split(&frame(|out| put_snapshot_answer(out, &item))).unwrap().unwrap()), item);
     }
     assert_same(hello(&split(&frame(|out| put_hello(out, &greeting()))).unwrap().unwrap()), greeting());
     assert_same(welcome(&split(&frame(|out| put_welcome(out, &welcoming()))).unwrap().unwrap()), welcoming());
@@ -377,10 +408,12 @@ fn random_bytes_never_panic() {
         let mut body = vec![0; random.below(200) as usize];
         random.fill(&mut body);
         let body = Bytes::from(body);
-        for kind in [0u8, 1, 2, 3].into_iter().chain(15..28).chain(47..51).chain(63..74).chain(95..103) {
+        for kind in [0u8, 1, 2, 3].into_iter().chain(15..28).chain(47..51).chain(63..74).chain(95..103).chain(111..118)
+        {
             let frame = || Frame { kind, body: body.clone() };
             let _ = (message(frame()), request(frame()), response(frame()));
             let _ = (forward_message(frame()), forward_stream(&frame()));
+            let _ = (snapshot_request(&frame()), snapshot_answer(frame()));
             let _ = (hello(&frame()), log_stream(&frame()), welcome(&frame()), client_stream(&frame()));
         }
     }
@@ -450,6 +483,32 @@ fn answers_that_fit_no_frame_are_unknown_to_who_passed_the_request_on() {
         found == forwarded
     };
     assert_eq!([1, 6, 7, 20].map(told), [true, true, false, false]);
+}
+
+/// As long as they may be, they fit a frame; a byte more is refused, whatever frame it comes in.
+#[test]
+fn the_longest_manifest_and_chunk_go_in_a_frame_and_no_longer_ones() {
+    use crate::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_MAX};
+    let last = SNAPSHOT_CHUNKS_MAX as u32 - 1;
+    let zeros = |length| Bytes::from(vec![0; length]);
+    for longest in [
+        SnapshotAnswer::Manifest(zeros(MANIFEST_BYTES_MAX)),
+        SnapshotAnswer::Chunk { number: last, bytes: zeros(SNAPSHOT_CHUNK_BYTES) },
+    ] {
+        let bytes = frame(|out| put_snapshot_answer(out, &longest));
+        assert!(bytes.len() <= 4 + snapshot_wire::ANSWER_FRAME_BYTES_MAX);
+        let place = if matches!(longest, SnapshotAnswer::Manifest(_)) { 5 } else { 9 };
+        assert_same(snapshot_answer(split(&bytes).unwrap().unwrap()), longest);
+        let mut longer = BytesMut::from(&bytes[FRAME_HEAD_BYTES..]);
+        longer.put_u8(0);
+        let length = u32::from_le_bytes(bytes[place..place + 4].try_into().unwrap()) + 1;
+        longer[place - 5..place - 1].copy_from_slice(&length.to_le_bytes());
+        let refused = snapshot_answer(Frame { kind: bytes[4], body: longer.freeze() });
+        assert!(matches!(refused, Err(Error::OverLimit { .. })), "{refused:?}");
+    }
+    let (group, point) = (GroupId(2), log_id(3, 9));
+    let beyond = SnapshotRequest::Chunk { group, point, number: last + 1 };
+    assert!(snapshot_request(&split(&frame(|out| put_snapshot_request(out, &beyond))).unwrap().unwrap()).is_err());
 }
 
 #[test]

@@ -14,8 +14,11 @@
 //! arrived meanwhile are one batch. A write goes to the kernel when the thread parks, or else at the next turn (see
 //! [`crate::disk`]): messages go first, since others have to wait for those.
 
+pub mod fetching;
 mod links;
 mod report;
+mod serving;
+mod snapshots;
 mod workers;
 
 use std::future::poll_fn;
@@ -33,6 +36,7 @@ use tokio::sync::Notify;
 
 use links::{correspondents, lives_met, refusal_to_forward};
 use report::Report;
+use snapshots::Snapshots;
 use workers::{Readers, Worker};
 
 use super::driver::{About, Driver, Effect, Input, Options, RetentionRule, StartError, Started, Stopped};
@@ -194,6 +198,9 @@ async fn serve(
         boot: started.boot,
         findings: started.recovery.told(),
     };
+    let cluster = options.identity.name().cluster;
+    // Nothing is ordered as long as the driver asks for nothing.
+    let _snapshots = Snapshots::<Map>::start(&directory, &endpoint, cluster, |_| {})?;
     let mut node = Node::new(
         started.driver,
         directory.clone(),

@@ -10,7 +10,7 @@ use super::naming::{Name, Stage};
 use crate::checksum::Checksum;
 use crate::codec::{self, Reader, membership, put_membership};
 use crate::limits::{
-    INDEX_MAX, MEMBERS_MAX, SECTOR_BYTES, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_MAX, TERM_MAX, WIRE_FRAME_BYTES_MAX,
+    INDEX_MAX, MEMBERS_MAX, SECTOR_BYTES, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_MAX, SNAPSHOT_HEAD_BYTES, TERM_MAX,
 };
 use crate::mutant::{self, Mutant};
 use crate::types::{ClusterId, GroupId, Index, LogId, Membership};
@@ -24,7 +24,8 @@ const HEAD_BYTES: usize = 96;
 const MEMBERSHIP_BYTES_MAX: usize = 5 + MEMBERS_MAX * (8 + 8 + (1 + 16 + 2) + 1);
 pub(super) const MANIFEST_BYTES_MAX: usize = HEAD_BYTES + 4 * SNAPSHOT_CHUNKS_MAX + MEMBERSHIP_BYTES_MAX;
 
-const _: () = assert!(2 * MANIFEST_BYTES_MAX < WIRE_FRAME_BYTES_MAX);
+// Else it would not go over the wire.
+const _: () = assert!(HEAD_BYTES + MEMBERSHIP_BYTES_MAX <= SNAPSHOT_HEAD_BYTES);
 
 /// Which state it is: the same on all nodes that make a snapshot at this point.
 #[derive(Clone, PartialEq, Eq, Debug)]

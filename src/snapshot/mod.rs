@@ -27,6 +27,8 @@
 //!   [`Receiver`] each as it arrives.
 //! - **The same state at the same point is the same bytes**, on each node: nothing in the files tells who made them. A
 //!   transfer goes on where it broke off, also from another node, if the manifest is the same.
+//! - **A rotten chunk comes back from another node** ([`mend`]): nothing is written over one that is right, and a cut of
+//!   power leaves what was damaged damaged.
 //! - After an error nothing is written any more; [`Builder::abandon`] removes what was made, so that the next one
 //!   begins anew. A failed flush is never repeated.
 //!
@@ -41,6 +43,7 @@ mod builder;
 mod error;
 mod listing;
 mod manifest;
+mod mending;
 mod naming;
 mod reader;
 mod receiver;
@@ -53,6 +56,7 @@ pub use builder::{Builder, ChunkSource, Step};
 pub use error::{Damage, Error};
 pub use listing::{Condition, Found, Listing, list};
 pub use manifest::{Description, FORMAT_VERSION, Manifest};
+pub use mending::{Mended, mend};
 pub use naming::Stage;
 pub use reader::{BadChunk, Reader, verify};
 pub use receiver::{Arrival, Receiver};

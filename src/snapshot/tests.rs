@@ -1,8 +1,10 @@
-//! Making, listing and reading; `crashes.rs` cuts the power, `damage.rs` damages, `full.rs` fills the disk.
+//! Making, listing and reading; `crashes.rs` cuts the power, `damage.rs` damages, `mending.rs` mends, `full.rs` fills the
+//! disk.
 
 mod crashes;
 mod damage;
 mod full;
+mod mending;
 mod receiving;
 mod running;
 mod zoo;

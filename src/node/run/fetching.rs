@@ -1,0 +1,312 @@
+//! The thread that fetches: a snapshot that another node offers, and chunks that rotted here.
+//!
+//! ```text
+//!   core ── order, cancel ──▶ "fetch"                                   other nodes
+//!                              │  which one is here, or has come in part?
+//!                              │  manifest ◀───────────────────────────── from one that has it
+//!                              │  chunks, a few under way ◀────────────── from one after the other
+//!                              │  each checked, written (snapshot::Receiver), whole and durable at the end
+//!                              │  read back into sessions and state machine
+//!   core ◀── Fetched ──────────╯
+//! ```
+//!
+//! It has a runtime and sockets of its own: what arrives, is decrypted and written holds up neither core nor heartbeats.
+//! No faster than it may ([`FetchOptions::bytes_per_second`]), since the log is on the same disk.
+//!
+//! # The contract
+//!
+//! - One snapshot at a time. An order for another one takes the place of the one under way, of which nothing is told then;
+//!   what had come of it is removed when the next one begins. An order for the same one changes nothing.
+//! - What was ended by [`Fetching::cancel`], or by the end of the process, is gone on with by the next order: no chunk is
+//!   sent twice, whoever sends it.
+//! - A node that does not answer, is busy, or whose connection breaks is tried again, in turn with the others. One that has
+//!   no such snapshot, another state at its point, or a damaged chunk is not asked for that again. Every state that is
+//!   told was whole and durable first.
+//! - A chunk that rots meanwhile is fetched anew and put back, also of a snapshot that this node serves ([`Mender`]).
+
+mod error;
+mod pace;
+mod session;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+pub use error::{FetchError, Unfit};
+use session::Session;
+
+use crate::disk::{self, Directory};
+use crate::limits::DISK_OPERATION_AGE_MAX;
+use crate::machine::StateMachine;
+use crate::net::Peers;
+use crate::node::driver::checkpoint::Restoring;
+use crate::node::sessions::Sessions;
+use crate::snapshot::Manifest;
+use crate::types::{ClusterId, GroupId, LogId, NodeId};
+
+/// Rotten chunks that wait to be fetched. More are found again when they are read again.
+const MENDS_WAITING_MAX: usize = 64;
+
+/// How a node fetches.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchOptions {
+    pub cluster: ClusterId,
+    /// No more than this is asked for; above 0.
+    pub bytes_per_second: u64,
+    /// After so long without any news it is given up.
+    pub patience: Duration,
+    /// A node that has not answered a question for so long is taken for gone.
+    pub answer_timeout: Duration,
+}
+
+impl FetchOptions {
+    /// 64 MiB/s, which a disk writes beside the log; a minute of patience.
+    pub fn new(cluster: ClusterId) -> FetchOptions {
+        FetchOptions {
+            cluster,
+            bytes_per_second: 64 << 20,
+            patience: Duration::from_secs(60),
+            // Whoever serves reads it from a disk.
+            answer_timeout: DISK_OPERATION_AGE_MAX,
+        }
+    }
+}
+
+/// Which snapshot is wanted, and who may have it.
+#[derive(Debug)]
+pub struct Order<M> {
+    pub group: GroupId,
+    pub point: LogId,
+    /// Asked first: it has offered it.
+    pub from: NodeId,
+    /// May have it, too.
+    pub others: Vec<NodeId>,
+    /// Takes the state.
+    pub restoring: Restoring<M>,
+}
+
+/// What came of an order.
+#[derive(Debug)]
+pub struct Fetched<M> {
+    pub group: GroupId,
+    pub point: LogId,
+    /// The snapshot is whole and durable in this node's directory, and this is its state.
+    pub result: Result<(Manifest, Sessions, M), FetchError>,
+}
+
+/// How far the order under way is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    pub point: LogId,
+    /// Who is asked now.
+    pub from: NodeId,
+    /// Of the whole state; 0 until its manifest is there.
+    pub bytes: u64,
+    /// What is here of it.
+    pub bytes_here: u64,
+    /// What was here already when this order began, from an earlier one.
+    pub bytes_resumed: u64,
+}
+
+/// A handle on the thread. Dropped, it ends the thread and waits for it.
+#[derive(Debug)]
+pub struct Fetching<M> {
+    shared: Arc<Shared<M>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Takes note of chunks that are found rotten; clones share the list.
+#[derive(Clone, Debug)]
+pub struct Mender {
+    rotten: Arc<Mutex<VecDeque<(Manifest, u32)>>>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Shared<M> {
+    control: Control,
+    next: Mutex<Next<M>>,
+    mender: Mender,
+}
+
+#[derive(Debug)]
+struct Next<M> {
+    order: Option<Order<M>>,
+    /// What is under way, unless it is to end.
+    current: Option<(GroupId, LogId)>,
+}
+
+/// What the work under way looks at.
+#[derive(Debug)]
+struct Control {
+    /// Rises when what is under way is not wanted any more.
+    generation: AtomicU64,
+    is_over: AtomicBool,
+    changed: Arc<Notify>,
+    progress: Mutex<Option<Progress>>,
+}
+
+impl<M: StateMachine + Send + 'static> Fetching<M> {
+    /// Starts the thread. `told` is called on it, once for each order that was not replaced or cancelled.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn start(
+        files: Directory,
+        peers: Peers,
+        options: FetchOptions,
+        told: impl FnMut(Fetched<M>) + Send + 'static,
+    ) -> Result<Fetching<M>, disk::Error> {
+        assert!(options.bytes_per_second > 0, "nothing would ever come");
+        let changed = Arc::new(Notify::new());
+        let shared = Arc::new(Shared {
+            control: Control::new(changed.clone()),
+            next: Mutex::new(Next { order: None, current: None }),
+            mender: Mender { rotten: Arc::default(), changed },
+        });
+        let set_up = |error| disk::Error::new(disk::Operation::SetUp, "fetch", error);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(set_up)?;
+        let theirs = shared.clone();
+        let body = move || runtime.block_on(work(&theirs, &files, &peers, options, told));
+        let thread = std::thread::Builder::new().name("fetch".to_owned()).spawn(body).map_err(set_up)?;
+        Ok(Fetching { shared, thread: Some(thread) })
+    }
+
+    /// From now on this is wanted, and nothing else.
+    pub fn order(&self, order: Order<M>) {
+        let mut next = self.shared.next();
+        if next.order.is_none() && next.current == Some((order.group, order.point)) {
+            return;
+        }
+        next.order = Some(order);
+        next.current = None;
+        self.shared.control.turn_over();
+    }
+
+    /// Nothing is wanted any more. What has come stays, for an order of the same.
+    pub fn cancel(&self) {
+        let mut next = self.shared.next();
+        next.order = None;
+        next.current = None;
+        self.shared.control.turn_over();
+    }
+
+    /// How far the order under way is; none: there is none.
+    pub fn progress(&self) -> Option<Progress> {
+        *self.shared.control.progress()
+    }
+
+    /// Where to tell of rotten chunks.
+    pub fn mender(&self) -> Mender {
+        self.shared.mender.clone()
+    }
+}
+
+impl<M> Drop for Fetching<M> {
+    fn drop(&mut self) {
+        self.shared.control.is_over.store(true, Ordering::Release);
+        self.shared.control.turn_over();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that fetches snapshots panicked");
+        }
+    }
+}
+
+impl Mender {
+    /// This chunk of a whole snapshot is not what was written: it is fetched from a node that has it, when nothing more
+    /// urgent is to be done.
+    pub fn is_rotten(&self, manifest: &Manifest, number: u32) {
+        let mut rotten = self.rotten();
+        let is_known = rotten.iter().any(|(known, chunk)| *chunk == number && known == manifest);
+        if !is_known && rotten.len() < MENDS_WAITING_MAX {
+            rotten.push_back((manifest.clone(), number));
+            self.changed.notify_one();
+        }
+    }
+
+    fn rotten(&self) -> MutexGuard<'_, VecDeque<(Manifest, u32)>> {
+        self.rotten.lock().expect("no holder of this lock can panic")
+    }
+}
+
+impl<M> Shared<M> {
+    fn next(&self) -> MutexGuard<'_, Next<M>> {
+        self.next.lock().expect("no holder of this lock can panic")
+    }
+
+    /// The order that waits, with the generation in which it counts.
+    fn take_order(&self) -> Option<(Order<M>, u64)> {
+        let mut next = self.next();
+        let order = next.order.take()?;
+        next.current = Some((order.group, order.point));
+        Some((order, self.control.generation.load(Ordering::Acquire)))
+    }
+
+    /// Whether what ended just now is still wanted; it is not under way any more.
+    fn is_wanted(&self, generation: u64) -> bool {
+        let mut next = self.next();
+        let is_wanted = self.control.generation.load(Ordering::Acquire) == generation;
+        if is_wanted {
+            next.current = None;
+        }
+        is_wanted
+    }
+}
+
+impl Control {
+    fn new(changed: Arc<Notify>) -> Control {
+        let (generation, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+        Control { generation, is_over, changed, progress: Mutex::default() }
+    }
+
+    /// Ends what is under way.
+    fn turn_over(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify_one();
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Option<Progress>> {
+        self.progress.lock().expect("no holder of this lock can panic")
+    }
+}
+
+/// Until the handle is dropped: orders first, then rotten chunks.
+async fn work<M: StateMachine>(
+    shared: &Shared<M>,
+    files: &Directory,
+    peers: &Peers,
+    options: FetchOptions,
+    mut told: impl FnMut(Fetched<M>),
+) {
+    let control = &shared.control;
+    while !control.is_over.load(Ordering::Acquire) {
+        let waiting = shared.take_order();
+        if let Some((order, generation)) = waiting {
+            let (group, point) = (order.group, order.point);
+            let mut session = Session::new(files, peers, options, control, generation);
+            let result = session.fetch(order).await;
+            *control.progress() = None;
+            if shared.is_wanted(generation) {
+                told(Fetched { group, point, result });
+            }
+            continue;
+        }
+        let rotten = shared.mender.rotten().pop_front();
+        if let Some((manifest, number)) = rotten {
+            let generation = control.generation.load(Ordering::Acquire);
+            let mut session = Session::new(files, peers, options, control, generation);
+            session.mend_one(&manifest, number).await;
+            continue;
+        }
+        control.changed.notified().await;
+    }
+}

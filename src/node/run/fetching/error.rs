@@ -1,0 +1,86 @@
+//! Why no snapshot came.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::codec;
+use crate::snapshot;
+use crate::types::{LogId, NodeId};
+
+/// Why an order for a snapshot was not carried out. What has come of it stays, unless the disk failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Never told: whoever ended it knows.
+    #[error("the snapshot is not wanted any more, or the node ends")]
+    Interrupted,
+    #[error("no node gives the snapshot at {point}: {asked}")]
+    Nowhere { point: LogId, asked: Asked },
+    #[error("the snapshot at {point} does not come: {last}; nothing new for {patience:?}")]
+    Stuck { point: LogId, patience: Duration, last: String },
+    /// The disk, also that it is full, or what stands in the directory.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    #[error("the snapshot at {point} is whole, and holds no state that this program reads: {source}")]
+    State { point: LogId, source: codec::Error },
+}
+
+/// Each node that was asked, and what keeps it from giving what was asked for.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Asked(pub Vec<(NodeId, Unfit)>);
+
+/// Why a node is not asked any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unfit {
+    /// It has no whole snapshot at the point.
+    NotHere,
+    /// Its manifest is not the one that the first node gave.
+    Another,
+    /// Its manifest is none, or not of the point, or not of the cluster.
+    Manifest(String),
+    /// This chunk, and perhaps others, is damaged there, or came so.
+    Damaged { number: u32 },
+}
+
+impl FetchError {
+    /// What to do about it.
+    pub fn next_step(&self) -> String {
+        match self {
+            FetchError::Interrupted => "nothing".to_owned(),
+            FetchError::Nowhere { .. } => {
+                "the leader offers one again; if that does not help, make a new snapshot with \
+                                           `trilith cluster snapshot` and see what the nodes named say about theirs"
+                    .to_owned()
+            }
+            FetchError::Stuck { .. } => {
+                "check that the other nodes run and are reached; it goes on where it is with the leader's next offer"
+                    .to_owned()
+            }
+            FetchError::Snapshot(error) if error.is_no_space() => {
+                "make room: the whole snapshot has to fit. It is fetched with the leader's next offer".to_owned()
+            }
+            FetchError::Snapshot(error) => error.next_step(),
+            FetchError::State { .. } => "use the program that the other nodes run".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (node, unfit)) in self.0.iter().enumerate() {
+            let gap = if place > 0 { "; " } else { "" };
+            write!(formatter, "{gap}node {node} {unfit}")?;
+        }
+        if self.0.is_empty() { formatter.write_str("there is none to be asked") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::NotHere => formatter.write_str("has none that is whole"),
+            Unfit::Another => formatter.write_str("has another state at that point"),
+            Unfit::Manifest(why) => write!(formatter, "sent a manifest that is none of it: {why}"),
+            Unfit::Damaged { number } => write!(formatter, "has chunk {number} damaged"),
+        }
+    }
+}

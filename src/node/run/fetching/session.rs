@@ -1,0 +1,459 @@
+//! One piece of work of the thread that fetches: a snapshot, or a chunk that rotted.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::error::{FetchError, Unfit};
+use super::pace::Pace;
+use super::sources::{Source, Sources};
+use super::{Control, FetchOptions, Order, Progress};
+use crate::disk::Files;
+use crate::machine::StateMachine;
+use crate::net::{self, Peers, SnapshotAnswer, SnapshotLink, SnapshotRefusal, SnapshotRequest};
+use crate::node::driver::checkpoint::Restoring;
+use crate::node::sessions::Sessions;
+use crate::snapshot::{self, Arrival, Condition, Manifest, Mended, Reader, Receiver, Stage};
+use crate::types::{GroupId, LogId, NodeId};
+
+/// Chunks that are asked for and have not come.
+const CHUNKS_UNDER_WAY_MAX: usize = 4;
+/// Between two rounds of all nodes in which nothing came.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Everything that it needs.
+pub(super) struct Session<'a, F> {
+    files: &'a F,
+    peers: &'a Peers,
+    options: FetchOptions,
+    control: &'a Control,
+    /// Another one than the control's: this work is not wanted any more.
+    generation: u64,
+    pace: Pace,
+}
+
+/// Why one node gave no more. It may be asked again, unless it became unfit.
+enum Ended {
+    /// Nobody is asked any more.
+    Failed(FetchError),
+    /// It does not answer, or not now.
+    Away(String),
+    /// It gave what it has, or its source tells why it is asked no more.
+    Over,
+}
+
+impl<'a, F: Files> Session<'a, F> {
+    pub fn new(
+        files: &'a F,
+        peers: &'a Peers,
+        options: FetchOptions,
+        control: &'a Control,
+        generation: u64,
+    ) -> Session<'a, F> {
+        let pace = Pace::new(options.bytes_per_second, Instant::now());
+        Session { files, peers, options, control, generation, pace }
+    }
+
+    /// The snapshot that is ordered, whole and durable, and its state.
+    pub async fn fetch<M: StateMachine>(&mut self, order: Order<M>) -> Result<(Manifest, Sessions, M), FetchError> {
+        let Order { group, point, from, others, restoring } = order;
+        let mut sources = Sources::new([from].into_iter().chain(others));
+        let progress = Progress { point, from, bytes: 0, bytes_here: 0, bytes_resumed: 0 };
+        *self.control.progress() = Some(progress);
+        let manifest = match self.look(group, point)? {
+            Some(manifest) => manifest,
+            None => self.receive(group, point, &mut sources).await?,
+        };
+        let (sessions, machine) = self.load(&manifest, restoring, &mut sources).await?;
+        Ok((manifest, sessions, machine))
+    }
+
+    /// Puts a chunk back that rotted. What comes of it is told to the operator.
+    pub async fn mend_one(&mut self, manifest: &Manifest, number: u32) {
+        let (name, mut sources) = (manifest.description.name(), Sources::new(self.peers.others()));
+        match self.mend(manifest, number, &mut sources).await {
+            Ok(()) | Err(FetchError::Interrupted) => {}
+            Err(error) => {
+                let next_step = error.next_step();
+                tracing::error!(name, number, next_step, "a rotten chunk stays as it is: {error}");
+            }
+        }
+    }
+
+    /// What is here already under this name. What is useless goes: damaged as a whole, or a part of another snapshot, which
+    /// would keep its room for good.
+    fn look(&self, group: GroupId, point: LogId) -> Result<Option<Manifest>, FetchError> {
+        let listing = snapshot::list(self.files, Some(self.options.cluster))?;
+        let mut here = None;
+        for found in listing.found.into_iter().filter(|found| found.group == group) {
+            let name = found.name;
+            match found.condition {
+                Condition::Unfinished(Stage::Receiving) if found.point != point => {
+                    snapshot::remove(self.files, &name)?;
+                }
+                Condition::Unfinished(_) => {}
+                _ if found.point != point => {}
+                Condition::Whole(manifest) => here = Some(manifest),
+                Condition::Damaged(damage) => {
+                    tracing::warn!(name, %damage, "a snapshot that is damaged makes room for the same one of another node");
+                    snapshot::remove(self.files, &name)?;
+                }
+                Condition::Foreign { cluster } => {
+                    let expected = self.options.cluster;
+                    return Err(snapshot::Error::WrongCluster { name, expected, found: cluster }.into());
+                }
+                Condition::Newer { format } => {
+                    return Err(snapshot::Error::NewerFormat { name, found: format }.into());
+                }
+                Condition::Unreadable(error) => return Err(snapshot::Error::Disk(error).into()),
+            }
+        }
+        Ok(here)
+    }
+
+    /// Everything that is missing, from one node after the other, in rounds.
+    async fn receive(&mut self, group: GroupId, point: LogId, sources: &mut Sources) -> Result<Manifest, FetchError> {
+        let mut receiver = None;
+        let received = self.receive_into(&mut receiver, group, point, sources).await;
+        match (receiver, received) {
+            (Some(receiver), Ok(())) => {
+                let name = receiver.manifest().description.name();
+                let (bytes, resumed) = (receiver.manifest().bytes, receiver.resumed_count());
+                let manifest = receiver.finish(self.files)?;
+                tracing::info!(name, bytes, chunks = manifest.chunks(), resumed, "snapshot received");
+                Ok(manifest)
+            }
+            // The disk failed: what it holds is not known. It is removed as far as that goes, and by the next order else.
+            (Some(receiver), Err(error @ FetchError::Snapshot(_))) => {
+                drop(receiver.abandon(self.files));
+                Err(error)
+            }
+            (Some(receiver), Err(error)) => {
+                receiver.close(self.files)?;
+                Err(error)
+            }
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => unreachable!("nothing is missing only where a receiver says so"),
+        }
+    }
+
+    async fn receive_into(
+        &mut self,
+        receiver: &mut Option<Receiver>,
+        group: GroupId,
+        point: LogId,
+        sources: &mut Sources,
+    ) -> Result<(), FetchError> {
+        let (mut news, mut pause, mut last) = (Instant::now(), PAUSE_MIN, String::new());
+        loop {
+            for source in &mut sources.all {
+                let missing = receiver.as_ref().map(Receiver::missing_count);
+                if receiver.as_ref().is_some_and(|receiver| !receiver.missing().any(|number| source.has(number)))
+                    || source.unfit.is_some()
+                {
+                    continue;
+                }
+                match self.pull(receiver, group, point, source).await {
+                    Ended::Failed(error) => return Err(error),
+                    Ended::Away(why) => last = format!("node {}: {why}", source.node),
+                    Ended::Over => {}
+                }
+                if receiver.as_ref().map(Receiver::missing_count) != missing {
+                    (news, pause) = (Instant::now(), PAUSE_MIN);
+                }
+                if receiver.as_ref().is_some_and(|receiver| receiver.missing_count() == 0) {
+                    return Ok(());
+                }
+            }
+            if sources.is_exhausted(receiver.iter().flat_map(Receiver::missing)) {
+                return Err(FetchError::Nowhere { point, asked: sources.asked() });
+            }
+            self.pause(&mut pause, news, point, &last).await?;
+        }
+    }
+
+    /// Between two rounds. An error if nothing came for too long.
+    async fn pause(&self, pause: &mut Duration, news: Instant, point: LogId, last: &str) -> Result<(), FetchError> {
+        let patience = self.options.patience;
+        if news.elapsed() >= patience {
+            return Err(FetchError::Stuck { point, patience, last: last.to_owned() });
+        }
+        self.unless_interrupted(tokio::time::sleep(*pause)).await?;
+        *pause = (*pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+
+    /// As much as one node gives.
+    async fn pull(
+        &mut self,
+        receiver: &mut Option<Receiver>,
+        group: GroupId,
+        point: LogId,
+        source: &mut Source,
+    ) -> Ended {
+        self.show(receiver.as_ref(), source.node);
+        let pulled = async {
+            let mut link = self.link(source.node).await?;
+            let Some(manifest) = self.manifest(&mut link, group, point, source).await? else { return Ok(()) };
+            match receiver {
+                Some(receiver) if *receiver.manifest() != manifest => {
+                    differs(source);
+                    return Ok(());
+                }
+                Some(_) => {}
+                None => *receiver = Some(self.open(manifest)?),
+            }
+            let receiver = receiver.as_mut().expect("it was opened above");
+            self.show(Some(receiver), source.node);
+            self.chunks(&mut link, receiver, source).await
+        };
+        pulled.await.err().unwrap_or(Ended::Over)
+    }
+
+    fn open(&self, manifest: Manifest) -> Result<Receiver, Ended> {
+        let opened = Receiver::open(self.files, manifest, self.options.cluster);
+        let receiver = opened.map_err(|error| Ended::Failed(error.into()))?;
+        if receiver.resumed_count() > 0 {
+            let (name, chunks) = (receiver.manifest().description.name(), receiver.resumed_count());
+            tracing::info!(name, chunks, "goes on with what has come of the snapshot before");
+        }
+        Ok(receiver)
+    }
+
+    /// All chunks that are missing and that this node is not known to lack, a few under way.
+    async fn chunks(
+        &mut self,
+        link: &mut SnapshotLink,
+        receiver: &mut Receiver,
+        source: &mut Source,
+    ) -> Result<(), Ended> {
+        let wanted: Vec<u32> = receiver.missing().filter(|number| source.has(*number)).collect();
+        let (mut wanted, mut asked) = (wanted.into_iter(), VecDeque::new());
+        let of = receiver.manifest().description.clone();
+        loop {
+            while asked.len() < CHUNKS_UNDER_WAY_MAX
+                && let Some(number) = wanted.next()
+            {
+                let wait = self.pace.turn(receiver.manifest().place(number).1, Instant::now());
+                self.unless_interrupted(tokio::time::sleep(wait)).await.map_err(Ended::Failed)?;
+                let (group, point) = (of.group, of.point);
+                self.ask(link, SnapshotRequest::Chunk { group, point, number }).await?;
+                asked.push_back(number);
+            }
+            let Some(number) = asked.pop_front() else { return Ok(()) };
+            let Some(bytes) = self.chunk(link, number, source).await? else {
+                if source.unfit.is_some() {
+                    return Ok(());
+                }
+                continue;
+            };
+            let taken = receiver.take(self.files, number, &bytes).map_err(|error| Ended::Failed(error.into()))?;
+            if taken == Arrival::Bad {
+                is_bad(source, &of.name(), number);
+            }
+            self.show(Some(receiver), source.node);
+        }
+    }
+
+    /// The state, from the snapshot that is whole here. A chunk that cannot be used is fetched anew.
+    async fn load<M: StateMachine>(
+        &mut self,
+        manifest: &Manifest,
+        mut restoring: Restoring<M>,
+        sources: &mut Sources,
+    ) -> Result<(Sessions, M), FetchError> {
+        let mut reader = Reader::open(self.files, manifest.clone())?;
+        let point = manifest.description.point;
+        let mut number = 0;
+        while number < manifest.chunks() {
+            let read = self.check().and_then(|()| match reader.chunk(self.files, number) {
+                Ok(bytes) => restoring.add(bytes).map(|()| true).map_err(|source| FetchError::State { point, source }),
+                Err(_) => Ok(false),
+            });
+            match read {
+                Ok(true) => number += 1,
+                Ok(false) => {
+                    reader.close(self.files);
+                    self.mend(manifest, number, sources).await?;
+                    reader = Reader::open(self.files, manifest.clone())?;
+                }
+                Err(error) => {
+                    reader.close(self.files);
+                    return Err(error);
+                }
+            }
+        }
+        reader.close(self.files);
+        restoring.finish().map_err(|source| FetchError::State { point, source })
+    }
+
+    /// Puts a chunk back that cannot be used, in rounds as for all chunks.
+    async fn mend(&mut self, manifest: &Manifest, number: u32, sources: &mut Sources) -> Result<(), FetchError> {
+        let (news, mut pause, mut last) = (Instant::now(), PAUSE_MIN, String::new());
+        let (name, point) = (manifest.description.name(), manifest.description.point);
+        loop {
+            for source in sources.all.iter_mut().filter(|source| source.has(number)) {
+                match self.one_chunk(manifest, number, source).await {
+                    Ok(Some(bytes)) => match snapshot::mend(self.files, manifest, number, &bytes)? {
+                        Mended::Bad => is_bad(source, &name, number),
+                        Mended::Done | Mended::WasRight => {
+                            let node = source.node;
+                            tracing::warn!(name, number, %node, "a rotten chunk was put back from another node");
+                            return Ok(());
+                        }
+                    },
+                    Ok(None) | Err(Ended::Over) => {}
+                    Err(Ended::Failed(error)) => return Err(error),
+                    Err(Ended::Away(why)) => last = format!("node {}: {why}", source.node),
+                }
+            }
+            if sources.is_exhausted([number].into_iter()) {
+                return Err(FetchError::Nowhere { point, asked: sources.asked() });
+            }
+            self.pause(&mut pause, news, point, &last).await?;
+        }
+    }
+
+    async fn one_chunk(
+        &mut self,
+        manifest: &Manifest,
+        number: u32,
+        source: &mut Source,
+    ) -> Result<Option<Bytes>, Ended> {
+        let (group, point) = (manifest.description.group, manifest.description.point);
+        let mut link = self.link(source.node).await?;
+        let Some(theirs) = self.manifest(&mut link, group, point, source).await? else { return Ok(None) };
+        if theirs != *manifest {
+            differs(source);
+            return Ok(None);
+        }
+        self.ask(&mut link, SnapshotRequest::Chunk { group, point, number }).await?;
+        self.chunk(&mut link, number, source).await
+    }
+
+    /// A node's manifest of the snapshot; none if that is not one to be used.
+    async fn manifest(
+        &mut self,
+        link: &mut SnapshotLink,
+        group: GroupId,
+        point: LogId,
+        source: &mut Source,
+    ) -> Result<Option<Manifest>, Ended> {
+        self.ask(link, SnapshotRequest::Manifest { group, point }).await?;
+        let bytes = match self.answer(link).await? {
+            SnapshotAnswer::Manifest(bytes) => bytes,
+            other => return self.refused(other, None, source),
+        };
+        let node = source.node;
+        let mut unfit = |why: String| {
+            tracing::error!(%node, %point, "a node sent what is no manifest of its snapshot: {why}");
+            source.unfit = Some(Unfit::Manifest(why));
+            Ok(None)
+        };
+        match Manifest::decode("on its way", &bytes) {
+            Err(error) => unfit(error.to_string()),
+            Ok(found) if (found.description.group, found.description.point) != (group, point) => {
+                unfit(format!("it is that of {}", found.description.name()))
+            }
+            Ok(found) if found.description.cluster != self.options.cluster => {
+                unfit(format!("it is of cluster {}", found.description.cluster))
+            }
+            Ok(found) => Ok(Some(found)),
+        }
+    }
+
+    /// The answer to the oldest question for a chunk; none if the node does not have it.
+    async fn chunk(
+        &mut self,
+        link: &mut SnapshotLink,
+        number: u32,
+        source: &mut Source,
+    ) -> Result<Option<Bytes>, Ended> {
+        match self.answer(link).await? {
+            SnapshotAnswer::Chunk { number: found, bytes } if found == number => Ok(Some(bytes)),
+            other => self.refused(other, Some(number), source),
+        }
+    }
+
+    fn refused<T>(&self, answer: SnapshotAnswer, number: Option<u32>, source: &mut Source) -> Result<Option<T>, Ended> {
+        match answer {
+            SnapshotAnswer::Refused(SnapshotRefusal::NotHere) => {
+                source.unfit = Some(Unfit::NotHere);
+                Ok(None)
+            }
+            SnapshotAnswer::Refused(SnapshotRefusal::Damaged { number: found }) if Some(found) == number => {
+                tracing::warn!(node = %source.node, number = found, "a chunk is damaged on the node that was asked");
+                source.damaged.insert(found);
+                Ok(None)
+            }
+            SnapshotAnswer::Refused(SnapshotRefusal::Busy) => Err(Ended::Away("it is busy".to_owned())),
+            _ => Err(Ended::Away("it answered another question than was asked".to_owned())),
+        }
+    }
+
+    async fn link(&self, node: NodeId) -> Result<SnapshotLink, Ended> {
+        self.asked(self.peers.snapshot_link(node)).await
+    }
+
+    async fn ask(&self, link: &mut SnapshotLink, request: SnapshotRequest) -> Result<(), Ended> {
+        self.asked(link.ask(&request)).await
+    }
+
+    async fn answer(&self, link: &mut SnapshotLink) -> Result<SnapshotAnswer, Ended> {
+        self.asked(link.answer()).await
+    }
+
+    /// Something of the network, as long as it is wanted and does not take too long.
+    async fn asked<T>(&self, doing: impl Future<Output = Result<T, net::Error>>) -> Result<T, Ended> {
+        let timed = tokio::time::timeout(self.options.answer_timeout, doing);
+        match self.unless_interrupted(timed).await {
+            Ok(Ok(Ok(done))) => Ok(done),
+            Ok(Ok(Err(error))) => Err(Ended::Away(error.to_string())),
+            Ok(Err(_)) => Err(Ended::Away(format!("no answer within {:?}", self.options.answer_timeout))),
+            Err(interrupted) => Err(Ended::Failed(interrupted)),
+        }
+    }
+
+    async fn unless_interrupted<T>(&self, doing: impl Future<Output = T>) -> Result<T, FetchError> {
+        let mut doing = std::pin::pin!(doing);
+        loop {
+            self.check()?;
+            tokio::select! {
+                done = &mut doing => return Ok(done),
+                () = self.control.changed.notified() => {}
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), FetchError> {
+        let is_wanted = self.control.generation.load(Ordering::Acquire) == self.generation;
+        if is_wanted { Ok(()) } else { Err(FetchError::Interrupted) }
+    }
+
+    fn show(&self, receiver: Option<&Receiver>, from: NodeId) {
+        let mut progress = self.control.progress();
+        let Some(progress) = progress.as_mut() else { return };
+        progress.from = from;
+        let Some(receiver) = receiver else { return };
+        let (manifest, missing) = (receiver.manifest(), receiver.missing_count());
+        let of = |chunks: u32| (u64::from(chunks) * u64::from(manifest.chunk_bytes)).min(manifest.bytes);
+        progress.bytes = manifest.bytes;
+        progress.bytes_here = of(manifest.chunks() - missing);
+        progress.bytes_resumed = of(receiver.resumed_count());
+    }
+}
+
+/// Nodes make the same of the same log: that these did not is an error of the program, or of one of them.
+fn differs(source: &mut Source) {
+    tracing::error!(node = %source.node, "a node has another state at the same point: compare the nodes");
+    source.unfit = Some(Unfit::Another);
+}
+
+/// What came has passed TLS: it left the other node so.
+fn is_bad(source: &mut Source, name: &str, number: u32) {
+    tracing::warn!(name, number, node = %source.node, "what came is not the chunk that was asked for");
+    source.damaged.insert(number);
+}
