@@ -94,7 +94,7 @@ pub use peer::{Correspondents, KnownLife, NotForwarded, Peers};
 pub use peer_wire::{Hello, PEER_PROTOCOL_VERSION, hello, log_stream, message, put_hello, put_log_stream, put_message};
 pub use replies::{Replies, TailState};
 pub use settings::Settings;
-pub use status_wire::{NodeRole, NodeStatus};
+pub use status_wire::{NodeRole, NodeStatus, SnapshotMade, SnapshotStatus};
 pub use wire::{FRAME_HEAD_BYTES, Frame, FrameBuffer, put_frame};
 
 #[cfg(test)]

@@ -56,4 +56,4 @@ pub use manifest::{Description, FORMAT_VERSION, Manifest};
 pub use naming::Stage;
 pub use reader::{BadChunk, Reader, verify};
 pub use receiver::{Arrival, Receiver};
-pub use removal::{remove, settle, superfluous};
+pub use removal::{remove, remove_superfluous, settle, superfluous};

@@ -15,8 +15,9 @@ use crate::checksum::Checksum;
 use crate::codec;
 use crate::limits::{
     BLOCK_BYTES, ELECTION_MAX_DEFAULT, ELECTION_MIN_DEFAULT, HEARTBEAT_DEFAULT, MEMBERS_MAX, SEGMENT_BYTES_DEFAULT,
-    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TICK, UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX,
-    UNCOMMITTED_BYTES_MIN,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SNAPSHOT_BYTES_DEFAULT, SNAPSHOT_BYTES_PER_SECOND_DEFAULT,
+    SNAPSHOT_BYTES_PER_SECOND_MAX, SNAPSHOT_BYTES_PER_SECOND_MIN, SNAPSHOT_ENTRIES_DEFAULT, TICK,
+    UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_BYTES_MIN,
 };
 use crate::node::driver::record_bytes_max;
 use crate::types::NodeId;
@@ -38,6 +39,9 @@ pub const SCHEMA: Schema = Schema {
         "election_milliseconds_min",
         "election_milliseconds_max",
         "lease_drift_percent",
+        "snapshot_entries",
+        "snapshot_bytes",
+        "snapshot_bytes_per_second",
     ],
     list: "member",
     list_keys: &["id", "address"],
@@ -76,6 +80,13 @@ pub struct NodeSettings {
     pub election_max: Duration,
     /// By how many hundredths one member's clock may be faster than another's, for reads by lease; 0: they are off.
     pub lease_drift_percent: u32,
+    /// While this node leads, a snapshot is made when so many entries were applied since the last one; 0: their number does
+    /// not matter.
+    pub snapshot_entries: u64,
+    /// The same for their bytes.
+    pub snapshot_bytes: u64,
+    /// What this node writes of a snapshot in a second.
+    pub snapshot_bytes_per_second: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,6 +137,9 @@ impl NodeSettings {
             election_min: ELECTION_MIN_DEFAULT,
             election_max: ELECTION_MAX_DEFAULT,
             lease_drift_percent: 0,
+            snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
+            snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
+            snapshot_bytes_per_second: SNAPSHOT_BYTES_PER_SECOND_DEFAULT,
         }
     }
 }
@@ -150,6 +164,7 @@ impl NodeConfiguration {
         check_uncommitted(&settings)?;
         check_times(&settings)?;
         check_drift(&settings)?;
+        check_snapshots(&settings)?;
         Ok(NodeConfiguration(settings))
     }
 
@@ -207,6 +222,9 @@ impl NodeConfiguration {
         line("election_milliseconds_min", number(milliseconds(self.election_min)));
         line("election_milliseconds_max", number(milliseconds(self.election_max)));
         line("lease_drift_percent", number(self.lease_drift_percent.into()));
+        line("snapshot_entries", number(self.snapshot_entries));
+        line("snapshot_bytes", number(self.snapshot_bytes));
+        line("snapshot_bytes_per_second", number(self.snapshot_bytes_per_second));
         for member in &self.members {
             let address = toml::Value::from(member.address.to_string());
             write!(out, "\n[[member]]\nid = {}\naddress = {address}\n", member.id).expect("a string takes every write");
@@ -271,6 +289,9 @@ fn settings(document: &Document) -> Result<NodeSettings, Error> {
         election_max: duration("election_milliseconds_max", ELECTION_MAX_DEFAULT)?,
         lease_drift_percent: integer("lease_drift_percent", 0)
             .map(|percent| u32::try_from(percent).unwrap_or(u32::MAX))?,
+        snapshot_entries: integer("snapshot_entries", SNAPSHOT_ENTRIES_DEFAULT)?,
+        snapshot_bytes: integer("snapshot_bytes", SNAPSHOT_BYTES_DEFAULT)?,
+        snapshot_bytes_per_second: integer("snapshot_bytes_per_second", SNAPSHOT_BYTES_PER_SECOND_DEFAULT)?,
     })
 }
 
@@ -415,6 +436,16 @@ fn check_drift(settings: &NodeSettings) -> Result<(), Invalid> {
     }
     let allowed = format!("from 0 to {LEASE_DRIFT_PERCENT_MAX}");
     refuse("lease_drift_percent", percent, &allowed, "leave the key out: reads by lease are off then")
+}
+
+fn check_snapshots(settings: &NodeSettings) -> Result<(), Invalid> {
+    let bytes = settings.snapshot_bytes_per_second;
+    if (SNAPSHOT_BYTES_PER_SECOND_MIN..=SNAPSHOT_BYTES_PER_SECOND_MAX).contains(&bytes) {
+        return Ok(());
+    }
+    let allowed = format!("from {SNAPSHOT_BYTES_PER_SECOND_MIN} to {SNAPSHOT_BYTES_PER_SECOND_MAX}");
+    let next = format!("leave the key out for the default, {SNAPSHOT_BYTES_PER_SECOND_DEFAULT}");
+    refuse("snapshot_bytes_per_second", bytes, &allowed, &next)
 }
 
 fn check_times(settings: &NodeSettings) -> Result<(), Invalid> {

@@ -40,6 +40,7 @@ impl<M: StateMachine> Driver<M> {
             record_bytes: counters.written_bytes,
             flushes: counters.flushes,
             sessions: self.sessions.len() as u64,
+            snapshots: self.snapshots.status(),
         }
     }
 
@@ -57,7 +58,8 @@ impl<M: StateMachine> Driver<M> {
                 Ok(()) => ResponseBody::Changed { index: Index::ZERO },
                 Err(error) => ResponseBody::Refused(self.refusal_of(error)),
             },
-            Change::Snapshot | Change::Trim { .. } => {
+            Change::Snapshot => return self.on_snapshot_order(client, id),
+            Change::Trim { .. } => {
                 let reason = "this version cannot do that yet".to_owned();
                 ResponseBody::Refused(Refusal::Unavailable { reason })
             }

@@ -11,3 +11,4 @@ mod lease;
 mod lives;
 mod reads;
 mod rig;
+mod snapshots;
