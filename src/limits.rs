@@ -91,6 +91,18 @@ pub const SNAPSHOT_CHUNKS_MAX: usize = 1 << 18;
 pub const SNAPSHOT_HEAD_BYTES: usize = 1024;
 /// Whole snapshots of a group that stay.
 pub const SNAPSHOTS_KEPT: usize = 2;
+/// A snapshot is made when so much was applied since the last one, unless configured otherwise: what a start then has to
+/// read and to apply again takes it some seconds.
+pub const SNAPSHOT_ENTRIES_DEFAULT: u64 = 2_000_000;
+pub const SNAPSHOT_BYTES_DEFAULT: u64 = 512 << 20;
+/// What is written of one in a second, unless configured otherwise: a small part of what any disk that a log stands on
+/// does, so that the log's flushes hardly notice.
+pub const SNAPSHOT_BYTES_PER_SECOND_DEFAULT: u64 = 32 << 20;
+/// The least and the most that may be configured.
+pub const SNAPSHOT_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+pub const SNAPSHOT_BYTES_PER_SECOND_MAX: u64 = 16 << 30;
+/// Between the beginnings of two nodes' snapshots at one point, at least.
+pub const SNAPSHOT_TURN: Duration = Duration::from_secs(1);
 
 /// Answers kept per session, in number and in bytes.
 pub const SESSION_ANSWERS_MAX: usize = 1024;
@@ -118,6 +130,7 @@ const _: () = assert!(APPEND_BYTES_MAX + APPEND_ENTRIES_MAX * ENTRY_OVERHEAD_BYT
 const _: () = assert!(REQUEST_BYTES_MAX < WIRE_FRAME_BYTES_MAX);
 const _: () =
     assert!(2 * SNAPSHOT_CHUNK_BYTES < WIRE_FRAME_BYTES_MAX && 8 * SNAPSHOT_CHUNKS_MAX < WIRE_FRAME_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_BYTES_PER_SECOND_MIN >= SNAPSHOT_CHUNK_BYTES as u64);
 const _: () = assert!(APPEND_ENTRIES_MAX <= FRAME_RECORDS_MAX);
 const _: () = assert!(1 <= WRITES_IN_FLIGHT_DEFAULT && WRITES_IN_FLIGHT_DEFAULT <= WRITES_IN_FLIGHT_MAX);
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(BLOCK_BYTES as u64));

@@ -76,6 +76,13 @@ impl ClientArguments {
         self.client.is_some() || std::env::var_os(VARIABLE).is_some()
     }
 
+    /// The same for what may take longer than other commands: a leader is not waited for as long.
+    pub async fn connect_for(&self, wait: Duration) -> Result<Client, Failure> {
+        let found = self.connect().await?;
+        drop(found);
+        connect(&self.configuration()?, wait).await
+    }
+
     fn path(&self, variable: Option<PathBuf>) -> Result<PathBuf, Failure> {
         self.client.clone().or(variable).ok_or_else(|| {
             Failure::new(
@@ -148,6 +155,9 @@ pub fn failure(error: Error) -> Failure {
         }
         Error::Refused(Refusal::NotAllowed) => "use an admin's certificate: `trilith cert admin NAME` makes one",
         Error::Refused(Refusal::Impossible { .. }) => "nothing was changed; see `trilith cluster status`",
+        Error::Refused(Refusal::SnapshotFailed { .. }) => {
+            "writing goes on; mend what is named on the leader (`trilith cluster status` names it), and ask again"
+        }
         Error::Refused(_) => "see whether client and nodes are of one version",
         Error::Machine(_) => "make key or value smaller",
         Error::NotTrusted(_) => "see `trilith cert show FILE`: cluster, authority and validity must fit the nodes'",
@@ -192,7 +202,7 @@ pub fn parse_wait(text: &str) -> Result<Seconds, String> {
     if text == "0" { Ok(Seconds(Duration::ZERO)) } else { parse_timeout(text) }
 }
 
-fn parse_timeout(text: &str) -> Result<Seconds, String> {
+pub fn parse_timeout(text: &str) -> Result<Seconds, String> {
     let seconds: f64 = text.parse().map_err(|_| "a number of seconds, as 5 or 0.5".to_owned())?;
     match (0.001..=3600.0).contains(&seconds) {
         true => Ok(Seconds(Duration::from_secs_f64(seconds))),

@@ -1,6 +1,7 @@
 //! `trilith cluster`: what the nodes say of themselves, and orders to the cluster.
 
 mod members;
+mod snapshots;
 
 use std::net::SocketAddr;
 
@@ -35,6 +36,8 @@ enum Command {
     Promote(members::Promote),
     /// Take members out of the cluster (needs an admin's certificate)
     Remove(members::Remove),
+    /// Have every node make a snapshot now, and wait for the leader's (needs an admin's certificate)
+    Snapshot(snapshots::Snapshot),
     /// Give the leadership to another voter (needs an admin's certificate)
     Transfer {
         /// The voter that is to lead
@@ -83,6 +86,7 @@ struct ShownStatus {
     record_bytes: u64,
     flushes: u64,
     sessions: u64,
+    snapshots: snapshots::ShownSnapshots,
 }
 
 #[derive(Serialize)]
@@ -103,6 +107,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Add(add) => add.run(),
         Command::Promote(promote) => promote.run(),
         Command::Remove(remove) => remove.run(),
+        Command::Snapshot(snapshot) => snapshot.run(),
         Command::Transfer { to, client } => access::block_on(async {
             let client = client.connect().await?;
             client.change(Change::Transfer(NodeId(*to))).await.map_err(access::failure)?;
@@ -175,6 +180,7 @@ fn shown_status(address: SocketAddr, status: &NodeStatus) -> ShownStatus {
         record_bytes: status.record_bytes,
         flushes: status.flushes,
         sessions: status.sessions,
+        snapshots: snapshots::shown(&status.snapshots),
     }
 }
 
@@ -193,11 +199,11 @@ fn table(nodes: &[Answered]) -> String {
             Ok(row) => out.push_str(&line(row)),
             Err(text) => out.push_str(text),
         }
-        if let Ok(status) = status
-            && !status.waiting.is_empty()
-        {
+        let Ok(status) = status else { continue };
+        if !status.waiting.is_empty() {
             out.push_str(&format!("    node {} waits: {}\n", status.id, status.waiting));
         }
+        snapshots::lines(status).iter().for_each(|line| out.push_str(line));
     }
     let statuses = nodes.iter().filter_map(|(_, _, status)| status.as_ref().ok());
     if let Some(leader) = statuses.filter(|status| status.role == NodeRole::Leader).max_by_key(|status| status.term) {
@@ -234,6 +240,7 @@ fn role(role: NodeRole) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{SnapshotMade, SnapshotStatus};
     use crate::types::{Incarnation, Index, LogId, Member, Membership, Term};
 
     fn nodes() -> Vec<Answered> {
@@ -262,6 +269,11 @@ mod tests {
             record_bytes: 50,
             flushes: 2,
             sessions: 1,
+            snapshots: SnapshotStatus {
+                last: Some(SnapshotMade { point: LogId::new(Term(2), Index(8)), bytes: 4000, milliseconds: 7 }),
+                making: Some((LogId::new(Term(3), Index(10)), 1 << 20)),
+                failure: "the disk is full".into(),
+            },
         };
         let dead = Error::Unavailable { reason: "nobody there".into() };
         vec![(NodeId(1), address, Ok(status)), (NodeId(2), "127.0.0.1:7402".parse().unwrap(), Err(dead))]
@@ -276,6 +288,8 @@ mod tests {
         assert_eq!(numbers, [1, 4711, 3, 1, 12, 11, 10]);
         assert_eq!((&reached["role"], &reached["io"]), (&"leader".into(), &"uring".into()));
         assert_eq!(reached["members"][0]["voter"], true);
+        let snapshots = &reached["snapshots"];
+        assert_eq!((&snapshots["last"]["bytes"], &snapshots["making"]["index"]), (&4000.into(), &10.into()));
         assert_eq!((&dead["id"], &dead["address"]), (&2.into(), &"127.0.0.1:7402".into()));
         assert!(dead["error"].as_str().unwrap().contains("nobody there"));
         assert!(dead.get("role").is_none());
@@ -285,10 +299,16 @@ mod tests {
     fn the_table_has_a_line_for_each_node_and_says_what_is_waited_for() {
         let table = table(&nodes());
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 5, "{table}");
-        assert_eq!(lines[4], "voters 1", "{table}");
+        assert_eq!(lines.len(), 8, "{table}");
+        assert_eq!(lines[7], "voters 1", "{table}");
+        let of_snapshots = [
+            "    node 1 has a snapshot at 8@2, 4000 bytes, made in 7 ms",
+            "    node 1 writes a snapshot at 10@3, 1048576 bytes so far",
+            "    node 1 says of its snapshots: the disk is full",
+        ];
+        assert_eq!(lines[3..6], of_snapshots, "{table}");
         assert!(lines[1].contains("leader") && lines[1].contains("12@3"), "{table}");
-        assert!(lines[2].contains("waits: a voter") && lines[3].contains("nobody there"), "{table}");
+        assert!(lines[2].contains("waits: a voter") && lines[6].contains("nobody there"), "{table}");
     }
 
     #[test]

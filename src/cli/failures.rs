@@ -8,6 +8,7 @@ use crate::disk::{self, Directory};
 use crate::net::{self, CertificateError};
 use crate::node::driver::{StartError, Stopped};
 use crate::node::run::RunError;
+use crate::snapshot;
 use crate::superblock;
 use crate::wal;
 use crate::wal::handle::{self, has_entries};
@@ -86,6 +87,16 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
         StartError::MachineNotEmpty { .. } => {
             Failure::new(Exit::Other, message, "give the node a state machine that begins empty: the log fills it")
         }
+        StartError::Snapshot(snapshot::Error::Disk(disk)) => of_disk(disk, message),
+        StartError::Snapshot(snapshot) => Failure::new(Exit::DiskFailed, message, snapshot.next_step()),
+        StartError::SnapshotBeyondLog { .. } => Failure::new(Exit::Corrupt, message, verify_step(directory)),
+        StartError::NoState { .. } => Failure::new(
+            Exit::Corrupt,
+            message,
+            "nothing was changed; `trilith snapshot verify` says what is wrong with the snapshots. While a majority runs: \
+             `trilith cluster remove` with its id, then `trilith init --config FILE --join`, which keeps what is here beside \
+             a new directory and prints how to add the node again",
+        ),
         StartError::NoVoice => Failure::new(Exit::WrongIdentity, message, NO_VOICE_STEP),
         StartError::Removed => Failure::new(Exit::WrongIdentity, message, REMOVED_STEP),
     }

@@ -129,9 +129,10 @@ fn may_pass(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::NotLeader { .. } | Refusal::Busy | Refusal::Unavailable { .. })
 }
 
-/// Whatever became of it: what changes nothing, and a change of the members, of which what is so already is answered so.
+/// Whatever became of it: what changes nothing, a change of the members, of which what is so already is answered so, and a
+/// snapshot, of which one more does no harm.
 fn may_repeat(body: &RequestBody) -> bool {
-    !matches!(body, RequestBody::Change(change) if !matches!(change, Change::Members(_)))
+    !matches!(body, RequestBody::Change(change) if !matches!(change, Change::Members(_) | Change::Snapshot))
 }
 
 fn is_unknown(refusal: &Refusal) -> bool {

@@ -59,7 +59,8 @@ impl Error {
             | Refusal::Malformed
             | Refusal::NotAllowed
             | Refusal::LeasesOff
-            | Refusal::Impossible { .. } => Error::Refused(refusal.clone()),
+            | Refusal::Impossible { .. }
+            | Refusal::SnapshotFailed { .. } => Error::Refused(refusal.clone()),
         }
     }
 

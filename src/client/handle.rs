@@ -20,7 +20,7 @@ use super::tail::Tail;
 use super::{ASKS_MAX, CONNECT_TIMEOUT, QUEUE_BYTES_DEFAULT, REQUEST_BYTES, REQUEST_RECORDS_DEFAULT, wrong_answer};
 use crate::limits::{CLIENT_TIMEOUT_DEFAULT, ENTRY_OVERHEAD_BYTES, MEMBERS_MAX, RECORD_BYTES_MAX, REQUEST_RECORDS_MAX};
 use crate::net::{
-    Change, Consistency, Identity, MemberChange, NodeRole, NodeStatus, Records, RequestBody, ResponseBody,
+    Change, Consistency, Identity, MemberChange, NodeRole, NodeStatus, Records, RequestBody, ResponseBody, SnapshotMade,
 };
 use crate::random::{Random, entropy};
 use crate::types::{Index, NodeId, Service};
@@ -191,6 +191,16 @@ impl Client {
             return Err(Error::Options { found: changes.len(), max: MEMBERS_MAX });
         }
         self.change(Change::Members(changes)).await
+    }
+
+    /// Has every node make a snapshot of what is committed by now, and waits until the leader's is durable; needs the admin
+    /// role. Safe to ask again: then one more is made. While a snapshot is being made already it is asked for again, until
+    /// the time is up.
+    pub async fn snapshot(&self) -> Result<SnapshotMade, Error> {
+        match self.ask(RequestBody::Change(Change::Snapshot)).await? {
+            ResponseBody::SnapshotMade(made) => Ok(made),
+            other => Err(wrong_answer(other)),
+        }
     }
 
     /// A change to the cluster, which needs the admin role. Sent twice only if it is of the members.

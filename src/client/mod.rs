@@ -20,7 +20,8 @@
 //! - Everything that waits is bounded: records by [`ClientOptions::queue_bytes_max`], questions by number. A caller who
 //!   finds it full waits, and is told [`Error::Busy`] when the time is up. A leader bounds what waits there, and refuses
 //!   the rest at once: by default that is sent again until the time is up ([`WhenBusy`]).
-//! - Reads, questions, changes of the members and [`Tail`]s are repeated freely; other changes to the cluster never.
+//! - Reads, questions, changes of the members, orders of snapshots and [`Tail`]s are repeated freely; other changes to the
+//!   cluster never.
 //!
 //! # Invariants
 //!

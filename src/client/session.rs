@@ -270,6 +270,7 @@ impl Session {
             | Refusal::NotAllowed
             | Refusal::LeasesOff
             | Refusal::Impossible { .. }
+            | Refusal::SnapshotFailed { .. }
             | Refusal::Trimmed { .. } => {
                 self.give_up(at, Error::from_refusal(&refusal), batches);
                 return Effect::Again;

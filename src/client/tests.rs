@@ -318,6 +318,7 @@ impl World {
             record_bytes: 0,
             flushes: 0,
             sessions: self.sessions.len() as u64,
+            snapshots: Default::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::codec::{self, Error, Reader};
 use crate::limits::{RECORD_BYTES_MAX, REQUEST_RECORDS_MAX, SESSION_ANSWER_BYTES_MAX, WIRE_FRAME_BYTES_MAX};
 use crate::types::{Index, NodeId};
 
-use super::status_wire::{self, NodeStatus};
+use super::status_wire::{self, NodeStatus, SnapshotMade};
 use super::wire::{
     Frame, flag, plausible, put_frame, put_length, put_text, refuse_rest, take_bytes, take_fields, text,
 };
@@ -19,6 +19,7 @@ const KIND_ANSWER: u8 = 98;
 const KIND_STATUS: u8 = 99;
 const KIND_CHANGED: u8 = 100;
 const KIND_REFUSED: u8 = 101;
+const KIND_SNAPSHOT_MADE: u8 = 102;
 
 /// Bytes of a record before its bytes: index and length.
 const RECORD_HEAD_BYTES: usize = 12;
@@ -49,6 +50,8 @@ pub enum ResponseBody {
         index: Index,
     },
     Refused(Refusal),
+    /// The snapshot that was ordered is durable on the leader.
+    SnapshotMade(SnapshotMade),
 }
 
 /// What became of one command, or of a run of them.
@@ -103,6 +106,9 @@ pub enum Refusal {
     /// A change that will be refused again as long as the members are as they are.
     #[error("{reason}")]
     Impossible { reason: String },
+    /// The leader could not write the snapshot that was ordered. The log goes on.
+    #[error("the snapshot failed: {reason}")]
+    SnapshotFailed { reason: String },
 }
 
 /// Appends a response as one frame. Records are bounded by [`READ_BYTES_MAX`] before they come here.
@@ -114,6 +120,7 @@ pub fn put_response(out: &mut BytesMut, response: &Response) {
         ResponseBody::Status(_) => KIND_STATUS,
         ResponseBody::Changed { .. } => KIND_CHANGED,
         ResponseBody::Refused(_) => KIND_REFUSED,
+        ResponseBody::SnapshotMade(_) => KIND_SNAPSHOT_MADE,
     };
     put_frame(out, kind, |out| {
         out.put_u64_le(response.id);
@@ -124,6 +131,7 @@ pub fn put_response(out: &mut BytesMut, response: &Response) {
             ResponseBody::Status(status) => status_wire::put_status(out, status),
             ResponseBody::Changed { index } => out.put_u64_le(index.0),
             ResponseBody::Refused(refusal) => put_refusal(out, refusal),
+            ResponseBody::SnapshotMade(made) => status_wire::put_snapshot_made(out, made),
         }
     });
 }
@@ -139,6 +147,7 @@ pub fn response(frame: Frame) -> Result<Response, Error> {
         KIND_STATUS => ResponseBody::Status(Box::new(take_fields(&mut bytes, status_wire::status)?)),
         KIND_CHANGED => ResponseBody::Changed { index: take_fields(&mut bytes, index)? },
         KIND_REFUSED => ResponseBody::Refused(take_fields(&mut bytes, refusal)?),
+        KIND_SNAPSHOT_MADE => ResponseBody::SnapshotMade(take_fields(&mut bytes, status_wire::snapshot_made)?),
         found => return Err(Error::Invalid { what: "kind of response", found: u64::from(found) }),
     };
     refuse_rest(&bytes, "response")?;
@@ -258,6 +267,10 @@ pub(super) fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
             out.put_u8(12);
             put_text(out, reason);
         }
+        Refusal::SnapshotFailed { reason } => {
+            out.put_u8(13);
+            put_text(out, reason);
+        }
     }
 }
 
@@ -276,6 +289,7 @@ pub(super) fn refusal(reader: &mut Reader<'_>) -> Result<Refusal, Error> {
         10 => Refusal::NotAllowed,
         11 => Refusal::LeasesOff,
         12 => Refusal::Impossible { reason: text(reader, "reason")? },
+        13 => Refusal::SnapshotFailed { reason: text(reader, "reason")? },
         found => return Err(Error::Invalid { what: "kind of refusal", found: u64::from(found) }),
     })
 }

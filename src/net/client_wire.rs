@@ -100,6 +100,8 @@ pub enum Change {
     /// All at once, 1 to [`MEMBERS_MAX`]; answered when it is whole, and safe to ask for again.
     Members(Vec<MemberChange>),
     Transfer(NodeId),
+    /// A snapshot of what is committed by now, on every node; answered when the leader's is durable, and safe to ask for
+    /// again.
     Snapshot,
     /// Records below `first` may go.
     Trim {

@@ -107,7 +107,7 @@ pub use snapshot_wire::{
     MANIFEST_BYTES_MAX, SnapshotAnswer, SnapshotRefusal, SnapshotRequest, put_snapshot_answer, put_snapshot_request,
     snapshot_answer, snapshot_request,
 };
-pub use status_wire::{NodeRole, NodeStatus};
+pub use status_wire::{NodeRole, NodeStatus, SnapshotMade, SnapshotStatus};
 pub use wire::{FRAME_HEAD_BYTES, Frame, FrameBuffer, put_frame};
 
 #[cfg(test)]

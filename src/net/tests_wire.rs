@@ -101,6 +101,10 @@ fn requests() -> Vec<Request> {
     bodies.into_iter().map(|body| Request { id: 77, body }).collect()
 }
 
+fn snapshot_made() -> SnapshotMade {
+    SnapshotMade { point: log_id(4, 6), bytes: 2000, milliseconds: 30 }
+}
+
 fn status() -> NodeStatus {
     NodeStatus {
         id: NodeId(1),
@@ -123,6 +127,11 @@ fn status() -> NodeStatus {
         record_bytes: 2,
         flushes: 3,
         sessions: 4,
+        snapshots: SnapshotStatus {
+            last: Some(snapshot_made()),
+            making: Some((log_id(5, 7), 1000)),
+            failure: "full".into(),
+        },
     }
 }
 
@@ -142,6 +151,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::NotAllowed,
         Refusal::LeasesOff,
         Refusal::Impossible { reason: "nobody would vote".into() },
+        Refusal::SnapshotFailed { reason: "full".into() },
     ]
 }
 
@@ -163,6 +173,7 @@ fn responses() -> Vec<Response> {
         ResponseBody::Answer(Bytes::from_static(b"answer")),
         ResponseBody::Status(Box::new(status())),
         ResponseBody::Changed { index: Index(4) },
+        ResponseBody::SnapshotMade(snapshot_made()),
     ];
     bodies.extend(refusals().into_iter().map(ResponseBody::Refused));
     bodies.into_iter().map(|body| Response { id: 77, body }).collect()

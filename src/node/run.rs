@@ -6,6 +6,7 @@
 //!   QUIC tasks ─▶ Inbox ─┐                            "prepare": zero-fills segments ahead of use
 //!   disk completions ────┼─▶ Driver ─▶ effects        "read": entries from the log, for followers, readers, replay
 //!   ticks ───────────────┘      ▲                      "read for clients": the same, so that they hold up nobody
+//!                               │                    "snapshot": writes the state, no faster than it may
 //!                               └─── results, a wake ◀──┘
 //! ```
 //!
@@ -14,8 +15,10 @@
 //! arrived meanwhile are one batch. A write goes to the kernel when the thread parks, or else at the next turn (see
 //! [`crate::disk`]): messages go first, since others have to wait for those.
 
+mod exchange;
 pub mod fetching;
 mod links;
+mod queue;
 mod report;
 mod serving;
 mod snapshots;
@@ -34,18 +37,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
+use exchange::Exchange;
 use links::{correspondents, lives_met, refusal_to_forward};
+use queue::AnyQueue;
 use report::Report;
-use snapshots::Snapshots;
+use snapshots::{SnapshotWriting, Snapshots};
 use workers::{Readers, Worker};
 
-use super::driver::{About, Driver, Effect, Input, Options, RetentionRule, StartError, Started, Stopped};
-use crate::disk::{
-    self, Backend, BlockingQueue, Chosen, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime,
-    SyncMode, UringQueue, Write,
+use super::driver::{
+    About, Driver, Effect, Input, Options, RetentionRule, SnapshotOptions, StartError, Started, Stopped,
 };
+use crate::disk::{self, Backend, Chosen, Directory, IoChoice, ProbeError, Probed, Runtime, SyncMode};
 use crate::limits::{
-    APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, TAIL_CACHE_BYTES_MAX, TICK,
+    APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, SNAPSHOT_TURN,
+    TAIL_CACHE_BYTES_MAX, TICK,
 };
 use crate::machine::{Map, StateMachine};
 use crate::net::{
@@ -63,6 +68,8 @@ const FINISH_PATIENCE: Duration = Duration::from_secs(2);
 const TICKS_BEHIND_MAX: u32 = 10;
 /// Ticks of quiet before a covering frame: one heartbeat interval.
 const QUIET_TICKS: u32 = 5;
+/// Segments of the log for which a snapshot leaves room on the disk.
+const SNAPSHOT_SEGMENTS_FREE: u64 = 2;
 /// A node that was removed goes on for so long, to answer who has removed it, and to ask its successor to stand.
 const FAREWELL_TICKS: u32 = 100;
 
@@ -82,6 +89,11 @@ pub struct NodeOptions {
     /// By how many hundredths one member's clock may be faster than another's, for reads by lease; 0: they are off.
     pub lease_drift_percent: u32,
     pub retention: RetentionRule,
+    /// A snapshot is made when so many entries, or so many bytes of them, were applied since the last one; 0: not for that.
+    pub snapshot_entries: u64,
+    pub snapshot_bytes: u64,
+    /// And written no faster than this.
+    pub snapshot_bytes_per_second: u64,
     pub heartbeat: Duration,
     pub election: Range<Duration>,
     /// Of what must agree across the cluster.
@@ -191,16 +203,16 @@ async fn serve(
         seed: entropy(),
     };
     let endpoint = Endpoint::bind(&options.identity, options.listen, facts, Settings::default())?;
-    let serving = Serving {
-        address: endpoint.local_address(),
-        io,
-        sync_mode,
-        boot: started.boot,
-        findings: started.recovery.told(),
+    let serving =
+        Serving { address: endpoint.local_address(), io, sync_mode, boot: started.boot, findings: told(&started) };
+    let snapshots = SnapshotWriting {
+        cluster: started.identity.cluster,
+        bytes_per_second: options.snapshot_bytes_per_second,
+        kept_free_bytes: SNAPSHOT_SEGMENTS_FREE * options.segment_bytes,
     };
     let cluster = options.identity.name().cluster;
     // Nothing is ordered as long as the driver asks for nothing.
-    let _snapshots = Snapshots::<Map>::start(&directory, &endpoint, cluster, |_| {})?;
+    let _exchange = Exchange::<Map>::start(&directory, &endpoint, cluster, |_| {})?;
     let mut node = Node::new(
         started.driver,
         directory.clone(),
@@ -208,6 +220,7 @@ async fn serve(
         sync_mode,
         &endpoint,
         options.lease_drift_percent > 0,
+        snapshots,
     )?;
     // Polled once before anyone is told: from then on a signal is heard.
     let is_over = poll_fn(|context| Poll::Ready(shutdown.as_mut().poll(context).is_ready())).await;
@@ -249,9 +262,22 @@ fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) 
             rest: options.election.end,
             drift_percent: options.lease_drift_percent,
         }),
+        snapshots: SnapshotOptions {
+            entries: options.snapshot_entries,
+            bytes: options.snapshot_bytes,
+            bytes_per_second: options.snapshot_bytes_per_second,
+            turn_ticks: ticks(SNAPSHOT_TURN),
+        },
         seed: entropy(),
         about,
     }
+}
+
+/// What log and snapshots showed at the start, a line each.
+fn told<M>(started: &Started<M>) -> Vec<String> {
+    let mut lines = started.recovery.told();
+    lines.extend(started.snapshot_findings.iter().map(ToString::to_string));
+    lines
 }
 
 /// A clock that goes on while the machine sleeps, and that nobody sets.
@@ -277,6 +303,7 @@ struct Node<M> {
     /// Work for the other threads, and what came of it.
     preparer: Worker<Prepare>,
     readers: Readers<ReadPlan>,
+    snapshots: Snapshots,
     results: Receiver<Input>,
     /// Something other than the network has news.
     woken: Arc<Notify>,
@@ -292,48 +319,6 @@ struct Node<M> {
     arrivals: Vec<Arrival>,
 }
 
-enum AnyQueue {
-    Uring(UringQueue),
-    Blocking(BlockingQueue),
-}
-
-impl AnyQueue {
-    fn new(
-        directory: &Directory,
-        backend: Backend,
-        sync_mode: SyncMode,
-        woken: &Arc<Notify>,
-    ) -> Result<AnyQueue, disk::Error> {
-        let woken = woken.clone();
-        let wake = Box::new(move || woken.notify_one());
-        Ok(match backend {
-            Backend::Uring => AnyQueue::Uring(UringQueue::new(directory.clone(), sync_mode, wake)),
-            Backend::Blocking => AnyQueue::Blocking(BlockingQueue::new(directory.clone(), sync_mode, wake)?),
-        })
-    }
-
-    fn submit(&mut self, write: Write) {
-        match self {
-            AnyQueue::Uring(queue) => queue.submit(write),
-            AnyQueue::Blocking(queue) => queue.submit(write),
-        }
-    }
-
-    fn hand_over(&mut self) {
-        match self {
-            AnyQueue::Uring(queue) => queue.hand_over(),
-            AnyQueue::Blocking(queue) => queue.hand_over(),
-        }
-    }
-
-    fn take(&mut self) -> Option<Completion> {
-        match self {
-            AnyQueue::Uring(queue) => queue.take(),
-            AnyQueue::Blocking(queue) => queue.take(),
-        }
-    }
-}
-
 impl<M: StateMachine> Node<M> {
     fn new(
         driver: Driver<M>,
@@ -342,6 +327,7 @@ impl<M: StateMachine> Node<M> {
         sync_mode: SyncMode,
         endpoint: &Endpoint,
         reads_clock: bool,
+        snapshots: SnapshotWriting,
     ) -> Result<Node<M>, RunError> {
         let woken = Arc::new(Notify::new());
         let (sender, results) = channel();
@@ -355,6 +341,7 @@ impl<M: StateMachine> Node<M> {
         let mut buffer = wal::ReadBuffer::default();
         let read = move |plan: ReadPlan| plan.run_with(&files, &mut buffer);
         let readers = Readers::start(&sender, &woken, read)?;
+        let snapshots = Snapshots::start(&directory, snapshots, &sender, &woken)?;
         let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
         let correspondents = correspondents(driver.replica());
         peers.set_known(lives_met(&driver));
@@ -368,6 +355,7 @@ impl<M: StateMachine> Node<M> {
             replies,
             preparer,
             readers,
+            snapshots,
             results,
             woken,
             reads_clock,
@@ -466,6 +454,7 @@ impl<M: StateMachine> Node<M> {
         }
         if behind > 0 {
             self.follow_correspondents();
+            self.driver.handle(Input::SnapshotProgress { bytes: self.snapshots.written_bytes() });
             let replica = self.driver.replica();
             let (status, last) = (replica.status(), self.last);
             self.last = status.last.index;
@@ -503,6 +492,9 @@ impl<M: StateMachine> Node<M> {
             Effect::Write(write) => self.queue.submit(write),
             Effect::Prepare(order) => self.preparer.order(order),
             Effect::ReadLog { read, plan, is_for_client } => self.readers.order(read, plan, is_for_client),
+            Effect::MakeSnapshot(making) => self.snapshots.make(making),
+            Effect::RemoveSnapshots { in_use, damaged } => self.snapshots.remove(in_use, damaged),
+            Effect::Snapshot(told) => report::snapshot(&told),
             Effect::Send(message) => self.peers.send(&message),
             Effect::Forward { to, forward } => {
                 if let Err(why) = self.peers.forward(to, &forward) {

@@ -19,19 +19,22 @@ use super::rest::LOOK_INTERVAL;
 use super::scenario::{DiskOptions, MILLISECOND, Options};
 use super::trace::{Label, Trace};
 use super::{Report, recovery};
-use crate::disk::{self, Queue, Token};
+use crate::disk::{Queue, Token};
 use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
 use crate::node::driver::{Effect, Input, ReadNumber};
 use crate::raft::{Body, Event, Message, Role};
 use crate::random::Random;
-use crate::wal::{self, Prepare, ReadBuffer, ReadPlan};
+use crate::snapshot::Builder;
+use crate::types::LogId;
+use crate::wal::{Prepare, ReadBuffer, ReadPlan};
 
 /// Of so many seeds one begins with a cluster that is not born yet.
 const UNBORN_SEEDS: u64 = 4;
-/// The follower, what is passed on, and the operator draw from generators of their own.
+/// The follower, what is passed on, the operator, and snapshots draw from generators of their own.
 const FOLLOWER_SALT: u64 = 0x7a11_7a11;
 const FORWARD_SALT: u64 = 0xf0a3_a2d5;
 const OPERATOR_SALT: u64 = 0x0bea_a704;
+const SNAPSHOT_SALT: u64 = 0x5a95_0701;
 
 /// A cluster, its disks, its network and its clients, in one thread.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ pub struct Simulation {
     pub(super) random: Random,
     /// For requests that are passed on, and links that break under them.
     pub(super) forward_random: Random,
+    /// For snapshots.
+    pub(super) snapshot_random: Random,
     pub(super) disk: DiskOptions,
     /// When the calm began.
     pub(super) calm_since: Option<u64>,
@@ -131,6 +136,19 @@ pub(super) enum Happening {
         life: u64,
         tail: TailKey,
     },
+    /// The next step of a snapshot that is made.
+    Snapshot {
+        node: usize,
+        life: u64,
+        builder: Box<Builder>,
+        began: u64,
+    },
+    RemoveSnapshots {
+        node: usize,
+        life: u64,
+        in_use: LogId,
+        damaged: Vec<LogId>,
+    },
     /// The disk has room again, unless it was filled anew.
     Room {
         node: usize,
@@ -190,6 +208,7 @@ impl Simulation {
             trace,
             random,
             forward_random: Random::seeded(seed ^ FORWARD_SALT),
+            snapshot_random: Random::seeded(seed ^ SNAPSHOT_SALT),
             disk: options.disk,
             calm_since: None,
             is_born,
@@ -291,6 +310,10 @@ impl Simulation {
                     None => self.operator_answered(&response),
                 }
             }
+            Happening::Snapshot { node, life, builder, began } => self.step_snapshot(node, life, builder, began),
+            Happening::RemoveSnapshots { node, life, in_use, damaged } => {
+                self.remove_snapshots(node, life, in_use, &damaged)
+            }
             Happening::Client { client } => self.step_client(client),
             Happening::Follow => self.follow(),
             Happening::Operate => self.operate()?,
@@ -340,40 +363,6 @@ impl Simulation {
         self.end_if_removed(node);
     }
 
-    fn written(&mut self, node: usize, life: u64, token: Token) {
-        if !self.lives(node, life) {
-            return;
-        }
-        if let Some(completion) = self.nodes[node].complete(token) {
-            self.report.writes += 1;
-            self.input(node, Input::Written(completion));
-        }
-    }
-
-    fn prepare(&mut self, node: usize, life: u64, order: &Prepare) {
-        if !self.lives(node, life) {
-            return;
-        }
-        let files = self.nodes[node].disk.files();
-        let result = wal::prepare(&files, order);
-        self.report.preparations_refused += u64::from(result.as_ref().is_err_and(disk::Error::is_no_space));
-        if !self.nodes[node].disk.is_off() {
-            self.input(node, Input::Prepared { number: order.header.number, result });
-        }
-    }
-
-    fn read(&mut self, node: usize, life: u64, read: ReadNumber, plan: &ReadPlan) {
-        if !self.lives(node, life) {
-            return;
-        }
-        let (files, process) = (self.nodes[node].disk.files(), self.nodes[node].process.as_mut());
-        let result = plan.run_with(&files, &mut process.expect("this life has not ended").read_buffer);
-        if !self.nodes[node].disk.is_off() {
-            self.report.log_reads += 1;
-            self.input(node, Input::ReadDone { read, result });
-        }
-    }
-
     fn step_client(&mut self, client: usize) {
         let requests = self.clients[client].step(self.now, &mut self.oracles);
         for (node, request) in requests {
@@ -404,6 +393,9 @@ impl Simulation {
             Input::Prepared { number, .. } => 5 + number.0,
             Input::ReadDone { read, .. } => 6 + read.0,
             Input::Forward { .. } | Input::Forwarded { .. } | Input::NotForwarded { .. } | Input::Lost { .. } => 7,
+            Input::SnapshotMade { point, result } => 8 + 2 * point.index.0 + u64::from(result.is_ok()),
+            Input::SnapshotsRemoved { .. } => 8,
+            Input::SnapshotProgress { .. } => unreachable!("nobody looks at it"),
             Input::Refused { .. } => unreachable!("the network has nothing against a node"),
             Input::Clock(_) => unreachable!("the clock is read beside the inputs"),
         };
@@ -485,6 +477,15 @@ impl Simulation {
                 let after = self.random.below(self.disk.background_time_max);
                 self.order(after, Happening::Read { node, life, read, plan });
             }
+            Effect::MakeSnapshot(making) => {
+                let begun = self.begin_snapshot(node, *making);
+                self.order(0, begun);
+            }
+            Effect::RemoveSnapshots { in_use, damaged } => {
+                let after = self.snapshot_random.below(self.options.snapshots.step_time_max);
+                self.order(after, Happening::RemoveSnapshots { node, life, in_use, damaged });
+            }
+            Effect::Snapshot(_) => {}
             Effect::Send(message) => self.send(node, process, &message)?,
             Effect::Forward { to, forward } => self.forward(node, process, to, &forward),
             Effect::Forwarded { to, forwarded } => self.forwarded(node, process, to, &forwarded),
@@ -504,12 +505,6 @@ impl Simulation {
             }
         }
         Ok(())
-    }
-
-    fn write_time(&mut self, node: usize) -> u64 {
-        let is_slow = self.now < self.nodes[node].slow_until;
-        let max = if is_slow { self.disk.slow_time_max } else { self.disk.write_time_max };
-        20 + self.random.below(max)
     }
 
     fn send(&mut self, node: usize, process: &Process, message: &Message) -> Result<(), Broken> {
@@ -574,6 +569,7 @@ impl Simulation {
         }
         match start(&disk, &options, self.now / MILLISECOND) {
             Ok(started) => {
+                self.check_begun(node, &started)?;
                 self.oracles.invariants.started(started.driver.replica())?;
                 let (files, queue, read_buffer) = (disk.files(), disk.queue(), ReadBuffer::default());
                 let node_state = &mut self.nodes[node];

@@ -11,7 +11,9 @@ use crate::disk::Files;
 use crate::net::{self, Change, Request, RequestBody, Response, ResponseBody};
 use crate::node::driver::LOG_DIRECTORY;
 use crate::raft::Role;
+use crate::snapshot;
 use crate::superblock;
+use crate::types::GroupId;
 use crate::wal::{Analysis, Source};
 
 /// A kind of fault, as the options weigh them.
@@ -31,6 +33,7 @@ enum Fault {
     FullDisk,
     FullDisks,
     Transfer,
+    SnapshotRot,
 }
 
 impl Simulation {
@@ -59,6 +62,7 @@ impl Simulation {
             Fault::FullDisk => self.fill(node),
             Fault::FullDisks => self.majority().iter().for_each(|node| self.fill(*node)),
             Fault::Transfer => self.ask_transfer(node),
+            Fault::SnapshotRot => self.rot_snapshot(node),
         }
     }
 
@@ -79,6 +83,7 @@ impl Simulation {
             (Fault::FullDisk, weights.full_disk),
             (Fault::FullDisks, weights.full_disks),
             (Fault::Transfer, weights.transfer),
+            (Fault::SnapshotRot, weights.snapshot_rot),
         ];
         let mut draw = self.random.below(table.iter().map(|(_, weight)| weight).sum());
         for (fault, weight) in table {
@@ -222,6 +227,26 @@ impl Simulation {
         self.nodes[node].has_failing_disk = true;
         self.nodes[node].disk.fail(at, code, &mut self.random);
         self.report.write_errors += 1;
+    }
+
+    /// A process ends, and a bit of one of its snapshots turns.
+    fn rot_snapshot(&mut self, node: usize) {
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        let disk = self.nodes[node].disk.clone();
+        let Ok(listing) = snapshot::list(&disk.files(), None) else { return };
+        let names: Vec<String> = listing.whole(GroupId::CLUSTER).map(|whole| whole.description.name()).collect();
+        if names.is_empty() {
+            return;
+        }
+        self.kill(node);
+        let name = self.snapshot_random.pick(&names);
+        let file = format!("{name}/{}", self.snapshot_random.pick(&["chunks", "chunks", "manifest"]));
+        let offset = self.snapshot_random.below(disk.contents(&file).len() as u64);
+        disk.flip_bit(&file, offset, self.snapshot_random.below(8) as u32);
+        self.nodes[node].has_rotten_snapshot = true;
+        self.report.snapshots_rotten += 1;
     }
 
     /// The end of a log that was proven to be on the disk turns to zeros.

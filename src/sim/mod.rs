@@ -7,6 +7,7 @@
 //! [`disk`] is of use by itself: it lets anyone test their storage against cuts of power, torn writes and rot. [`fuzz`]
 //! is what the targets in fuzz/ call. [`replicas`] is the protocol by itself, without log and machine.
 
+mod background;
 mod clients;
 mod cluster;
 mod copies;

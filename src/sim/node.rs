@@ -9,7 +9,7 @@ use super::trace::{Label, Trace};
 use crate::disk::Queue;
 use crate::limits::TICK;
 use crate::machine::Map;
-use crate::node::driver::{self, Driver, StartError, Started};
+use crate::node::driver::{self, Driver, SnapshotOptions, StartError, Started};
 use crate::raft::{BootTime, LeaseOptions};
 use crate::superblock;
 use crate::types::{ClusterId, Incarnation, Index, Life, Member, Membership, NodeId};
@@ -39,6 +39,8 @@ pub(super) struct Node {
     pub has_failing_disk: bool,
     /// The end of its log was damaged on purpose.
     pub is_rotten: bool,
+    /// Something of its snapshots was damaged on purpose.
+    pub has_rotten_snapshot: bool,
     /// It does not start any more, and rightly.
     pub is_out: bool,
     /// Which life of its id its directory is of.
@@ -103,6 +105,7 @@ impl Node {
             run_is_due: false,
             has_failing_disk: false,
             is_rotten: false,
+            has_rotten_snapshot: false,
             is_out: false,
             identity: Life { incarnation: incarnation(node_id(at)), is_first_member: false },
             is_gone: true,
@@ -180,6 +183,12 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
         heartbeat_ticks: options.heartbeat_ticks,
         election_ticks: options.election_ticks.clone(),
         limits: options.limits,
+        snapshots: SnapshotOptions {
+            entries: options.snapshots.entries,
+            bytes: 0,
+            bytes_per_second: 1 << 20,
+            turn_ticks: options.snapshots.turn_ticks,
+        },
         seed: seed ^ (at as u64 + 1).rotate_left(48),
         about: driver::About {
             address: std::net::SocketAddr::from(([127, 0, 0, 1], node_id(at).0 as u16)),

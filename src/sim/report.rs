@@ -65,11 +65,18 @@ pub struct Report {
     pub disks_lost: u64,
     /// Nodes that ended because they knew that they were removed.
     pub removed_ended: u64,
+    /// Snapshots that became durable, and such as the disk refused.
+    pub snapshots_made: u64,
+    pub snapshots_failed: u64,
+    /// Starts from a snapshot.
+    pub snapshots_loaded: u64,
+    /// Snapshots that were damaged on purpose.
+    pub snapshots_rotten: u64,
 }
 
 impl Report {
     /// The counts by name, in a fixed order.
-    pub fn counts(&self) -> [(&'static str, u64); 38] {
+    pub fn counts(&self) -> [(&'static str, u64); 42] {
         [
             ("nodes", self.nodes),
             ("steps", self.steps),
@@ -108,6 +115,10 @@ impl Report {
             ("lives_begun", self.lives_begun),
             ("disks_lost", self.disks_lost),
             ("removed_ended", self.removed_ended),
+            ("snapshots_made", self.snapshots_made),
+            ("snapshots_failed", self.snapshots_failed),
+            ("snapshots_loaded", self.snapshots_loaded),
+            ("snapshots_rotten", self.snapshots_rotten),
             ("seed", self.seed),
         ]
     }

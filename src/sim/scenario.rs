@@ -11,6 +11,8 @@ pub(super) const MILLISECOND: u64 = 1000;
 pub(super) const SECOND: u64 = 1000 * MILLISECOND;
 /// Changes of members draw from generators of their own, so that all else of a seed is the same without them.
 const CHANGES_SALT: u64 = 0x3e3b_e25a_17ed;
+/// And so do snapshots.
+const SNAPSHOTS_SALT: u64 = 0x51a9_5407_0a3b;
 
 /// A run. All times are in microseconds of the simulated clock.
 #[derive(Clone, Debug)]
@@ -31,6 +33,7 @@ pub struct Options {
     pub tails: bool,
     /// How an operator changes the members; none does where it is `None`.
     pub changes: Option<ChangeOptions>,
+    pub snapshots: SnapshotTimes,
     /// Reads by lease are on, and clients read so; nodes' clocks differ, within the bound.
     pub leases: bool,
     pub election_ticks: Range<u32>,
@@ -74,6 +77,8 @@ pub struct Faults {
     pub full_disks: u64,
     /// Leaders are asked to hand over.
     pub transfer: u64,
+    /// A process ends, and something of one of its snapshots is not what was written any more.
+    pub snapshot_rot: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +106,16 @@ pub struct ChangeOptions {
     pub interval: u64,
     /// After this an order without an answer is given again, perhaps elsewhere.
     pub timeout: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotTimes {
+    /// After so many entries a leader has one made; 0: none is made.
+    pub entries: u64,
+    /// Between two steps of making one.
+    pub step_time_max: u64,
+    /// Between the turns of two nodes.
+    pub turn_ticks: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +160,7 @@ impl Options {
             clients: ClientOptions::drawn(random).with_forwarding(seed),
             tails: true,
             changes: ChangeOptions::drawn(seed),
+            snapshots: SnapshotTimes::drawn(seed),
             leases: false,
             election_ticks: election_start..2 * election_start,
             heartbeat_ticks: (election_start / 5).max(1),
@@ -163,6 +179,8 @@ impl Options {
         self.tails = false;
         self.clients.forward_per_mille = 0;
         self.changes = None;
+        self.snapshots.entries = 0;
+        self.faults.snapshot_rot = 0;
         // Two thirds, to the microsecond.
         self.fault_time = self.fault_time / 3 * 2 + self.fault_time % 3;
         self
@@ -212,6 +230,7 @@ impl Faults {
             full_disk: 0,
             full_disks: 0,
             transfer: 0,
+            snapshot_rot: 0,
         }
     }
 
@@ -220,7 +239,9 @@ impl Faults {
         let random = &mut Random::seeded(seed ^ 0xf011_d15c);
         let mut weight = |weights: &[u64]| *random.pick(weights);
         let (full_disk, full_disks) = (weight(&[0, 1, 1, 2]), weight(&[0, 0, 1, 1]));
-        Faults { full_disk, full_disks, transfer: weight(&[0, 2, 4, 8]), ..self }
+        let transfer = weight(&[0, 2, 4, 8]);
+        let snapshot_rot = if SnapshotTimes::drawn(seed).entries > 0 { weight(&[0, 0, 2, 6]) } else { 0 };
+        Faults { full_disk, full_disks, transfer, snapshot_rot, ..self }
     }
 
     fn of_one(random: &mut Random) -> Faults {
@@ -271,6 +292,18 @@ impl ChangeOptions {
             spare_nodes: random.between(2, 4) as usize,
             interval: *random.pick(&[20, 200, 200, 1000]) * MILLISECOND,
             timeout: random.between(200 * MILLISECOND, 1000 * MILLISECOND),
+        }
+    }
+}
+
+impl SnapshotTimes {
+    /// In two seeds of three, with a generator of its own. A run has some hundred entries.
+    fn drawn(seed: u64) -> SnapshotTimes {
+        let random = &mut Random::seeded(seed ^ SNAPSHOTS_SALT);
+        SnapshotTimes {
+            entries: *random.pick(&[0, 0, 5, 20, 60, 200]),
+            step_time_max: *random.pick(&[1, MILLISECOND, 20 * MILLISECOND]),
+            turn_ticks: random.below(30) as u32,
         }
     }
 }

@@ -18,6 +18,9 @@ pub enum Error {
     Exists { name: String },
     #[error("the state has more than {bytes_max} bytes, which is what a snapshot holds")]
     TooLarge { bytes_max: u64 },
+    /// What is left is the log's.
+    #[error("a snapshot needs {needed_bytes} bytes of room, and {free_bytes} are free")]
+    NoRoom { needed_bytes: u64, free_bytes: u64 },
     #[error(transparent)]
     Disk(#[from] disk::Error),
 }
@@ -37,12 +40,14 @@ pub enum Damage {
     Length { expected: u64, found: u64 },
     #[error("chunk {number} is not the one that was written there")]
     Chunk { number: u32 },
+    #[error("its chunks are intact, and hold no state that this program knows: {0}")]
+    State(codec::Error),
 }
 
 impl Error {
     /// The disk, or this user's share of it, is full.
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Error::Disk(error) if error.is_no_space())
+        matches!(self, Error::NoRoom { .. }) || matches!(self, Error::Disk(error) if error.is_no_space())
     }
 
     /// What to do about it.
@@ -57,6 +62,7 @@ impl Error {
             Error::TooLarge { .. } => {
                 "make the state smaller, or keep it in a state machine with a disk of its own".to_owned()
             }
+            Error::NoRoom { .. } => "free space, or use a larger disk: the next snapshot is tried by itself".to_owned(),
             Error::Disk(error) => error.next_step().to_owned(),
         }
     }

@@ -57,6 +57,18 @@ impl Found {
     pub fn manifest(&self) -> Option<&Manifest> {
         if let Condition::Whole(manifest) = &self.condition { Some(manifest) } else { None }
     }
+
+    /// Why it cannot be used though it has a name without an ending.
+    pub fn into_error(self, expected: ClusterId) -> Option<Error> {
+        let name = self.name;
+        match self.condition {
+            Condition::Whole(_) | Condition::Unfinished(_) => None,
+            Condition::Damaged(damage) => Some(Error::Damaged { name, damage }),
+            Condition::Foreign { cluster: found } => Some(Error::WrongCluster { name, expected, found }),
+            Condition::Newer { format: found } => Some(Error::NewerFormat { name, found }),
+            Condition::Unreadable(error) => Some(Error::Disk(error)),
+        }
+    }
 }
 
 /// Looks at all snapshots in the directory, without changing anything and without a lock. If the cluster is known, one of
@@ -93,7 +105,7 @@ fn judge(files: &impl Files, name: Name, cluster: Option<ClusterId>) -> Conditio
         Err(Error::WrongCluster { found, .. }) => Condition::Foreign { cluster: found },
         Err(Error::NewerFormat { found, .. }) => Condition::Newer { format: found },
         Err(Error::Disk(error)) => Condition::Unreadable(error),
-        Err(other @ (Error::Exists { .. } | Error::TooLarge { .. })) => {
+        Err(other @ (Error::Exists { .. } | Error::TooLarge { .. } | Error::NoRoom { .. })) => {
             unreachable!("to look does not end so: {other}")
         }
     }

@@ -3,13 +3,13 @@
 //! A snapshot loses its name first, durably; what has an ending is never taken for one. So its files may go in any order,
 //! and a cut of power in the midst leaves a directory that the next start removes.
 
-use super::error::Error;
-use super::listing::{Condition, Listing};
+use super::error::{Damage, Error};
+use super::listing::{Condition, Listing, list};
 use super::naming::{Name, Stage};
 use crate::disk::Files;
 use crate::limits::SNAPSHOTS_KEPT;
 use crate::mutant::{self, Mutant};
-use crate::types::{GroupId, LogId};
+use crate::types::{ClusterId, GroupId, LogId};
 
 /// Makes durable what a listing will show: to be called once at start, before it. What a dead process renamed and did not
 /// flush would be seen now and be gone after a cut of power.
@@ -39,6 +39,30 @@ pub fn superfluous(listing: &Listing, group: GroupId, in_use: LogId) -> Vec<Stri
         goes.partition(|found| matches!(found.condition, Condition::Unfinished(_)));
     unfinished.extend(finished);
     unfinished.into_iter().map(|found| found.name.clone()).collect()
+}
+
+/// Removes what is superfluous, and tells how much that was. Of those at the points in `damaged` it was found when they were
+/// read that they cannot be used: they do not count as whole.
+///
+/// # Errors
+/// The first one; what is left is removed another time.
+pub fn remove_superfluous(
+    files: &impl Files,
+    cluster: ClusterId,
+    group: GroupId,
+    in_use: LogId,
+    damaged: &[LogId],
+) -> Result<usize, Error> {
+    let mut listing = list(files, Some(cluster))?;
+    for found in listing.found.iter_mut().filter(|found| found.group == group && damaged.contains(&found.point)) {
+        if found.manifest().is_some() {
+            // Which chunk it is makes no difference here.
+            found.condition = Condition::Damaged(Damage::Chunk { number: 0 });
+        }
+    }
+    let names = superfluous(&listing, group, in_use);
+    names.iter().try_for_each(|name| remove(files, name))?;
+    Ok(names.len())
 }
 
 /// Removes a snapshot's directory, whole or not, durably. Panics if the name is none that we give.

@@ -1,6 +1,6 @@
 //! The thread around a [`Builder`]: runs it to its end, no faster than it may.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use crate::disk::Files;
 
 /// How often somebody who waits looks up.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks at the room that is left.
+const LOOK_BYTES: u64 = 16 << 20;
 
 /// What the rest of the node says to the thread that writes.
 #[derive(Debug)]
@@ -19,8 +21,12 @@ pub struct Control {
     pub point_is_durable: AtomicBool,
     /// Nobody wants it any more.
     pub stop: AtomicBool,
+    /// Bytes of the state that are written.
+    pub written_bytes: AtomicU64,
     /// Writes are spread so that a second has no more than this.
     bytes_per_second: u64,
+    /// Room that is left free.
+    kept_free_bytes: u64,
 }
 
 /// How it ended.
@@ -36,7 +42,18 @@ impl Control {
     /// Panics if nothing may be written.
     pub fn new(bytes_per_second: u64) -> Control {
         assert!(bytes_per_second > 0, "a snapshot would never end");
-        Control { point_is_durable: AtomicBool::new(false), stop: AtomicBool::new(false), bytes_per_second }
+        Control {
+            point_is_durable: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            written_bytes: AtomicU64::new(0),
+            bytes_per_second,
+            kept_free_bytes: 0,
+        }
+    }
+
+    /// The same, and it fails where it would leave less room than this.
+    pub fn keeping_free(self, kept_free_bytes: u64) -> Control {
+        Control { kept_free_bytes, ..self }
     }
 }
 
@@ -47,22 +64,44 @@ impl Control {
 pub fn run(files: &impl Files, mut builder: Builder, control: &Control) -> Result<Ended, Error> {
     let description = builder.description().clone();
     let began = Instant::now();
+    control.written_bytes.store(0, Ordering::Relaxed);
+    let mut looked_at_bytes = None;
     loop {
+        // What others take meanwhile shows at the next look.
+        if looked_at_bytes.is_none_or(|looked| builder.bytes() >= looked + LOOK_BYTES) {
+            looked_at_bytes = Some(builder.bytes());
+            if let Err(error) = check_room(files, control.kept_free_bytes) {
+                return abandoned(files, builder, error);
+            }
+        }
         if control.stop.load(Ordering::Acquire) {
             builder.abandon(files)?;
             return Ok(Ended::Stopped);
         }
         match builder.step(files, control.point_is_durable.load(Ordering::Acquire)) {
-            Ok(Step::Wrote { .. }) => wait(began, builder.bytes(), control),
+            Ok(Step::Wrote { .. }) => {
+                control.written_bytes.store(builder.bytes(), Ordering::Relaxed);
+                wait(began, builder.bytes(), control);
+            }
             Ok(Step::Went) => {}
             Ok(Step::Waits) => thread::sleep(PAUSE),
             Ok(Step::Done) => return Ok(Ended::Done(description)),
-            // The next start removes what is left, if it cannot be removed now.
-            Err(error) => match builder.abandon(files) {
-                Ok(()) | Err(_) => return Err(error),
-            },
+            Err(error) => return abandoned(files, builder, error),
         }
     }
+}
+
+/// The next start removes what is left, if it cannot be removed now.
+fn abandoned(files: &impl Files, builder: Builder, error: Error) -> Result<Ended, Error> {
+    match builder.abandon(files) {
+        Ok(()) | Err(_) => Err(error),
+    }
+}
+
+fn check_room(files: &impl Files, kept_free_bytes: u64) -> Result<(), Error> {
+    let needed_bytes = kept_free_bytes + LOOK_BYTES;
+    let free_bytes = if kept_free_bytes > 0 { files.free_bytes()? } else { u64::MAX };
+    if free_bytes < needed_bytes { Err(Error::NoRoom { needed_bytes, free_bytes }) } else { Ok(()) }
 }
 
 /// Until so many bytes may have been written since.

@@ -15,8 +15,9 @@ use crate::checksum::Checksum;
 use crate::codec;
 use crate::limits::{
     BLOCK_BYTES, ELECTION_MAX_DEFAULT, ELECTION_MIN_DEFAULT, HEARTBEAT_DEFAULT, MEMBERS_MAX, SEGMENT_BYTES_DEFAULT,
-    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TICK, UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX,
-    UNCOMMITTED_BYTES_MIN,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SNAPSHOT_BYTES_DEFAULT, SNAPSHOT_BYTES_PER_SECOND_DEFAULT,
+    SNAPSHOT_BYTES_PER_SECOND_MAX, SNAPSHOT_BYTES_PER_SECOND_MIN, SNAPSHOT_ENTRIES_DEFAULT, TICK,
+    UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_BYTES_MIN,
 };
 use crate::node::driver::{RetentionRule, record_bytes_max};
 use crate::types::NodeId;
@@ -40,6 +41,9 @@ pub const SCHEMA: Schema = Schema {
         "lease_drift_percent",
         "retention_bytes",
         "retention_minutes",
+        "snapshot_entries",
+        "snapshot_bytes",
+        "snapshot_bytes_per_second",
     ],
     list: "member",
     list_keys: &["id", "address"],
@@ -85,6 +89,13 @@ pub struct NodeSettings {
     pub lease_drift_percent: u32,
     /// What is kept of the log; the keys say 0 where there is no bound.
     pub retention: RetentionRule,
+    /// While this node leads, a snapshot is made when so many entries were applied since the last one; 0: their number does
+    /// not matter.
+    pub snapshot_entries: u64,
+    /// The same for their bytes.
+    pub snapshot_bytes: u64,
+    /// What this node writes of a snapshot in a second.
+    pub snapshot_bytes_per_second: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,6 +147,9 @@ impl NodeSettings {
             election_max: ELECTION_MAX_DEFAULT,
             lease_drift_percent: 0,
             retention: RetentionRule::default(),
+            snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
+            snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
+            snapshot_bytes_per_second: SNAPSHOT_BYTES_PER_SECOND_DEFAULT,
         }
     }
 }
@@ -161,6 +175,7 @@ impl NodeConfiguration {
         check_times(&settings)?;
         check_drift(&settings)?;
         check_retention(&settings)?;
+        check_snapshots(&settings)?;
         Ok(NodeConfiguration(settings))
     }
 
@@ -220,6 +235,9 @@ impl NodeConfiguration {
         line("lease_drift_percent", number(self.lease_drift_percent.into()));
         line("retention_bytes", number(self.retention.bytes.unwrap_or(0)));
         line("retention_minutes", number(self.retention.milliseconds.unwrap_or(0) / MINUTE_MILLISECONDS));
+        line("snapshot_entries", number(self.snapshot_entries));
+        line("snapshot_bytes", number(self.snapshot_bytes));
+        line("snapshot_bytes_per_second", number(self.snapshot_bytes_per_second));
         for member in &self.members {
             let address = toml::Value::from(member.address.to_string());
             write!(out, "\n[[member]]\nid = {}\naddress = {address}\n", member.id).expect("a string takes every write");
@@ -290,6 +308,9 @@ fn settings(document: &Document) -> Result<NodeSettings, Error> {
                 .filter(|&minutes| minutes > 0)
                 .map(|minutes| minutes.saturating_mul(MINUTE_MILLISECONDS)),
         },
+        snapshot_entries: integer("snapshot_entries", SNAPSHOT_ENTRIES_DEFAULT)?,
+        snapshot_bytes: integer("snapshot_bytes", SNAPSHOT_BYTES_DEFAULT)?,
+        snapshot_bytes_per_second: integer("snapshot_bytes_per_second", SNAPSHOT_BYTES_PER_SECOND_DEFAULT)?,
     })
 }
 
@@ -450,6 +471,16 @@ fn check_retention(settings: &NodeSettings) -> Result<(), Invalid> {
         return refuse("retention_minutes", minutes, &allowed, "leave the key out: then there is no bound in time");
     }
     Ok(())
+}
+
+fn check_snapshots(settings: &NodeSettings) -> Result<(), Invalid> {
+    let bytes = settings.snapshot_bytes_per_second;
+    if (SNAPSHOT_BYTES_PER_SECOND_MIN..=SNAPSHOT_BYTES_PER_SECOND_MAX).contains(&bytes) {
+        return Ok(());
+    }
+    let allowed = format!("from {SNAPSHOT_BYTES_PER_SECOND_MIN} to {SNAPSHOT_BYTES_PER_SECOND_MAX}");
+    let next = format!("leave the key out for the default, {SNAPSHOT_BYTES_PER_SECOND_DEFAULT}");
+    refuse("snapshot_bytes_per_second", bytes, &allowed, &next)
 }
 
 fn check_times(settings: &NodeSettings) -> Result<(), Invalid> {

@@ -87,6 +87,7 @@ impl<M: StateMachine> Driver<M> {
             self.apply(entry);
         }
         self.replica.handle(RaftInput::Applied(self.applied.index));
+        self.propose_point_if_due();
         entries.len()
     }
 
@@ -95,6 +96,7 @@ impl<M: StateMachine> Driver<M> {
         assert!(entry.id.term >= self.applied.term, "terms never fall: {} behind {}", entry.id, self.applied);
         self.applied = entry.id;
         self.extend_digest(entry);
+        self.snapshots.count(entry);
         match &entry.payload {
             Payload::Data(data) => {
                 let result = self.apply_data(entry, data);
@@ -103,11 +105,14 @@ impl<M: StateMachine> Driver<M> {
             // From its own no-op on, a leader's table holds all that earlier leaders put there.
             Payload::Noop => self.begin_service(entry),
             // From here on it serves, and no leader before it has.
-            Payload::Membership(membership) if !membership.forming && self.admission.is_none() => {
-                self.begin_service(entry)
+            Payload::Membership(membership) => {
+                self.configuration = (entry.id, membership.clone());
+                if !membership.forming && self.admission.is_none() {
+                    self.begin_service(entry);
+                }
             }
+            Payload::SnapshotPoint => self.on_snapshot_point(),
             Payload::Trim { first } => self.trim(entry, *first),
-            Payload::Membership(_) | Payload::SnapshotPoint => {}
         }
     }
 

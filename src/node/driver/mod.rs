@@ -17,16 +17,19 @@
 //! - Effects are independent of each other: what must wait for a flush is held back here until it may leave.
 //! - [`Driver::take_effects`] fails when the disk failed, or a peer said what cannot be, once and for ever: then nothing
 //!   more may leave, and the process ends, with exit code 18 or 10.
-//! - A [`Effect::ReadLog`] is answered by [`Input::ReadDone`], with whatever came of it.
+//! - A [`Effect::ReadLog`] is answered by [`Input::ReadDone`], with whatever came of it; [`Effect::MakeSnapshot`] by
+//!   [`Input::SnapshotMade`], and [`Effect::RemoveSnapshots`] by [`Input::SnapshotsRemoved`].
 
 mod apply;
 mod changes;
 pub mod checkpoint;
 mod forwards;
 mod lives;
+mod loading;
 mod pipeline;
 mod reads;
 mod retention;
+mod snapshots;
 mod start;
 mod status;
 mod submissions;
@@ -46,7 +49,8 @@ use crate::net::{
 };
 use crate::node::sessions::{Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
-use crate::types::{ClusterId, Entry, GroupId, Index, LogId, NodeId, SegmentNumber};
+use crate::snapshot;
+use crate::types::{ClusterId, Entry, GroupId, Index, LogId, Membership, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
 use forwards::Forwards;
@@ -54,9 +58,12 @@ use pipeline::Pipeline;
 use reads::Reads;
 use retention::Retention;
 pub use retention::RetentionRule;
+use snapshots::Snapshots;
 use submissions::{Asker, Submissions};
 use tails::Tails;
 
+pub use loading::SnapshotFinding;
+pub use snapshots::{Made, Making, SnapshotOptions, SnapshotReport};
 pub use start::{LOG_DIRECTORY, StartError, Started, format, record_bytes_max};
 
 /// Entries that are applied before the driver looks up again.
@@ -83,6 +90,7 @@ pub struct Options {
     pub retention: RetentionRule,
     /// Reads by lease, if they are on. Then an [`Input::Clock`] comes before each [`Driver::take_effects`].
     pub leases: Option<LeaseOptions>,
+    pub snapshots: SnapshotOptions,
     pub seed: u64,
     /// For status answers only.
     pub about: About,
@@ -170,6 +178,19 @@ pub enum Input {
         read: ReadNumber,
         result: Result<Vec<Entry>, wal::Error>,
     },
+    /// So many bytes are written of the snapshot that is being made: for status answers only.
+    SnapshotProgress {
+        bytes: u64,
+    },
+    /// What came of an [`Effect::MakeSnapshot`]: it is durable under its name, or nothing is left of it.
+    SnapshotMade {
+        point: LogId,
+        result: Result<Made, snapshot::Error>,
+    },
+    /// What came of an [`Effect::RemoveSnapshots`].
+    SnapshotsRemoved {
+        result: Result<usize, snapshot::Error>,
+    },
 }
 
 /// What must be done outside.
@@ -208,6 +229,15 @@ pub enum Effect {
         /// For a client or a tail: such reads must not hold up those that the cluster waits for.
         is_for_client: bool,
     },
+    /// One at a time, and not while others are removed.
+    MakeSnapshot(Box<Making>),
+    /// By [`snapshot::remove_superfluous`].
+    RemoveSnapshots {
+        in_use: LogId,
+        damaged: Vec<LogId>,
+    },
+    /// For the operator.
+    Snapshot(SnapshotReport),
     /// For the operator.
     Event(Event),
     /// For the operator: entries of this node's log that a follower needs cannot be read.
@@ -297,6 +327,9 @@ pub struct Driver<M> {
     commit: Index,
     /// A checksum over the names and payloads of all applied entries: equal on all nodes at equal index.
     log_digest: Checksum,
+    /// The configuration at `applied`, and the entry that it stands in.
+    configuration: (LogId, Membership),
+    snapshots: Snapshots,
     submissions: Submissions,
     forwards: Forwards,
     /// The change of the members that somebody waits for.
@@ -327,6 +360,7 @@ impl<M: StateMachine> Driver<M> {
                 self.look_for_missing();
                 self.age_forwards();
                 self.trim_by_rule(wall_clock_milliseconds);
+                self.snapshots.tick();
             }
             Input::Clock(reading) => {
                 self.replica.handle(RaftInput::Clock(reading));
@@ -353,6 +387,9 @@ impl<M: StateMachine> Driver<M> {
                 self.pipeline.log.prepared(number, result);
             }
             Input::ReadDone { read, result } => self.on_read_done(read, result),
+            Input::SnapshotProgress { bytes } => self.snapshots.progress(bytes),
+            Input::SnapshotMade { point, result } => self.on_snapshot_made(point, result),
+            Input::SnapshotsRemoved { result } => self.on_snapshots_removed(result),
         }
     }
 
@@ -384,6 +421,7 @@ impl<M: StateMachine> Driver<M> {
                 break;
             }
         }
+        self.advance_snapshots();
         let has_reads = self.serve_reads();
         let has_tails = self.serve_tails();
         effects.append(&mut self.effects);
@@ -483,6 +521,7 @@ impl<M: StateMachine> Driver<M> {
                 self.submissions.abandon(&mut self.effects);
                 self.abandon_change();
                 self.abandon_trims();
+                self.abandon_snapshot_orders();
             }
             Event::MembershipCommitted { index } => self.on_membership_committed(*index),
             Event::VoiceLost { peer, .. } => self.disbelieve(*peer),

@@ -45,12 +45,18 @@ struct Waiting {
 }
 
 impl Retention {
-    pub fn new() -> Retention {
-        Retention { readable_from: Index::FIRST, waiting: VecDeque::new(), rule_ticks: 0, by_rule: None }
+    /// As of a state in which this index was the first that may be read.
+    pub fn new(readable_from: Index) -> Retention {
+        Retention { readable_from, waiting: VecDeque::new(), rule_ticks: 0, by_rule: None }
     }
 }
 
 impl<M: StateMachine> Driver<M> {
+    /// The first index that may be read, as of the last entry applied: the same on all nodes.
+    pub(super) fn readable_from(&self) -> Index {
+        self.retention.readable_from
+    }
+
     /// The first index that clients may read here.
     pub(super) fn first_readable(&self) -> Index {
         self.replica.first_index().max(self.retention.readable_from)

@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::forwards::Forwards;
+use super::loading::{Beginning, SnapshotFinding, choose};
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
 use super::retention::Retention;
-use super::{Applying, Driver, Options, Reads, Submissions, Tails};
+use super::{Applying, Driver, Options, Reads, Snapshots, Submissions, Tails};
 use crate::checksum::Checksum;
 use crate::disk::Files;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::machine::StateMachine;
-use crate::node::sessions::Sessions;
 use crate::raft::{self, Replica, Restored};
+use crate::snapshot::{self, Description};
 use crate::superblock::{self, Writer};
-use crate::types::{GroupId, Index, Life, LogId, Membership, Term};
-use crate::wal::{self, Identity, Log, Recovery};
+use crate::types::{GroupId, Index, Life, LogId, Membership, Place, Term};
+use crate::wal::{self, GroupLog, Identity, Log, Recovery};
 
 use super::ReadNumber;
 
@@ -48,6 +49,18 @@ pub enum StartError {
         "the state machine has applied {applied} already; this version starts only machines that have applied nothing"
     )]
     MachineNotEmpty { applied: LogId },
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    /// Committed entries are gone, or were replaced.
+    #[error("there is a durable snapshot at {point}, and the log, which ends at {last}, has no such entry")]
+    SnapshotBeyondLog { point: LogId, last: LogId },
+    /// It does not begin with an empty state.
+    #[error("the log begins at {first}, and no snapshot can be used to begin from there{}", after_colon(.findings))]
+    NoState { first: Index, findings: String },
+}
+
+fn after_colon(findings: &str) -> String {
+    if findings.is_empty() { String::new() } else { format!(": {findings}") }
 }
 
 impl From<superblock::Error> for StartError {
@@ -61,6 +74,10 @@ impl From<superblock::Error> for StartError {
 pub struct Started<M> {
     pub driver: Driver<M>,
     pub recovery: Recovery,
+    /// The snapshot that it begins from.
+    pub snapshot: Option<LogId>,
+    /// Snapshots that it does not begin from, and ought to have been able to.
+    pub snapshot_findings: Vec<SnapshotFinding>,
     pub boot: u64,
     pub identity: Identity,
     /// Made with the cluster, and not for one that existed.
@@ -90,7 +107,8 @@ pub fn format<F: Files>(
 }
 
 impl<M: StateMachine> Driver<M> {
-    /// Starts a node on its directory. Recovery happens here, and is done when this returns.
+    /// Starts a node on its directory. Recovery happens here, and the loading of the newest snapshot that can be used: both
+    /// are done when this returns.
     pub fn start<F: Files>(
         files: &F,
         options: Options,
@@ -100,8 +118,7 @@ impl<M: StateMachine> Driver<M> {
         if machine.applied() != LogId::ZERO {
             return Err(StartError::MachineNotEmpty { applied: machine.applied() });
         }
-        let loaded = superblock::load(files, SUPERBLOCK_TOKENS)?;
-        let superblock = loaded.writer;
+        let mut superblock = superblock::load(files, SUPERBLOCK_TOKENS)?.writer;
         let state = superblock.state();
         state.check(options.cluster, options.node)?;
         let identity = Identity { cluster: state.cluster, node: state.node, incarnation: state.incarnation };
@@ -115,7 +132,31 @@ impl<M: StateMachine> Driver<M> {
             options.seed ^ boot.rotate_left(32),
         );
         let (log, recovery) = Log::open(files, log_options, state.durable_end, wall_clock_milliseconds)?;
-        let restored = restored(&superblock, &log, &recovery)?;
+        let names = names(state, &log)?;
+        let named = state.group(GroupId::CLUSTER).snapshot;
+        let mut beginning = choose(files, identity.cluster, &names, named, machine)?;
+        beginning.remove_superfluous(files, identity.cluster, named);
+        let snapshot = beginning.from.as_ref().map(|from| from.point);
+        if let Some(point) = snapshot.filter(|point| *point > named) {
+            superblock.save(|state| state.group_mut(GroupId::CLUSTER).snapshot = point);
+        }
+        let snapshot_findings = std::mem::take(&mut beginning.findings);
+        let mut driver = Driver::begin(options, (superblock, log), &names, &recovery, beginning);
+        driver.snapshots.note(&snapshot_findings);
+        Ok(Started { driver, recovery, snapshot, snapshot_findings, boot, identity, is_first_member })
+    }
+
+    /// A driver of what the disk held.
+    fn begin(
+        options: Options,
+        (superblock, log): (Writer, Log),
+        names: &GroupLog,
+        recovery: &Recovery,
+        beginning: Beginning<M>,
+    ) -> Driver<M> {
+        let state = superblock.state();
+        let restored = restored(state, names, recovery, beginning.from.as_ref());
+        let (incarnation, boot) = (state.incarnation, state.boot);
         let config = raft::Config {
             id: options.node,
             heartbeat_ticks: options.heartbeat_ticks,
@@ -123,10 +164,14 @@ impl<M: StateMachine> Driver<M> {
             seed: options.seed ^ boot,
             limits: options.limits,
         };
-        let life = Life { incarnation: identity.incarnation, is_first_member };
-        let record_bytes_max = record_bytes_max(options.segment_bytes);
-        let driver = Driver {
-            applied: restored.before_first,
+        let life = Life { incarnation, is_first_member: state.is_first_member() };
+        let configuration = match &beginning.from {
+            Some(from) => (from.membership_id, from.membership.clone()),
+            None => (LogId::ZERO, state.first_membership.clone()),
+        };
+        let retention = Retention::new(beginning.from.as_ref().map_or(Index::FIRST, |from| from.log_start));
+        Driver {
+            applied: beginning.from.as_ref().map_or(LogId::ZERO, |from| from.point),
             commit: restored.commit,
             replica: match options.leases {
                 Some(leases) => Replica::in_life(config, restored, life).with_leases(leases),
@@ -135,49 +180,73 @@ impl<M: StateMachine> Driver<M> {
             pipeline: Pipeline::new(log, superblock),
             held: BTreeMap::new(),
             refused: BTreeMap::new(),
-            sessions: Sessions::new(),
             admission: None,
-            machine,
-            log_digest: Checksum::default(),
+            log_digest: beginning.from.as_ref().map_or(Checksum::default(), |from| from.log_digest),
+            configuration,
+            snapshots: Snapshots::new(options.snapshots, &beginning, names.last.index),
+            sessions: beginning.sessions,
+            machine: beginning.machine,
             submissions: Submissions::default(),
-            forwards: Forwards::new(identity.incarnation, boot),
+            forwards: Forwards::new(incarnation, boot),
             change: None,
-            retention: Retention::new(),
+            retention,
             reads: Reads::default(),
             tails: Tails::default(),
             log_reads: VecDeque::new(),
             last_read: ReadNumber::default(),
             applying: Applying::FromMemory,
             stale_reads: 0,
-            record_bytes_max,
+            record_bytes_max: record_bytes_max(options.segment_bytes),
             options,
             effects: Vec::new(),
             stopped: None,
-        };
-        Ok(Started { driver, recovery, boot, identity, is_first_member })
+        }
     }
 }
 
-fn restored(superblock: &Writer, log: &Log, recovery: &Recovery) -> Result<Restored, StartError> {
-    let state = superblock.state();
-    let hard_state = state.group(GroupId::CLUSTER).hard_state;
-    let group = log.group(GroupId::CLUSTER);
-    let last = group.map_or(LogId::ZERO, |group| group.last);
-    if last.term > hard_state.term {
-        return Err(StartError::StaleSuperblock { superblock: hard_state.term, log: last.term });
+/// The names of the log's entries, if the superblock is not older than they are.
+fn names(state: &superblock::State, log: &Log) -> Result<GroupLog, StartError> {
+    let names = log.group(GroupId::CLUSTER).cloned();
+    let names = names.unwrap_or_else(|| GroupLog::new(GroupId::CLUSTER, LogId::ZERO, Place::START));
+    let term = state.group(GroupId::CLUSTER).hard_state.term;
+    if names.last.term > term {
+        return Err(StartError::StaleSuperblock { superblock: term, log: names.last.term });
     }
-    let mut memberships: Vec<(Index, Membership)> = vec![(Index::ZERO, state.first_membership.clone())];
-    memberships.extend(recovery.memberships.get(&GroupId::CLUSTER).into_iter().flatten().cloned());
-    Ok(Restored {
-        hard_state,
-        before_first: group.map_or(LogId::ZERO, |group| group.before_first),
-        terms: group.map(|group| group.terms.clone()).unwrap_or_default(),
-        last,
-        commit: group.map_or(Index::ZERO, |group| group.before_first.index),
-        snapshot: LogId::ZERO,
-        memberships,
-        membership_term: Term::ZERO,
-    })
+    Ok(names)
+}
+
+fn restored(state: &superblock::State, names: &GroupLog, recovery: &Recovery, from: Option<&Description>) -> Restored {
+    let point = from.map_or(names.before_first, |from| from.point);
+    Restored {
+        hard_state: state.group(GroupId::CLUSTER).hard_state,
+        before_first: names.before_first,
+        terms: names.terms.clone(),
+        last: names.last,
+        commit: point.index,
+        snapshot: from.map_or(LogId::ZERO, |from| from.point),
+        memberships: memberships(state, names, recovery, from),
+        membership_term: from.map_or(Term::ZERO, |from| from.membership_id.term),
+    }
+}
+
+/// The configurations in order of index. Those before the snapshot's are kept as far as the log has them: they tell who was
+/// a member once.
+fn memberships(
+    state: &superblock::State,
+    names: &GroupLog,
+    recovery: &Recovery,
+    from: Option<&Description>,
+) -> Vec<(Index, Membership)> {
+    let first = (Index::ZERO, state.first_membership.clone());
+    let in_log = recovery.memberships.get(&GroupId::CLUSTER).into_iter().flatten().cloned();
+    let known = std::iter::once(first).filter(|_| names.before_first == LogId::ZERO).chain(in_log);
+    let Some(from) = from else { return known.collect() };
+    let base = (from.membership_id.index, from.membership.clone());
+    let (mut before, mut behind): (Vec<_>, Vec<_>) =
+        known.filter(|(index, _)| *index != base.0).partition(|(index, _)| *index < base.0);
+    before.push(base);
+    before.append(&mut behind);
+    before
 }
 
 fn log_options(

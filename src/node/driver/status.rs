@@ -40,6 +40,7 @@ impl<M: StateMachine> Driver<M> {
             record_bytes: counters.written_bytes,
             flushes: counters.flushes,
             sessions: self.sessions.len() as u64,
+            snapshots: self.snapshots.status(),
         }
     }
 
@@ -58,10 +59,7 @@ impl<M: StateMachine> Driver<M> {
                 Err(error) => ResponseBody::Refused(self.refusal_of(error)),
             },
             Change::Trim { first } => return self.on_trim(client, id, first),
-            Change::Snapshot => {
-                let reason = "this version cannot do that yet".to_owned();
-                ResponseBody::Refused(Refusal::Unavailable { reason })
-            }
+            Change::Snapshot => return self.on_snapshot_order(client, id),
         };
         self.reply(client, id, body);
     }

@@ -12,3 +12,4 @@ mod lives;
 mod reads;
 mod retention;
 mod rig;
+mod snapshots;

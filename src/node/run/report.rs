@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::node::driver::SnapshotReport;
 use crate::raft::{Event, Role};
 
 /// While nothing but failed attempts at an election happens, they are told so often.
@@ -68,6 +69,24 @@ impl Report {
                 "has lost what it had acknowledged, and counts for nothing any more: `trilith cluster remove {peer}`, then \
                  `trilith init --config FILE --join` on its machine"
             ),
+        }
+    }
+}
+
+/// What became of snapshots.
+pub(super) fn snapshot(report: &SnapshotReport) {
+    match report {
+        SnapshotReport::Made(made) => {
+            tracing::info!(point = %made.point, bytes = made.bytes, milliseconds = made.milliseconds, "snapshot made");
+        }
+        SnapshotReport::Failed { point, error } => tracing::error!(
+            %point, "a snapshot failed, and the log goes on; the next point is tried again: {error}; {}", error.next_step()
+        ),
+        SnapshotReport::NotRemoved { error } => {
+            tracing::error!("older snapshots could not be removed: {error}; {}", error.next_step());
+        }
+        SnapshotReport::NoneGiven => {
+            tracing::warn!("the state machine gives no snapshots: none is made, and a start reads the whole log");
         }
     }
 }

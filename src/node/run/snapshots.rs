@@ -1,32 +1,115 @@
-//! The two threads by which nodes have each other's snapshots: one serves, one fetches, and what the one finds rotten the
-//! other mends.
+//! The thread that writes snapshots, and removes what they make superfluous.
 
-use super::fetching::{FetchOptions, Fetched, Fetching};
-use super::serving::Serving;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
 use crate::disk::{self, Directory};
-use crate::machine::StateMachine;
-use crate::net::Endpoint;
-use crate::types::ClusterId;
+use crate::node::driver::{Input, Made, Making};
+use crate::snapshot::run::{Control, Ended, run};
+use crate::snapshot::{self, Builder};
+use crate::types::{ClusterId, GroupId, LogId};
 
-/// Dropped, it ends both threads, and waits for them.
-#[derive(Debug)]
-pub(super) struct Snapshots<M> {
-    _serving: Serving,
-    _fetching: Fetching<M>,
+/// How this node writes snapshots.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SnapshotWriting {
+    pub cluster: ClusterId,
+    pub bytes_per_second: u64,
+    pub kept_free_bytes: u64,
 }
 
-impl<M: StateMachine + Send + 'static> Snapshots<M> {
-    /// `told` is called on the thread that fetches, with what came of each order.
+enum Order {
+    Make(Box<Making>),
+    Remove { in_use: LogId, damaged: Vec<LogId> },
+}
+
+/// The thread. The driver orders one thing at a time.
+pub(super) struct Snapshots {
+    orders: Option<Sender<Order>>,
+    control: Arc<Control>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Snapshots {
     pub fn start(
-        files: &Directory,
-        endpoint: &Endpoint,
-        cluster: ClusterId,
-        told: impl FnMut(Fetched<M>) + Send + 'static,
-    ) -> Result<Snapshots<M>, disk::Error> {
-        let fetching = Fetching::start(files.clone(), endpoint.peers(), FetchOptions::new(cluster), told)?;
-        let mender = fetching.mender();
-        let rotten = move |manifest: &_, number| mender.is_rotten(manifest, number);
-        let serving = Serving::start(files.clone(), endpoint.peers(), cluster, rotten)?;
-        Ok(Snapshots { _serving: serving, _fetching: fetching })
+        directory: &Directory,
+        writing: SnapshotWriting,
+        results: &Sender<Input>,
+        woken: &Arc<Notify>,
+    ) -> Result<Snapshots, disk::Error> {
+        let control = Arc::new(Control::new(writing.bytes_per_second).keeping_free(writing.kept_free_bytes));
+        // The driver orders a snapshot when its point is.
+        control.point_is_durable.store(true, Ordering::Release);
+        let (orders, ordered) = channel::<Order>();
+        let (files, results, woken, told) = (directory.clone(), results.clone(), woken.clone(), control.clone());
+        let body = move || {
+            for order in ordered {
+                let Some(input) = carry_out(&files, writing.cluster, order, &told) else { return };
+                if results.send(input).is_err() {
+                    return;
+                }
+                woken.notify_one();
+            }
+        };
+        let spawned = std::thread::Builder::new().name("snapshot".to_owned()).spawn(body);
+        let thread = spawned.map_err(|error| disk::Error::new(disk::Operation::SetUp, "snapshot", error))?;
+        Ok(Snapshots { orders: Some(orders), control, thread: Some(thread) })
+    }
+
+    pub fn make(&mut self, making: Box<Making>) {
+        self.order(Order::Make(making));
+    }
+
+    pub fn remove(&mut self, in_use: LogId, damaged: Vec<LogId>) {
+        self.order(Order::Remove { in_use, damaged });
+    }
+
+    /// Of the state that is being written.
+    pub fn written_bytes(&self) -> u64 {
+        self.control.written_bytes.load(Ordering::Relaxed)
+    }
+
+    fn order(&mut self, order: Order) {
+        let sent = self.orders.as_ref().map(|orders| orders.send(order));
+        assert!(matches!(sent, Some(Ok(()))), "the thread lives as long as the node, unless it panicked");
+    }
+}
+
+/// None if the node ends.
+fn carry_out(files: &Directory, cluster: ClusterId, order: Order, control: &Control) -> Option<Input> {
+    Some(match order {
+        Order::Make(making) => {
+            let Making { description, checkpoint } = *making;
+            let (point, began) = (description.point, Instant::now());
+            let result = match run(files, Builder::new(description, Box::new(checkpoint)), control) {
+                Ok(Ended::Stopped) => return None,
+                Ok(Ended::Done(_)) => Ok(Made {
+                    bytes: control.written_bytes.load(Ordering::Relaxed),
+                    milliseconds: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                }),
+                Err(error) => Err(error),
+            };
+            Input::SnapshotMade { point, result }
+        }
+        Order::Remove { in_use, damaged } => Input::SnapshotsRemoved {
+            result: snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, in_use, &damaged),
+        },
+    })
+}
+
+impl Drop for Snapshots {
+    /// What is not finished is removed; the next start does it where that takes a process that is killed.
+    fn drop(&mut self) {
+        self.control.stop.store(true, Ordering::Release);
+        drop(self.orders.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that writes snapshots panicked");
+        }
     }
 }

@@ -32,6 +32,7 @@ const NOTHING: Faults = Faults {
     full_disk: 0,
     full_disks: 0,
     transfer: 0,
+    snapshot_rot: 0,
 };
 
 /// Three nodes: all disks take up to so long, or now one and now another does; and while that is so nodes lose their

@@ -12,12 +12,14 @@ use crate::net::{
     ClientKey, Consistency, Forward, Forwarded, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult,
     TailKey,
 };
-use crate::node::driver::{self, Driver, Effect, Input, ReadNumber, WantedBy};
+use crate::node::driver::{self, Driver, Effect, Input, Making, ReadNumber, SnapshotOptions, SnapshotReport, WantedBy};
 use crate::raft::{BootTime, LeaseOptions, Limits, Message, Sender};
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
+use crate::snapshot;
 use crate::superblock::State;
 use crate::types::{
-    ClusterId, Command, Data, Incarnation, Index, LogId, Member, Membership, NodeId, RequestNumber, Service, SessionId,
+    ClusterId, Command, Data, GroupId, Incarnation, Index, LogId, Member, Membership, NodeId, RequestNumber, Service,
+    SessionId,
 };
 use crate::wal::{self, ReadBuffer, ReadPlan};
 
@@ -41,7 +43,7 @@ pub struct Ordered {
 pub struct Rig<M> {
     pub driver: Driver<M>,
     pub disk: SimDisk,
-    files: SimFiles,
+    pub files: SimFiles,
     queue: SimQueue,
     /// Writes stay where they are.
     pub holds_writes: bool,
@@ -61,6 +63,10 @@ pub struct Rig<M> {
     /// Why tails ended.
     pub ended: Vec<Refusal>,
     pub missing: Vec<(Index, WantedBy)>,
+    /// Snapshots that were ordered and are not begun.
+    pub makings: Vec<Making>,
+    /// What was told of snapshots.
+    pub reports: Vec<SnapshotReport>,
     last_request: u64,
     last_number: u64,
     /// Told by each command: all below it are answered.
@@ -110,7 +116,7 @@ impl<M: StateMachine> Rig<M> {
         Rig::with_options(disk, machine, options())
     }
 
-    fn with_options(disk: SimDisk, machine: M, options: driver::Options) -> Rig<M> {
+    pub fn with_options(disk: SimDisk, machine: M, options: driver::Options) -> Rig<M> {
         let (files, queue) = (disk.files(), disk.queue());
         let driver = Driver::start(&files, options, machine, 0).unwrap().driver;
         let mut rig = Rig {
@@ -130,6 +136,8 @@ impl<M: StateMachine> Rig<M> {
             forwarded: Vec::new(),
             ended: Vec::new(),
             missing: Vec::new(),
+            makings: Vec::new(),
+            reports: Vec::new(),
             last_request: 0,
             last_number: 0,
             lowest: 1,
@@ -192,6 +200,12 @@ impl<M: StateMachine> Rig<M> {
             }
             Effect::EndTail { refusal, .. } => self.ended.push(refusal),
             Effect::Missing { index, wanted_by } => self.missing.push((index, wanted_by)),
+            Effect::MakeSnapshot(making) => self.makings.push(*making),
+            Effect::RemoveSnapshots { in_use, damaged } => {
+                let result = snapshot::remove_superfluous(&self.files, CLUSTER, GroupId::CLUSTER, in_use, &damaged);
+                self.driver.handle(Input::SnapshotsRemoved { result });
+            }
+            Effect::Snapshot(report) => self.reports.push(report),
             Effect::Event(_) | Effect::Unreadable(_) => {}
         }
     }
@@ -342,7 +356,7 @@ pub fn data(service: Service, session: SessionId, (number, lowest): (u64, u64), 
     codec::encode_command(&command, &Bytes::copy_from_slice(body))
 }
 
-fn formatted(voters: &[NodeId]) -> SimDisk {
+pub fn formatted(voters: &[NodeId]) -> SimDisk {
     let disk = SimDisk::new();
     let state = State::new(CLUSTER, OWN, Incarnation(1), membership(voters));
     driver::format(&disk.files(), &state, SEGMENT_BYTES, 3, 0).unwrap();
@@ -381,6 +395,7 @@ pub fn options() -> driver::Options {
         },
         retention: driver::RetentionRule::default(),
         leases: None,
+        snapshots: SnapshotOptions { entries: 0, bytes: 0, bytes_per_second: 1 << 20, turn_ticks: 100 },
         seed: 11,
         about: driver::About {
             address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)),

@@ -1,0 +1,91 @@
+//! `trilith cluster snapshot`, and what `status` says of snapshots.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::Failure;
+use crate::cli::access::{self, ClientArguments, Seconds, parse_timeout};
+use crate::cli::output::{self, Format};
+use crate::net::{NodeStatus, SnapshotMade, SnapshotStatus};
+use crate::types::LogId;
+
+#[derive(Debug, clap::Args)]
+pub struct Snapshot {
+    /// How long to wait until the leader's is durable
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout, default_value_t = Seconds(Duration::from_secs(600)))]
+    wait: Seconds,
+    /// How to print it
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+/// A snapshot in `-o json`.
+#[derive(Serialize)]
+pub struct ShownSnapshot {
+    index: u64,
+    term: u64,
+    bytes: u64,
+    milliseconds: u64,
+}
+
+/// What `status -o json` says of a node's snapshots.
+#[derive(Serialize)]
+pub struct ShownSnapshots {
+    last: Option<ShownSnapshot>,
+    making: Option<ShownMaking>,
+    failure: String,
+}
+
+#[derive(Serialize)]
+struct ShownMaking {
+    index: u64,
+    term: u64,
+    written_bytes: u64,
+}
+
+impl Snapshot {
+    pub fn run(&self) -> Result<(), Failure> {
+        access::block_on(async {
+            let client = self.client.connect_for(self.wait.0).await?;
+            let made = client.snapshot().await.map_err(access::failure)?;
+            output::print(&match self.output {
+                Format::Table => line(&made),
+                Format::Json => serde_json::to_string_pretty(&shown_snapshot(made)).expect("numbers are JSON"),
+            })
+        })
+    }
+}
+
+pub fn shown(snapshots: &SnapshotStatus) -> ShownSnapshots {
+    let making =
+        |(point, written_bytes): (LogId, u64)| ShownMaking { index: point.index.0, term: point.term.0, written_bytes };
+    ShownSnapshots {
+        last: snapshots.last.map(shown_snapshot),
+        making: snapshots.making.map(making),
+        failure: snapshots.failure.clone(),
+    }
+}
+
+/// What stands below a node's line in the table, a line each.
+pub fn lines(status: &NodeStatus) -> Vec<String> {
+    let SnapshotStatus { last, making, failure } = &status.snapshots;
+    let mut lines = Vec::new();
+    lines.extend(last.as_ref().map(|made| format!("has {}", line(made))));
+    lines.extend(making.map(|(point, bytes)| format!("writes a snapshot at {point}, {bytes} bytes so far")));
+    lines.extend((!failure.is_empty()).then(|| format!("says of its snapshots: {failure}")));
+    lines.into_iter().map(|line| format!("    node {} {line}\n", status.id)).collect()
+}
+
+fn line(made: &SnapshotMade) -> String {
+    let SnapshotMade { point, bytes, milliseconds } = made;
+    let took = if *milliseconds > 0 { format!(", made in {milliseconds} ms") } else { String::new() };
+    format!("a snapshot at {point}, {bytes} bytes{took}")
+}
+
+fn shown_snapshot(made: SnapshotMade) -> ShownSnapshot {
+    let SnapshotMade { point, bytes, milliseconds } = made;
+    ShownSnapshot { index: point.index.0, term: point.term.0, bytes, milliseconds }
+}

@@ -1,0 +1,153 @@
+//! Which snapshot a node begins from, and its state (design §8).
+//!
+//! The newest one is taken that is whole, whose point this node's log has under the same name, and whose state reads back. One
+//! that cannot be used is told, and left as it is; the next older one is tried, and at last the log by itself, if it
+//! begins at its first entry. A node never begins with an empty state where there was more.
+
+use super::checkpoint::Restoring;
+use super::start::StartError;
+use crate::disk::Files;
+use crate::machine::StateMachine;
+use crate::mutant::{self, Mutant};
+use crate::node::sessions::{Limits, Sessions};
+use crate::snapshot::{self, Condition, Damage, Description, Found, Listing, Manifest, Reader};
+use crate::types::{ClusterId, GroupId, LogId};
+use crate::wal::GroupLog;
+
+/// A snapshot that the node does not begin from, and ought to have been able to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotFinding {
+    pub what: String,
+    pub next_step: String,
+}
+
+impl std::fmt::Display for SnapshotFinding {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}; {}", self.what, self.next_step)
+    }
+}
+
+/// What a node begins with.
+#[derive(Debug)]
+pub(super) struct Beginning<M> {
+    pub sessions: Sessions,
+    pub machine: M,
+    /// Of which snapshot they are; none of an empty state.
+    pub from: Option<Description>,
+    /// Of that snapshot's state.
+    pub bytes: u64,
+    pub findings: Vec<SnapshotFinding>,
+    /// Points of those that are there and cannot be used.
+    pub damaged: Vec<LogId>,
+}
+
+/// Looks through the snapshots; `named` is the point of the one that the superblock names.
+pub(super) fn choose<F: Files, M: StateMachine>(
+    files: &F,
+    cluster: ClusterId,
+    log: &GroupLog,
+    named: LogId,
+    machine: M,
+) -> Result<Beginning<M>, StartError> {
+    // A manifest is written when the log is durable up to its point, and the superblock names it later still.
+    if named.index >= log.before_first.index && named != LogId::ZERO && log.id_at(named.index) != Some(named) {
+        return Err(StartError::SnapshotBeyondLog { point: named, last: log.last });
+    }
+    let mut beginning = Beginning::empty(machine);
+    if beginning.machine.restoring().is_none() {
+        return beginning.refuse_empty(log);
+    }
+    snapshot::settle(files)?;
+    let listing = snapshot::list(files, Some(cluster))?;
+    let whole: Vec<Manifest> = listing.whole(GroupId::CLUSTER).rev().cloned().collect();
+    beginning.note_all(listing, cluster, named);
+    // Others are older than the log's start, or came from a peer and were not begun from yet.
+    let is_in_log =
+        |manifest: &&Manifest| log.id_at(manifest.description.point.index) == Some(manifest.description.point);
+    for manifest in whole.iter().filter(is_in_log) {
+        match load(files, manifest, &beginning.machine) {
+            Ok((sessions, machine)) => {
+                let from = Some(manifest.description.clone());
+                return Ok(Beginning { sessions, machine, from, bytes: manifest.bytes, ..beginning });
+            }
+            Err(error) => {
+                beginning.note(&error);
+                beginning.damaged.push(manifest.description.point);
+                if mutant::is_on(Mutant::SnapshotDamagedIsEmpty) {
+                    return Ok(Beginning { from: Some(manifest.description.clone()), ..beginning });
+                }
+            }
+        }
+    }
+    beginning.refuse_empty(log)
+}
+
+impl<M> Beginning<M> {
+    fn empty(machine: M) -> Beginning<M> {
+        let (findings, damaged) = (Vec::new(), Vec::new());
+        Beginning { sessions: Sessions::new(), machine, from: None, bytes: 0, findings, damaged }
+    }
+
+    /// An empty state is right only where the log has its first entry.
+    fn refuse_empty(self, log: &GroupLog) -> Result<Beginning<M>, StartError> {
+        if log.before_first == LogId::ZERO {
+            return Ok(self);
+        }
+        let findings: Vec<String> = self.findings.iter().map(|finding| finding.what.clone()).collect();
+        Err(StartError::NoState { first: log.first(), findings: findings.join("; ") })
+    }
+
+    /// What an earlier process left. That it stays is no reason not to start.
+    pub fn remove_superfluous(&mut self, files: &impl Files, cluster: ClusterId, named: LogId) {
+        let removed = snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, named, &self.damaged);
+        removed.err().iter().for_each(|error| self.note(error));
+    }
+
+    fn note(&mut self, error: &snapshot::Error) {
+        self.findings.push(SnapshotFinding { what: error.to_string(), next_step: error.next_step() });
+    }
+
+    /// What a look at names and manifests shows.
+    fn note_all(&mut self, listing: Listing, cluster: ClusterId, named: LogId) {
+        let is_named = |found: &&Found| found.group == GroupId::CLUSTER && found.point == named;
+        let is_finished = |found: &Found| !matches!(found.condition, Condition::Unfinished(_));
+        if named != LogId::ZERO && !listing.found.iter().filter(is_named).any(is_finished) {
+            self.findings.push(SnapshotFinding {
+                what: format!("the snapshot at {named}, which the superblock names, is not there"),
+                next_step: "see who removes files from this directory: an older snapshot and the log are used"
+                    .to_owned(),
+            });
+        }
+        for found in listing.found {
+            let point = found.point;
+            if let Some(error) = found.into_error(cluster) {
+                self.note(&error);
+                self.damaged.push(point);
+            }
+        }
+        self.findings.extend(listing.strange.into_iter().map(|name| SnapshotFinding {
+            what: format!("{name} is no name of a snapshot, and is not looked at"),
+            next_step: "remove it, or give it the name that it had".to_owned(),
+        }));
+    }
+}
+
+fn load<F: Files, M: StateMachine>(
+    files: &F,
+    manifest: &Manifest,
+    machine: &M,
+) -> Result<(Sessions, M), snapshot::Error> {
+    let name = manifest.description.name();
+    let no_state = |error| snapshot::Error::Damaged { name: name.clone(), damage: Damage::State(error) };
+    let mut restoring = Restoring::new(machine, Limits::default()).expect("asked before: the machine restores states");
+    let mut reader = Reader::open(files, manifest.clone())?;
+    let read = (0..manifest.chunks()).try_for_each(|number| match reader.chunk(files, number) {
+        Ok(chunk) => restoring.add(chunk).map_err(no_state),
+        Err(error) => Err(error),
+    });
+    reader.close(files);
+    read?;
+    let (sessions, machine) = restoring.finish().map_err(no_state)?;
+    let sessions = if mutant::is_on(Mutant::SnapshotWithoutSessions) { Sessions::new() } else { sessions };
+    Ok((sessions, machine))
+}
