@@ -36,6 +36,7 @@ use report::Report;
 use workers::{Readers, Worker};
 
 use super::driver::{About, Driver, Effect, Input, Options, StartError, Started, Stopped};
+use super::sessions;
 use crate::disk::{
     self, Backend, BlockingQueue, Chosen, Completion, Directory, IoChoice, ProbeError, Probed, Queue, Runtime,
     SyncMode, UringQueue, Write,
@@ -235,6 +236,7 @@ fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) 
             // What waits is in memory anyway.
             cache_bytes_max: TAIL_CACHE_BYTES_MAX.max(options.uncommitted_bytes_max),
         },
+        sessions: sessions::Limits::default(),
         leases: (options.lease_drift_percent > 0).then_some(LeaseOptions {
             promise: options.election.start,
             rest: options.election.end,

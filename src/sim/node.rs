@@ -179,6 +179,7 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
         heartbeat_ticks: options.heartbeat_ticks,
         election_ticks: options.election_ticks.clone(),
         limits: options.limits,
+        sessions: options.sessions,
         seed: seed ^ (at as u64 + 1).rotate_left(48),
         about: driver::About {
             address: std::net::SocketAddr::from(([127, 0, 0, 1], node_id(at).0 as u16)),

@@ -43,7 +43,7 @@ use crate::machine::StateMachine;
 use crate::net::{
     ClientKey, CloseReason, Forward, Forwarded, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey,
 };
-use crate::node::sessions::{Admission, Sessions};
+use crate::node::sessions::{self, Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
 use crate::types::{ClusterId, Entry, GroupId, Index, LogId, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
@@ -76,6 +76,8 @@ pub struct Options {
     pub heartbeat_ticks: u32,
     pub election_ticks: Range<u32>,
     pub limits: raft::Limits,
+    /// What is kept of clients' sessions: the same on all nodes of a cluster.
+    pub sessions: sessions::Limits,
     /// Reads by lease, if they are on. Then an [`Input::Clock`] comes before each [`Driver::take_effects`].
     pub leases: Option<LeaseOptions>,
     pub seed: u64,

@@ -9,7 +9,8 @@ use crate::checksum::Checksum;
 use crate::disk::Files;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::machine::StateMachine;
-use crate::node::sessions::Sessions;
+use crate::mutant::{self, Mutant};
+use crate::node::sessions::{self, Sessions};
 use crate::raft::{self, Replica, Restored};
 use crate::superblock::{self, Writer};
 use crate::types::{GroupId, Index, Life, LogId, Membership, Term};
@@ -134,7 +135,7 @@ impl<M: StateMachine> Driver<M> {
             pipeline: Pipeline::new(log, superblock),
             held: BTreeMap::new(),
             refused: BTreeMap::new(),
-            sessions: Sessions::new(),
+            sessions: Sessions::with_limits(session_limits(&options)),
             admission: None,
             machine,
             log_digest: Checksum::default(),
@@ -154,6 +155,13 @@ impl<M: StateMachine> Driver<M> {
         };
         Ok(Started { driver, recovery, boot, identity, is_first_member })
     }
+}
+
+/// What its table keeps. It must be the same on every node.
+fn session_limits(options: &Options) -> sessions::Limits {
+    let is_other = mutant::is_on(Mutant::SessionLimitsDiffer) && options.node.0.is_multiple_of(2);
+    let sessions_max = options.sessions.sessions_max + usize::from(is_other);
+    sessions::Limits { sessions_max, ..options.sessions }
 }
 
 fn restored(superblock: &Writer, log: &Log, recovery: &Recovery) -> Result<Restored, StartError> {

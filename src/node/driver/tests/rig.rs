@@ -13,6 +13,7 @@ use crate::net::{
     TailKey,
 };
 use crate::node::driver::{self, Driver, Effect, Input, ReadNumber, WantedBy};
+use crate::node::sessions;
 use crate::raft::{BootTime, LeaseOptions, Limits, Message, Sender};
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 use crate::superblock::State;
@@ -374,6 +375,7 @@ pub fn options() -> driver::Options {
             uncommitted_bytes_max: CACHE_BYTES,
             cache_bytes_max: CACHE_BYTES,
         },
+        sessions: sessions::Limits::default(),
         leases: None,
         seed: 11,
         about: driver::About {
