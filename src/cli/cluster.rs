@@ -1,6 +1,7 @@
 //! `trilith cluster`: what the nodes say of themselves, and orders to the cluster.
 
 mod members;
+mod transfer;
 
 use std::net::SocketAddr;
 
@@ -10,7 +11,7 @@ use super::access::{self, ClientArguments};
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
 use crate::client::Error;
-use crate::net::{Change, NodeRole, NodeStatus};
+use crate::net::{NodeRole, NodeStatus};
 use crate::types::NodeId;
 
 #[derive(Debug, clap::Args)]
@@ -36,13 +37,7 @@ enum Command {
     /// Take members out of the cluster (needs an admin's certificate)
     Remove(members::Remove),
     /// Give the leadership to another voter (needs an admin's certificate)
-    Transfer {
-        /// The voter that is to lead
-        #[arg(long, value_name = "ID")]
-        to: u64,
-        #[command(flatten)]
-        client: ClientArguments,
-    },
+    Transfer(transfer::Transfer),
 }
 
 /// The document of `-o json`.
@@ -103,11 +98,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Add(add) => add.run(),
         Command::Promote(promote) => promote.run(),
         Command::Remove(remove) => remove.run(),
-        Command::Transfer { to, client } => access::block_on(async {
-            let client = client.connect().await?;
-            client.change(Change::Transfer(NodeId(*to))).await.map_err(access::failure)?;
-            Ok(())
-        }),
+        Command::Transfer(transfer) => transfer.run(),
     }
 }
 
