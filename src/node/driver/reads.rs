@@ -239,6 +239,7 @@ impl<M: StateMachine> Driver<M> {
     /// Nobody waits for this client's answers any more.
     pub(super) fn forget_client(&mut self, client: ClientKey) {
         self.reads.forget(client);
+        self.forwards.forget(client);
     }
 
     /// Gives the bytes of the answer, as far as there is one at once.
