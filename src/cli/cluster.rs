@@ -2,6 +2,7 @@
 
 mod members;
 mod snapshots;
+mod transfer;
 
 use std::net::SocketAddr;
 
@@ -11,7 +12,7 @@ use super::access::{self, ClientArguments};
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
 use crate::client::Error;
-use crate::net::{Change, NodeRole, NodeStatus};
+use crate::net::{NodeRole, NodeStatus};
 use crate::types::NodeId;
 
 #[derive(Debug, clap::Args)]
@@ -39,13 +40,7 @@ enum Command {
     /// Have every node make a snapshot now, and wait for the leader's (needs an admin's certificate)
     Snapshot(snapshots::Snapshot),
     /// Give the leadership to another voter (needs an admin's certificate)
-    Transfer {
-        /// The voter that is to lead
-        #[arg(long, value_name = "ID")]
-        to: u64,
-        #[command(flatten)]
-        client: ClientArguments,
-    },
+    Transfer(transfer::Transfer),
 }
 
 /// The document of `-o json`.
@@ -108,11 +103,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Promote(promote) => promote.run(),
         Command::Remove(remove) => remove.run(),
         Command::Snapshot(snapshot) => snapshot.run(),
-        Command::Transfer { to, client } => access::block_on(async {
-            let client = client.connect().await?;
-            client.change(Change::Transfer(NodeId(*to))).await.map_err(access::failure)?;
-            Ok(())
-        }),
+        Command::Transfer(transfer) => transfer.run(),
     }
 }
 

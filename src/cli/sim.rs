@@ -19,7 +19,10 @@ pub struct Arguments {
     nodes: Option<u64>,
     /// In which runs members come and go while clients write: in one seed of four, in all, or in none
     #[arg(long, value_enum, value_name = "WHEN", default_value = "drawn")]
-    changes: Changes,
+    changes: When,
+    /// In which runs nodes keep fewer sessions than there are clients: in one seed of five, in all, or in none
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "drawn")]
+    few_sessions: When,
     /// Read by lease, on clocks that differ within the bound
     #[arg(long)]
     leases: bool,
@@ -33,7 +36,7 @@ pub struct Arguments {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-enum Changes {
+enum When {
     Drawn,
     Always,
     Never,
@@ -69,9 +72,14 @@ fn run_seed(arguments: &Arguments, seed: u64) -> Result<Report, Violation> {
         None => Options::drawn(seed),
     };
     let options = match arguments.changes {
-        Changes::Drawn => options,
-        Changes::Always => options.with_changes(seed),
-        Changes::Never => Options { changes: None, ..options },
+        When::Drawn => options,
+        When::Always => options.with_changes(seed),
+        When::Never => Options { changes: None, ..options },
+    };
+    let options = match arguments.few_sessions {
+        When::Drawn => options,
+        When::Always => options.with_few_sessions(seed),
+        When::Never => options.with_all_sessions(),
     };
     let options = if arguments.leases { options.with_leases() } else { options };
     Simulation::run(seed, &options)
@@ -87,13 +95,14 @@ fn expected_violation(arguments: &Arguments, expected: &str, violation: &Violati
 
 fn failure(violation: &Violation, arguments: &Arguments) -> Failure {
     let nodes = arguments.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
-    let changes = match arguments.changes {
-        Changes::Drawn => "",
-        Changes::Always => " --changes always",
-        Changes::Never => " --changes never",
+    let when = |flag: &str, when| match when {
+        When::Drawn => String::new(),
+        When::Always => format!(" --{flag} always"),
+        When::Never => format!(" --{flag} never"),
     };
+    let (changes, few) = (when("changes", arguments.changes), when("few-sessions", arguments.few_sessions));
     let leases = if arguments.leases { " --leases" } else { "" };
-    let next_step = format!("replay it with `trilith sim --seed {}{nodes}{changes}{leases}`", violation.seed);
+    let next_step = format!("replay it with `trilith sim --seed {}{nodes}{changes}{few}{leases}`", violation.seed);
     Failure::new(Exit::Corrupt, violation.to_string(), next_step)
 }
 

@@ -16,6 +16,18 @@ pub(super) struct Ask {
     pub sender: oneshot::Sender<Result<ResponseBody, Error>>,
     /// Bounds how many wait.
     pub room: OwnedSemaphorePermit,
+    /// How often it was refused for the moment, and until when it waits because of that.
+    pub refusals: Refusals,
+}
+
+/// What one request was refused for so far. It outlasts connections: the node that refuses may be the only one that is
+/// found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refusals {
+    count: u32,
+    until: Option<Instant>,
+    /// What the node said that does not lead.
+    not_leader: Option<Error>,
 }
 
 /// All that have no answer. Their number is bounded by those who hand them in.
@@ -45,21 +57,33 @@ impl Asks {
     }
 
     /// The next one to send.
-    pub fn send(&mut self, request: u64) -> Option<RequestBody> {
-        let ask = self.waiting.pop_front()?;
+    pub fn send(&mut self, request: u64, now: Instant) -> Option<RequestBody> {
+        let may_go = |ask: &Ask| ask.refusals.until.is_none_or(|until| until <= now);
+        let ask = self.waiting.remove(self.waiting.iter().position(may_go)?)?;
         let body = ask.body.clone();
         self.sent.insert(request, ask);
         Some(body)
     }
 
     /// With `tells_busy` whoever asked a leader that is busy is told so, and asks again of its own.
-    pub fn answer(&mut self, request: u64, body: ResponseBody, tells_busy: bool) -> Answered {
-        let Some(ask) = self.sent.remove(&request) else { return Answered::Unknown };
+    pub fn answer(
+        &mut self,
+        request: u64,
+        body: ResponseBody,
+        tells_busy: bool,
+        again_at: impl FnOnce(u32) -> Instant,
+    ) -> Answered {
+        let Some(mut ask) = self.sent.remove(&request) else { return Answered::Unknown };
         let told = match body {
             ResponseBody::Refused(refusal)
                 if (may_pass(&refusal) && !(tells_busy && refusal == Refusal::Busy))
                     || (is_unknown(&refusal) && may_repeat(&ask.body)) =>
             {
+                ask.refusals.until = Some(again_at(ask.refusals.count));
+                ask.refusals.count += 1;
+                if let Refusal::NotLeader { .. } = refusal {
+                    ask.refusals.not_leader = Some(Error::from_refusal(&refusal));
+                }
                 self.waiting.push_front(ask);
                 return Answered::Again(refusal);
             }
@@ -87,7 +111,10 @@ impl Asks {
         let is_late = |ask: &Ask| ask.deadline <= now;
         for ask in std::mem::take(&mut self.waiting) {
             match is_late(&ask) {
-                true => tell(ask, Err(reason.clone())),
+                true => {
+                    let error = ask.refusals.not_leader.clone().unwrap_or_else(|| reason.clone());
+                    tell(ask, Err(error));
+                }
                 false => self.waiting.push_back(ask),
             }
         }
@@ -103,6 +130,13 @@ impl Asks {
         self.due = self.waiting.iter().chain(self.sent.values()).map(|ask| ask.deadline).min();
     }
 
+    /// A wait that is over is forgotten.
+    pub fn end_pauses(&mut self, now: Instant) {
+        for ask in &mut self.waiting {
+            ask.refusals.until = ask.refusals.until.filter(|until| now < *until);
+        }
+    }
+
     /// Tells all that wait to be sent that waiting cannot help.
     pub fn refuse_waiting(&mut self, error: &Error) {
         for ask in self.waiting.drain(..) {
@@ -110,9 +144,9 @@ impl Asks {
         }
     }
 
-    /// When to look for those whose time has come.
+    /// When to look for those whose time has come, to be told or to be sent again.
     pub fn due(&self) -> Option<Instant> {
-        self.due
+        self.waiting.iter().filter_map(|ask| ask.refusals.until).chain(self.due).min()
     }
 
     pub fn is_any_sent(&self) -> bool {

@@ -103,7 +103,7 @@ impl Core {
             return None;
         }
         let id = self.last_request + 1;
-        let body = self.asks.send(id).or_else(|| self.next_submit(id))?;
+        let body = self.asks.send(id, now).or_else(|| self.next_submit(id))?;
         self.last_request = id;
         Some(Request { id, body })
     }
@@ -181,6 +181,7 @@ impl Core {
     /// A pause that is over is forgotten.
     pub fn end_pause(&mut self, now: Instant) {
         self.pause.until = self.pause.until.filter(|until| now < *until);
+        self.asks.end_pauses(now);
     }
 
     pub fn is_waiting_for_answers(&self) -> bool {
@@ -243,7 +244,9 @@ impl Core {
     }
 
     fn on_answer(&mut self, id: u64, body: ResponseBody, now: Instant) -> Result<(), Nonsense> {
-        match self.asks.answer(id, body, self.when_busy == WhenBusy::Tell) {
+        let random = &mut self.pause.random;
+        let again_at = |refusals| now + jittered(refusals, random);
+        match self.asks.answer(id, body, self.when_busy == WhenBusy::Tell, again_at) {
             Answered::Told => self.follow(Effect::Progress, now),
             Answered::Again(refusal) => {
                 self.note(&refusal);

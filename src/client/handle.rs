@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::asks::Ask;
+use super::asks::{Ask, Refusals};
 use super::core::Core;
 use super::directory::Directory;
 use super::error::Error;
@@ -314,7 +314,7 @@ impl Client {
         let room = timeout_at(deadline, self.shared.ask_room.clone().acquire_owned()).await.map_err(|_| Error::Busy)?;
         let (sender, receiver) = oneshot::channel();
         let room = room.expect("the queue is never closed");
-        self.send(Message::Ask(Ask { body, deadline, sender, room }))?;
+        self.send(Message::Ask(Ask { body, deadline, sender, room, refusals: Refusals::default() }))?;
         receiver.await.unwrap_or_else(|_| Err(Error::OutcomeUnknown))
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::asks::Ask;
+use super::asks::{Ask, Refusals};
 use super::core::Core;
 use super::directory::Directory;
 use super::error::Error;
@@ -19,6 +19,9 @@ use crate::types::Term;
 
 /// A leader that owes answers and says nothing for this long may be dead: others are asked, beside it.
 const SILENCE: Duration = Duration::from_millis(250);
+/// A node that passes on what it is given, and does not even say what it is for this long, stands still: another is as
+/// good.
+const STANDSTILL: Duration = Duration::from_millis(1000);
 /// How long a node that leads no more may take to answer what is under way.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// How often a leader is asked who belongs to the cluster: when it is gone, this client must know the others.
@@ -87,7 +90,7 @@ impl Link {
 
     /// Looks for a node that serves; `None` if nobody needs one any more.
     async fn find(&mut self, hint: Option<SocketAddr>) -> Option<Found> {
-        let mut search = self.search(hint, None);
+        let mut search = self.search(hint, (None, None));
         loop {
             if self.is_over() {
                 return None;
@@ -117,6 +120,8 @@ impl Link {
         let mut outgoing: Option<Request> = None;
         let mut silence = Silence::default();
         let mut rescue: Option<Search> = None;
+        // The rescue asks nodes of this term, too, and not this one.
+        let mut is_left = false;
         let mut refresh = Refresh::due_at(Instant::now() + REFRESH);
         loop {
             let now = Instant::now();
@@ -132,9 +137,16 @@ impl Link {
                 return self.lost(None);
             }
             match silence.is_long(now) {
-                true if rescue.is_none() => rescue = Some(self.search(None, Some(term))),
+                true if rescue.is_none() => {
+                    refresh.hasten(now);
+                    rescue = Some(self.search(None, (Some(term), None)));
+                }
+                true if !is_left && self.wanted == Wanted::AnyThatKnowsLeader && silence.is_standstill(now) => {
+                    is_left = true;
+                    rescue = Some(self.search(None, (None, Some(connection.address()))));
+                }
                 true => {}
-                false => rescue = None,
+                false => (rescue, is_left) = (None, false),
             }
             let wake = self.wake_at([silence.next(now), refresh.next()].into_iter().flatten().min());
             tokio::select! {
@@ -206,9 +218,10 @@ impl Link {
         self.is_closed && self.core.is_idle()
     }
 
-    fn search(&mut self, hint: Option<SocketAddr>, above: Option<Term>) -> Search {
+    /// For a node in a term above, if that is said, and elsewhere than there.
+    fn search(&mut self, hint: Option<SocketAddr>, limits: (Option<Term>, Option<SocketAddr>)) -> Search {
         let wanted = self.wanted;
-        Search::start(self.identity.clone(), self.directory.clone(), wanted, hint, above, self.random.fork())
+        Search::start(self.identity.clone(), self.directory.clone(), wanted, hint, limits, self.random.fork())
     }
 
     fn wake_at(&self, other: Option<Instant>) -> Option<Instant> {
@@ -244,8 +257,19 @@ impl Refresh {
         }
         let Ok(room) = self.room.clone().try_acquire_owned() else { return };
         let (sender, receiver) = oneshot::channel();
-        core.ask(Ask { body: RequestBody::Status, deadline: now + REFRESH, sender, room });
+        core.ask(Ask {
+            body: RequestBody::Status,
+            deadline: now + REFRESH,
+            sender,
+            room,
+            refusals: Refusals::default(),
+        });
         self.asked = Some(receiver);
+    }
+
+    /// Whether it answers at all is to be known soon.
+    fn hasten(&mut self, now: Instant) {
+        self.due = self.due.min(now);
     }
 
     fn next(&self) -> Option<Instant> {
@@ -290,13 +314,17 @@ impl Silence {
         self.since.is_some_and(|since| now >= since + SILENCE)
     }
 
+    fn is_standstill(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now >= since + STANDSTILL)
+    }
+
     fn is_farewell_over(&self, now: Instant) -> bool {
         self.farewell.is_some_and(|until| now >= until)
     }
 
     fn next(&self, now: Instant) -> Option<Instant> {
-        let silent = self.since.map(|since| since + SILENCE).filter(|at| now < *at);
-        [silent, self.farewell].into_iter().flatten().min()
+        let silent = self.since.into_iter().flat_map(|since| [since + SILENCE, since + STANDSTILL]);
+        silent.filter(|at| now < *at).chain(self.farewell).min()
     }
 }
 

@@ -83,17 +83,17 @@ enum Finding {
 }
 
 impl Search {
-    /// Starts to look; `hint` is where a leader was said to be.
+    /// Starts to look; `hint` is where a leader was said to be, and at `except` nobody is asked.
     pub fn start(
         identity: Arc<Identity>,
         directory: Directory,
         wanted: Wanted,
         hint: Option<SocketAddr>,
-        above: Option<Term>,
+        (above, except): (Option<Term>, Option<SocketAddr>),
         random: Random,
     ) -> Search {
         let (sender, findings) = mpsc::channel(PROBES_MAX);
-        let (probes, asked) = (JoinSet::new(), BTreeMap::new());
+        let (probes, asked) = (JoinSet::new(), except.into_iter().map(|address| (address, None)).collect());
         let addresses = directory.addresses(hint);
         let mut search = Search { probes, asked, findings, sender, identity, directory, wanted, above, random };
         for (address, place) in addresses.into_iter().zip(0..) {

@@ -2,7 +2,8 @@
 //!
 //! A slot is *certain* if every copy of it that was ever sent is known to have been refused: then it is not in the
 //! log. Because a leader takes a session's numbers in order, everything behind a certain slot is not in the log
-//! either, and never will be unless that slot is sent again.
+//! either, and never will be unless that slot is sent again. A command of the map that was refused because its session is
+//! gone may be in the log all the same, where it is not run: it says nothing of those behind it.
 
 use std::collections::VecDeque;
 
@@ -15,7 +16,7 @@ use super::records::{Batches, Record};
 use crate::codec::{COMMAND_HEAD_BYTES, put_command_head};
 use crate::limits::{REQUEST_BYTES_MAX, SESSION_ANSWERS_MAX};
 use crate::net::Refusal;
-use crate::types::{Command, Data, Index, RequestNumber, SessionId};
+use crate::types::{Command, Data, Index, RequestNumber, Service, SessionId};
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -43,6 +44,8 @@ struct Slot {
     state: State,
     /// A copy was sent whose outcome is not known.
     is_uncertain: bool,
+    /// It was not run, but it may be in the log: its session was gone.
+    is_passed_over: bool,
     /// The caller was told that the outcome is unknown. It is sent again only for the sake of those behind it.
     is_told: bool,
 }
@@ -110,7 +113,8 @@ impl Session {
     /// Gives a record the next number.
     pub fn push(&mut self, record: Record) {
         assert!(self.has_room(), "session {} takes no more", self.id);
-        self.slots.push_back(Slot { record, state: State::Waiting, is_uncertain: false, is_told: false });
+        let state = State::Waiting;
+        self.slots.push_back(Slot { record, state, is_uncertain: false, is_passed_over: false, is_told: false });
     }
 
     /// The lowest numbers that wait, as the commands of a request; at most `records_max`.
@@ -195,12 +199,12 @@ impl Session {
     /// unknown.
     pub fn dissolve(mut self, batches: &mut Batches) -> Vec<Record> {
         assert!(self.is_over(), "session {} is in use", self.id);
-        let mut is_certain = false;
+        let mut ends_log = false;
         let mut kept = Vec::new();
         for slot in self.slots {
-            is_certain |= slot.is_certain();
+            ends_log |= slot.ends_log();
             match slot.is_live() {
-                true if is_certain => kept.push(slot.record),
+                true if ends_log || slot.is_certain() => kept.push(slot.record),
                 true => batches.failed(&slot.record, Error::OutcomeUnknown),
                 false => {}
             }
@@ -263,6 +267,8 @@ impl Session {
             }
             Refusal::SessionGone => {
                 self.is_gone = true;
+                let slot = &mut self.slots[at];
+                slot.is_passed_over = slot.record.service == Service::Machine;
                 Effect::Again
             }
             Refusal::TooLarge { .. }
@@ -276,7 +282,7 @@ impl Session {
                 return Effect::Again;
             }
         };
-        if self.slots[at].is_told && self.slots[at].is_certain() {
+        if self.slots[at].is_told && self.slots[at].ends_log() {
             self.cut_off(at);
         }
         effect
@@ -286,19 +292,19 @@ impl Session {
     fn give_up(&mut self, at: usize, error: Error, batches: &mut Batches) {
         self.is_closing = true;
         let slot = &mut self.slots[at];
-        let is_certain = slot.is_certain();
+        let (is_certain, ends_log) = (slot.is_certain(), slot.ends_log());
         if slot.is_live() {
             batches.failed(&slot.record, if is_certain { error } else { Error::OutcomeUnknown });
             slot.is_told = true;
         }
-        if is_certain {
+        if ends_log {
             self.cut_off(at);
         }
     }
 
-    /// A slot that is certain is never sent again: what stands behind it is not in the log, and needs other numbers.
+    /// A slot that ends the log is never sent again: what stands behind it is not in the log, and needs other numbers.
     fn cut_off(&mut self, at: usize) {
-        assert!(self.slots[at].is_certain(), "what may be in the log cannot be taken back");
+        assert!(self.slots[at].ends_log(), "what may be in the log cannot be taken back");
         let behind = self.slots.split_off(at);
         let mut records: Vec<Record> = behind.into_iter().filter(Slot::is_live).map(|slot| slot.record).collect();
         records.append(&mut self.returned);
@@ -322,5 +328,10 @@ impl Slot {
 
     fn is_certain(&self) -> bool {
         self.state == State::Waiting && !self.is_uncertain
+    }
+
+    /// Neither it nor anything behind it is in the log.
+    fn ends_log(&self) -> bool {
+        self.is_certain() && !self.is_passed_over
     }
 }

@@ -288,3 +288,30 @@ async fn a_change_goes_to_the_leader_by_whatever_way_writes_go() {
     assert_eq!(client.change(crate::net::Change::Transfer(NodeId(2))).await.unwrap(), Index(0));
     assert_eq!(client.append(record(2)).await.unwrap(), Index(3));
 }
+
+/// A process that stands still answers nothing, not even what it could say by itself.
+#[tokio::test]
+async fn a_client_that_may_be_passed_on_leaves_a_node_that_says_nothing_at_all() {
+    let toy = Toy::new(3).await;
+    let client = Client::connect(ClientOptions { forward: true, ..toy.options(&[2]) }).await.unwrap();
+    client.append(record(1)).await.unwrap();
+    toy.world().silent = vec![2];
+    let begun = Instant::now();
+    client.append(record(2)).await.unwrap();
+    println!("left after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(toy.records(), [record(1), record(2)]);
+    let asked = toy.world().asked.clone();
+    assert!(asked.last().is_some_and(|node| *node != 2), "{asked:?}");
+}
+
+/// Its answers to other questions show that it is there: it is the leader that takes its time.
+#[tokio::test]
+async fn a_client_that_may_be_passed_on_stays_with_a_node_whose_leader_is_slow() {
+    let toy = Toy::new(3).await;
+    let client = Client::connect(ClientOptions { forward: true, ..toy.options(&[2]) }).await.unwrap();
+    client.append(record(1)).await.unwrap();
+    toy.world().faults = [Fault::Lose].into();
+    assert!(matches!(client.append(record(2)).await, Err(Error::OutcomeUnknown)));
+    assert!(toy.world().asked.iter().all(|node| *node == 2), "{:?}", toy.world().asked);
+}

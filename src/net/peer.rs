@@ -16,6 +16,7 @@ use crate::raft::message::{Body, Message};
 use crate::random::Random;
 use crate::types::{Incarnation, Index, Life, LogId, Member, NodeId, Term};
 
+use super::answer_wire::Refusal;
 use super::close::CloseReason;
 use super::context::Context;
 use super::endpoint::Facts;
@@ -26,6 +27,7 @@ use super::peer_link;
 use super::peer_wire::{Hello, put_message};
 use super::settings::{
     CONTROL_LANE_BYTES_MAX, FORWARD_LANE_BYTES_MAX, FORWARDED_LANE_BYTES_MAX, LOG_LANE_BYTES_MAX, PEERS_MAX,
+    UNKNOWN_BYTES_MAX,
 };
 use super::slot::Slot;
 use super::snapshot_desk::SnapshotQuestion;
@@ -185,11 +187,20 @@ impl Peers {
         }
     }
 
-    /// Queues the answer to a request that was passed on; never blocks. Dropped and counted if there is no link any more,
-    /// or its other end does not read: there the outcome is unknown, then.
+    /// Queues the answer to a request that was passed on; never blocks. If its other end is slow to read, that the outcome
+    /// is unknown takes its place. Dropped and counted if there is no link any more, which the other end notices, or
+    /// nothing is read at all.
     pub fn forwarded(&self, to: NodeId, forwarded: &Forwarded) {
         let peer = self.state().peers.get(&to).cloned();
-        let put = |peer: Arc<Peer>| peer.forward.put(FORWARDED_LANE_BYTES_MAX, |out| put_forwarded(out, forwarded));
+        let put =
+            |peer: Arc<Peer>| match peer.forward.put(FORWARDED_LANE_BYTES_MAX, |out| put_forwarded(out, forwarded)) {
+                Put::Refused => {
+                    let unknown = Forwarded { id: forwarded.id, outcome: Err(Refusal::OutcomeUnknown) };
+                    let bytes_max = FORWARDED_LANE_BYTES_MAX + UNKNOWN_BYTES_MAX;
+                    peer.forward.put(bytes_max, |out| put_forwarded(out, &unknown))
+                }
+                put => put,
+            };
         if matches!(peer.map_or(Put::Closed, put), Put::Refused | Put::Closed) {
             self.shared.context.counters.messages_dropped.add();
         }

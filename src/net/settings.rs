@@ -28,6 +28,8 @@ pub const LOG_LANE_BYTES_MAX: usize = 16 << 20;
 /// Requests that are passed on to a peer and wait for its stream. Answers to its own may wait beside them.
 pub const FORWARD_LANE_BYTES_MAX: usize = FORWARD_BYTES_MAX;
 pub const FORWARDED_LANE_BYTES_MAX: usize = 16 << 20;
+/// Beyond it, for telling of answers that found no room.
+pub const UNKNOWN_BYTES_MAX: usize = 1 << 20;
 
 // Neither fills the window that control and log share with it.
 const _: () = assert!(FORWARD_LANE_BYTES_MAX < FORWARDED_LANE_BYTES_MAX);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::certificate::Validity;
 use super::tests::*;
@@ -432,6 +432,33 @@ async fn what_is_passed_on_is_bounded_and_holds_up_no_heartbeat() {
     let more = arrivals_until(&two.inbox(), |arrivals| forwards(arrivals).len() == rest).await;
     arrivals.extend(more);
     assert_eq!(forwards(&arrivals), (1..=taken).map(|number| (NodeId(1), number)).collect::<Vec<_>>(), "and no other");
+}
+
+/// The leader has more to say than its link takes at once: of the rest the other node hears that it hears no more.
+#[tokio::test]
+async fn an_answer_that_finds_no_room_is_told_as_unknown_at_once() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    introduce(&one, &two);
+    until_up(&one, 2).await;
+    until_up(&two, 1).await;
+    // Without a turn for the writer.
+    for number in 1..=200 {
+        let answer = Bytes::from(vec![0; 1 << 17]);
+        let outcome = Ok(vec![SubmitResult::Done { index: Index(number), answer }]);
+        two.peers().forwarded(NodeId(1), &Forwarded { id: forward(number, 1).id, outcome });
+    }
+    assert_eq!(two.counters().messages_dropped, 0);
+    let arrivals = arrivals_until(&one.inbox(), |arrivals| forwards(arrivals).len() == 200).await;
+    let is_unknown = |arrival: &Arrival| match arrival {
+        Arrival::Forwarded { forwarded, .. } => forwarded.outcome == Err(Refusal::OutcomeUnknown),
+        other => panic!("{other:?}"),
+    };
+    let unknown = arrivals.iter().filter(|arrival| is_unknown(arrival)).count();
+    println!("{unknown} of 200 found no room");
+    let taken = settings::FORWARDED_LANE_BYTES_MAX.div_ceil((1 << 17) + 50);
+    assert!((200 - taken - 1..=200 - taken + 1).contains(&unknown), "{unknown}");
+    assert!(arrivals[..taken - 1].iter().all(|arrival| !is_unknown(arrival)), "the first are whole");
 }
 
 #[tokio::test]

@@ -47,6 +47,7 @@ use workers::{Readers, Worker};
 use super::driver::{
     About, Driver, Effect, Input, Options, RetentionRule, SnapshotOptions, StartError, Started, Stopped,
 };
+use super::sessions;
 use crate::disk::{self, Backend, Chosen, Directory, IoChoice, ProbeError, Probed, Runtime, SyncMode};
 use crate::limits::{
     APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, SNAPSHOT_TURN,
@@ -257,6 +258,7 @@ fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) 
             cache_bytes_max: TAIL_CACHE_BYTES_MAX.max(options.uncommitted_bytes_max),
         },
         retention: options.retention,
+        sessions: sessions::Limits::default(),
         leases: (options.lease_drift_percent > 0).then_some(LeaseOptions {
             promise: options.election.start,
             rest: options.election.end,

@@ -3,12 +3,15 @@
 //! A client registers a session, numbers its commands from 1, has several in flight, and sends each again, under the
 //! same number, until it is told where it stands. It computes what the map must answer by itself, since nobody else
 //! touches its key.
+//!
+//! When its session went it registers anew, as [`crate::client`] does: what is certainly not in the log it sends in the
+//! next one, of the rest it does not know what became. From then on only the oracles know what the map must answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::oracles::{Broken, Oracle, Oracles, RECORD_NAME_BYTES, RecordName};
+use super::oracles::{Broken, Oracle, Oracles, RECORD_NAME_BYTES};
 use super::scenario::ClientOptions;
 use crate::codec;
 use crate::machine::command::{Answer, Command as MapCommand, Query};
@@ -30,32 +33,46 @@ pub(super) struct Client {
     /// Whom it asks.
     target: usize,
     session: Option<SessionId>,
-    /// Commands begun.
+    /// A node said that the session is gone: nothing more is sent in it.
+    is_gone: bool,
+    /// The last number given in this session.
     last_number: u64,
+    /// Commands begun.
+    begun: u64,
     /// It begins no more beyond this.
-    pub last_number_max: u64,
+    begun_max: u64,
+    /// Of an earlier session, and certainly not in the log: to be sent in the next one, in order.
+    returned: VecDeque<Sent>,
     /// Commands without an answer.
     unanswered: BTreeMap<u64, Sent>,
     /// Requests without an answer.
     open: BTreeMap<u64, Open>,
     last_request: u64,
-    /// The value of the client's key after each of its map commands; the first is before them.
-    values: Vec<Option<Bytes>>,
-    /// Map commands that are known to be done.
-    values_done: usize,
+    /// What the client's key holds if all was run that was begun.
+    value: Option<Bytes>,
+    /// Whether that is so: no command was given up.
+    is_value_sure: bool,
+    /// The last of its commands that it knows to be done.
+    last_done: Index,
     /// A record that was acknowledged, to be read.
-    last_record: Option<(Index, RecordName)>,
+    last_record: Option<Index>,
     pub resent: u64,
+    /// Commands that were sent in another session.
+    pub renumbered: u64,
+    /// Commands whose answer had to make room, or whose session went before the answer came.
+    pub given_up: u64,
     pub reads: u64,
     pub refused_no_space: u64,
 }
 
 #[derive(Clone, Debug)]
 struct Sent {
+    /// The how manieth of the client's commands.
+    ordinal: u64,
     service: Service,
     body: Bytes,
-    /// What the map must answer, and how many map commands were begun then.
-    expected: Option<(Bytes, usize)>,
+    /// What the map must answer, where the client can know it.
+    expected: Option<Bytes>,
     /// Requests that carry it.
     open: u32,
     is_sent: bool,
@@ -71,7 +88,7 @@ struct Open {
 enum What {
     Register,
     Commands(Vec<u64>),
-    Value { done: usize, consistency: Consistency },
+    Value { since: Index },
     Record { index: Index },
 }
 
@@ -85,15 +102,21 @@ impl Client {
             nodes,
             target: 0,
             session: None,
+            is_gone: false,
             last_number: 0,
-            last_number_max: u64::MAX,
+            begun: 0,
+            begun_max: u64::MAX,
+            returned: VecDeque::new(),
             unanswered: BTreeMap::new(),
             open: BTreeMap::new(),
             last_request: 0,
-            values: vec![None],
-            values_done: 0,
+            value: None,
+            is_value_sure: true,
+            last_done: Index::ZERO,
             last_record: None,
             resent: 0,
+            renumbered: 0,
+            given_up: 0,
             reads: 0,
             refused_no_space: 0,
         }
@@ -101,12 +124,13 @@ impl Client {
 
     /// From here on only a few more commands are begun.
     pub fn wind_down(&mut self) {
-        self.last_number_max = self.last_number + self.options.calm_commands;
+        self.begun_max = self.begun + self.options.calm_commands;
     }
 
     /// Everything that it was to do is done, and known to be.
     pub fn is_done(&self) -> bool {
-        self.session.is_some() && self.unanswered.is_empty() && self.last_number >= self.last_number_max
+        let has_nothing_left = self.unanswered.is_empty() && self.returned.is_empty();
+        self.session.is_some() && has_nothing_left && self.begun >= self.begun_max
     }
 
     /// In words, for a run that does not end.
@@ -118,8 +142,11 @@ impl Client {
     /// Looks after what it has to do; gives what it sends, and to whom.
     pub fn step(&mut self, now: u64, oracles: &mut Oracles) -> Vec<(usize, Request)> {
         self.give_up_late(now);
+        if self.is_gone && self.open.is_empty() {
+            self.leave_session(oracles);
+        }
         let mut requests = Vec::new();
-        let Some(session) = self.session else {
+        let Some(session) = self.session.filter(|_| !self.is_gone) else {
             if self.open.is_empty() {
                 let command = command(Service::Register, SessionId(0), 0, 0);
                 let data = codec::encode_command(&command, &[]);
@@ -148,8 +175,10 @@ impl Client {
                 self.close(&numbers);
                 self.submitted(&numbers, results, oracles)?;
             }
-            (What::Value { done, consistency }, ResponseBody::Answer(answer)) => {
-                self.check_value(done, consistency, &answer)?;
+            // A linearizable read shows all that was done when it was asked; any read shows only what was run.
+            (What::Value { since }, ResponseBody::Answer(answer)) => {
+                self.reads += 1;
+                oracles.check_value(&self.key(), since, &answer)?;
             }
             (What::Record { index }, ResponseBody::Records(records)) => {
                 oracles.check_records(index, records.next, &records.records)?;
@@ -191,14 +220,54 @@ impl Client {
         }
     }
 
+    /// The session is gone, and no answer is waited for. A command is certainly not in the log if each copy of it was
+    /// refused; then those behind it are not, either, unless it is in the log and was passed over there.
+    fn leave_session(&mut self, oracles: &Oracles) {
+        let session = self.session.take().expect("it went");
+        (self.is_gone, self.last_number) = (false, 0);
+        let mut is_certain = false;
+        for (number, sent) in std::mem::take(&mut self.unanswered) {
+            let name = (session, RequestNumber(number));
+            let is_refused = oracles.copies.is_refused(name);
+            let may_be_there = sent.service == Service::Machine && oracles.copies.is_passed_over(name);
+            is_certain |= is_refused && !may_be_there;
+            match is_certain || is_refused {
+                true => self.returned.push_back(Sent { open: 0, is_sent: false, ..sent }),
+                false => self.give_up(),
+            }
+        }
+        // They will be run behind what was begun since, if anything was.
+        self.returned.iter_mut().for_each(|sent| sent.expected = None);
+        self.is_value_sure &= self.returned.iter().all(|sent| sent.service != Service::Machine);
+    }
+
+    /// What became of a command is not known, and will not be.
+    fn give_up(&mut self) {
+        self.given_up += 1;
+        self.is_value_sure = false;
+        self.unanswered.values_mut().for_each(|sent| sent.expected = None);
+    }
+
     fn begin_commands(&mut self, oracles: &mut Oracles) {
+        let session = self.session.expect("commands are sent in a session");
         let burst = 1 + self.random.below(self.options.window);
         for _ in 0..burst {
-            if self.unanswered.len() as u64 >= self.options.window || self.last_number >= self.last_number_max {
+            if self.unanswered.len() as u64 >= self.options.window {
                 return;
             }
+            let sent = match self.returned.pop_front() {
+                Some(sent) => {
+                    self.renumbered += 1;
+                    sent
+                }
+                None if self.begun >= self.begun_max => return,
+                None => {
+                    self.begun += 1;
+                    if self.random.chance(700) { self.new_record(oracles) } else { self.new_map_command() }
+                }
+            };
             self.last_number += 1;
-            let sent = if self.random.chance(700) { self.new_record(oracles) } else { self.new_map_command() };
+            oracles.numbered((session, RequestNumber(self.last_number)), (self.id, sent.ordinal));
             self.unanswered.insert(self.last_number, sent);
         }
     }
@@ -207,7 +276,7 @@ impl Client {
         let length = self.random.below(self.options.record_bytes_max - RECORD_NAME_BYTES as u64) as usize;
         let mut body = BytesMut::with_capacity(RECORD_NAME_BYTES + length);
         body.put_u64_le(self.id);
-        body.put_u64_le(self.last_number);
+        body.put_u64_le(self.begun);
         // A record of zeros must be told from a sector that was never written.
         let is_zeros = self.random.chance(100);
         body.resize(RECORD_NAME_BYTES + length, 0);
@@ -215,14 +284,14 @@ impl Client {
             self.random.fill(&mut body[RECORD_NAME_BYTES..]);
         }
         let body = body.freeze();
-        oracles.issued((self.id, self.last_number), body.clone());
-        Sent { service: Service::Append, body, expected: None, open: 0, is_sent: false }
+        oracles.issued((self.id, self.begun), body.clone());
+        Sent { ordinal: self.begun, service: Service::Append, body, expected: None, open: 0, is_sent: false }
     }
 
     fn new_map_command(&mut self) -> Sent {
         let key = self.key();
-        let before = self.values.last().expect("the first is before all commands").clone();
-        let new = Bytes::from(format!("{}-{}", self.id, self.last_number));
+        let before = self.value.clone();
+        let new = Bytes::from(format!("{}-{}", self.id, self.begun));
         let (command, after, answer) = match self.random.below(4) {
             0 => (MapCommand::Delete { key }, None, Answer::Deleted { existed: before.is_some() }),
             1 => {
@@ -236,10 +305,10 @@ impl Client {
             }
             _ => (MapCommand::Put { key, value: new.clone() }, Some(new), Answer::Done),
         };
-        self.values.push(after);
+        self.value = after;
         let body = command.encode().expect("short keys and values are within the limits");
-        let expected = Some((answer.encode(), self.values.len() - 1));
-        Sent { service: Service::Machine, body, expected, open: 0, is_sent: false }
+        let expected = self.is_value_sure.then(|| answer.encode());
+        Sent { ordinal: self.begun, service: Service::Machine, body, expected, open: 0, is_sent: false }
     }
 
     fn key(&self) -> Bytes {
@@ -275,12 +344,12 @@ impl Client {
     fn ask_value(&mut self, now: u64) -> Option<(usize, Request)> {
         let consistency = if self.random.chance(500) { self.options.newest } else { Consistency::Stale };
         let query = Query::Get { key: self.key() }.encode().expect("short keys are within the limits");
-        let what = What::Value { done: self.values_done, consistency };
+        let what = What::Value { since: if consistency == Consistency::Stale { Index::ZERO } else { self.last_done } };
         Some(self.ask(now, what, RequestBody::Query { query, consistency }))
     }
 
     fn ask_record(&mut self, now: u64) -> Option<(usize, Request)> {
-        let (index, _) = self.last_record?;
+        let index = self.last_record?;
         let (to, bytes_max) = (Some(index.plus(3)), 10_000);
         let body = RequestBody::Read { from: index, to, bytes_max, consistency: self.options.newest };
         Some(self.ask(now, What::Record { index }, body))
@@ -325,7 +394,7 @@ impl Client {
                 match &result {
                     SubmitResult::Run { first, .. } => self.done(number, first.plus(ordinal), None, oracles)?,
                     SubmitResult::Done { index, answer } => self.done(number, *index, Some(answer), oracles)?,
-                    SubmitResult::Refused(refusal) => self.command_refused(number, refusal)?,
+                    SubmitResult::Refused(refusal) => self.command_refused(number, refusal, oracles)?,
                 }
             }
         }
@@ -335,12 +404,27 @@ impl Client {
         }
     }
 
-    fn command_refused(&mut self, number: u64, refusal: &Refusal) -> Result<(), Broken> {
-        if matches!(refusal, Refusal::SessionGone | Refusal::Malformed | Refusal::TooLarge { .. })
-            && self.unanswered.contains_key(&number)
-        {
-            let explanation = format!("request {number} of session {:?} was refused: {refusal}", self.session);
-            return Err(Broken::new(Oracle::Acknowledged, explanation));
+    fn command_refused(&mut self, number: u64, refusal: &Refusal, oracles: &Oracles) -> Result<(), Broken> {
+        if !self.unanswered.contains_key(&number) {
+            self.refused(refusal);
+            return Ok(());
+        }
+        let session = self.session.expect("commands are sent in a session");
+        match refusal {
+            Refusal::SessionGone => {
+                oracles.session_gone(session)?;
+                self.is_gone = true;
+            }
+            Refusal::Malformed | Refusal::TooLarge { .. } => {
+                let explanation = format!("request {number} of session {session} was refused: {refusal}");
+                return Err(Broken::new(Oracle::Acknowledged, explanation));
+            }
+            // Else it is asked for until an answer comes: that it has one is seen when all has come to rest.
+            Refusal::OutcomeUnknown if oracles.is_answer_gone((session, RequestNumber(number))) => {
+                self.unanswered.remove(&number);
+                self.give_up();
+            }
+            _ => {}
         }
         self.refused(refusal);
         Ok(())
@@ -349,30 +433,15 @@ impl Client {
     fn done(&mut self, number: u64, index: Index, answer: Option<&Bytes>, oracles: &mut Oracles) -> Result<(), Broken> {
         let Some(sent) = self.unanswered.remove(&number) else { return Ok(()) };
         let session = self.session.expect("commands are sent in a session");
-        let expected = sent.expected.as_ref().map(|(answer, _)| answer);
-        if answer != expected {
+        if sent.expected.is_some() && answer != sent.expected.as_ref() {
             let explanation = format!("the answer to request {number} of session {session} is not the machine's");
             return Err(Broken::new(Oracle::Acknowledged, explanation));
         }
-        if let Some((_, values)) = sent.expected {
-            self.values_done = self.values_done.max(values);
+        self.last_done = self.last_done.max(index);
+        if sent.service == Service::Append {
+            self.last_record = Some(index);
         }
-        let record = (sent.service == Service::Append).then_some((self.id, number));
-        self.last_record = record.map(|record| (index, record)).or(self.last_record);
-        oracles.acknowledged((session, RequestNumber(number)), index, record)
-    }
-
-    /// A linearizable read shows all that was done when it was asked; any read shows only what was begun.
-    fn check_value(&mut self, done: usize, consistency: Consistency, answer: &Bytes) -> Result<(), Broken> {
-        self.reads += 1;
-        let from = if consistency == Consistency::Stale { 0 } else { done };
-        let fits = |value: &Option<Bytes>| Answer::Value(value.clone()).encode() == *answer;
-        if self.values[from..].iter().any(fits) {
-            return Ok(());
-        }
-        let explanation =
-            format!("a read ({consistency:?}) of client {} shows none of the values that it can", self.id);
-        Err(Broken::new(Oracle::Acknowledged, explanation))
+        oracles.acknowledged((session, RequestNumber(number)), index, answer)
     }
 }
 

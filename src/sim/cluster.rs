@@ -42,7 +42,7 @@ pub struct Simulation {
     pub(super) seed: u64,
     pub(super) options: Options,
     pub(super) now: u64,
-    steps: u64,
+    pub(super) steps: u64,
     /// What is to happen, by time; at the same time in the order in which it was ordered.
     queue: BTreeMap<(u64, u64), Happening>,
     last_ordered: u64,
@@ -223,7 +223,7 @@ impl Simulation {
         if options.changes.is_some() {
             simulation.order(0, Happening::Operate);
         }
-        simulation.oracles.begin_with(membership);
+        simulation.oracles.begin_with(membership, options.sessions);
         simulation.order(0, Happening::Fault);
         simulation.order(options.fault_time, Happening::Calm);
         Ok(simulation)
@@ -244,26 +244,6 @@ impl Simulation {
             self.happen(happening)?;
         }
         Err(Broken::new(Oracle::Progress, "nothing is left to happen"))
-    }
-
-    fn into_report(self) -> Report {
-        let trace = *self.trace.borrow();
-        Report {
-            seed: self.seed,
-            nodes: self.options.nodes as u64,
-            steps: self.steps,
-            events: trace.events(),
-            trace_hash: trace.hash(),
-            simulated_milliseconds: self.now / MILLISECOND,
-            acknowledged_records: self.oracles.acknowledged_records(),
-            committed_entries: self.oracles.invariants.committed().0,
-            resent: self.clients.iter().map(|client| client.resent).sum(),
-            refused_no_space: self.clients.iter().map(|client| client.refused_no_space).sum(),
-            reads_checked: self.clients.iter().map(|client| client.reads).sum(),
-            messages_lost: self.network.lost,
-            messages_duplicated: self.network.duplicated,
-            ..self.report
-        }
     }
 
     pub(super) fn order(&mut self, after: u64, happening: Happening) {

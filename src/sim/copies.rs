@@ -1,7 +1,7 @@
 //! Which copies of a command may be in the log: all that were sent and not refused. A client that knows each copy of a
 //! command to be refused says that it did not happen; then it must not be in the log, nor come there later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::oracles::{Broken, Oracle};
 use crate::codec;
@@ -15,6 +15,8 @@ pub(super) type Name = (SessionId, RequestNumber);
 pub(super) struct Copies {
     /// Copies that were sent and not refused.
     standing: BTreeMap<Name, u64>,
+    /// Commands of the map of which a node said that their session is gone: they may be in the log, and were not run.
+    passed_over: BTreeSet<Name>,
     /// What a client's request carries.
     carried: BTreeMap<(u64, u64), Vec<Name>>,
 }
@@ -37,7 +39,10 @@ impl Copies {
         let Some(names) = self.carried.get(&(client, response.id)) else { return Ok(Vec::new()) };
         let refused = match &response.body {
             ResponseBody::Refused(refusal) if is_certain(refusal) => names.clone(),
-            ResponseBody::Submitted { results } => refused(names, results),
+            ResponseBody::Submitted { results } => {
+                self.passed_over.extend(refused(names, results, |refusal| *refusal == Refusal::SessionGone));
+                refused(names, results, is_certain)
+            }
             _ => return Ok(Vec::new()),
         };
         for &name in &refused {
@@ -49,6 +54,17 @@ impl Copies {
             *standing -= 1;
         }
         Ok(refused)
+    }
+
+    /// No copy of it can come into effect any more.
+    pub fn is_refused(&self, name: Name) -> bool {
+        self.standing.get(&name).is_none_or(|standing| *standing == 0)
+    }
+
+    /// Whether a node passed over it because its session was gone: of a command of the map that may mean that it is in the
+    /// log, and so those behind it may be, too.
+    pub fn is_passed_over(&self, name: Name) -> bool {
+        self.passed_over.contains(&name)
     }
 
     /// A command that is committed must have a copy that was not refused.
@@ -66,13 +82,13 @@ fn name(data: &Data) -> Option<Name> {
     (command.service != Service::Register).then_some((command.session, command.number))
 }
 
-/// Those of a request's commands that were refused.
-fn refused(names: &[Name], results: &[SubmitResult]) -> Vec<Name> {
+/// Those of a request's commands that were refused so.
+fn refused(names: &[Name], results: &[SubmitResult], so: impl Fn(&Refusal) -> bool) -> Vec<Name> {
     let mut refused = Vec::new();
     let mut at = 0;
     for result in results {
         match result {
-            SubmitResult::Refused(refusal) if is_certain(refusal) => refused.extend(names.get(at)),
+            SubmitResult::Refused(refusal) if so(refusal) => refused.extend(names.get(at)),
             _ => {}
         }
         at += if let SubmitResult::Run { count, .. } = result { *count as usize } else { 1 };

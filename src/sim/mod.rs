@@ -30,6 +30,7 @@ pub mod replicas;
 mod report;
 mod rest;
 mod scenario;
+mod sessions;
 #[cfg(test)]
 pub(crate) mod skips;
 #[cfg(test)]

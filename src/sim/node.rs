@@ -189,6 +189,7 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
             bytes_per_second: 1 << 20,
             turn_ticks: options.snapshots.turn_ticks,
         },
+        sessions: options.sessions,
         seed: seed ^ (at as u64 + 1).rotate_left(48),
         about: driver::About {
             address: std::net::SocketAddr::from(([127, 0, 0, 1], node_id(at).0 as u16)),

@@ -8,15 +8,18 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::copies::Copies;
+use super::copies::{Copies, Name};
+use super::sessions::{Fate, Sessions};
 use crate::checksum::Checksum;
 use crate::codec;
+use crate::machine::command::Answer;
 use crate::machine::{Map, StateMachine};
 use crate::net::Response;
 use crate::node::driver::Driver;
+use crate::node::sessions::Limits;
 use crate::raft::Replica;
 use crate::raft::invariants::Invariants;
-use crate::types::{Index, Membership, Payload, RequestNumber, Service, SessionId};
+use crate::types::{Index, Membership, Payload, Service, SessionId};
 
 /// A rule, by the letter under which docs/testing.md tells more of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -66,12 +69,17 @@ pub(super) struct Oracles {
     issued: BTreeMap<RecordName, Bytes>,
     /// Where a client was told that its record stands.
     acknowledged: BTreeMap<Index, RecordName>,
-    /// Where each command of a session was committed.
-    placed: BTreeMap<(SessionId, RequestNumber), Index>,
+    /// Where each command of a session was committed, and what came of it there.
+    placed: BTreeMap<Name, (Index, Fate)>,
     /// Up to here `placed` is filled.
     placed_end: Index,
     /// What clients were refused.
     pub copies: Copies,
+    pub sessions: Sessions,
+    /// Which of a client's commands a number of a session is: one that is certainly in no log has another number later.
+    numbered: BTreeMap<Name, RecordName>,
+    /// Where each of the clients' commands took effect.
+    done: BTreeMap<RecordName, Index>,
     /// The last configuration up to there.
     membership: Membership,
     /// State by applied index, of whichever node came there first.
@@ -87,9 +95,10 @@ struct Digests {
 }
 
 impl Oracles {
-    /// The members before the first entry.
-    pub fn begin_with(&mut self, first: Membership) {
+    /// The members before the first entry, and what nodes keep of sessions.
+    pub fn begin_with(&mut self, first: Membership, sessions: Limits) {
         self.membership = first;
+        self.sessions = Sessions::with_limits(sessions);
     }
 
     /// The last configuration that is committed.
@@ -101,24 +110,53 @@ impl Oracles {
         self.issued.insert(name, record);
     }
 
-    /// A client was told that a command stands at `index`; `record` names it if it is an append.
-    pub fn acknowledged(
-        &mut self,
-        (session, number): (SessionId, RequestNumber),
-        index: Index,
-        record: Option<RecordName>,
-    ) -> Result<(), Broken> {
-        let placed = self.placed.get(&(session, number)).copied();
-        if placed != Some(index) {
+    /// A client sends a command under this name.
+    pub fn numbered(&mut self, name: Name, command: RecordName) {
+        self.numbered.insert(name, command);
+    }
+
+    /// A client was told that a command stands at `index`, and what the map answered; without an answer it is an append.
+    pub fn acknowledged(&mut self, name: Name, index: Index, answer: Option<&Bytes>) -> Result<(), Broken> {
+        let told = (index, answer.map_or(Fate::Stands, |answer| Fate::Run(answer.clone())));
+        let placed = self.placed.get(&name);
+        if placed != Some(&told) {
+            let (session, number) = name;
             let explanation = format!(
-                "request {number} of session {session} was acknowledged at {index}, and is committed at {placed:?}"
+                "request {number} of session {session} was acknowledged as {told:?}, and is committed as {placed:?}"
             );
             return Err(Broken::new(Oracle::Acknowledged, explanation));
         }
-        if let Some(record) = record {
-            self.acknowledged.insert(index, record);
+        if answer.is_none() {
+            self.acknowledged.insert(index, self.numbered[&name]);
         }
         Ok(())
+    }
+
+    /// A client was told that its session is gone.
+    pub fn session_gone(&self, session: SessionId) -> Result<(), Broken> {
+        if !self.sessions.contains(session) {
+            return Ok(());
+        }
+        let explanation = format!("session {session} was refused as gone, and has not made room for another");
+        Err(Broken::new(Oracle::Acknowledged, explanation))
+    }
+
+    /// Whether the map has answered a command, and the answer had to make room: nobody is told it any more.
+    pub fn is_answer_gone(&self, name: Name) -> bool {
+        matches!(self.placed.get(&name), Some((_, Fate::Run(_)))) && !self.sessions.keeps_answer(name)
+    }
+
+    /// A read of a client's key shows what it held at `since` or later.
+    pub fn check_value(&self, key: &Bytes, since: Index, answer: &Bytes) -> Result<(), Broken> {
+        let shown = match Answer::decode(answer) {
+            Ok(Answer::Value(value)) => value,
+            other => return Err(Broken::new(Oracle::Whole, format!("{other:?} is no answer to a read"))),
+        };
+        if self.sessions.had_value(key, since, &shown) {
+            return Ok(());
+        }
+        let explanation = format!("a read of {key:?} shows {shown:?}, which it has not held since {since}");
+        Err(Broken::new(Oracle::Acknowledged, explanation))
     }
 
     /// How many records were acknowledged.
@@ -190,6 +228,19 @@ impl Oracles {
         Ok(())
     }
 
+    /// A node that has applied all that is committed has the sessions that the rules leave.
+    pub fn check_sessions(&self, driver: &Driver<Map>) -> Result<(), Broken> {
+        let (applied, _) = driver.applied();
+        let (table, open) = (driver.sessions(), self.sessions.ids().collect::<Vec<_>>());
+        let is_same = table.len() == open.len() && open.iter().all(|session| table.contains(*session));
+        if is_same || applied.index < self.placed_end {
+            return Ok(());
+        }
+        let explanation =
+            format!("at {applied} node {} has {} sessions, and not {open:?}", driver.replica().id(), table.len());
+        Err(Broken::new(Oracle::Agreement, explanation))
+    }
+
     /// Whoever would read by lease now, by a clock that was read just now, knows all that is committed anywhere.
     pub fn check_lease(&self, replica: &Replica) -> Result<(), Broken> {
         let (commit, committed) = (replica.status().commit, self.invariants.committed());
@@ -203,7 +254,8 @@ impl Oracles {
     /// A node answers a client: what it refuses may not be in the log by then, either.
     pub fn answered(&mut self, client: u64, response: &Response) -> Result<(), Broken> {
         for name in self.copies.answered(client, response)? {
-            self.placed.get(&name).map_or(Ok(()), |index| self.copies.check(name, *index))?;
+            let counts = self.placed.get(&name).filter(|(_, fate)| *fate != Fate::NotRun);
+            counts.map_or(Ok(()), |(index, _)| self.copies.check(name, *index))?;
         }
         Ok(())
     }
@@ -218,14 +270,26 @@ impl Oracles {
             return Err(Broken::new(Oracle::Whole, format!("entry {index} is no command")));
         };
         if command.service == Service::Register {
+            self.sessions.register(index);
             return Ok(());
         }
-        if let Some(first) = self.placed.insert((command.session, command.number), index) {
-            let (session, number) = (command.session, command.number);
+        let name = (command.session, command.number);
+        let fate = self.sessions.take(index, &command, &body);
+        if let Some((first, _)) = self.placed.insert(name, (index, fate.clone())) {
+            let (session, number) = name;
             let explanation = format!("request {number} of session {session} is committed at {first} and at {index}");
             return Err(Broken::new(Oracle::Acknowledged, explanation));
         }
-        self.copies.check((command.session, command.number), index)?;
+        if fate == Fate::NotRun {
+            return Ok(());
+        }
+        self.copies.check(name, index)?;
+        if let Some(known) = self.numbered.get(&name)
+            && let Some(first) = self.done.insert(*known, index)
+        {
+            let explanation = format!("command {known:?} of a client is carried out at {first} and at {index}");
+            return Err(Broken::new(Oracle::Acknowledged, explanation));
+        }
         if command.service == Service::Append {
             self.check_records(index, index, &[(index, body)])?;
         }

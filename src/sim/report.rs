@@ -24,6 +24,12 @@ pub struct Report {
     pub committed_entries: u64,
     /// Commands that clients sent again.
     pub resent: u64,
+    /// Sessions that had to make room for others.
+    pub sessions_gone: u64,
+    /// Commands that clients sent again in another session.
+    pub renumbered: u64,
+    /// Commands of which clients do not know what became.
+    pub given_up: u64,
     pub reads_checked: u64,
     /// Writes that completed; each is one flush.
     pub writes: u64,
@@ -76,7 +82,7 @@ pub struct Report {
 
 impl Report {
     /// The counts by name, in a fixed order.
-    pub fn counts(&self) -> [(&'static str, u64); 42] {
+    pub fn counts(&self) -> [(&'static str, u64); 45] {
         [
             ("nodes", self.nodes),
             ("steps", self.steps),
@@ -91,6 +97,9 @@ impl Report {
             ("acknowledged_records", self.acknowledged_records),
             ("committed_entries", self.committed_entries),
             ("resent", self.resent),
+            ("sessions_gone", self.sessions_gone),
+            ("renumbered", self.renumbered),
+            ("given_up", self.given_up),
             ("reads_checked", self.reads_checked),
             ("writes", self.writes),
             ("log_reads", self.log_reads),

@@ -5,8 +5,8 @@ use super::cluster::{Happening, Simulation};
 use super::members::Operator;
 use super::node::{Node, SPACE_BYTES};
 use super::oracles::{Broken, Oracle};
-use super::recovery;
 use super::scenario::{DiskOptions, MILLISECOND};
+use super::{Report, recovery};
 
 /// How often it is looked whether all has come to rest.
 pub(super) const LOOK_INTERVAL: u64 = 20 * MILLISECOND;
@@ -69,7 +69,32 @@ impl Simulation {
         for node in 0..self.nodes.len() {
             let Some(mut process) = self.nodes[node].process.take() else { continue };
             recovery::check_log(&mut process, &self.oracles)?;
+            self.oracles.check_sessions(&process.driver)?;
         }
         Ok(())
+    }
+
+    /// What the run was.
+    pub(super) fn into_report(self) -> Report {
+        let trace = *self.trace.borrow();
+        Report {
+            seed: self.seed,
+            nodes: self.options.nodes as u64,
+            steps: self.steps,
+            events: trace.events(),
+            trace_hash: trace.hash(),
+            simulated_milliseconds: self.now / MILLISECOND,
+            acknowledged_records: self.oracles.acknowledged_records(),
+            committed_entries: self.oracles.invariants.committed().0,
+            resent: self.clients.iter().map(|client| client.resent).sum(),
+            refused_no_space: self.clients.iter().map(|client| client.refused_no_space).sum(),
+            sessions_gone: self.oracles.sessions.gone,
+            renumbered: self.clients.iter().map(|client| client.renumbered).sum(),
+            given_up: self.clients.iter().map(|client| client.given_up).sum(),
+            reads_checked: self.clients.iter().map(|client| client.reads).sum(),
+            messages_lost: self.network.lost,
+            messages_duplicated: self.network.duplicated,
+            ..self.report
+        }
     }
 }

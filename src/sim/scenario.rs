@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::limits;
 use crate::net::Consistency;
+use crate::node::sessions;
 use crate::raft::Limits;
 use crate::random::Random;
 
@@ -13,6 +14,8 @@ pub(super) const SECOND: u64 = 1000 * MILLISECOND;
 const CHANGES_SALT: u64 = 0x3e3b_e25a_17ed;
 /// And so do snapshots.
 const SNAPSHOTS_SALT: u64 = 0x51a9_5407_0a3b;
+/// So do the limits of sessions.
+const SESSIONS_SALT: u64 = 0x5e55_1045_0dd5;
 
 /// A run. All times are in microseconds of the simulated clock.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub struct Options {
     /// Inputs that arrive within this time may be handled in one go.
     pub batch_time_max: u64,
     pub limits: Limits,
+    /// What nodes keep of clients' sessions.
+    pub sessions: sessions::Limits,
     /// Orders what happens at the same moment; 0 is the order in which it was begun.
     pub order_salt: u64,
 }
@@ -168,7 +173,17 @@ impl Options {
             quiet_ticks: random.between(1, 20) as u32,
             batch_time_max: *random.pick(&[1, 200, 2000]),
             limits: drawn_limits(random),
+            sessions: sessions::Limits::default(),
             order_salt: 0,
+        }
+        .with_sessions_drawn(seed)
+    }
+
+    /// In one seed of five, with a generator of its own.
+    fn with_sessions_drawn(self, seed: u64) -> Options {
+        match Random::seeded(seed ^ SESSIONS_SALT).chance(200) {
+            true => self.with_few_sessions(seed),
+            false => self,
         }
     }
 
@@ -181,6 +196,7 @@ impl Options {
         self.changes = None;
         self.snapshots.entries = 0;
         self.faults.snapshot_rot = 0;
+        self.sessions = sessions::Limits::default();
         // Two thirds, to the microsecond.
         self.fault_time = self.fault_time / 3 * 2 + self.fault_time % 3;
         self
@@ -193,12 +209,30 @@ impl Options {
         options.election_ticks = 3..6;
         options.heartbeat_ticks = 1;
         options.changes = None;
-        options
+        options.with_all_sessions()
     }
 
     /// The same run with an operator who changes the members, whether the seed has one or not.
     pub fn with_changes(self, seed: u64) -> Options {
         Options { changes: Some(ChangeOptions::of(seed)), ..self }
+    }
+
+    /// The same run with more clients than the nodes keep sessions, and little room for their answers.
+    pub fn with_few_sessions(mut self, seed: u64) -> Options {
+        let random = &mut Random::seeded(seed ^ SESSIONS_SALT.rotate_left(1));
+        let sessions_max = random.between(1, 4) as usize;
+        self.sessions = sessions::Limits {
+            sessions_max,
+            answers_max: *random.pick(&[1, 3, 8, 64]),
+            answer_bytes_max: *random.pick(&[3, 12, 1000]),
+        };
+        self.clients.clients = sessions_max + random.between(1, 4) as usize;
+        self
+    }
+
+    /// The same run with room for all sessions.
+    pub fn with_all_sessions(self) -> Options {
+        Options { sessions: sessions::Limits::default(), ..self }
     }
 
     /// The same run with reads by lease, on clocks that differ.

@@ -1,6 +1,7 @@
 //! Whole clusters, by seed. A failure names the seed; `trilith sim --seed N` replays it.
 
 mod proofs;
+mod sessions;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -7,6 +7,7 @@ mod examples;
 mod forgetful;
 mod forwarding;
 mod full_disk;
+mod handing_over;
 mod kills;
 mod log_cuts;
 mod member_waits;

@@ -103,13 +103,13 @@ fn prepare(trial: &mut Trial, id: NodeId) -> Member {
     trial.cluster.prepare_later(id, SEGMENT_BYTES).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
-fn order(trial: &Trial, arguments: &[&str]) -> Output {
+pub fn order(trial: &Trial, arguments: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
     command.arg("cluster").args(arguments).arg("--client").arg(trial.cluster.admin_file());
     command.output().expect("the binary runs")
 }
 
-fn told(output: &Output, code: i32, words: &[&str]) {
+pub fn told(output: &Output, code: i32, words: &[&str]) {
     let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();
     assert_eq!(output.status.code(), Some(code), "{text}");
     for word in words {
@@ -117,7 +117,7 @@ fn told(output: &Output, code: i32, words: &[&str]) {
     }
 }
 
-fn pid(trial: &Trial, node: NodeId) -> Pid {
+pub fn pid(trial: &Trial, node: NodeId) -> Pid {
     let known = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
     let pid = status(&known, node).expect("it answers").pid;
     Pid::from_raw(i32::try_from(pid).expect("it is a process")).expect("it is a process")

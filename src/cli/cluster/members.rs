@@ -15,7 +15,7 @@ use crate::net::{MemberChange, NodeRole, NodeStatus, Refusal};
 use crate::types::{Incarnation, Index, Member, Membership, NodeId};
 
 /// Between two looks whether a learner votes.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 pub struct Add {
@@ -198,7 +198,7 @@ async fn until_voters(client: &Client, ids: &[u64], patience: Duration) -> Resul
 }
 
 /// The leader's view, as soon as there is one.
-async fn leader_within(client: &Client, patience: Duration) -> Result<NodeStatus, Failure> {
+pub(super) async fn leader_within(client: &Client, patience: Duration) -> Result<NodeStatus, Failure> {
     let deadline = Instant::now() + patience;
     loop {
         match leader(client).await {
@@ -210,7 +210,7 @@ async fn leader_within(client: &Client, patience: Duration) -> Result<NodeStatus
 }
 
 /// The leader's view.
-async fn leader(client: &Client) -> Result<NodeStatus, Failure> {
+pub(super) async fn leader(client: &Client) -> Result<NodeStatus, Failure> {
     if let Some(leader) = client.leader()
         && let Ok(status) = client.status(leader).await
         && status.role == NodeRole::Leader

@@ -9,6 +9,7 @@ use super::{
 use crate::checksum::Checksum;
 use crate::codec;
 use crate::machine::StateMachine;
+use crate::mutant::{self, Mutant};
 use crate::net::{Refusal, SubmitResult};
 use crate::node::sessions::{Admission, Answered, Decision};
 use crate::raft::{Input as RaftInput, Role};
@@ -138,6 +139,7 @@ impl<M: StateMachine> Driver<M> {
             Decision::Stale | Decision::Gap { .. } => SubmitResult::Refused(Refusal::OutcomeUnknown),
             // The record stands, though its session went since.
             Decision::SessionGone if command.service == Service::Append => SubmitResult::Run { first: index, count: 1 },
+            Decision::SessionGone if mutant::is_on(Mutant::SessionRunsOn) => self.run(entry, &command, &body),
             Decision::SessionGone => SubmitResult::Refused(Refusal::SessionGone),
         }
     }

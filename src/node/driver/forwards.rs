@@ -37,6 +37,8 @@ pub(super) struct Forwards {
     open: BTreeMap<u64, Open>,
     /// Of the requests in `open`; at most [`FORWARD_BYTES_MAX`].
     bytes: usize,
+    /// The same of each client that has some.
+    held: BTreeMap<ClientKey, usize>,
     /// The last number that was given.
     last: u64,
     /// The leader, and its term.
@@ -56,17 +58,20 @@ struct Open {
 impl Forwards {
     pub fn new(incarnation: Incarnation, boot: u64) -> Forwards {
         let to = (NodeId(0), Term(0));
-        Forwards { incarnation, boot, open: BTreeMap::new(), bytes: 0, last: 0, to, ticks: 0 }
+        Forwards { incarnation, boot, open: BTreeMap::new(), bytes: 0, held: BTreeMap::new(), last: 0, to, ticks: 0 }
     }
 
-    /// Takes a request, if there is room; gives the number of its copy.
+    /// Takes a request, if there is room; gives the number of its copy. A client may hold no more than it leaves free: so
+    /// one that sends without end takes a half, and there is something for the next.
     fn begin(&mut self, to: (NodeId, Term), (client, id): (ClientKey, u64), bytes: usize) -> Option<ForwardId> {
         assert!(self.open.is_empty() || self.to == to, "what went to another leader was given up");
-        if self.bytes + bytes > FORWARD_BYTES_MAX {
+        let held = self.held.get(&client).copied().unwrap_or_default();
+        if held + bytes > FORWARD_BYTES_MAX - self.bytes {
             return None;
         }
         self.to = to;
         self.bytes += bytes;
+        self.held.insert(client, held + bytes);
         self.last += 1;
         self.open.insert(self.last, Open { client, id, bytes, begun_ticks: self.ticks });
         Some(ForwardId { incarnation: self.incarnation, boot: self.boot, number: self.last })
@@ -79,7 +84,22 @@ impl Forwards {
     fn take(&mut self, number: u64) -> Option<Open> {
         let open = self.open.remove(&number)?;
         self.bytes -= open.bytes;
+        let held = self.held.get_mut(&open.client).expect("whose request is open holds something");
+        *held -= open.bytes;
+        if *held == 0 {
+            self.held.remove(&open.client);
+        }
         Some(open)
+    }
+
+    /// Nobody waits for the answers of this client's requests any more.
+    pub fn forget(&mut self, client: ClientKey) {
+        if self.held.contains_key(&client) {
+            let numbers = self.open.iter().filter(|(_, open)| open.client == client).map(|(number, _)| *number);
+            for number in numbers.collect::<Vec<_>>() {
+                self.take(number);
+            }
+        }
     }
 
     /// The oldest one, if it is too old.

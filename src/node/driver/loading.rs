@@ -45,15 +45,15 @@ pub(super) struct Beginning<M> {
 pub(super) fn choose<F: Files, M: StateMachine>(
     files: &F,
     cluster: ClusterId,
-    log: &GroupLog,
-    named: LogId,
+    (log, named): (&GroupLog, LogId),
     machine: M,
+    limits: Limits,
 ) -> Result<Beginning<M>, StartError> {
     // A manifest is written when the log is durable up to its point, and the superblock names it later still.
     if named.index >= log.before_first.index && named != LogId::ZERO && log.id_at(named.index) != Some(named) {
         return Err(StartError::SnapshotBeyondLog { point: named, last: log.last });
     }
-    let mut beginning = Beginning::empty(machine);
+    let mut beginning = Beginning::empty(machine, limits);
     if beginning.machine.restoring().is_none() {
         return beginning.refuse_empty(log);
     }
@@ -65,7 +65,7 @@ pub(super) fn choose<F: Files, M: StateMachine>(
     let is_in_log =
         |manifest: &&Manifest| log.id_at(manifest.description.point.index) == Some(manifest.description.point);
     for manifest in whole.iter().filter(is_in_log) {
-        match load(files, manifest, &beginning.machine) {
+        match load(files, manifest, &beginning.machine, limits) {
             Ok((sessions, machine)) => {
                 let from = Some(manifest.description.clone());
                 return Ok(Beginning { sessions, machine, from, bytes: manifest.bytes, ..beginning });
@@ -83,9 +83,9 @@ pub(super) fn choose<F: Files, M: StateMachine>(
 }
 
 impl<M> Beginning<M> {
-    fn empty(machine: M) -> Beginning<M> {
+    fn empty(machine: M, limits: Limits) -> Beginning<M> {
         let (findings, damaged) = (Vec::new(), Vec::new());
-        Beginning { sessions: Sessions::new(), machine, from: None, bytes: 0, findings, damaged }
+        Beginning { sessions: Sessions::with_limits(limits), machine, from: None, bytes: 0, findings, damaged }
     }
 
     /// An empty state is right only where the log has its first entry.
@@ -136,10 +136,11 @@ fn load<F: Files, M: StateMachine>(
     files: &F,
     manifest: &Manifest,
     machine: &M,
+    limits: Limits,
 ) -> Result<(Sessions, M), snapshot::Error> {
     let name = manifest.description.name();
     let no_state = |error| snapshot::Error::Damaged { name: name.clone(), damage: Damage::State(error) };
-    let mut restoring = Restoring::new(machine, Limits::default()).expect("asked before: the machine restores states");
+    let mut restoring = Restoring::new(machine, limits).expect("asked before: the machine restores states");
     let mut reader = Reader::open(files, manifest.clone())?;
     let read = (0..manifest.chunks()).try_for_each(|number| match reader.chunk(files, number) {
         Ok(chunk) => restoring.add(chunk).map_err(no_state),
@@ -148,6 +149,7 @@ fn load<F: Files, M: StateMachine>(
     reader.close(files);
     read?;
     let (sessions, machine) = restoring.finish().map_err(no_state)?;
-    let sessions = if mutant::is_on(Mutant::SnapshotWithoutSessions) { Sessions::new() } else { sessions };
+    let sessions =
+        if mutant::is_on(Mutant::SnapshotWithoutSessions) { Sessions::with_limits(limits) } else { sessions };
     Ok((sessions, machine))
 }

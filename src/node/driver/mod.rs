@@ -47,7 +47,7 @@ use crate::machine::StateMachine;
 use crate::net::{
     ClientKey, CloseReason, Forward, Forwarded, Records, Refusal, Request, RequestBody, Response, ResponseBody, TailKey,
 };
-use crate::node::sessions::{Admission, Sessions};
+use crate::node::sessions::{self, Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
 use crate::snapshot;
 use crate::types::{ClusterId, Entry, GroupId, Index, LogId, Membership, NodeId, SegmentNumber};
@@ -88,6 +88,8 @@ pub struct Options {
     pub limits: raft::Limits,
     /// What of the log is kept: whoever leads trims what is beyond it.
     pub retention: RetentionRule,
+    /// What is kept of clients' sessions: the same on all nodes of a cluster.
+    pub sessions: sessions::Limits,
     /// Reads by lease, if they are on. Then an [`Input::Clock`] comes before each [`Driver::take_effects`].
     pub leases: Option<LeaseOptions>,
     pub snapshots: SnapshotOptions,

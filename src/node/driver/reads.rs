@@ -240,6 +240,7 @@ impl<M: StateMachine> Driver<M> {
     pub(super) fn forget_client(&mut self, client: ClientKey) {
         self.reads.forget(client);
         self.snapshots.forget(client);
+        self.forwards.forget(client);
     }
 
     /// Gives the bytes of the answer, as far as there is one at once.

@@ -11,6 +11,8 @@ use crate::checksum::Checksum;
 use crate::disk::Files;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::machine::StateMachine;
+use crate::mutant::{self, Mutant};
+use crate::node::sessions;
 use crate::raft::{self, Replica, Restored};
 use crate::snapshot::{self, Description};
 use crate::superblock::{self, Writer};
@@ -134,7 +136,8 @@ impl<M: StateMachine> Driver<M> {
         let (log, recovery) = Log::open(files, log_options, state.durable_end, wall_clock_milliseconds)?;
         let names = names(state, &log)?;
         let named = state.group(GroupId::CLUSTER).snapshot;
-        let mut beginning = choose(files, identity.cluster, &names, named, machine)?;
+        let limits = session_limits(&options);
+        let mut beginning = choose(files, identity.cluster, (&names, named), machine, limits)?;
         beginning.remove_superfluous(files, identity.cluster, named);
         let snapshot = beginning.from.as_ref().map(|from| from.point);
         if let Some(point) = snapshot.filter(|point| *point > named) {
@@ -202,6 +205,13 @@ impl<M: StateMachine> Driver<M> {
             stopped: None,
         }
     }
+}
+
+/// What its table keeps. It must be the same on every node.
+fn session_limits(options: &Options) -> sessions::Limits {
+    let is_other = mutant::is_on(Mutant::SessionLimitsDiffer) && options.node.0.is_multiple_of(2);
+    let sessions_max = options.sessions.sessions_max + usize::from(is_other);
+    sessions::Limits { sessions_max, ..options.sessions }
 }
 
 /// The names of the log's entries, if the superblock is not older than they are.

@@ -6,6 +6,7 @@ use super::{Driver, Effect};
 use crate::codec::{self, COMMAND_HEAD_BYTES};
 use crate::limits::{ENTRY_OVERHEAD_BYTES, REQUEST_BYTES_MAX, SESSION_ANSWER_BYTES_MAX, WIRE_FRAME_BYTES_MAX};
 use crate::machine::StateMachine;
+use crate::mutant::{self, Mutant};
 use crate::net::{ClientKey, ForwardId, Forwarded, Refusal, Response, ResponseBody, SubmitResult};
 use crate::node::sessions::{Admit, Lane};
 use crate::raft::{Refused, Role};
@@ -239,6 +240,9 @@ impl<M: StateMachine> Driver<M> {
         let mut busy = None;
         let admission = self.admission.as_mut().expect("a leader without one refuses the whole request");
         let Some(mut lane) = admission.lane(&self.sessions, session) else {
+            if mutant::is_on(Mutant::SessionReopened) {
+                return verdicts.extend(run.into_iter().map(|(_, data)| self.register(data)));
+            }
             // A session is named after its first entry: one that lies ahead was opened at another leader since.
             let refusal = match session.0 > self.applied.index.0 {
                 true => Refusal::NotLeader { leader: None },

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::table::Limits;
+use crate::mutant::{self, Mutant};
 use crate::types::{Index, RequestNumber, SessionId};
 
 /// What came of a request that is done.
@@ -53,7 +54,8 @@ impl Session {
     pub fn answered(&self, number: RequestNumber) -> Option<Answered> {
         let at = number.0.checked_sub(self.first.0)?;
         let index = *self.indexes.get(usize::try_from(at).ok()?)?;
-        let found = self.answers.binary_search_by_key(&number, |(number, _)| *number).ok();
+        let is_off = u64::from(mutant::is_on(Mutant::SessionAnswerMisnumbered));
+        let found = self.answers.binary_search_by_key(&number.0, |(number, _)| number.0 + is_off).ok();
         Some(Answered { index, answer: found.map(|at| self.answers[at].1.clone()) })
     }
 

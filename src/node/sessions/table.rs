@@ -8,6 +8,7 @@ use imbl::{OrdMap, Vector};
 
 use super::session::{Answered, Session};
 use crate::limits::{SESSION_ANSWER_BYTES_MAX, SESSION_ANSWERS_MAX, SESSIONS_MAX};
+use crate::mutant::{self, Mutant};
 use crate::types::{Command, Index, RequestNumber, Service, SessionId};
 
 /// What the table keeps; must be the same on all nodes of a cluster.
@@ -160,7 +161,10 @@ impl Sessions {
             self.push(session);
             return Decision::Registered { session: id, gone: None };
         }
-        let slot = self.ends.expect("a full table is not empty").oldest;
+        let slot = match mutant::is_on(Mutant::SessionOldestGoes) {
+            true => *self.places.values().next().expect("a full table is not empty"),
+            false => self.ends.expect("a full table is not empty").oldest,
+        };
         let gone = self.slots[slot].session.id;
         self.places.remove(&gone);
         self.places.insert(id, slot);

@@ -5,7 +5,7 @@ use super::rig::{CLIENT, OTHER, OWN, Rig, data, from_other};
 use crate::limits::{FORWARD_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::machine::Map;
 use crate::mutant::{self, Mutant};
-use crate::net::{Forward, ForwardId, Forwarded, Refusal, RequestBody, ResponseBody, SubmitResult};
+use crate::net::{ClientKey, Forward, ForwardId, Forwarded, Refusal, RequestBody, ResponseBody, SubmitResult};
 use crate::node::driver::Input;
 use crate::raft::{AppendOutcome, AppendReply, Body, Message, Role, Round, Sender};
 use crate::types::{Data, Incarnation, Index, LogId, Service, SessionId, Term};
@@ -258,30 +258,45 @@ fn what_has_not_left_is_refused_for_certain() {
     assert_eq!(rig.replies.len(), 1, "it is told once");
 }
 
+/// A client that sends without end takes a half, the next a half of the rest; who is gone takes nothing.
 #[test]
-fn what_is_passed_on_and_not_answered_is_bounded() {
+fn what_is_passed_on_and_not_answered_is_bounded_and_each_client_has_a_share() {
     let mut rig = following(3);
-    let large = data(Service::Append, SessionId(1), (1, 1), &vec![1; RECORD_BYTES_MAX]);
-    let (mut requests, busy) = (Vec::new(), ResponseBody::Refused(Refusal::Busy));
-    while rig.replies.is_empty() {
-        requests.push(rig.request(CLIENT, anywhere(vec![large.clone(); 2])));
-        rig.settle();
-        assert!(requests.len() < 10, "there is no bound");
+    let large = data(Service::Append, SessionId(1), (1, 1), &vec![1; RECORD_BYTES_MAX / 2]);
+    let busy = ResponseBody::Refused(Refusal::Busy);
+    let fill = |rig: &mut Rig<Map>, client: ClientKey| {
+        let before = rig.driver.forwards.waiting().1;
+        while rig.answers_to(client).is_empty() {
+            rig.request(client, anywhere(vec![large.clone()]));
+            rig.settle();
+            assert!(rig.forwards.len() < 20, "there is no bound");
+        }
+        assert_eq!(rig.answers_to(client), [&busy], "it is told at once");
+        rig.driver.forwards.waiting().1 - before
+    };
+    let held = [ClientKey(7), ClientKey(8), ClientKey(9)].map(|client| fill(&mut rig, client));
+    println!("held: {held:?}");
+    let fair = |at: usize| FORWARD_BYTES_MAX >> (at + 1);
+    for (at, held) in held.into_iter().enumerate() {
+        assert!(held <= fair(at) + RECORD_BYTES_MAX / 2 && held + RECORD_BYTES_MAX >= fair(at), "client {at}: {held}");
     }
-    assert_eq!(rig.answers_to(CLIENT), [&busy], "it is told at once");
-    let taken = requests.len() - 1;
-    assert_eq!((rig.forwards.len(), rig.driver.forwards.waiting().0), (taken, taken));
-    let bytes = rig.driver.forwards.waiting().1;
-    assert!(bytes <= FORWARD_BYTES_MAX && bytes > FORWARD_BYTES_MAX - 3 * RECORD_BYTES_MAX, "{bytes}");
-    // An answer makes room, and so does giving up.
+    assert!(rig.driver.forwards.waiting().1 <= FORWARD_BYTES_MAX);
+    // An answer makes room, and so does who is gone: what is said to it later is said to nobody.
     let copy = rig.forwards[0].1.id;
+    let (taken, told_before) = (rig.forwards.len(), rig.replies.len());
     answer(&mut rig, copy, Err(Refusal::NoSpace));
-    rig.request(CLIENT, anywhere(vec![large.clone(); 2]));
+    assert_eq!(rig.replies.len(), told_before + 1);
+    let copies: Vec<ForwardId> = rig.forwards.iter().map(|(_, forward)| forward.id).collect();
+    rig.driver.handle(Input::ClientGone { client: ClientKey(7) });
+    assert_eq!(rig.driver.forwards.waiting().1, held[1] + held[2]);
+    answer(&mut rig, copies[1], Ok(vec![run(Index(9))]));
+    assert_eq!(rig.replies.len(), told_before + 1);
+    rig.request(ClientKey(10), anywhere(vec![large.clone()]));
     rig.settle();
-    assert_eq!((rig.forwards.len(), rig.replies.len()), (taken + 1, 2));
+    assert_eq!(rig.forwards.len(), taken + 1);
     follow(&mut rig, 4);
     assert_eq!(rig.driver.forwards.waiting(), (0, 0));
-    let small = rig.request(CLIENT, anywhere(vec![large]));
+    let small = rig.request(ClientKey(7), anywhere(vec![large.clone()]));
     rig.settle();
     assert_eq!(told(&rig, small), None);
 }

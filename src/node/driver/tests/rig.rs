@@ -13,6 +13,7 @@ use crate::net::{
     TailKey,
 };
 use crate::node::driver::{self, Driver, Effect, Input, Making, ReadNumber, SnapshotOptions, SnapshotReport, WantedBy};
+use crate::node::sessions;
 use crate::raft::{BootTime, LeaseOptions, Limits, Message, Sender};
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 use crate::snapshot;
@@ -394,6 +395,7 @@ pub fn options() -> driver::Options {
             cache_bytes_max: CACHE_BYTES,
         },
         retention: driver::RetentionRule::default(),
+        sessions: sessions::Limits::default(),
         leases: None,
         snapshots: SnapshotOptions { entries: 0, bytes: 0, bytes_per_second: 1 << 20, turn_ticks: 100 },
         seed: 11,
