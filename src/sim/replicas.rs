@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::replica_disk::{Disk, Taken};
+use super::replica_disk::Disk;
 use crate::limits;
 use crate::raft::invariants::{Invariants, Violation};
 use crate::raft::{
@@ -108,6 +108,8 @@ pub struct Cluster {
     /// For nodes that are started from now on. A tick is then 10 ms of the node's own clock.
     pub leases: Option<LeaseOptions>,
     pub oracle: Invariants,
+    /// Snapshots that took the place of a log.
+    pub installed: u64,
     pub born_with: Membership,
     pub limits: Limits,
     pub seed: u64,
@@ -148,6 +150,7 @@ impl Cluster {
             loses: |_| false,
             leases: None,
             oracle: Invariants::default(),
+            installed: 0,
             born_with,
             limits,
             seed,
@@ -441,22 +444,27 @@ impl Cluster {
         }
     }
 
-    /// The snapshot that a node was offered has arrived, if whoever offered it runs and has it still.
+    /// The snapshot that a node was offered has arrived.
     pub fn install(&mut self, id: NodeId) {
-        let Some((from, base)) = self.nodes.get_mut(&id).and_then(|node| node.offered.take()) else { return };
-        let taken = self.nodes.get(&from).filter(|node| node.replica.is_some());
-        let taken = taken.and_then(|node| node.disk.snapshot.clone()).filter(|taken| taken.point == base.point);
-        if let Some(Taken { membership, .. }) = taken {
-            self.installed(id, base, membership);
+        if let Some((base, membership)) = self.fetch_snapshot(id) {
+            self.finish_install(id, base, membership);
         }
     }
 
-    /// The same for a transfer that took long: whatever has become of the log meanwhile.
-    pub fn installed(&mut self, id: NodeId, base: Base, membership: (LogId, Membership)) {
+    /// What a node was offered, if whoever offered it runs and has it still.
+    pub fn fetch_snapshot(&mut self, id: NodeId) -> Option<(Base, (LogId, Membership))> {
+        let (from, base) = self.nodes.get_mut(&id).and_then(|node| node.offered.take())?;
+        let taken = self.nodes.get(&from).filter(|node| node.replica.is_some())?.disk.snapshot.as_ref();
+        taken.filter(|taken| taken.point == base.point).map(|taken| (base, taken.membership.clone()))
+    }
+
+    /// It is whole and durable here, whatever has become of the log meanwhile.
+    pub fn finish_install(&mut self, id: NodeId, base: Base, membership: (LogId, Membership)) {
         let node = self.nodes.get_mut(&id).expect("a member");
         node.disk.received.insert(base.point, membership.clone());
         if node.replica.as_ref().is_some_and(|replica| replica.wants(base)) {
             node.state_waits = Some(base.point.index).filter(|point| *point > node.applied);
+            self.installed += 1;
         }
         self.input(id, Input::Installed { base, membership });
     }

@@ -6,15 +6,16 @@ use std::collections::VecDeque;
 use super::{Effect, Stopped};
 use crate::disk::Completion;
 use crate::mutant::{self, Mutant};
-use crate::raft::{Message, Persist, PersistNumber};
+use crate::raft::{Base, Message, Persist, PersistNumber};
 use crate::superblock::{SaveNumber, Writer};
-use crate::types::{Entry, GroupId, SegmentNumber};
+use crate::types::{Entry, GroupId, LogId, SegmentNumber};
 use crate::wal::{Effect as LogEffect, Log, Ticket};
 
 /// Tokens of the superblock's writes begin here; the log's lie below.
 pub(super) const SUPERBLOCK_TOKENS: u64 = 1 << 63;
 
-/// Persists, in the order of their numbers: first the hard state, durably, then the entries.
+/// Persists, in the order of their numbers: first the hard state, and with it a snapshot that takes the log's place,
+/// durably; then the log begins where that says, and then come the entries.
 ///
 /// ```text
 ///   persist ─▶ waiting ──(superblock durable)──▶ writing ──(log durable)──▶ Durable(n) ─▶ held messages leave
@@ -41,6 +42,8 @@ pub(super) struct Pipeline {
 struct Waiting {
     number: PersistNumber,
     save: SaveNumber,
+    /// The superblock says that the log begins after this entry: what the log has of before goes.
+    begin_after: Option<LogId>,
     entries: Vec<Entry>,
 }
 
@@ -59,14 +62,20 @@ impl Pipeline {
     }
 
     pub fn persist(&mut self, persist: Persist) {
-        if let Some(hard_state) = persist.hard_state {
+        let Persist { number, hard_state, base, entries } = persist;
+        if hard_state.is_some() || base.is_some() {
             let durable_end = self.log.durable_end();
             self.last_save = self.superblock.save(|state| {
-                state.group_mut(GroupId::CLUSTER).hard_state = hard_state;
+                let group = state.group_mut(GroupId::CLUSTER);
+                group.hard_state = hard_state.unwrap_or(group.hard_state);
+                if let Some(Base { point, begin_after }) = base {
+                    (group.snapshot, group.log_start) = (point, begin_after.index.next());
+                }
                 state.durable_end = state.durable_end.max(durable_end);
             });
         }
-        self.waiting.push_back(Waiting { number: persist.number, save: self.last_save, entries: persist.entries });
+        let begin_after = base.map(|base| base.begin_after);
+        self.waiting.push_back(Waiting { number, save: self.last_save, begin_after, entries });
     }
 
     /// A message leaves now, or when its persist is durable.
@@ -95,6 +104,9 @@ impl Pipeline {
     pub fn advance(&mut self, effects: &mut Vec<Effect>) -> Result<Option<PersistNumber>, Stopped> {
         let spoken = self.superblock.durable();
         while let Some(ready) = self.waiting.pop_front_if(|waiting| waiting.save <= spoken) {
+            if let Some(begin_after) = ready.begin_after {
+                self.log.purge_prefix(GroupId::CLUSTER, begin_after).map_err(Stopped::Log)?;
+            }
             let ticket = self.log.append_each(GroupId::CLUSTER, &ready.entries).map_err(Stopped::Log)?;
             self.writing.push_back((ready.number, ticket));
         }

@@ -7,6 +7,7 @@ mod clients;
 mod ends;
 mod format;
 mod forwards;
+mod installs;
 mod lease;
 mod lives;
 mod reads;

@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 
-use crate::raft::{Change, Changed, Event, Input, ReadToken, Role};
+use crate::raft::{Base, Change, Changed, Event, Input, ReadToken, Role};
 use crate::random::Random;
-use crate::types::{Data, Index, NodeId, Payload};
+use crate::types::{Data, Index, LogId, Membership, NodeId, Payload};
 
 use super::cluster::{Cluster, limits_default, limits_small, member};
 
@@ -24,6 +24,8 @@ struct Weather {
     propose: u64,
     cut: u64,
     membership: u64,
+    /// Snapshots, and logs that begin later.
+    snapshot: u64,
     /// Batches: how often several inputs share one output.
     batch: u64,
 }
@@ -32,6 +34,9 @@ pub struct History {
     pub cluster: Cluster,
     pub random: Random,
     weather: Weather,
+    /// Snapshots that were fetched, and how many have arrived late: some when they were of no use any more.
+    fetched: Vec<(NodeId, Base, (LogId, Membership))>,
+    arrived_late: u64,
     token: u64,
     payload: u64,
     proposals_taken: u64,
@@ -53,6 +58,7 @@ impl History {
             propose: random.below(150),
             cut: random.below(3),
             membership: random.below(2) * random.below(60),
+            snapshot: random.below(2) * random.below(30),
             batch: random.below(500),
         };
         let cluster = Cluster::new(voters, learners, limits, random.next_u64());
@@ -60,6 +66,8 @@ impl History {
             cluster,
             random,
             weather,
+            fetched: Vec::new(),
+            arrived_late: 0,
             token: 0,
             payload: 0,
             proposals_taken: 0,
@@ -94,6 +102,8 @@ impl History {
             self.read(node);
         } else if self.random.chance(self.weather.membership) {
             self.change_membership(node);
+        } else if self.random.chance(self.weather.snapshot) {
+            self.snapshot(node);
         } else if self.random.chance(2) {
             let to = self.any_node();
             let _refused_or_not = self.cluster.replica_mut(node).transfer(to);
@@ -159,6 +169,34 @@ impl History {
         for change in wanted {
             if !self.cluster.nodes.contains_key(&change.node()) {
                 self.cluster.add(change.node());
+            }
+        }
+    }
+
+    /// One is made, the log begins later, or one that was offered arrives: the last that was, or an older one.
+    fn snapshot(&mut self, node: NodeId) {
+        let offered = |node: &&NodeId| self.cluster.nodes[*node].offered.is_some() && self.cluster.runs(**node);
+        let needy = self.cluster.nodes.keys().find(offered).copied().unwrap_or(node);
+        match self.random.below(8) {
+            0 | 1 => drop(self.cluster.snapshot(node)),
+            2 | 3 => {
+                let behind = self.random.below(8);
+                let last = self.cluster.nodes[&node].applied.0.saturating_sub(behind);
+                self.cluster.compact(node, Index(last));
+            }
+            4 => self.cluster.install(needy),
+            5 | 6 => {
+                let fetched = self.cluster.fetch_snapshot(needy);
+                self.fetched.extend(fetched.map(|(base, membership)| (needy, base, membership)));
+            }
+            _ if self.fetched.is_empty() => {}
+            _ => {
+                let at = self.random.below(self.fetched.len() as u64) as usize;
+                let (node, base, membership) = self.fetched.remove(at);
+                if self.cluster.runs(node) {
+                    self.arrived_late += 1;
+                    self.cluster.finish_install(node, base, membership);
+                }
             }
         }
     }
@@ -250,8 +288,10 @@ impl History {
             assert_eq!(*self.cluster.replica(id).membership(), membership, "{id} knows the members");
             assert_eq!(status.commit, proposed.start, "{id} has everything: {status:?}");
             assert_eq!(self.cluster.nodes[&id].applied, proposed.start, "{id} has applied everything");
-            let (own, leaders) = (&self.cluster.nodes[&id].disk.entries, &self.cluster.nodes[&leader].disk.entries);
-            assert_eq!(own, leaders, "logs are equal");
+            let (own, leaders) = (&self.cluster.nodes[&id].disk, &self.cluster.nodes[&leader].disk);
+            let both = own.before_first.max(leaders.before_first).index.next();
+            assert_eq!(own.entries_from(both), leaders.entries_from(both), "logs are equal");
+            assert_eq!(own.last(), leaders.last());
         }
         assert!(self.cluster.reads_open.is_empty(), "a read hangs: {:?}", self.cluster.reads_open);
         self.reads_answered = self.cluster.reads_ready.len();
@@ -270,6 +310,7 @@ fn run(seed: u64) -> History {
 #[test]
 fn histories_with_faults_keep_the_invariants_and_converge() {
     let (mut committed, mut reads, mut taken, mut changes) = (0, 0, 0, 0);
+    let (mut installed, mut late) = (0, 0);
     let (mut changes_committed, mut fallen_back, mut leaders_out, mut strangers) = (0, 0, 0, 0);
     for seed in 0..SEEDS {
         let outcome = std::panic::catch_unwind(|| run(seed));
@@ -285,12 +326,16 @@ fn histories_with_faults_keep_the_invariants_and_converge() {
         (changes_committed, fallen_back, leaders_out) =
             (changes_committed + done, fallen_back + back, leaders_out + out);
         strangers += history.strangers();
+        installed += history.cluster.installed;
+        late += history.arrived_late;
     }
     // A history in which nothing happens proves nothing.
     assert!(taken > SEEDS * 100 && committed > SEEDS * 100, "{taken} proposed, {committed} committed");
     assert!(reads > SEEDS as usize * 50, "{reads} reads");
     println!("{changes} changes, {changes_committed} commits of them heard, {fallen_back} fallen back");
+    println!("{installed} snapshots installed; {late} arrived late, not all of them to be installed");
     println!("{leaders_out} leaders removed, {strangers} nodes no members in the end");
+    assert!(installed > SEEDS && late > SEEDS / 4);
     assert!(changes > 2 * SEEDS && changes_committed > 10 * SEEDS);
     assert!(fallen_back > SEEDS / 40 && leaders_out > SEEDS / 2 && strangers > SEEDS / 4);
 }

@@ -102,6 +102,7 @@ impl Run<'_> {
                 cluster.deliver(message);
             }),
             14 | 15 if self.changes_members => self.change(node),
+            14 => self.snapshot(node),
             _ => self.message(|cluster, message| {
                 cluster.deliver(message);
             }),
@@ -123,6 +124,17 @@ impl Run<'_> {
         });
         let payloads = payloads.collect();
         let _refused_or_not = self.cluster.propose(node, payloads);
+    }
+
+    fn snapshot(&mut self, node: NodeId) {
+        match self.choices.below(3) {
+            0 => drop(self.cluster.snapshot(node)),
+            1 => {
+                let last = self.cluster.nodes[&node].applied.0.saturating_sub(self.choices.below(8));
+                self.cluster.compact(node, Index(last));
+            }
+            _ => self.cluster.install(node),
+        }
     }
 
     fn read(&mut self, node: NodeId) {
@@ -194,8 +206,10 @@ impl Run<'_> {
         for id in membership.members.iter().map(|member| member.id) {
             let status = self.cluster.replica(id).status();
             assert_eq!(status.commit, proposed.start, "{id} has everything: {status:?}");
-            let (own, leaders) = (&self.cluster.nodes[&id].disk.entries, &self.cluster.nodes[&leader].disk.entries);
-            assert_eq!(own, leaders, "logs are equal");
+            let (own, leaders) = (&self.cluster.nodes[&id].disk, &self.cluster.nodes[&leader].disk);
+            let both = own.before_first.max(leaders.before_first).index.next();
+            assert_eq!(own.entries_from(both), leaders.entries_from(both), "logs are equal");
+            assert_eq!(own.last(), leaders.last());
         }
         assert!(self.cluster.reads_open.is_empty(), "a read hangs: {:?}", self.cluster.reads_open);
         self.done.committed = self.cluster.oracle.committed().0;

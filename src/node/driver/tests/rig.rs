@@ -184,7 +184,7 @@ impl<M: StateMachine> Rig<M> {
         (has_more, count)
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    pub fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Write(write) => self.queue.submit(write),
             Effect::Prepare(order) => {
