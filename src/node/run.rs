@@ -6,7 +6,7 @@
 //!   QUIC tasks ─▶ Inbox ─┐                            "prepare": zero-fills segments ahead of use
 //!   disk completions ────┼─▶ Driver ─▶ effects        "read": entries from the log, for followers, readers, replay
 //!   ticks ───────────────┘      ▲                      "read for clients": the same, so that they hold up nobody
-//!                               └─── results, a wake ◀──┘
+//!                               └─── results, a wake ◀──┘   "serve snapshots", "fetch": to other nodes, and from them
 //! ```
 //!
 //! QUIC and the core share one thread: what arrives is drained whole, handed to the driver, and its effects are carried

@@ -71,14 +71,16 @@ impl<'a, F: Files> Session<'a, F> {
         Ok((manifest, sessions, machine))
     }
 
-    /// Puts a chunk back that rotted. What comes of it is told to the operator.
-    pub async fn mend_one(&mut self, manifest: &Manifest, number: u32) {
+    /// Puts a chunk back that rotted. What comes of it is told to the operator. False if something more urgent came.
+    pub async fn mend_one(&mut self, manifest: &Manifest, number: u32) -> bool {
         let (name, mut sources) = (manifest.description.name(), Sources::new(self.peers.others()));
         match self.mend(manifest, number, &mut sources).await {
-            Ok(()) | Err(FetchError::Interrupted) => {}
+            Ok(()) => true,
+            Err(FetchError::Interrupted) => false,
             Err(error) => {
                 let next_step = error.next_step();
                 tracing::error!(name, number, next_step, "a rotten chunk stays as it is: {error}");
+                true
             }
         }
     }

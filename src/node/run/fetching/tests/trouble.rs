@@ -95,6 +95,26 @@ async fn a_chunk_that_rotted_here_is_put_back_when_the_state_is_read() {
     assert_eq!(*honest.asked.lock().unwrap(), [3, 9]);
 }
 
+/// An order comes between: the chunk is put back after it.
+#[tokio::test]
+async fn a_rotten_chunk_waits_for_an_order_and_is_not_forgotten() {
+    let [one, two, three] = nodes();
+    let old = one.makes(20);
+    let silent = crooked(&one, &old, falls_silent_after(0));
+    let new = three.makes(30);
+    assert_eq!((two.makes(20), three.makes(20)), (old.clone(), old.clone()));
+    two.rots(&old, 4);
+    let (fetching, mut results) = two.fetching(options());
+    fetching.mender().is_rotten(&old, 4);
+    eventually("it is asked for", || silent.asked() > 0).await;
+    let _three = three.serves();
+    fetching.order(order(30, 3, &[]));
+    check(&two, told(&mut results).await, 30);
+    one.endpoint.close().await;
+    eventually("put back", || snapshot::verify(&two.files, &old).unwrap().is_empty()).await;
+    assert_eq!(two.has(30), Some(new));
+}
+
 /// A snapshot that is damaged as a whole is not in the way of the same one.
 #[tokio::test]
 async fn a_snapshot_without_a_manifest_that_reads_is_fetched_anew() {
