@@ -216,8 +216,10 @@ impl<'a, F: Files> Session<'a, F> {
     }
 
     fn open(&self, manifest: Manifest) -> Result<Receiver, Ended> {
-        let opened = Receiver::open(self.files, manifest, self.options.cluster);
-        let receiver = opened.map_err(|error| Ended::Failed(error.into()))?;
+        let is_wanted = || self.check().is_ok();
+        let opened = Receiver::open_while(self.files, manifest, self.options.cluster, is_wanted);
+        let opened = opened.map_err(|error| Ended::Failed(error.into()))?;
+        let receiver = opened.ok_or(Ended::Failed(FetchError::Interrupted))?;
         if receiver.resumed_count() > 0 {
             let (name, chunks) = (receiver.manifest().description.name(), receiver.resumed_count());
             tracing::info!(name, chunks, "goes on with what has come of the snapshot before");
