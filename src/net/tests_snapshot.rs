@@ -216,6 +216,27 @@ async fn only_the_life_that_is_meant_is_served_and_asked() {
     assert_eq!(asked(&mut link, ask_chunk(1)).await.unwrap(), chunk(1));
 }
 
+#[tokio::test]
+async fn a_revoked_certificate_ends_both_directions() {
+    use super::certificate::Validity;
+    let cluster = Cluster::new();
+    let (one, two) = pair(&cluster);
+    answer_with(&one, everything);
+    answer_with(&two, everything);
+    let mut from_one = two.peers().snapshot_link(NodeId(1)).await.unwrap();
+    let mut from_two = one.peers().snapshot_link(NodeId(2)).await.unwrap();
+    asked(&mut from_one, ask_manifest()).await.unwrap();
+    asked(&mut from_two, ask_manifest()).await.unwrap();
+    // Node 1 now trusts another authority alone.
+    let other = certificate::Authority::create(CLUSTER, Validity::days(1)).unwrap();
+    let issued = cluster.authority.issue(&Role::Node(NodeId(1)), Validity::days(1)).unwrap();
+    let identity = Identity::from_pem(&issued.certificate, &issued.key, &other.pem().certificate, None).unwrap();
+    one.reload(&identity).unwrap();
+    assert_eq!(closed_for(&mut from_one).await, CloseReason::Revoked);
+    assert!(asked(&mut from_two, ask_manifest()).await.is_err());
+    assert!(two.peers().snapshot_link(NodeId(1)).await.is_err() && one.peers().snapshot_link(NodeId(2)).await.is_err());
+}
+
 /// A learner that has just joined knows no configuration: it fetches from the leader whose link it has.
 #[tokio::test]
 async fn a_node_that_joins_fetches_from_whoever_means_it() {

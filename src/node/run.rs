@@ -7,7 +7,7 @@
 //!   disk completions ────┼─▶ Driver ─▶ effects        "read": entries from the log, for followers, readers, replay
 //!   ticks ───────────────┘      ▲                      "read for clients": the same, so that they hold up nobody
 //!                               │                    "snapshot": writes the state, no faster than it may
-//!                               └─── results, a wake ◀──┘
+//!                               └─── results, a wake ◀──┘   "serve snapshots", "fetch": to other nodes, and from them
 //! ```
 //!
 //! QUIC and the core share one thread: what arrives is drained whole, handed to the driver, and its effects are carried

@@ -48,6 +48,21 @@ impl Receiver {
     /// # Errors
     /// [`Error::WrongCluster`], [`Error::Exists`], and what the disk says, also that it has no room for all of it.
     pub fn open(files: &impl Files, manifest: Manifest, cluster: ClusterId) -> Result<Receiver, Error> {
+        let opened = Receiver::open_while(files, manifest, cluster, || true)?;
+        Ok(opened.expect("it is wanted to the end"))
+    }
+
+    /// The same, as long as it is wanted, which is asked before each chunk that is looked at: none, and nothing changed, if
+    /// it is not any more. What has come may be much.
+    ///
+    /// # Errors
+    /// As of [`Receiver::open`].
+    pub fn open_while(
+        files: &impl Files,
+        manifest: Manifest,
+        cluster: ClusterId,
+        is_wanted: impl FnMut() -> bool,
+    ) -> Result<Option<Receiver>, Error> {
         let (whole, found) = (manifest.description.named(Stage::Whole), manifest.description.cluster);
         if found != cluster {
             return Err(Error::WrongCluster { name: whole.to_string(), expected: cluster, found });
@@ -64,11 +79,18 @@ impl Receiver {
         let arrived = vec![false; chunks as usize];
         let mut receiver =
             Receiver { manifest, file, arrived, missing: chunks, resumed: 0, unflushed_bytes: 0, is_poisoned: false };
-        if is_resumed && let Err(error) = receiver.look(files) {
-            files.close(file);
-            return Err(error);
+        let looked = if is_resumed { receiver.look(files, is_wanted) } else { Ok(true) };
+        match looked {
+            Ok(true) => Ok(Some(receiver)),
+            Ok(false) => {
+                files.close(file);
+                Ok(None)
+            }
+            Err(error) => {
+                files.close(file);
+                Err(error)
+            }
         }
-        Ok(receiver)
     }
 
     /// What it will be.
@@ -161,12 +183,15 @@ impl Receiver {
         self.manifest.description.named(Stage::Receiving)
     }
 
-    /// Finds out which chunks are there.
-    fn look(&mut self, files: &impl Files) -> Result<(), Error> {
+    /// Finds out which chunks are there. False if that is not wanted any more.
+    fn look(&mut self, files: &impl Files, mut is_wanted: impl FnMut() -> bool) -> Result<bool, Error> {
         // What a dead process has written and not flushed would be read now and be gone after a cut of power.
         files.sync(self.file)?;
         let mut buffer = Buffer::with_capacity(self.manifest.chunk_bytes as usize);
         for number in 0..self.manifest.chunks() {
+            if !is_wanted() {
+                return Ok(false);
+            }
             let (start, length) = self.manifest.place(number);
             if buffer.len() != length {
                 buffer = Buffer::zeroed(length);
@@ -184,7 +209,7 @@ impl Receiver {
             }
         }
         self.resumed = self.manifest.chunks() - self.missing;
-        Ok(())
+        Ok(true)
     }
 
     fn write(&mut self, files: &impl Files, number: u32, bytes: &[u8]) -> Result<(), Error> {

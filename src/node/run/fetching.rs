@@ -304,7 +304,9 @@ async fn work<M: StateMachine>(
         if let Some((manifest, number)) = rotten {
             let generation = control.generation.load(Ordering::Acquire);
             let mut session = Session::new(files, peers, options, control, generation);
-            session.mend_one(&manifest, number).await;
+            if !session.mend_one(&manifest, number).await {
+                shared.mender.is_rotten(&manifest, number);
+            }
             continue;
         }
         control.changed.notified().await;

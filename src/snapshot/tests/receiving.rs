@@ -93,6 +93,22 @@ fn what_has_arrived_is_not_asked_for_again() {
     }
 }
 
+/// Whoever ends the node does not wait until all of it was looked at.
+#[test]
+fn what_is_not_wanted_any_more_is_not_looked_at_to_the_end() {
+    let (disk, sender) = (SimDisk::new(), sender(20));
+    let mut receiver = open(&disk, &sender).unwrap();
+    receiver.take(&disk.files(), 1, &sender.chunks[1]).unwrap();
+    receiver.close(&disk.files()).unwrap();
+    let mut looks = 0;
+    let opened = Receiver::open_while(&disk.files(), sender.manifest.clone(), CLUSTER, || {
+        looks += 1;
+        looks < 3
+    });
+    assert!(opened.unwrap().is_none() && looks == 3);
+    assert_eq!(receive(&disk, &sender).unwrap(), 2, "what had come is there all the same");
+}
+
 /// At the same point only a state that was made otherwise has another manifest: nothing of it is used.
 #[test]
 fn what_came_of_another_manifest_is_removed() {

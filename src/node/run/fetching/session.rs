@@ -71,14 +71,16 @@ impl<'a, F: Files> Session<'a, F> {
         Ok((manifest, sessions, machine))
     }
 
-    /// Puts a chunk back that rotted. What comes of it is told to the operator.
-    pub async fn mend_one(&mut self, manifest: &Manifest, number: u32) {
+    /// Puts a chunk back that rotted. What comes of it is told to the operator. False if something more urgent came.
+    pub async fn mend_one(&mut self, manifest: &Manifest, number: u32) -> bool {
         let (name, mut sources) = (manifest.description.name(), Sources::new(self.peers.others()));
         match self.mend(manifest, number, &mut sources).await {
-            Ok(()) | Err(FetchError::Interrupted) => {}
+            Ok(()) => true,
+            Err(FetchError::Interrupted) => false,
             Err(error) => {
                 let next_step = error.next_step();
                 tracing::error!(name, number, next_step, "a rotten chunk stays as it is: {error}");
+                true
             }
         }
     }
@@ -214,8 +216,10 @@ impl<'a, F: Files> Session<'a, F> {
     }
 
     fn open(&self, manifest: Manifest) -> Result<Receiver, Ended> {
-        let opened = Receiver::open(self.files, manifest, self.options.cluster);
-        let receiver = opened.map_err(|error| Ended::Failed(error.into()))?;
+        let is_wanted = || self.check().is_ok();
+        let opened = Receiver::open_while(self.files, manifest, self.options.cluster, is_wanted);
+        let opened = opened.map_err(|error| Ended::Failed(error.into()))?;
+        let receiver = opened.ok_or(Ended::Failed(FetchError::Interrupted))?;
         if receiver.resumed_count() > 0 {
             let (name, chunks) = (receiver.manifest().description.name(), receiver.resumed_count());
             tracing::info!(name, chunks, "goes on with what has come of the snapshot before");

@@ -1,6 +1,7 @@
 //! Nodes that lie, lack, rot or say nothing, and a disk that is full.
 
 use super::*;
+use crate::random::Random;
 use crate::sim::disk::SimDisk;
 
 fn changed(bytes: &Bytes) -> Bytes {
@@ -92,6 +93,26 @@ async fn a_chunk_that_rotted_here_is_put_back_when_the_state_is_read() {
     fetching.order(order(20, 1, &[]));
     check(&two, told(&mut results).await, 20);
     assert_eq!(*honest.asked.lock().unwrap(), [3, 9]);
+}
+
+/// An order comes between: the chunk is put back after it.
+#[tokio::test]
+async fn a_rotten_chunk_waits_for_an_order_and_is_not_forgotten() {
+    let [one, two, three] = nodes();
+    let old = one.makes(20);
+    let silent = crooked(&one, &old, falls_silent_after(0));
+    let new = three.makes(30);
+    assert_eq!((two.makes(20), three.makes(20)), (old.clone(), old.clone()));
+    two.rots(&old, 4);
+    let (fetching, mut results) = two.fetching(options());
+    fetching.mender().is_rotten(&old, 4);
+    eventually("it is asked for", || silent.asked() > 0).await;
+    let _three = three.serves();
+    fetching.order(order(30, 3, &[]));
+    check(&two, told(&mut results).await, 30);
+    one.endpoint.close().await;
+    eventually("put back", || snapshot::verify(&two.files, &old).unwrap().is_empty()).await;
+    assert_eq!(two.has(30), Some(new));
 }
 
 /// A snapshot that is damaged as a whole is not in the way of the same one.
@@ -225,4 +246,62 @@ async fn a_full_disk_is_told_and_leaves_nothing_behind() {
     disk.set_capacity(1 << 30);
     let (_, _, map) = Session::new(&files, &peers, options(), &control, 0).fetch(order(20, 1, &[])).await.unwrap();
     assert_eq!(map.digest(), state(20).1.digest());
+}
+
+/// Answers that go wrong in any way, at any time.
+fn moody(seed: u64) -> Box<Change> {
+    let random = Mutex::new(Random::seeded(seed));
+    Box::new(move |_, right| {
+        let (mood, number) = {
+            let mut random = random.lock().unwrap();
+            (random.below(60), random.below(60) as u32)
+        };
+        match (mood, right) {
+            (0, _) => None,
+            (1, _) => Some(SnapshotAnswer::Refused(SnapshotRefusal::Busy)),
+            (2, _) => Some(SnapshotAnswer::Refused(SnapshotRefusal::Damaged { number })),
+            (3, _) => Some(SnapshotAnswer::Chunk { number, bytes: Bytes::from_static(b"nothing") }),
+            (4, SnapshotAnswer::Chunk { number, .. }) => {
+                Some(SnapshotAnswer::Refused(SnapshotRefusal::Damaged { number }))
+            }
+            (5, SnapshotAnswer::Chunk { number, bytes }) => {
+                Some(SnapshotAnswer::Chunk { number, bytes: changed(&bytes) })
+            }
+            (_, right) => Some(right),
+        }
+    })
+}
+
+/// Three nodes with moods, one that is honest, orders that are cancelled and given again, and starts: the state that is told
+/// at last is the right one, each time.
+#[tokio::test]
+async fn whatever_goes_wrong_on_the_way_what_is_told_is_the_state() {
+    let [one, two, three, four, five] = nodes();
+    let others = [&one, &three, &four, &five];
+    for seed in 1..=12 {
+        let mut random = Random::seeded(seed);
+        let index = 20 + seed;
+        for (place, node) in others.iter().enumerate() {
+            let manifest = node.makes(index);
+            let change = if place == 3 { honest() } else { moody(seed * 10 + place as u64) };
+            crooked(node, &manifest, change);
+        }
+        let hasty = FetchOptions { answer_timeout: Duration::from_millis(100), ..options() };
+        for _ in 0..random.below(3) {
+            let (fetching, _results) = two.fetching(hasty);
+            fetching.order(order(index, 1, &[3, 4, 5]));
+            tokio::time::sleep(Duration::from_millis(random.below(60))).await;
+            if random.below(2) == 0 {
+                fetching.cancel();
+                fetching.order(order(index, 4, &[1, 3, 5]));
+                tokio::time::sleep(Duration::from_millis(random.below(60))).await;
+            }
+        }
+        let (fetching, mut results) = two.fetching(hasty);
+        fetching.order(order(index, 1, &[3, 4, 5]));
+        check(&two, told(&mut results).await, index);
+        drop(fetching);
+        let whole = two.names();
+        assert!(whole.iter().all(|name| !name.contains('.')), "seed {seed}: {whole:?}");
+    }
 }
