@@ -19,6 +19,7 @@ mod processes;
 mod reading;
 mod refusals;
 mod simulation;
+mod snapshots;
 mod tidy;
 mod voice;
 mod wal_command;
