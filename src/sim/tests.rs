@@ -144,6 +144,44 @@ fn reads_by_lease_are_as_new_as_linearizable_ones_in_thirty_seeds() {
     assert_more(&run_all(31_000..31_030, options), &[("reads_checked", 300), ("transfers", 0), ("elections", 100)]);
 }
 
+/// Snapshots every few entries, while the power goes, disks are full, and what is written rots: nodes that begin from one
+/// show what those show that have applied everything.
+fn with_snapshots(seed: u64) -> Options {
+    let mut options = Options::drawn_for(3, seed);
+    options.snapshots.entries = [3, 10, 40][(seed % 3) as usize];
+    options.faults.snapshot_rot = 2 * (seed % 2);
+    options
+}
+
+#[test]
+fn nodes_that_begin_from_snapshots_show_what_the_others_show_in_twenty_seeds() {
+    let least = [
+        ("snapshots_made", 500),
+        ("snapshots_loaded", 100),
+        ("snapshots_rotten", 10),
+        ("crashes", 100),
+        ("acknowledged_records", 1000),
+    ];
+    assert_more(&run_all(61_000..61_020, with_snapshots), &least);
+}
+
+#[test]
+fn the_bugs_of_snapshots_are_found_by_seeds() {
+    for (mutant, oracle, says) in [
+        (Mutant::SnapshotWithoutSessions, Oracle::Agreement, "others are"),
+        (Mutant::SnapshotDamagedIsEmpty, Oracle::Agreement, "others are"),
+        (Mutant::SnapshotNamedBeforeDurable, Oracle::Recovery, "which the superblock names, is not there"),
+        (Mutant::SnapshotManifestBeforeChunks, Oracle::Recovery, "is damaged"),
+    ] {
+        let found = mutant::with(mutant, || {
+            (61_000..61_040).find_map(|seed| Simulation::run(seed, &with_snapshots(seed | 1)).err())
+        });
+        let violation = found.unwrap_or_else(|| panic!("{}: nobody noticed", mutant.name()));
+        println!("{}: {violation}", mutant.name());
+        assert!(violation.oracle == oracle && violation.explanation.contains(says), "{}: {violation}", mutant.name());
+    }
+}
+
 fn passing_on(seed: u64) -> Options {
     let mut options = Options::drawn_for(3, seed);
     options.clients.forward_per_mille = if seed.is_multiple_of(2) { 1000 } else { 500 };

@@ -20,6 +20,7 @@ mod processes;
 mod reading;
 mod refusals;
 mod simulation;
+mod snapshots;
 mod tidy;
 mod trim;
 mod voice;
