@@ -87,6 +87,7 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
         StartError::MachineNotEmpty { .. } => {
             Failure::new(Exit::Other, message, "give the node a state machine that begins empty: the log fills it")
         }
+        StartError::LogRefuses(_) => Failure::new(Exit::Corrupt, message, verify_step(directory)),
         StartError::Snapshot(snapshot::Error::Disk(disk)) => of_disk(disk, message),
         StartError::Snapshot(snapshot) => Failure::new(Exit::DiskFailed, message, snapshot.next_step()),
         StartError::SnapshotBeyondLog { .. } => Failure::new(Exit::Corrupt, message, verify_step(directory)),

@@ -38,6 +38,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
 use exchange::Exchange;
+use fetching::{Fetched, Order};
 use links::{correspondents, lives_met, refusal_to_forward};
 use queue::AnyQueue;
 use report::Report;
@@ -60,7 +61,7 @@ use crate::net::{
 use crate::raft::{BootTime, Event, LeaseOptions, Limits, Role};
 use crate::random::entropy;
 use crate::superblock;
-use crate::types::{Index, NodeId};
+use crate::types::{GroupId, Index, LogId, NodeId};
 use crate::wal::{self, Prepare, ReadPlan};
 
 /// How long the last writes of a node that is told to end may take.
@@ -211,9 +212,6 @@ async fn serve(
         bytes_per_second: options.snapshot_bytes_per_second,
         kept_free_bytes: SNAPSHOT_SEGMENTS_FREE * options.segment_bytes,
     };
-    let cluster = options.identity.name().cluster;
-    // Nothing is ordered as long as the driver asks for nothing.
-    let _exchange = Exchange::<Map>::start(&directory, &endpoint, cluster, |_| {})?;
     let mut node = Node::new(
         started.driver,
         directory.clone(),
@@ -306,6 +304,7 @@ struct Node<M> {
     preparer: Worker<Prepare>,
     readers: Readers<ReadPlan>,
     snapshots: Snapshots,
+    exchange: Exchange<M>,
     results: Receiver<Input>,
     /// Something other than the network has news.
     woken: Arc<Notify>,
@@ -321,7 +320,7 @@ struct Node<M> {
     arrivals: Vec<Arrival>,
 }
 
-impl<M: StateMachine> Node<M> {
+impl<M: StateMachine + Send + 'static> Node<M> {
     fn new(
         driver: Driver<M>,
         directory: Directory,
@@ -343,6 +342,7 @@ impl<M: StateMachine> Node<M> {
         let mut buffer = wal::ReadBuffer::default();
         let read = move |plan: ReadPlan| plan.run_with(&files, &mut buffer);
         let readers = Readers::start(&sender, &woken, read)?;
+        let exchange = Exchange::start(&directory, endpoint, snapshots.cluster, &woken)?;
         let snapshots = Snapshots::start(&directory, snapshots, &sender, &woken)?;
         let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
         let correspondents = correspondents(driver.replica());
@@ -358,6 +358,7 @@ impl<M: StateMachine> Node<M> {
             preparer,
             readers,
             snapshots,
+            exchange,
             results,
             woken,
             reads_clock,
@@ -412,6 +413,9 @@ impl<M: StateMachine> Node<M> {
         }
         while let Ok(input) = self.results.try_recv() {
             self.driver.handle(input);
+        }
+        while let Some(Fetched { point, result, .. }) = self.exchange.take() {
+            self.driver.fetched(point, result.map_err(|error| format!("{error}; {}", error.next_step())));
         }
         let mut arrivals = std::mem::take(&mut self.arrivals);
         self.inbox.drain(&mut arrivals);
@@ -496,6 +500,7 @@ impl<M: StateMachine> Node<M> {
             Effect::ReadLog { read, plan, is_for_client } => self.readers.order(read, plan, is_for_client),
             Effect::MakeSnapshot(making) => self.snapshots.make(making),
             Effect::RemoveSnapshots { in_use, damaged } => self.snapshots.remove(in_use, damaged),
+            Effect::FetchSnapshot { from, point } => self.fetch(from, point),
             Effect::Snapshot(told) => report::snapshot(&told),
             Effect::Send(message) => self.peers.send(&message),
             Effect::Forward { to, forward } => {
@@ -528,6 +533,14 @@ impl<M: StateMachine> Node<M> {
             }
         }
         false
+    }
+
+    /// From whoever offers it, or any other member that has the same.
+    fn fetch(&mut self, from: NodeId, point: LogId) {
+        let members = self.driver.replica().correspondents();
+        let others = members.iter().map(|member| member.id).filter(|id| *id != from).collect();
+        let restoring = self.driver.restoring().expect("what the state machine does not take is not ordered");
+        self.exchange.order(Order { group: GroupId::CLUSTER, point, from, others, restoring });
     }
 
     /// It is a member no more, and leaves word of it for the next start.

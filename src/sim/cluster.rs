@@ -465,6 +465,10 @@ impl Simulation {
                 let after = self.snapshot_random.below(self.options.snapshots.step_time_max);
                 self.order(after, Happening::RemoveSnapshots { node, life, in_use, damaged });
             }
+            Effect::FetchSnapshot { point, .. } => {
+                let explanation = format!("node {} needs {point}, and nothing is ever purged", node_id(node));
+                return Err(Broken::new(Oracle::Recovery, explanation));
+            }
             Effect::Snapshot(_) => {}
             Effect::Send(message) => self.send(node, process, &message)?,
             Effect::Forward { to, forward } => self.forward(node, process, to, &forward),

@@ -22,6 +22,10 @@ const MISSING_AGAIN_TICKS: u32 = 100;
 impl<M: StateMachine> Driver<M> {
     /// Applies what is committed and in memory, up to a bound; orders the rest from the log. Tells how many.
     pub(super) fn apply_committed(&mut self) -> usize {
+        self.take_over_if_reached();
+        if self.installing.waits_for().is_some() {
+            return 0;
+        }
         let end = self.apply_end();
         if self.applied.index >= end || self.applying != Applying::FromMemory {
             return 0;

@@ -5,13 +5,14 @@
 //! begins at its first entry. A node never begins with an empty state where there was more.
 
 use super::checkpoint::Restoring;
+use super::installing::Coming;
 use super::start::StartError;
 use crate::disk::Files;
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::node::sessions::{Limits, Sessions};
 use crate::snapshot::{self, Condition, Damage, Description, Found, Listing, Manifest, Reader};
-use crate::types::{ClusterId, GroupId, LogId};
+use crate::types::{ClusterId, GroupId, Index, LogId};
 use crate::wal::GroupLog;
 
 /// A snapshot that the node does not begin from, and ought to have been able to.
@@ -39,19 +40,43 @@ pub(super) struct Beginning<M> {
     pub findings: Vec<SnapshotFinding>,
     /// Points of those that are there and cannot be used.
     pub damaged: Vec<LogId>,
+    /// The superblock says that the log begins after the snapshot, and it does not: what it holds goes.
+    pub begins_log: bool,
+    /// The log does not reach back to any state, and comes to this one later.
+    pub coming: Option<Coming<M>>,
 }
 
-/// Looks through the snapshots; `named` is the point of the one that the superblock names.
+/// What the superblock says of the group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named {
+    pub point: LogId,
+    pub log_start: Index,
+}
+
+impl Named {
+    /// The log is to begin behind the snapshot, and does not yet: an installation was cut short.
+    fn is_to_begin(self, log: &GroupLog) -> bool {
+        let Named { point, log_start } = self;
+        point != LogId::ZERO && log_start == point.index.next() && log.first() < log_start && !is_in(log, point)
+    }
+}
+
+fn is_in(log: &GroupLog, point: LogId) -> bool {
+    log.id_at(point.index) == Some(point)
+}
+
+/// Looks through the snapshots.
 pub(super) fn choose<F: Files, M: StateMachine>(
     files: &F,
     cluster: ClusterId,
-    (log, named): (&GroupLog, LogId),
+    (log, named): (&GroupLog, Named),
     machine: M,
     limits: Limits,
 ) -> Result<Beginning<M>, StartError> {
     // A manifest is written when the log is durable up to its point, and the superblock names it later still.
-    if named.index >= log.before_first.index && named != LogId::ZERO && log.id_at(named.index) != Some(named) {
-        return Err(StartError::SnapshotBeyondLog { point: named, last: log.last });
+    let (point, begins_log) = (named.point, named.is_to_begin(log));
+    if point.index >= log.before_first.index && point != LogId::ZERO && !is_in(log, point) && !begins_log {
+        return Err(StartError::SnapshotBeyondLog { point, last: log.last });
     }
     let mut beginning = Beginning::empty(machine, limits);
     if beginning.machine.restoring().is_none() {
@@ -60,15 +85,19 @@ pub(super) fn choose<F: Files, M: StateMachine>(
     snapshot::settle(files)?;
     let listing = snapshot::list(files, Some(cluster))?;
     let whole: Vec<Manifest> = listing.whole(GroupId::CLUSTER).rev().cloned().collect();
-    beginning.note_all(listing, cluster, named);
+    beginning.note_all(listing, cluster, point);
     // Others are older than the log's start, or came from a peer and were not begun from yet.
-    let is_in_log =
-        |manifest: &&Manifest| log.id_at(manifest.description.point.index) == Some(manifest.description.point);
-    for manifest in whole.iter().filter(is_in_log) {
+    let is_named = |of: LogId| begins_log && of == point;
+    let is_usable = |manifest: &&Manifest| {
+        let of = manifest.description.point;
+        is_in(log, of) || is_named(of)
+    };
+    for manifest in whole.iter().filter(is_usable) {
         match load(files, manifest, &beginning.machine, limits) {
             Ok((sessions, machine)) => {
                 let from = Some(manifest.description.clone());
-                return Ok(Beginning { sessions, machine, from, bytes: manifest.bytes, ..beginning });
+                let begins_log = is_named(manifest.description.point);
+                return Ok(Beginning { sessions, machine, from, bytes: manifest.bytes, begins_log, ..beginning });
             }
             Err(error) => {
                 beginning.note(&error);
@@ -79,18 +108,49 @@ pub(super) fn choose<F: Files, M: StateMachine>(
             }
         }
     }
+    if log.before_first != LogId::ZERO {
+        beginning.find_coming(files, &whole, log, limits);
+    }
     beginning.refuse_empty(log)
+}
+
+impl<M: StateMachine> Beginning<M> {
+    /// A log that was begun with another node's, and has not come to the point of its state yet.
+    fn find_coming(&mut self, files: &impl Files, whole: &[Manifest], log: &GroupLog, limits: Limits) {
+        for manifest in whole.iter().filter(|manifest| manifest.description.point.index > log.last.index) {
+            match load(files, manifest, &self.machine, limits) {
+                Ok((sessions, machine)) => {
+                    let (of, bytes) = (manifest.description.clone(), manifest.bytes);
+                    self.coming = Some(Coming { of, bytes, sessions, machine });
+                    return;
+                }
+                Err(error) => {
+                    self.note(&error);
+                    self.damaged.push(manifest.description.point);
+                }
+            }
+        }
+    }
 }
 
 impl<M> Beginning<M> {
     fn empty(machine: M, limits: Limits) -> Beginning<M> {
         let (findings, damaged) = (Vec::new(), Vec::new());
-        Beginning { sessions: Sessions::with_limits(limits), machine, from: None, bytes: 0, findings, damaged }
+        Beginning {
+            sessions: Sessions::with_limits(limits),
+            machine,
+            from: None,
+            bytes: 0,
+            findings,
+            damaged,
+            begins_log: false,
+            coming: None,
+        }
     }
 
     /// An empty state is right only where the log has its first entry.
     fn refuse_empty(self, log: &GroupLog) -> Result<Beginning<M>, StartError> {
-        if log.before_first == LogId::ZERO {
+        if log.before_first == LogId::ZERO || self.coming.is_some() {
             return Ok(self);
         }
         let findings: Vec<String> = self.findings.iter().map(|finding| finding.what.clone()).collect();

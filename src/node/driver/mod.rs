@@ -24,6 +24,7 @@ mod apply;
 mod changes;
 pub mod checkpoint;
 mod forwards;
+mod installing;
 mod lives;
 mod loading;
 mod pipeline;
@@ -32,6 +33,7 @@ mod retention;
 mod snapshots;
 mod start;
 mod status;
+mod stopped;
 mod submissions;
 mod tails;
 #[cfg(test)]
@@ -54,6 +56,7 @@ use crate::types::{ClusterId, Entry, GroupId, Index, LogId, Membership, NodeId, 
 use crate::wal::{self, Prepare, ReadPlan};
 
 use forwards::Forwards;
+use installing::Installing;
 use pipeline::Pipeline;
 use reads::Reads;
 use retention::Retention;
@@ -65,6 +68,7 @@ use tails::Tails;
 pub use loading::SnapshotFinding;
 pub use snapshots::{Made, Making, SnapshotOptions, SnapshotReport};
 pub use start::{LOG_DIRECTORY, StartError, Started, format, record_bytes_max};
+pub use stopped::Stopped;
 
 /// Entries that are applied before the driver looks up again.
 const APPLY_BATCH_ENTRIES: usize = 4096;
@@ -238,6 +242,12 @@ pub enum Effect {
         in_use: LogId,
         damaged: Vec<LogId>,
     },
+    /// The snapshot at this point, from this node or any other that has it: [`Driver::fetched`] answers it, unless another one
+    /// is ordered first.
+    FetchSnapshot {
+        from: NodeId,
+        point: LogId,
+    },
     /// For the operator.
     Snapshot(SnapshotReport),
     /// For the operator.
@@ -263,34 +273,6 @@ pub enum WantedBy {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ReadNumber(pub u64);
 
-/// Why a node stops. Nothing that waited is answered.
-#[derive(Debug, thiserror::Error)]
-pub enum Stopped {
-    #[error("the disk failed, and nothing more can be promised: {0}")]
-    Disk(disk::Error),
-    #[error("the log does not take what the protocol gave it: {0}")]
-    Log(wal::Refused),
-    #[error("an entry that was committed cannot be read: {0}")]
-    Read(wal::Error),
-    /// Neither can be believed before somebody has looked.
-    #[error(transparent)]
-    Contradicted(raft::Contradiction),
-    /// It must not speak any more in this life of it.
-    #[error("node {by} does not hear this node any more: {reason}")]
-    VoiceTaken { by: NodeId, reason: CloseReason },
-}
-
-impl Stopped {
-    /// Whether this node was found to have lost what it had promised, so that it must not be started again in this life.
-    pub fn takes_voice(&self) -> bool {
-        match self {
-            Stopped::VoiceTaken { .. } => true,
-            Stopped::Contradicted(contradiction) => contradiction.takes_voice(),
-            Stopped::Disk(_) | Stopped::Log(_) | Stopped::Read(_) => false,
-        }
-    }
-}
-
 /// Where the entries come from that are to be applied next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Applying {
@@ -309,6 +291,8 @@ enum ReadFor {
     Follower(Fetch),
     Client(reads::RecordsRead),
     Tail(TailKey),
+    /// It was to be applied, and is no more.
+    Nobody,
 }
 
 /// A node. See the head of this module.
@@ -337,6 +321,7 @@ pub struct Driver<M> {
     /// The change of the members that somebody waits for.
     change: Option<changes::Waiting>,
     retention: Retention,
+    installing: Installing<M>,
     reads: Reads,
     tails: Tails,
     /// Reads of the log that are under way, by rising number. Bounded by what asks for them.
@@ -527,6 +512,7 @@ impl<M: StateMachine> Driver<M> {
             }
             Event::MembershipCommitted { index } => self.on_membership_committed(*index),
             Event::VoiceLost { peer, .. } => self.disbelieve(*peer),
+            Event::SnapshotOffered { from, base } => self.on_snapshot_offered(*from, *base),
             Event::Contradiction(contradiction) => self.stop_on(Err(Stopped::Contradicted(*contradiction))),
             _ => {}
         }
@@ -566,6 +552,7 @@ impl<M: StateMachine> Driver<M> {
             }
             ReadFor::Client(read) => self.on_records_read(read, result),
             ReadFor::Tail(tail) => self.on_tail_read(tail, result),
+            ReadFor::Nobody => {}
         }
     }
 

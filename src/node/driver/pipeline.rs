@@ -69,7 +69,11 @@ impl Pipeline {
                 let group = state.group_mut(GroupId::CLUSTER);
                 group.hard_state = hard_state.unwrap_or(group.hard_state);
                 if let Some(Base { point, begin_after }) = base {
-                    (group.snapshot, group.log_start) = (point, begin_after.index.next());
+                    group.log_start = begin_after.index.next();
+                    // One whose point the log has not reached counts when it has.
+                    if point == begin_after {
+                        group.snapshot = point;
+                    }
                 }
                 state.durable_end = state.durable_end.max(durable_end);
             });

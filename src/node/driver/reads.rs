@@ -246,6 +246,11 @@ impl<M: StateMachine> Driver<M> {
     /// Gives the bytes of the answer, as far as there is one at once.
     fn serve(&mut self, read: Read) -> usize {
         match &read.what {
+            What::Query(_) if self.installing.refusal().is_some() => {
+                let refusal = self.installing.refusal().expect("looked at above");
+                self.reply(read.client, read.id, ResponseBody::Refused(refusal));
+                0
+            }
             What::Query(query) => {
                 let answer = self.machine.query(query);
                 let bytes = answer.len();

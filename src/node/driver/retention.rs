@@ -45,6 +45,11 @@ struct Waiting {
 }
 
 impl Retention {
+    /// Another state takes the place of the one before: what was trimmed there is trimmed.
+    pub fn begin_at(&mut self, readable_from: Index) {
+        self.readable_from = self.readable_from.max(readable_from);
+    }
+
     /// As of a state in which this index was the first that may be read.
     pub fn new(readable_from: Index) -> Retention {
         Retention { readable_from, waiting: VecDeque::new(), rule_ticks: 0, by_rule: None }

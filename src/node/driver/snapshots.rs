@@ -21,7 +21,7 @@ use crate::limits::{ENTRY_OVERHEAD_BYTES, TICK};
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::net::{ClientKey, Refusal, ResponseBody, SnapshotMade, SnapshotStatus};
-use crate::raft::Role;
+use crate::raft::{Input as RaftInput, Role};
 use crate::snapshot::{self, Description};
 use crate::superblock::SaveNumber;
 use crate::types::{Entry, GroupId, Index, LogId, Payload};
@@ -63,6 +63,17 @@ pub struct Made {
 #[derive(Debug)]
 pub enum SnapshotReport {
     Made(SnapshotMade),
+    /// Another node's is this node's state now.
+    Installed(SnapshotMade),
+    /// One is needed, and could not be had: it is offered again.
+    NotFetched {
+        point: LogId,
+        what: String,
+    },
+    /// One is needed, and the state machine takes none.
+    NotTaken {
+        point: LogId,
+    },
     Failed {
         point: LogId,
         error: snapshot::Error,
@@ -182,6 +193,15 @@ impl Snapshots {
             Phase::Idle | Phase::Held { .. } | Phase::Saving { .. } | Phase::Removing => None,
         };
         SnapshotStatus { last: self.last, making, failure: self.failure.clone() }
+    }
+
+    /// Another node's is this node's state. What is not written yet of an older one never will be.
+    pub fn on_installed(&mut self, installed: SnapshotMade) {
+        (self.last_point, self.bytes_since) = (installed.point.index, 0);
+        self.last = Some(installed);
+        if matches!(self.phase, Phase::Held { .. }) {
+            self.phase = Phase::Idle;
+        }
     }
 
     fn is_due(&self, applied: Index) -> bool {
@@ -339,6 +359,7 @@ impl<M: StateMachine> Driver<M> {
     }
 
     fn end_making(&mut self, made: SnapshotMade) {
+        self.replica.handle(RaftInput::SnapshotMade { point: made.point });
         self.snapshots.last = Some(made);
         self.snapshots.failure.clear();
         self.snapshots.phase = Phase::Removing;

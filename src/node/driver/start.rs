@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::forwards::Forwards;
-use super::loading::{Beginning, SnapshotFinding, choose};
+use super::installing::Installing;
+use super::loading::{Beginning, Named, SnapshotFinding, choose};
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
 use super::retention::Retention;
 use super::{Applying, Driver, Options, Reads, Snapshots, Submissions, Tails};
@@ -51,6 +52,8 @@ pub enum StartError {
         "the state machine has applied {applied} already; this version starts only machines that have applied nothing"
     )]
     MachineNotEmpty { applied: LogId },
+    #[error("the log does not begin where the superblock says: {0}")]
+    LogRefuses(wal::Refused),
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),
     /// Committed entries are gone, or were replaced.
@@ -133,11 +136,17 @@ impl<M: StateMachine> Driver<M> {
             options.quiet_ticks,
             options.seed ^ boot.rotate_left(32),
         );
-        let (log, recovery) = Log::open(files, log_options, state.durable_end, wall_clock_milliseconds)?;
-        let names = names(state, &log)?;
-        let named = state.group(GroupId::CLUSTER).snapshot;
+        let (mut log, recovery) = Log::open(files, log_options, state.durable_end, wall_clock_milliseconds)?;
+        let mut names = names(state, &log)?;
+        let superblock::Group { snapshot: named, log_start, .. } = state.group(GroupId::CLUSTER);
         let limits = session_limits(&options);
-        let mut beginning = choose(files, identity.cluster, (&names, named), machine, limits)?;
+        let mut beginning =
+            choose(files, identity.cluster, (&names, Named { point: named, log_start }), machine, limits)?;
+        if beginning.begins_log {
+            // Nothing is said before that is durable but what the superblock says already.
+            log.purge_prefix(GroupId::CLUSTER, named).map_err(StartError::LogRefuses)?;
+            names.purge(named);
+        }
         beginning.remove_superfluous(files, identity.cluster, named);
         let snapshot = beginning.from.as_ref().map(|from| from.point);
         if let Some(point) = snapshot.filter(|point| *point > named) {
@@ -174,7 +183,7 @@ impl<M: StateMachine> Driver<M> {
         };
         let retention = Retention::new(beginning.from.as_ref().map_or(Index::FIRST, |from| from.log_start));
         Driver {
-            applied: beginning.from.as_ref().map_or(LogId::ZERO, |from| from.point),
+            applied: beginning.from.as_ref().map_or(names.before_first, |from| from.point),
             commit: restored.commit,
             replica: match options.leases {
                 Some(leases) => Replica::in_life(config, restored, life).with_leases(leases),
@@ -193,6 +202,7 @@ impl<M: StateMachine> Driver<M> {
             forwards: Forwards::new(incarnation, boot),
             change: None,
             retention,
+            installing: Installing::new(beginning.coming),
             reads: Reads::default(),
             tails: Tails::default(),
             log_reads: VecDeque::new(),
@@ -208,7 +218,7 @@ impl<M: StateMachine> Driver<M> {
 }
 
 /// What its table keeps. It must be the same on every node.
-fn session_limits(options: &Options) -> sessions::Limits {
+pub(super) fn session_limits(options: &Options) -> sessions::Limits {
     let is_other = mutant::is_on(Mutant::SessionLimitsDiffer) && options.node.0.is_multiple_of(2);
     let sessions_max = options.sessions.sessions_max + usize::from(is_other);
     sessions::Limits { sessions_max, ..options.sessions }

@@ -119,6 +119,12 @@ impl<M: StateMachine> Driver<M> {
             Some(error) => return format!("a segment of the log that can be made: {error}"),
             None => {}
         }
+        if let Some(point) = self.installing.fetches() {
+            return format!("the snapshot at {point}, which it fetches from another node");
+        }
+        if let Some(point) = self.installing.waits_for() {
+            return format!("its log to come to {point}, where its state begins");
+        }
         if matches!(self.applying, Applying::Missing { .. }) {
             return format!("entry {}, which is to be applied and is not in the log", self.applied.index.next());
         }

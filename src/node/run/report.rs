@@ -82,6 +82,15 @@ pub(super) fn snapshot(report: &SnapshotReport) {
         SnapshotReport::Failed { point, error } => tracing::error!(
             %point, "a snapshot failed, and the log goes on; the next point is tried again: {error}; {}", error.next_step()
         ),
+        SnapshotReport::Installed(made) => {
+            tracing::info!(point = %made.point, bytes = made.bytes, "another node's snapshot is this node's state");
+        }
+        SnapshotReport::NotFetched { point, what } => {
+            tracing::error!(%point, "a snapshot that this node needs could not be had, and is tried again: {what}");
+        }
+        SnapshotReport::NotTaken { point } => {
+            tracing::error!(%point, "this node needs a snapshot, and its state machine takes none: it cannot catch up");
+        }
         SnapshotReport::NotRemoved { error } => {
             tracing::error!("older snapshots could not be removed: {error}; {}", error.next_step());
         }

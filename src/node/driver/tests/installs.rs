@@ -1,13 +1,19 @@
 //! A snapshot takes the place of the log: what of it is durable before what, at each cut.
 
 use super::rig::{CLUSTER, OTHER, OWN, Rig, from_other};
-use crate::machine::Map;
+use crate::checksum::Checksum;
+use crate::machine::{Map, StateMachine, command};
+use crate::mutant::{self, Mutant};
+use crate::net::{Consistency, RequestBody, ResponseBody};
+use crate::node::driver::SnapshotReport;
 use crate::node::driver::start::LOG_DIRECTORY;
+use crate::node::sessions::Sessions;
 use crate::raft::{Append, AppendOutcome, Base, Body, Input, Message, Round};
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
+use crate::snapshot::{Description, Manifest};
 use crate::superblock;
-use crate::types::{Entry, GroupId, Incarnation, Index, LogId, Payload, Term};
+use crate::types::{Entry, GroupId, Incarnation, Index, LogId, Membership, Payload, Term};
 use crate::wal::{self, GroupLog, Identity, Log};
 
 const TERM: Term = Term(1);
@@ -87,7 +93,8 @@ fn an_installation_is_durable_in_superblock_and_log_before_it_is_told() {
         drop(rig);
         disk.kill(&mut Random::seeded(1));
         let (group, log) = on_disk(&disk);
-        assert_eq!((group.snapshot, group.log_start), (base().point, Index(8)));
+        // Its point is one that the log has not come to.
+        assert_eq!((group.snapshot, group.log_start), (LogId::ZERO, Index(8)));
         assert_eq!((log.before_first, log.last, log.terms), (id(2, 7), id(2, 8), vec![(Index(8), Term(2))]));
     }
 }
@@ -114,8 +121,9 @@ fn a_cut_at_each_operation_of_an_installation_leaves_the_old_log_or_the_new_one(
                 let fork = disk.fork();
                 fork.crash(&mut Random::seeded(seed));
                 let (group, log) = on_disk(&fork);
-                let has_begun = group.snapshot == base().point;
-                assert_eq!(group.log_start, if has_begun { Index(8) } else { Index(1) }, "they go together");
+                assert_eq!(group.snapshot, LogId::ZERO);
+                let has_begun = group.log_start == Index(8);
+                assert!(has_begun || group.log_start == Index(1), "{group:?}");
                 let state = match (has_begun, log.before_first, log.last) {
                     (false, LogId::ZERO, last) if last == id(1, count) => 0,
                     (true, LogId::ZERO, last) if last == id(1, count) => 1,
@@ -143,4 +151,96 @@ fn settle_until_cut(rig: &mut Rig<Map>) {
         effects.into_iter().for_each(|effect| rig.carry_out(effect));
         rig.complete_writes();
     }
+}
+
+/// A snapshot of a map with one key, at this point.
+fn state(point: LogId) -> (Manifest, Sessions, Map) {
+    let mut map = Map::new();
+    map.apply(id(1, 1), &command::Command::Put { key: "colour".into(), value: "blue".into() }.encode().unwrap());
+    let of = Description {
+        cluster: CLUSTER,
+        group: GroupId::CLUSTER,
+        point,
+        membership: Membership::default(),
+        membership_id: LogId::ZERO,
+        log_start: base().begin_after.index.next(),
+        log_digest: Checksum(7),
+    };
+    let manifest = Manifest { description: of, chunk_bytes: 1 << 20, bytes: 0, checksums: Vec::new() };
+    (manifest, Sessions::new(), map)
+}
+
+fn offer(base: Base) -> Message {
+    Message { from: OTHER, to: OWN, term: Term(2), body: Body::Snapshot { base, round: Round(0) } }
+}
+
+fn colour(rig: &mut Rig<Map>) -> ResponseBody {
+    let query = command::Query::Get { key: "colour".into() }.encode().unwrap();
+    rig.ask(RequestBody::Query { query, consistency: Consistency::Stale })
+}
+
+fn is_blue(rig: &mut Rig<Map>) -> bool {
+    matches!(colour(rig), ResponseBody::Answer(answer) if answer.ends_with(b"blue"))
+}
+
+/// It is ordered once, however often it is offered, and counts when the log has come to its point: until then what was
+/// there is read.
+#[test]
+fn another_nodes_state_counts_when_the_log_has_come_to_it() {
+    let test = || {
+        std::panic::catch_unwind(|| {
+            let mut rig = following(3);
+            for _ in 0..3 {
+                rig.driver.handle(from_other(offer(base())));
+                rig.settle();
+            }
+            assert_eq!(rig.fetches, [(OTHER, base().point)]);
+            rig.driver.fetched(base().point, Ok(state(base().point)));
+            rig.settle();
+            assert_eq!(rig.driver.replica().status().last, base().begin_after);
+            assert!(!is_blue(&mut rig), "the log has not come to it");
+            let Message { body: Body::Append(append), .. } = append(2, base().begin_after, 3) else { unreachable!() };
+            let body = Body::Append(Append { commit: Index(10), ..append });
+            rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: Term(2), body }));
+            rig.settle();
+            assert!(is_blue(&mut rig));
+            assert_eq!(rig.driver.applied().0, id(2, 10), "and what is committed behind it is applied");
+            rig.driver.handle(from_other(offer(base())));
+            rig.settle();
+            assert_eq!(rig.fetches.len(), 1, "it is not wanted any more");
+        })
+    };
+    test().unwrap();
+    assert!(mutant::with(Mutant::StateBeforeLog, test).is_err());
+}
+
+/// What could not be fetched is told, and ordered with the next offer.
+#[test]
+fn what_could_not_be_fetched_is_ordered_again() {
+    let mut rig = following(3);
+    rig.driver.handle(from_other(offer(base())));
+    rig.settle();
+    rig.driver.fetched(id(2, 5), Ok(state(id(2, 5))));
+    rig.driver.fetched(base().point, Err("nobody has it".to_owned()));
+    rig.settle();
+    assert!(matches!(&rig.reports[..], [SnapshotReport::NotFetched { what, .. }] if what == "nobody has it"));
+    assert_eq!(rig.driver.replica().status().last, id(1, 3), "nothing has changed");
+    rig.driver.handle(from_other(offer(base())));
+    rig.settle();
+    assert_eq!(rig.fetches.len(), 2);
+}
+
+/// A state at the very beginning of the log is there at once, and after a start.
+#[test]
+fn a_state_where_the_log_begins_counts_at_once() {
+    let base = Base { point: id(2, 7), begin_after: id(2, 7) };
+    let mut rig = following(3);
+    rig.driver.handle(from_other(offer(base)));
+    rig.settle();
+    rig.driver.fetched(base.point, Ok(state(base.point)));
+    rig.settle();
+    assert!(is_blue(&mut rig));
+    assert_eq!((rig.driver.applied().0, held(&rig)), (base.point, Some(Index(7))));
+    let ResponseBody::Status(status) = rig.ask(RequestBody::Status) else { panic!("a status") };
+    assert_eq!((status.first, status.applied), (Index(8), Index(7)));
 }

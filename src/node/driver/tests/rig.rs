@@ -64,6 +64,8 @@ pub struct Rig<M> {
     /// Why tails ended.
     pub ended: Vec<Refusal>,
     pub missing: Vec<(Index, WantedBy)>,
+    /// Which snapshots it wants, and from whom.
+    pub fetches: Vec<(NodeId, LogId)>,
     /// Snapshots that were ordered and are not begun.
     pub makings: Vec<Making>,
     /// What was told of snapshots.
@@ -137,6 +139,7 @@ impl<M: StateMachine> Rig<M> {
             forwarded: Vec::new(),
             ended: Vec::new(),
             missing: Vec::new(),
+            fetches: Vec::new(),
             makings: Vec::new(),
             reports: Vec::new(),
             last_request: 0,
@@ -206,6 +209,7 @@ impl<M: StateMachine> Rig<M> {
                 let result = snapshot::remove_superfluous(&self.files, CLUSTER, GroupId::CLUSTER, in_use, &damaged);
                 self.driver.handle(Input::SnapshotsRemoved { result });
             }
+            Effect::FetchSnapshot { from, point } => self.fetches.push((from, point)),
             Effect::Snapshot(report) => self.reports.push(report),
             Effect::Event(_) | Effect::Unreadable(_) => {}
         }

@@ -68,7 +68,13 @@ async fn a_chunk_that_rotted_at_the_server_comes_from_another_node_and_is_put_ba
     let manifest = one.makes(20);
     three.makes(20);
     one.rots(&manifest, 7);
-    let _one = crate::node::run::exchange::Exchange::<Map>::start(&one.files, &one.endpoint, CLUSTER, |_| {}).unwrap();
+    let _one = crate::node::run::exchange::Exchange::<Map>::start(
+        &one.files,
+        &one.endpoint,
+        CLUSTER,
+        &std::sync::Arc::default(),
+    )
+    .unwrap();
     let _three = three.serves();
     let (fetching, mut results) = two.fetching(options());
     fetching.order(order(20, 1, &[3]));

@@ -1,0 +1,129 @@
+//! A snapshot that another node has, in the place of a log that begins too late for this node (design §8).
+//!
+//! ```text
+//!   SnapshotOffered ──▶ FetchSnapshot ──fetched: whole, durable, loaded──▶ Installed: the log begins anew
+//!      coming: the state waits ──(this node's log is durable up to its point)──▶ it is the state
+//! ```
+//!
+//! The log's beginning and the state's point are two things: records that are kept come as log, and the state is that of a
+//! point which the log reaches later. Until then nothing is applied, and the state before goes on answering who reads what
+//! is stale. A node that is started meanwhile has no state at all, and says so.
+
+use super::checkpoint::Restoring;
+use super::start::session_limits;
+use super::{Applying, Driver, Effect, ReadFor, SnapshotReport};
+use crate::machine::StateMachine;
+use crate::mutant::{self, Mutant};
+use crate::net::{Refusal, SnapshotMade};
+use crate::node::sessions::Sessions;
+use crate::raft::{Base, Input as RaftInput};
+use crate::snapshot::{Description, Manifest};
+use crate::types::{LogId, NodeId};
+
+/// A state that waits for the log to reach its point.
+#[derive(Debug)]
+pub(super) struct Coming<M> {
+    pub of: Description,
+    pub bytes: u64,
+    pub sessions: Sessions,
+    pub machine: M,
+}
+
+/// What becomes of offers.
+#[derive(Debug)]
+pub(super) struct Installing<M> {
+    /// Is being fetched.
+    wanted: Option<Base>,
+    coming: Option<Coming<M>>,
+    /// The state of this node is that of no entry: there was none to begin from.
+    is_stateless: bool,
+}
+
+impl<M> Installing<M> {
+    /// Of a node that has a state, or of one whose state is to come.
+    pub fn new(coming: Option<Coming<M>>) -> Installing<M> {
+        Installing { wanted: None, is_stateless: coming.is_some(), coming }
+    }
+
+    /// The log has to reach this point before anything is applied.
+    pub fn waits_for(&self) -> Option<LogId> {
+        self.coming.as_ref().map(|coming| coming.of.point)
+    }
+
+    /// Which snapshot is being fetched.
+    pub fn fetches(&self) -> Option<LogId> {
+        self.wanted.map(|base| base.point)
+    }
+
+    /// Why nothing can be asked of the state.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let point = self.waits_for().filter(|_| self.is_stateless)?;
+        Some(Refusal::Unavailable {
+            reason: format!("this node's state is of entry {point}, which its log has not yet"),
+        })
+    }
+}
+
+impl<M: StateMachine> Driver<M> {
+    /// What makes a state such as this node's of what a snapshot holds, if the state machine can.
+    pub fn restoring(&self) -> Option<Restoring<M>> {
+        Restoring::new(&self.machine, session_limits(&self.options))
+    }
+
+    /// The leader's log begins behind the end of this node's. Told again with each offer.
+    pub(super) fn on_snapshot_offered(&mut self, from: NodeId, base: Base) {
+        if self.machine.restoring().is_none() {
+            let report = SnapshotReport::NotTaken { point: base.point };
+            return self.effects.push(Effect::Snapshot(report));
+        }
+        let before = self.installing.wanted.replace(base);
+        if before.map(|before| before.point) != Some(base.point) {
+            self.effects.push(Effect::FetchSnapshot { from, point: base.point });
+        }
+    }
+
+    /// What came of an [`Effect::FetchSnapshot`]: the snapshot is whole and durable in this node's directory, and this is
+    /// its state; or why there is none. What is not wanted any more is dropped.
+    pub fn fetched(&mut self, point: LogId, result: Result<(Manifest, Sessions, M), String>) {
+        let Some(base) = self.installing.wanted.take_if(|base| base.point == point) else { return };
+        let (manifest, sessions, machine) = match result {
+            Ok(fetched) => fetched,
+            // The leader offers it again.
+            Err(what) => return self.effects.push(Effect::Snapshot(SnapshotReport::NotFetched { point, what })),
+        };
+        if !self.replica.wants(base) {
+            return;
+        }
+        let Manifest { description: of, bytes, .. } = manifest;
+        let membership = (of.membership_id, of.membership.clone());
+        self.replica.handle(RaftInput::Installed { base, membership });
+        self.installing.coming = Some(Coming { of, bytes, sessions, machine });
+    }
+
+    /// The state takes its place once the log has come to its point. Until then nothing is applied.
+    pub(super) fn take_over_if_reached(&mut self) {
+        let Some(point) = self.installing.waits_for() else { return };
+        let is_reached = self.replica.status().durable.index >= point.index || mutant::is_on(Mutant::StateBeforeLog);
+        if !is_reached || self.commit < point.index || self.replica.term_at(point.index) != Some(point.term) {
+            return;
+        }
+        let Coming { of, bytes, sessions, machine } = self.installing.coming.take().expect("looked at above");
+        self.installing.is_stateless = false;
+        // What is being read to be applied is in the state.
+        for (_, purpose) in &mut self.log_reads {
+            if matches!(purpose, ReadFor::Apply) {
+                *purpose = ReadFor::Nobody;
+            }
+        }
+        self.applying = Applying::FromMemory;
+        self.stale_reads = 0;
+        (self.sessions, self.machine) = (sessions, machine);
+        (self.applied, self.log_digest) = (of.point, of.log_digest);
+        self.configuration = (of.membership_id, of.membership);
+        self.retention.begin_at(of.log_start);
+        self.replica.handle(RaftInput::Applied(of.point.index));
+        let told = SnapshotMade { point: of.point, bytes, milliseconds: 0 };
+        self.snapshots.on_installed(told);
+        self.effects.push(Effect::Snapshot(SnapshotReport::Installed(told)));
+    }
+}
