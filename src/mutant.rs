@@ -37,6 +37,7 @@ mutants! {
     ZerosAccepted "zeros_accepted" "Zeros end the log, whatever shows that more was there.",
     OlderGenerationAccepted "older_generation_accepted" "A frame of an older life of the file passes.",
     BatchHalfVisible "batch_half_visible" "A batch is written as two frames.",
+    LogKeptBehindPurge "log_kept_behind_purge" "A log that begins behind another entry than its own keeps what lay behind that.",
     BufferReused "buffer_reused" "The next frame is built in the buffer of one that is on its way.",
     DsyncLeftOut "dsync_left_out" "Files are opened for writing without O_DSYNC.",
     VoteNotFlushed "vote_not_flushed" "A vote leaves before it is on the disk.",

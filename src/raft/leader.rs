@@ -177,8 +177,12 @@ impl Replica {
                 match progress.on_rejected(previous, hint, reply.round, &self.log) {
                     Rejected::Nothing => {}
                     Rejected::BeginsAnew => leading.begin_attempt(from),
-                    Rejected::NeedsSnapshot if self.snapshot != LogId::ZERO => progress.begin_offering(),
-                    Rejected::NeedsSnapshot => self.output.events.push(Event::SnapshotNeeded { peer: from }),
+                    // A link that is new is asked anew, and may be offered another one.
+                    Rejected::NeedsSnapshot { .. } if self.snapshot != LogId::ZERO => progress.begin_offering(),
+                    Rejected::NeedsSnapshot { is_news: false } => {}
+                    Rejected::NeedsSnapshot { is_news: true } => {
+                        self.output.events.push(Event::SnapshotNeeded { peer: from });
+                    }
                 }
             }
         }

@@ -113,8 +113,8 @@ pub(super) enum Rejected {
     Nothing,
     /// Another probe is due. All that was sent before may be rejected, too.
     BeginsAnew,
-    /// The log does not reach back far enough, and that is news.
-    NeedsSnapshot,
+    /// The log does not reach back far enough.
+    NeedsSnapshot { is_news: bool },
 }
 
 impl Departure {
@@ -289,7 +289,7 @@ impl Progress {
         if previous.index <= log.before_first().index {
             // The probe stays outstanding, so that the next one waits for its turn.
             let is_known = std::mem::replace(&mut self.snapshot_needed, true);
-            return if is_known { Rejected::Nothing } else { Rejected::NeedsSnapshot };
+            return Rejected::NeedsSnapshot { is_news: !is_known };
         }
         let below = previous.index.previous();
         let candidate = match mutant::is_on(Mutant::ProbesOneByOne) {

@@ -332,11 +332,11 @@ impl Cluster {
         let lost = events.iter().find(|event| matches!(event, Event::VoiceLost { .. }));
         assert_eq!(lost, None, "{id} takes a voice, and nobody has lost anything");
         let node = self.nodes.get_mut(&id).expect("a member");
-        let offers = events.iter().filter_map(|event| match event {
+        let mut offers = events.iter().filter_map(|event| match event {
             Event::SnapshotOffered { from, base } => Some((*from, *base)),
             _ => None,
         });
-        node.offered = offers.last().or(node.offered);
+        node.offered = offers.next_back().or(node.offered);
         node.persists.extend(persist);
         node.fetches.extend(fetch);
         node.commit = commit.unwrap_or(node.commit);

@@ -214,7 +214,7 @@ impl Log {
             return Ok(self.last_ticket);
         }
         let held = known.and_then(|known| known.id_at(last.index));
-        if held.is_some_and(|held| held != last) {
+        if held.is_some_and(|held| held != last) && !mutant::is_on(Mutant::LogKeptBehindPurge) {
             self.truncate_suffix(group, last.index)?;
         }
         self.push(Item::Cut { group, kind: RecordKind::Purge, id: last })

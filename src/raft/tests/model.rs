@@ -30,8 +30,7 @@
 //! - **Symmetry.** Of voters that have not taken part yet the first is taken: the others are like it.
 //!
 //! Left out: several inputs before one output, reads of a log that is not in memory taking their time, disks that
-//! stall, full windows, snapshots. Random histories (random.rs) have the first two and the fourth, own_disk.rs the
-//! third.
+//! stall, full windows, snapshots. Random histories (random.rs) have all of them but the third, which own_disk.rs has.
 
 mod actions;
 mod canonical;

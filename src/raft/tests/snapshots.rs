@@ -263,6 +263,41 @@ fn a_silent_follower_is_offered_nothing() {
     assert!(durable(&mut leader).send.iter().any(|out| matches!(out.message.body, Body::Snapshot { .. })));
 }
 
+/// A new link, or a snapshot that the leader did not have when it was asked first: the follower is asked again, and what it
+/// lacks is offered.
+#[test]
+fn who_is_found_to_lack_the_beginning_again_is_offered_the_snapshot_again() {
+    let is_offered = |output: &Output| output.send.iter().any(|out| matches!(out.message.body, Body::Snapshot { .. }));
+    let mut leader = leader();
+    leader.handle(from_peer(2, 4, reply(AppendOutcome::Matched { last: Index(13) })));
+    durable(&mut leader);
+    let lacks = |leader: &mut Replica, previous| {
+        let outcome = AppendOutcome::Rejected { previous, hint: LogId::ZERO };
+        let round = Round(u64::from(previous.index < Index(12)));
+        let reply = Body::AppendReply(AppendReply { round, outcome });
+        leader.handle(from_peer(3, 4, reply.clone()));
+        durable(leader)
+    };
+    assert!(!is_offered(&lacks(&mut leader, id(3, 12))));
+    let output = lacks(&mut leader, id(2, 10));
+    assert_eq!((is_offered(&output), output.events), (false, vec![Event::SnapshotNeeded { peer: NodeId(3) }]));
+    leader.handle(Input::Applied(Index(13)));
+    leader.handle(Input::SnapshotMade { point: id(4, 13) });
+    for _ in 0..3 {
+        leader.handle(Input::Met { node: NodeId(3), incarnation: crate::types::Incarnation(3) });
+        let output = durable(&mut leader);
+        let round = output.send.iter().find_map(|out| match &out.message.body {
+            Body::Append(append) if append.previous == id(2, 10) => Some(append.round),
+            _ => None,
+        });
+        let round = round.expect("it is asked");
+        let outcome = AppendOutcome::Rejected { previous: id(2, 10), hint: LogId::ZERO };
+        leader.handle(from_peer(3, 4, Body::AppendReply(AppendReply { round, outcome })));
+        let output = durable(&mut leader);
+        assert_eq!((is_offered(&output), output.events), (true, vec![]));
+    }
+}
+
 /// A configuration that does not name this node, though it was a member: it knows that, and goes.
 #[test]
 fn a_snapshot_without_this_node_says_that_it_was_removed() {

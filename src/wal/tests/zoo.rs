@@ -29,6 +29,12 @@ const ROWS: &[Row] = &[
     row(Mutant::ZerosAccepted, ("D7", holes::zeros), 10_000, "the names"),
     row(Mutant::OlderGenerationAccepted, ("D6", rot::older_generations), 10_000, "frames lie in segments of the chain"),
     row(Mutant::BatchHalfVisible, ("D1", crash::short_sequences), 10_000, "group 0: after"),
+    row(
+        Mutant::LogKeptBehindPurge,
+        ("a log's new beginning", crash::beginnings_behind_another_entry),
+        1_000,
+        "group 0: after",
+    ),
     row(Mutant::BufferReused, ("D2", random::cycles), 1_000, "the log does not open"),
 ];
 
