@@ -96,6 +96,10 @@ impl Simulation {
 
     /// A node has begun from a snapshot or not, and what it says of others is true.
     pub(super) fn check_begun(&mut self, node: usize, started: &Started<Map>) -> Result<(), Broken> {
+        // Then it is started again.
+        if self.nodes[node].disk.is_off() {
+            return Ok(());
+        }
         self.report.snapshots_loaded += u64::from(started.snapshot.is_some());
         let findings: Vec<String> = started.snapshot_findings.iter().map(ToString::to_string).collect();
         if !findings.is_empty() && !self.nodes[node].has_rotten_snapshot {

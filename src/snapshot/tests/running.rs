@@ -50,3 +50,25 @@ fn one_that_is_stopped_or_fails_leaves_nothing() {
     let error = run(&disk.files(), of(4 << 20), &Control::new(1 << 40)).unwrap_err();
     assert!(error.is_no_space() && disk.files().list("").unwrap().is_empty(), "{error}");
 }
+
+/// The log needs the rest more.
+#[test]
+fn one_that_would_leave_too_little_room_is_not_begun_or_not_ended() {
+    let disk = SimDisk::new();
+    let kept = 8 << 20;
+    let control = || Control::new(1 << 40).keeping_free(kept);
+    // There is not enough at the beginning.
+    disk.set_capacity(kept + (1 << 20));
+    let error = run(&disk.files(), of(4 << 20), &control()).unwrap_err();
+    assert!(matches!(error, Error::NoRoom { free_bytes, .. } if free_bytes == kept + (1 << 20)), "{error}");
+    // Nor when a part of it is written.
+    disk.set_capacity(kept + (20 << 20));
+    let error = run(&disk.files(), of(40 << 20), &control()).unwrap_err();
+    assert!(matches!(error, Error::NoRoom { .. }) && error.is_no_space(), "{error}");
+    assert!(disk.files().list("").unwrap().is_empty());
+    disk.set_capacity(kept + (60 << 20));
+    let control = control();
+    control.point_is_durable.store(true, Ordering::Release);
+    assert!(matches!(run(&disk.files(), of(40 << 20), &control), Ok(Ended::Done(_))));
+    assert_eq!(control.written_bytes.load(Ordering::Relaxed), 40 << 20);
+}
