@@ -109,12 +109,13 @@ fn a_cut_at_each_operation_of_an_installation_leaves_the_old_log_or_the_new_one(
         let before = whole.disk.operations();
         install(&mut whole);
         whole.settle();
-        for at in 0..=whole.disk.operations() - before {
+        let operations = whole.disk.operations() - before;
+        for (at, order) in (0..=operations).flat_map(|at| (0..6).map(move |order| (at, order))) {
             let mut rig = following(count);
             let disk = rig.disk.clone();
             disk.crash_at(disk.operations() + at);
             install(&mut rig);
-            settle_until_cut(&mut rig);
+            settle_until_cut(&mut rig, &mut Random::seeded(order));
             let told = held(&rig);
             drop(rig);
             for seed in 0..8 {
@@ -141,14 +142,15 @@ fn a_cut_at_each_operation_of_an_installation_leaves_the_old_log_or_the_new_one(
     }
 }
 
-/// As far as it goes: without power nothing ends.
-fn settle_until_cut(rig: &mut Rig<Map>) {
+/// As far as it goes: without power nothing ends. Of writes that are on their way together any may be done first.
+fn settle_until_cut(rig: &mut Rig<Map>, random: &mut Random) {
     for _ in 0..100 {
         let mut effects = Vec::new();
         if rig.driver.take_effects(&mut effects).is_err() {
             return;
         }
         effects.into_iter().for_each(|effect| rig.carry_out(effect));
+        while rig.disk.complete_any(random) {}
         rig.complete_writes();
     }
 }
