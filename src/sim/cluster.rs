@@ -266,7 +266,7 @@ impl Simulation {
                 self.note(Label::Response, &[self.now, client as u64, response.id], &[]);
                 let is_operators = client == self.operator_key();
                 match self.clients.get_mut(client) {
-                    Some(client) => client.answered(response, &mut self.oracles)?,
+                    Some(client) => client.answered(self.now, response, &mut self.oracles)?,
                     None if is_operators => self.change_answered(&response)?,
                     None => self.operator_answered(&response),
                 }
@@ -487,7 +487,7 @@ impl Simulation {
     }
 
     fn write_time(&mut self, node: usize) -> u64 {
-        let is_slow = self.now < self.nodes[node].slow_until;
+        let is_slow = self.now < self.nodes[node].slow_until || self.disk.slow_node == Some(node);
         let max = if is_slow { self.disk.slow_time_max } else { self.disk.write_time_max };
         20 + self.random.below(max)
     }
