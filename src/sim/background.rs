@@ -51,7 +51,7 @@ impl Simulation {
     }
 
     pub(super) fn write_time(&mut self, node: usize) -> u64 {
-        let is_slow = self.now < self.nodes[node].slow_until;
+        let is_slow = self.now < self.nodes[node].slow_until || self.disk.slow_node == Some(node);
         let max = if is_slow { self.disk.slow_time_max } else { self.disk.write_time_max };
         20 + self.random.below(max)
     }

@@ -62,6 +62,10 @@ pub(super) struct Client {
     /// Commands whose answer had to make room, or whose session went before the answer came.
     pub given_up: u64,
     pub reads: u64,
+    /// How long each command took from its first copy to its answer.
+    pub times: Vec<u64>,
+    /// What the clock showed at the last look.
+    now: u64,
     pub refused_no_space: u64,
 }
 
@@ -76,6 +80,7 @@ struct Sent {
     /// Requests that carry it.
     open: u32,
     is_sent: bool,
+    begun: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +123,8 @@ impl Client {
             renumbered: 0,
             given_up: 0,
             reads: 0,
+            times: Vec::new(),
+            now: 0,
             refused_no_space: 0,
         }
     }
@@ -167,7 +174,8 @@ impl Client {
     }
 
     /// An answer has arrived.
-    pub fn answered(&mut self, response: Response, oracles: &mut Oracles) -> Result<(), Broken> {
+    pub fn answered(&mut self, now: u64, response: Response, oracles: &mut Oracles) -> Result<(), Broken> {
+        self.now = now;
         let Some(open) = self.open.remove(&response.id) else { return Ok(()) };
         match (open.what, response.body) {
             (What::Register, ResponseBody::Submitted { results }) => self.registered(&results),
@@ -285,7 +293,7 @@ impl Client {
         }
         let body = body.freeze();
         oracles.issued((self.id, self.begun), body.clone());
-        Sent { ordinal: self.begun, service: Service::Append, body, expected: None, open: 0, is_sent: false }
+        Sent { ordinal: self.begun, service: Service::Append, body, expected: None, open: 0, is_sent: false, begun: 0 }
     }
 
     fn new_map_command(&mut self) -> Sent {
@@ -308,7 +316,7 @@ impl Client {
         self.value = after;
         let body = command.encode().expect("short keys and values are within the limits");
         let expected = self.is_value_sure.then(|| answer.encode());
-        Sent { ordinal: self.begun, service: Service::Machine, body, expected, open: 0, is_sent: false }
+        Sent { ordinal: self.begun, service: Service::Machine, body, expected, open: 0, is_sent: false, begun: 0 }
     }
 
     fn key(&self) -> Bytes {
@@ -324,6 +332,7 @@ impl Client {
             numbers.push(*number);
             commands.push(encode(session, *number, lowest, sent));
             self.resent += u64::from(sent.is_sent);
+            sent.begun = if sent.is_sent { sent.begun } else { now };
             (sent.is_sent, sent.open) = (true, sent.open + 1);
         }
         if numbers.is_empty() {
@@ -437,6 +446,7 @@ impl Client {
             let explanation = format!("the answer to request {number} of session {session} is not the machine's");
             return Err(Broken::new(Oracle::Acknowledged, explanation));
         }
+        self.times.push(self.now - sent.begun);
         self.last_done = self.last_done.max(index);
         if sent.service == Service::Append {
             self.last_record = Some(index);

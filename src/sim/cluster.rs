@@ -285,7 +285,7 @@ impl Simulation {
                 self.note(Label::Response, &[self.now, client as u64, response.id], &[]);
                 let is_operators = client == self.operator_key();
                 match self.clients.get_mut(client) {
-                    Some(client) => client.answered(response, &mut self.oracles)?,
+                    Some(client) => client.answered(self.now, response, &mut self.oracles)?,
                     None if is_operators => self.change_answered(&response)?,
                     None => self.operator_answered(&response),
                 }

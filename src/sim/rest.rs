@@ -76,6 +76,9 @@ impl Simulation {
 
     /// What the run was.
     pub(super) fn into_report(self) -> Report {
+        let mut times: Vec<u64> = self.clients.iter().flat_map(|client| &client.times).copied().collect();
+        times.sort_unstable();
+        let time = |per_cent: usize| times.get(times.len() * per_cent / 100).copied().unwrap_or_default();
         let trace = *self.trace.borrow();
         Report {
             seed: self.seed,
@@ -88,6 +91,7 @@ impl Simulation {
             committed_entries: self.oracles.invariants.committed().0,
             resent: self.clients.iter().map(|client| client.resent).sum(),
             refused_no_space: self.clients.iter().map(|client| client.refused_no_space).sum(),
+            answer_times: (time(50), time(99)),
             sessions_gone: self.oracles.sessions.gone,
             renumbered: self.clients.iter().map(|client| client.renumbered).sum(),
             given_up: self.clients.iter().map(|client| client.given_up).sum(),

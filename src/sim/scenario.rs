@@ -99,6 +99,8 @@ pub struct DiskOptions {
     pub write_time_max: u64,
     /// While a disk is slow.
     pub slow_time_max: u64,
+    /// The disk of this node is, until the calm.
+    pub slow_node: Option<usize>,
     /// A preparation and a read of the log wait up to this.
     pub background_time_max: u64,
 }
@@ -305,12 +307,18 @@ impl DiskOptions {
         DiskOptions {
             write_time_max,
             slow_time_max: 500 * MILLISECOND,
+            slow_node: None,
             background_time_max: *random.pick(&[MILLISECOND, 50 * MILLISECOND]),
         }
     }
 
     pub(super) fn calm() -> DiskOptions {
-        DiskOptions { write_time_max: MILLISECOND, slow_time_max: MILLISECOND, background_time_max: MILLISECOND }
+        DiskOptions {
+            write_time_max: MILLISECOND,
+            slow_time_max: MILLISECOND,
+            slow_node: None,
+            background_time_max: MILLISECOND,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whole clusters, by seed. A failure names the seed; `trilith sim --seed N` replays it.
 
+mod leases;
 mod proofs;
 mod sessions;
 

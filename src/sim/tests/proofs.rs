@@ -1,8 +1,9 @@
 //! D13 of docs/testing.md: flushes that take long.
 
 use super::super::scenario::{MILLISECOND, SECOND};
-use super::super::{Faults, Options};
+use super::super::{Faults, NetworkOptions, Options};
 use super::run;
+use crate::mutant::{self, Mutant};
 use crate::sim::proofs::{Proof, prove};
 
 const FLUSH_TIMES: [u64; 9] = [
@@ -17,7 +18,7 @@ const FLUSH_TIMES: [u64; 9] = [
     10 * SECOND,
 ];
 
-const NOTHING: Faults = Faults {
+pub(super) const NOTHING: Faults = Faults {
     crash: 0,
     cut: 0,
     kill: 0,
@@ -62,4 +63,39 @@ fn d13_flushes_of_a_millisecond_to_ten_seconds() {
         });
     };
     prove("D13", scenarios, [18, 36, 360]);
+}
+
+/// Nothing goes wrong; a flush takes 20 us, a message always as long.
+fn quiet(seed: u64, time: u64) -> Options {
+    let mut options = Options::drawn_for(3, seed).with_all_sessions();
+    (options.changes, options.faults) = (None, Faults { transfer: 1, ..NOTHING });
+    (options.fault_time, options.fault_interval) = (time, 1000 * SECOND);
+    options.network = NetworkOptions { loss_per_mille: 0, duplication_per_mille: 0, delay_max: 1 };
+    (options.disk.write_time_max, options.batch_time_max) = (1, 1);
+    (options.clients.window, options.clients.forward_per_mille) = (4, 0);
+    (options.writes_in_flight, options.limits) = (4, crate::sim::replicas::limits_default());
+    options
+}
+
+/// One disk of three takes up to 100 ms: half of the commands, and 99 of a hundred, are answered as soon as without it,
+/// whether its node leads or not. (One follower is left to wait for, and not the faster of two: the slowest answers may
+/// meet one more flush of it.)
+#[test]
+fn the_slow_disk_of_one_node_slows_no_commit() {
+    let seed = 13_500;
+    let mut options = quiet(seed, 5 * SECOND);
+    let (half, most) = run(seed, &options).answer_times;
+    let is_as_soon =
+        |(slow_half, slow_most): (u64, u64)| slow_half * 10 <= half * 11 && slow_most * 10 <= (most + 2 * 20) * 11;
+    options.disk.slow_time_max = 100 * MILLISECOND;
+    for slow in 0..3 {
+        options.disk.slow_node = Some(slow);
+        let report = run(seed, &options);
+        let (times, count) = (report.answer_times, report.acknowledged_records);
+        println!("disk {slow}: {times:?} us, without {:?} us ({count} records)", (half, most));
+        assert!(count > 500 && is_as_soon(times), "{report:?}");
+    }
+    let by_all = mutant::with(Mutant::CommitByAll, || run(seed, &options)).answer_times;
+    println!("commit_by_all: {by_all:?} us");
+    assert!(!is_as_soon(by_all));
 }
