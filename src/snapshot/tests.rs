@@ -1,5 +1,6 @@
 //! Making, listing and reading; `crashes.rs` cuts the power, `damage.rs` damages, `full.rs` fills the disk.
 
+mod copying;
 mod crashes;
 mod damage;
 mod full;
