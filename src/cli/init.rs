@@ -8,8 +8,9 @@ use crate::disk;
 use crate::net::Identity;
 use crate::node::run;
 use crate::random::entropy;
-use crate::superblock::State;
-use crate::types::{Incarnation, Member, Membership};
+use crate::snapshot::Description;
+use crate::superblock::{self, State};
+use crate::types::{GroupId, HardState, Incarnation, Member, Membership};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -61,12 +62,29 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// Makes the directory that a configuration names, with the members that a new cluster has at first, or none for a later
 /// one; gives which member that is, and what to tell the person.
 pub fn format(configuration: &NodeConfiguration, members: Membership) -> Result<(Member, String), Failure> {
+    format_from(configuration, members, None)
+}
+
+/// Who the configured node is, and of which cluster.
+pub fn identity(configuration: &NodeConfiguration) -> Result<Identity, Failure> {
     let tls = &configuration.tls;
-    let identity = Identity::load(&tls.certificate, &tls.key, &tls.ca, tls.crl.as_deref())
-        .map_err(|error| failures::of_certificate(&error))?;
-    let cluster = identity.name().cluster;
+    Identity::load(&tls.certificate, &tls.key, &tls.ca, tls.crl.as_deref())
+        .map_err(|error| failures::of_certificate(&error))
+}
+
+/// As [`format`], of a node whose log begins behind a snapshot, if one is given: it is in the directory already.
+pub fn format_from(
+    configuration: &NodeConfiguration,
+    members: Membership,
+    begun_from: Option<&Description>,
+) -> Result<(Member, String), Failure> {
+    let cluster = identity(configuration)?.name().cluster;
     let incarnation = Incarnation(entropy().max(1));
-    let state = State::new(cluster, configuration.node_id, incarnation, members);
+    let mut state = State::new(cluster, configuration.node_id, incarnation, members);
+    if let Some(&Description { point, log_start, .. }) = begun_from {
+        let hard_state = HardState { term: point.term, vote: None };
+        *state.group_mut(GroupId::CLUSTER) = superblock::Group { hard_state, snapshot: point, log_start };
+    }
     let directory = &configuration.data_directory;
     // A ring that is insisted on is insisted on where the node runs.
     let io = match configuration.io {

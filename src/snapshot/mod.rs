@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod copying;
 mod error;
 mod listing;
 mod manifest;
@@ -53,6 +54,7 @@ pub mod run;
 mod tests;
 
 pub use builder::{Builder, ChunkSource, Step};
+pub use copying::copy;
 pub use error::{Damage, Error};
 pub use listing::{Condition, Found, Listing, list};
 pub use manifest::{Description, FORMAT_VERSION, Manifest};

@@ -1,6 +1,7 @@
 //! Making, listing and reading; `crashes.rs` cuts the power, `damage.rs` damages, `mending.rs` mends, `full.rs` fills the
 //! disk.
 
+mod copying;
 mod crashes;
 mod damage;
 mod full;

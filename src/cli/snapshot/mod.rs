@@ -5,10 +5,12 @@
 //!                                                                        └──▶ verify: what is wrong, and the exit code
 //! ```
 //!
-//! Both only read, take no lock, and work beside a node that runs: what it removes meanwhile is not missed.
+//! Both only read, take no lock, and work beside a node that runs: what it removes meanwhile is not missed. `restore` makes
+//! another directory of one.
 
 mod inspect;
 mod reading;
+mod restore;
 mod verify;
 
 use super::exit::Failure;
@@ -26,6 +28,8 @@ enum Command {
     Inspect(Target),
     /// Read every chunk and say what is wrong
     Verify(Target),
+    /// Make the first node of a NEW cluster, which begins with what a snapshot holds
+    Restore(restore::Arguments),
 }
 
 /// Runs the sub-command.
@@ -33,6 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Inspect(target) => inspect::run(&target.directory, target.output),
         Command::Verify(target) => verify::run(&target.directory, target.output),
+        Command::Restore(arguments) => restore::run(arguments),
     }
 }
 

@@ -129,7 +129,7 @@ fn list(files: &impl Files, cluster: Option<ClusterId>) -> Result<Listing, Failu
     })
 }
 
-fn disk_failure(error: &disk::Error) -> Failure {
+pub fn disk_failure(error: &disk::Error) -> Failure {
     let exit = match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Exit::WrongIdentity,
         std::io::ErrorKind::PermissionDenied => Exit::Other,
