@@ -31,7 +31,7 @@ impl Disk {
     pub fn write(&mut self, persist: &Persist) {
         self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
         if let Some(base) = persist.base {
-            let membership = self.received.remove(&base.point).expect("what is installed was received");
+            let membership = self.received.get(&base.point).expect("what is installed was received").clone();
             self.snapshot = Some(Taken { point: base.point, membership });
             if self.term_at(base.begin_after.index) != Some(base.begin_after.term) {
                 self.entries.clear();
