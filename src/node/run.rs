@@ -17,6 +17,7 @@
 
 mod exchange;
 pub mod fetching;
+mod formatting;
 mod links;
 mod queue;
 mod report;
@@ -27,7 +28,7 @@ mod workers;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -39,6 +40,7 @@ use tokio::sync::Notify;
 
 use exchange::Exchange;
 use fetching::{Fetched, Order};
+pub use formatting::format;
 use links::{correspondents, lives_met, refusal_to_forward};
 use queue::AnyQueue;
 use report::Report;
@@ -49,7 +51,7 @@ use super::driver::{
     About, Driver, Effect, Input, Options, RetentionRule, SnapshotOptions, StartError, Started, Stopped,
 };
 use super::sessions;
-use crate::disk::{self, Backend, Chosen, Directory, IoChoice, ProbeError, Probed, Runtime, SyncMode};
+use crate::disk::{self, Backend, Directory, IoChoice, ProbeError, Probed, Runtime, SyncMode};
 use crate::limits::{
     APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, SNAPSHOT_TURN,
     TAIL_CACHE_BYTES_MAX, TICK,
@@ -584,21 +586,4 @@ fn note_lost_voice(directory: &Directory, error: &RunError) {
     if let Err(failed) = superblock::mark_no_voice(directory, &format!("{error}\n")) {
         tracing::error!("`{}` could not be written: do not start this node again: {failed}", superblock::NO_VOICE_NAME);
     }
-}
-
-/// Makes a node's directory: measures the disk, formats log and superblock.
-pub fn format(path: &Path, mut state: superblock::State, segment_bytes: u64, io: IoChoice) -> Result<Chosen, RunError> {
-    let directory = match Directory::open(path) {
-        // A mount point, or what a first try left behind: its superblock says whether it is a node's already.
-        Ok(directory) => directory,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Directory::create(path)?,
-        Err(error) => return Err(error.into()),
-    };
-    if !matches!(superblock::inspect(&directory), Err(superblock::Error::NotFormatted)) {
-        return Err(StartError::from(superblock::Error::AlreadyFormatted).into());
-    }
-    let chosen = disk::choose(&directory, disk::probe(&directory, io)?.backend)?;
-    state.remember(&chosen);
-    super::driver::format(&directory, &state, segment_bytes, entropy(), wall_clock_milliseconds())?;
-    Ok(chosen)
 }

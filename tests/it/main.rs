@@ -19,6 +19,7 @@ mod power_cut;
 mod processes;
 mod reading;
 mod refusals;
+mod restore;
 mod simulation;
 mod snapshots;
 mod tidy;

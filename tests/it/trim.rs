@@ -5,18 +5,13 @@ use std::process::{Command, Output, Stdio};
 
 use trilith::types::NodeId;
 
+use crate::member_waits::told;
 use crate::processes::{PROGRAM, Trial, alone};
 
-fn trilith(client: &Path, arguments: &[&str]) -> Output {
+pub fn trilith(client: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).arg("--client").arg(client).args(["--timeout", "20"]).stdin(Stdio::null());
     command.output().expect("the binary runs")
-}
-
-fn told(output: &Output, code: i32, words: &[&str]) {
-    let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    words.iter().for_each(|word| assert!(text.contains(word), "{word:?} is said: {text}"));
 }
 
 #[test]

@@ -103,8 +103,9 @@ impl<M: StateMachine> Driver<M> {
     /// The state takes its place once the log has come to its point. Until then nothing is applied.
     pub(super) fn take_over_if_reached(&mut self) {
         let Some(point) = self.installing.waits_for() else { return };
-        let is_reached = self.replica.status().durable.index >= point.index || mutant::is_on(Mutant::StateBeforeLog);
-        if !is_reached || self.commit < point.index || self.replica.term_at(point.index) != Some(point.term) {
+        let is_held = self.replica.term_at(point.index) == Some(point.term);
+        let is_reached = is_held && self.commit.min(self.replica.status().durable.index) >= point.index;
+        if !is_reached && !mutant::is_on(Mutant::StateBeforeLog) {
             return;
         }
         let Coming { of, bytes, sessions, machine } = self.installing.coming.take().expect("looked at above");

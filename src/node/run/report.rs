@@ -61,8 +61,9 @@ impl Report {
             // The node ends with it, and says it as it does.
             Event::Contradiction(_) => {}
             Event::SnapshotNeeded { peer } => tracing::warn!(node = %peer, "lacks entries that the log has no more"),
+            // Who fetches it says what comes of it.
             Event::SnapshotOffered { from, base } => {
-                tracing::info!(node = %from, point = %base.point, "offers a snapshot, which is needed here")
+                tracing::debug!(node = %from, point = %base.point, "offers a snapshot")
             }
             Event::VoiceLost { peer, acknowledged, holds } => tracing::error!(
                 node = %peer, %acknowledged, %holds,

@@ -24,12 +24,19 @@ fn a_copy_is_the_same_state_under_another_name() {
     assert_eq!(manifest.description, renamed(20));
     to.crash_with(&mut |_| 0);
     assert_eq!(content(&to.files(), &manifest).unwrap(), state(20));
-    assert!(list(&to.files(), Some(ClusterId(0xc1))).unwrap().whole(GROUP).next().is_none(), "it is of the new cluster");
+    assert!(
+        list(&to.files(), Some(ClusterId(0xc1))).unwrap().whole(GROUP).next().is_none(),
+        "it is of the new cluster"
+    );
     assert_eq!(manifest_of(&to), manifest);
     let operations = to.operations();
     copied(&from, &to).unwrap();
     assert!(to.operations() <= operations + 1, "what is there is not brought again");
-    assert_eq!(content(&from.files(), &manifest_of(&from)).unwrap(), state(20), "where it came from nothing has changed");
+    assert_eq!(
+        content(&from.files(), &manifest_of(&from)).unwrap(),
+        state(20),
+        "where it came from nothing has changed"
+    );
 }
 
 #[test]
