@@ -28,6 +28,18 @@ pub(super) struct Refusals {
     until: Option<Instant>,
     /// What the node said that does not lead.
     not_leader: Option<Error>,
+    /// It is a change, and was sent once without an answer that says what became of it: it may have happened.
+    may_have_happened: bool,
+}
+
+impl Refusals {
+    /// What is told of a request that waits, for which waiting does not help.
+    fn told(&self, reason: &Error) -> Error {
+        match self.may_have_happened {
+            true => Error::OutcomeUnknown,
+            false => self.not_leader.clone().unwrap_or_else(|| reason.clone()),
+        }
+    }
 }
 
 /// All that have no answer. Their number is bounded by those who hand them in.
@@ -81,6 +93,7 @@ impl Asks {
             {
                 ask.refusals.until = Some(again_at(ask.refusals.count));
                 ask.refusals.count += 1;
+                ask.refusals.may_have_happened |= is_unknown(&refusal) && is_change(&ask.body);
                 if let Refusal::NotLeader { .. } = refusal {
                     ask.refusals.not_leader = Some(Error::from_refusal(&refusal));
                 }
@@ -96,7 +109,8 @@ impl Asks {
 
     /// The connection is lost. What may be repeated is asked again; of another change the outcome is unknown.
     pub fn lost(&mut self) {
-        for (_, ask) in std::mem::take(&mut self.sent).into_iter().rev() {
+        for (_, mut ask) in std::mem::take(&mut self.sent).into_iter().rev() {
+            ask.refusals.may_have_happened |= is_change(&ask.body);
             match may_repeat(&ask.body) {
                 true => self.waiting.push_front(ask),
                 false => tell(ask, Err(Error::OutcomeUnknown)),
@@ -112,7 +126,7 @@ impl Asks {
         for ask in std::mem::take(&mut self.waiting) {
             match is_late(&ask) {
                 true => {
-                    let error = ask.refusals.not_leader.clone().unwrap_or_else(|| reason.clone());
+                    let error = ask.refusals.told(reason);
                     tell(ask, Err(error));
                 }
                 false => self.waiting.push_back(ask),
@@ -140,7 +154,8 @@ impl Asks {
     /// Tells all that wait to be sent that waiting cannot help.
     pub fn refuse_waiting(&mut self, error: &Error) {
         for ask in self.waiting.drain(..) {
-            tell(ask, Err(error.clone()));
+            let told = if ask.refusals.may_have_happened { Error::OutcomeUnknown } else { error.clone() };
+            tell(ask, Err(told));
         }
     }
 
@@ -156,6 +171,10 @@ impl Asks {
     pub fn is_any_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
+}
+
+fn is_change(body: &RequestBody) -> bool {
+    matches!(body, RequestBody::Change(_))
 }
 
 /// Whether the same question may be answered a little later, or by another node.

@@ -15,7 +15,7 @@ use super::handle::WhenBusy;
 use super::records::{Appended, Batch, Outcomes};
 use crate::codec::decode_command;
 use crate::limits::{RECORD_BYTES_MAX, REQUEST_BYTES_MAX, SESSION_ANSWERS_MAX};
-use crate::net::{Change, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult};
+use crate::net::{Change, MemberChange, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult};
 use crate::types::*;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -347,4 +347,30 @@ async fn a_change_that_finds_only_nodes_that_do_not_lead_ends_with_the_cause() {
     assert!((10..40).contains(&asked), "{asked}");
     let Err(Error::Unavailable { reason }) = told else { panic!("{told:?}") };
     assert!(reason.contains("does not lead; node 9 at 127.0.0.1:9 does"), "{reason}");
+}
+
+/// A change of the members is asked for again after a lost connection; whoever gives up then is not told that nothing was
+/// done, whatever a node that does not lead has said since or before.
+#[tokio::test]
+async fn a_change_that_was_sent_and_not_answered_may_have_happened() {
+    for says_not_leader in [false, true] {
+        let mut core = Core::new(64, WhenBusy::Wait, 1);
+        let (sender, mut told) = oneshot::channel();
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let now = Instant::now();
+        let change = MemberChange::Promote { node: NodeId(2) };
+        let (body, deadline) = (RequestBody::Change(Change::Members(vec![change])), now + TIMEOUT);
+        core.ask(Ask { body, deadline, sender, room, refusals: Refusals::default() });
+        core.next_request(now).expect("it is sent");
+        core.on_lost(None);
+        core.on_connected();
+        if says_not_leader {
+            let Request { id, .. } = core.next_request(now).expect("it is sent again");
+            let body = ResponseBody::Refused(Refusal::NotLeader { leader: None });
+            core.on_response(Response { id, body }, now).unwrap();
+        }
+        core.expire(now + TIMEOUT);
+        let told = told.try_recv().expect("its time is over").expect_err("nobody has answered");
+        assert!(matches!(told, Error::OutcomeUnknown), "{told}");
+    }
 }

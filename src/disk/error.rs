@@ -82,6 +82,11 @@ impl Error {
         matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
+    /// The device cannot give what it was asked for: EIO, as opposed to what the kernel or this process lacks.
+    pub fn is_media_error(&self) -> bool {
+        self.source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+
     /// No answer came in time: the kernel may be at it still. What disks on a network say, ETIMEDOUT, is an answer.
     pub fn hangs(&self) -> bool {
         self.kind() == io::ErrorKind::TimedOut && self.source.raw_os_error().is_none()

@@ -300,6 +300,12 @@ impl Peers {
         Ok(state.peers.entry(id).or_insert_with(|| Arc::new(Peer::new(id))).clone())
     }
 
+    /// Whether this node's own configuration has that one, whatever it says of itself. Before there is one, everybody is.
+    pub(super) fn lists(&self, node: NodeId) -> bool {
+        let state = self.state();
+        state.correspondents.as_ref().is_none_or(|known| known.member(node).is_some())
+    }
+
     /// Lets a node in that has said who it is: one that is a member for this node, or for which this node is one; in
     /// the life that is meant, and not at an earlier moment of that life. What it had promised would be forgotten. Who
     /// knows an older configuration may mean an earlier life of this node: it is brought what it lacks.

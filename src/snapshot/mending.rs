@@ -32,8 +32,11 @@ pub fn mend(files: &impl Files, manifest: &Manifest, number: u32, bytes: &[u8]) 
     if examine(files, name, Some(manifest.description.cluster))? != *manifest {
         return Err(damaged(name, Damage::Misplaced { found: "another state at the same point".to_owned() }));
     }
-    if reads(files, manifest, number).is_ok() {
-        return Ok(Mended::WasRight);
+    match reads(files, manifest, number) {
+        Ok(()) => return Ok(Mended::WasRight),
+        Err(error) if is_rot(&error) => {}
+        // It may be right: nothing is written over it.
+        Err(error) => return Err(error),
     }
     let file = files.open(&name.file(CHUNKS))?;
     let written = write(files, file, manifest.place(number).0, bytes);
@@ -41,6 +44,15 @@ pub fn mend(files: &impl Files, manifest: &Manifest, number: u32, bytes: &[u8]) 
     written?;
     reads(files, manifest, number)?;
     Ok(Mended::Done)
+}
+
+/// The chunk is another one, or the disk says that it cannot read it.
+fn is_rot(error: &Error) -> bool {
+    match error {
+        Error::Damaged { .. } => true,
+        Error::Disk(error) => error.is_media_error(),
+        _ => false,
+    }
 }
 
 fn write(files: &impl Files, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), Error> {

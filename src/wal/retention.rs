@@ -34,8 +34,11 @@ impl Log {
             }
         }
         let highest = segments[..goes].iter().filter_map(|segment| segment.highest.get(&group)).max();
-        // What was cut off meanwhile may have been higher than the log is now.
+        // What was cut off since may have been higher, and what came in its place lies in a newer segment.
+        let newest = segments[..goes].last().map(|segment| segment.header.number);
+        let cut = newest.and_then(|number| self.locator.cuts_behind(number).get(&group).copied());
+        let gone = highest.map_or(first, |highest| highest.next()).min(cut.unwrap_or(Index(u64::MAX)));
         let last = self.groups.get(&group).map_or(Index::ZERO, |known| known.last.index);
-        highest.map_or(first, |highest| (*highest).min(last).next().max(first))
+        gone.min(last.next()).max(first)
     }
 }

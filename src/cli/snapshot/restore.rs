@@ -7,7 +7,7 @@ use crate::cli::configuration::NodeConfiguration;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{init, node, output};
 use crate::disk::Directory;
-use crate::snapshot::{self, Description, Manifest};
+use crate::snapshot::{self, Condition, Description, Found, Manifest};
 use crate::superblock;
 use crate::types::{ClusterId, GroupId, LogId, Membership};
 
@@ -32,6 +32,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let members = init::first_membership(&configuration);
     let to = target(&configuration)?;
     let description = description(&source.description, cluster, members.clone());
+    check_nothing_else(&to, &configuration, &description)?;
     let manifest = snapshot::copy(&from, &source, &to, description).map_err(|error| failure(&error))?;
     let (_, told) = init::format_from(&configuration, members, Some(&manifest.description))?;
     let Description { point, .. } = manifest.description;
@@ -98,6 +99,29 @@ fn target(configuration: &NodeConfiguration) -> Result<Directory, Failure> {
             "choose another data_directory: what is there stays as it is",
         )),
     }
+}
+
+/// What an earlier attempt left is gone on with if it was the same; nothing else may be taken for it.
+fn check_nothing_else(
+    to: &Directory,
+    configuration: &NodeConfiguration,
+    description: &Description,
+) -> Result<(), Failure> {
+    let listing = snapshot::list(to, None).map_err(|error| failure(&error))?;
+    let is_other = |found: &&Found| found.manifest().is_none_or(|manifest| manifest.description != *description);
+    let is_finished = |found: &&Found| !matches!(found.condition, Condition::Unfinished(_));
+    match listing.found.iter().filter(is_finished).find(is_other) {
+        None => Ok(()),
+        Some(found) => Err(Failure::new(
+            Exit::Usage,
+            format!("{} holds {} already, of another cluster, state or members", path(configuration), found.name),
+            "choose another data_directory, or remove what an earlier attempt has left there",
+        )),
+    }
+}
+
+fn path(configuration: &NodeConfiguration) -> std::path::Display<'_> {
+    configuration.data_directory.display()
 }
 
 /// The new cluster's members are those of its configuration, and its log begins behind the state.

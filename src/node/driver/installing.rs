@@ -37,12 +37,38 @@ pub(super) struct Installing<M> {
     coming: Option<Coming<M>>,
     /// The state of this node is that of no entry: there was none to begin from.
     is_stateless: bool,
+    pause: Pause,
+}
+
+/// Between a fetch that failed and the next: a full disk is not asked for room five times a second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pause {
+    remaining_ticks: u32,
+    last_ticks: u32,
+}
+
+const PAUSE_TICKS_MIN: u32 = 100;
+const PAUSE_TICKS_MAX: u32 = 6_000;
+
+impl Pause {
+    fn is_over(self) -> bool {
+        self.remaining_ticks == 0
+    }
+
+    fn lengthen(&mut self) {
+        self.last_ticks = (2 * self.last_ticks).clamp(PAUSE_TICKS_MIN, PAUSE_TICKS_MAX);
+        self.remaining_ticks = self.last_ticks;
+    }
 }
 
 impl<M> Installing<M> {
     /// Of a node that has a state, or of one whose state is to come.
     pub fn new(coming: Option<Coming<M>>) -> Installing<M> {
-        Installing { wanted: None, is_stateless: coming.is_some(), coming }
+        Installing { wanted: None, is_stateless: coming.is_some(), coming, pause: Pause::default() }
+    }
+
+    pub fn tick(&mut self) {
+        self.pause.remaining_ticks = self.pause.remaining_ticks.saturating_sub(1);
     }
 
     /// The log has to reach this point before anything is applied.
@@ -76,9 +102,14 @@ impl<M: StateMachine> Driver<M> {
             let report = SnapshotReport::NotTaken { point: base.point };
             return self.effects.push(Effect::Snapshot(report));
         }
-        let before = self.installing.wanted.replace(base);
-        if before.map(|before| before.point) != Some(base.point) {
-            self.effects.push(Effect::FetchSnapshot { from, point: base.point });
+        match &mut self.installing.wanted {
+            // The leader's log still reaches back to it: to begin with each newer one might never end.
+            Some(wanted) if base.begin_after.index <= wanted.point.index => wanted.begin_after = base.begin_after,
+            _ if self.installing.pause.is_over() => {
+                self.installing.wanted = Some(base);
+                self.effects.push(Effect::FetchSnapshot { from, point: base.point });
+            }
+            _ => {}
         }
     }
 
@@ -89,8 +120,12 @@ impl<M: StateMachine> Driver<M> {
         let (manifest, sessions, machine) = match result {
             Ok(fetched) => fetched,
             // The leader offers it again.
-            Err(what) => return self.effects.push(Effect::Snapshot(SnapshotReport::NotFetched { point, what })),
+            Err(what) => {
+                self.installing.pause.lengthen();
+                return self.effects.push(Effect::Snapshot(SnapshotReport::NotFetched { point, what }));
+            }
         };
+        self.installing.pause = Pause::default();
         if !self.replica.wants(base) {
             return;
         }
@@ -123,8 +158,10 @@ impl<M: StateMachine> Driver<M> {
         self.configuration = (of.membership_id, of.membership);
         self.retention.begin_at(of.log_start);
         self.replica.handle(RaftInput::Applied(of.point.index));
+        self.name_snapshot(of.point);
+        self.replica.handle(RaftInput::SnapshotMade { point: of.point });
         let told = SnapshotMade { point: of.point, bytes, milliseconds: 0 };
-        self.snapshots.on_installed(told);
+        self.on_snapshot_installed(told);
         self.effects.push(Effect::Snapshot(SnapshotReport::Installed(told)));
     }
 }

@@ -51,12 +51,14 @@ pub(super) struct Beginning<M> {
 pub(super) struct Named {
     pub point: LogId,
     pub log_start: Index,
+    /// The node was made with its cluster: if it has no state, nobody need have one.
+    pub is_founder: bool,
 }
 
 impl Named {
     /// The log is to begin behind the snapshot, and does not yet: an installation was cut short.
     fn is_to_begin(self, log: &GroupLog) -> bool {
-        let Named { point, log_start } = self;
+        let Named { point, log_start, .. } = self;
         point != LogId::ZERO && log_start == point.index.next() && log.first() < log_start && !is_in(log, point)
     }
 }
@@ -75,12 +77,15 @@ pub(super) fn choose<F: Files, M: StateMachine>(
 ) -> Result<Beginning<M>, StartError> {
     // A manifest is written when the log is durable up to its point, and the superblock names it later still.
     let (point, begins_log) = (named.point, named.is_to_begin(log));
-    if point.index >= log.before_first.index && point != LogId::ZERO && !is_in(log, point) && !begins_log {
+    let is_within = point != LogId::ZERO && point.index >= log.before_first.index;
+    // A log that has not begun where the superblock says is the one before: an installation was cut short.
+    let has_begun = log.first() >= named.log_start;
+    if is_within && has_begun && !is_in(log, point) {
         return Err(StartError::SnapshotBeyondLog { point, last: log.last });
     }
     let mut beginning = Beginning::empty(machine, limits);
     if beginning.machine.restoring().is_none() {
-        return beginning.refuse_empty(log);
+        return beginning.refuse_empty(log, named);
     }
     snapshot::settle(files)?;
     let listing = snapshot::list(files, Some(cluster))?;
@@ -111,7 +116,7 @@ pub(super) fn choose<F: Files, M: StateMachine>(
     if log.before_first != LogId::ZERO {
         beginning.find_coming(files, &whole, log, limits);
     }
-    beginning.refuse_empty(log)
+    beginning.refuse_empty(log, named)
 }
 
 impl<M: StateMachine> Beginning<M> {
@@ -148,13 +153,20 @@ impl<M> Beginning<M> {
         }
     }
 
-    /// An empty state is right only where the log has its first entry.
-    fn refuse_empty(self, log: &GroupLog) -> Result<Beginning<M>, StartError> {
-        if log.before_first == LogId::ZERO || self.coming.is_some() {
+    /// Of which snapshot the state is, or will be.
+    pub fn described(&self) -> Option<&Description> {
+        self.from.as_ref().or(self.coming.as_ref().map(|coming| &coming.of))
+    }
+
+    /// An empty state is right only where the log has its first entry, and is not to begin later: one that was restored
+    /// from a snapshot has no entry yet.
+    fn refuse_empty(self, log: &GroupLog, named: Named) -> Result<Beginning<M>, StartError> {
+        let is_restored = named.is_to_begin(log) && named.is_founder && log.last == LogId::ZERO;
+        if (log.before_first == LogId::ZERO && !is_restored) || self.coming.is_some() {
             return Ok(self);
         }
         let findings: Vec<String> = self.findings.iter().map(|finding| finding.what.clone()).collect();
-        Err(StartError::NoState { first: log.first(), findings: findings.join("; ") })
+        Err(StartError::NoState { first: log.first().max(named.log_start), findings: findings.join("; ") })
     }
 
     /// What an earlier process left. That it stays is no reason not to start.

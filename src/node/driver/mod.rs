@@ -348,6 +348,7 @@ impl<M: StateMachine> Driver<M> {
                 self.age_forwards();
                 self.trim_by_rule(wall_clock_milliseconds);
                 self.snapshots.tick();
+                self.installing.tick();
             }
             Input::Clock(reading) => {
                 self.replica.handle(RaftInput::Clock(reading));
@@ -512,6 +513,7 @@ impl<M: StateMachine> Driver<M> {
             }
             Event::MembershipCommitted { index } => self.on_membership_committed(*index),
             Event::VoiceLost { peer, .. } => self.disbelieve(*peer),
+            Event::Replaced { from } => self.snapshots.on_replaced(*from),
             Event::SnapshotOffered { from, base } => self.on_snapshot_offered(*from, *base),
             Event::Contradiction(contradiction) => self.stop_on(Err(Stopped::Contradicted(*contradiction))),
             _ => {}

@@ -195,13 +195,9 @@ impl Snapshots {
         SnapshotStatus { last: self.last, making, failure: self.failure.clone() }
     }
 
-    /// Another node's is this node's state. What is not written yet of an older one never will be.
-    pub fn on_installed(&mut self, installed: SnapshotMade) {
-        (self.last_point, self.bytes_since) = (installed.point.index, 0);
-        self.last = Some(installed);
-        if matches!(self.phase, Phase::Held { .. }) {
-            self.phase = Phase::Idle;
-        }
+    /// What was in the log when the node started is not, from here on.
+    pub fn on_replaced(&mut self, from: Index) {
+        self.replayed_until = self.replayed_until.min(from.previous());
     }
 
     fn is_due(&self, applied: Index) -> bool {
@@ -280,7 +276,8 @@ impl<M: StateMachine> Driver<M> {
         snapshots.proposed.take_if(|proposed| *proposed <= point.index);
         let is_replayed = point.index <= snapshots.replayed_until;
         if is_replayed || !snapshots.is_free() {
-            let reason = "another was being written at its point".to_owned();
+            let reason = if is_replayed { "its point is of before this start" } else { "another was being written" };
+            let reason = reason.to_owned();
             let failed = ResponseBody::Refused(Refusal::SnapshotFailed { reason });
             return self.answer_orders(&failed, |wanted| wanted == point.index);
         }
@@ -358,6 +355,19 @@ impl<M: StateMachine> Driver<M> {
         self.effects.push(Effect::MakeSnapshot(making));
     }
 
+    /// Another node's is this node's state. What is not written yet of an older one never will be; what is being written is
+    /// followed by a removal of its own.
+    pub(super) fn on_snapshot_installed(&mut self, installed: SnapshotMade) {
+        let snapshots = &mut self.snapshots;
+        (snapshots.last_point, snapshots.bytes_since) = (installed.point.index, 0);
+        snapshots.last = Some(installed);
+        if matches!(snapshots.phase, Phase::Idle | Phase::Held { .. }) {
+            snapshots.phase = Phase::Removing;
+            let (in_use, damaged) = (installed.point, snapshots.damaged.clone());
+            self.effects.push(Effect::RemoveSnapshots { in_use, damaged });
+        }
+    }
+
     fn end_making(&mut self, made: SnapshotMade) {
         self.replica.handle(RaftInput::SnapshotMade { point: made.point });
         self.snapshots.last = Some(made);
@@ -370,7 +380,7 @@ impl<M: StateMachine> Driver<M> {
     }
 
     /// The superblock is to name the snapshot at this point.
-    fn name_snapshot(&mut self, point: LogId) -> SaveNumber {
+    pub(super) fn name_snapshot(&mut self, point: LogId) -> SaveNumber {
         self.pipeline.superblock.save(|state| {
             let group = state.group_mut(GroupId::CLUSTER);
             group.snapshot = group.snapshot.max(point);

@@ -140,12 +140,18 @@ impl<M: StateMachine> Driver<M> {
         let mut names = names(state, &log)?;
         let superblock::Group { snapshot: named, log_start, .. } = state.group(GroupId::CLUSTER);
         let limits = session_limits(&options);
-        let mut beginning =
-            choose(files, identity.cluster, (&names, Named { point: named, log_start }), machine, limits)?;
+        let mut beginning = choose(
+            files,
+            identity.cluster,
+            (&names, Named { point: named, log_start, is_founder: is_first_member }),
+            machine,
+            limits,
+        )?;
         if beginning.begins_log {
             // Nothing is said before that is durable but what the superblock says already.
             log.purge_prefix(GroupId::CLUSTER, named).map_err(StartError::LogRefuses)?;
-            names.purge(named);
+            // Nothing of what it held is part of it.
+            names = GroupLog::new(GroupId::CLUSTER, named, names.last_place);
         }
         beginning.remove_superfluous(files, identity.cluster, named);
         let snapshot = beginning.from.as_ref().map(|from| from.point);
@@ -167,7 +173,7 @@ impl<M: StateMachine> Driver<M> {
         beginning: Beginning<M>,
     ) -> Driver<M> {
         let state = superblock.state();
-        let restored = restored(state, names, recovery, beginning.from.as_ref());
+        let restored = restored(state, names, recovery, (beginning.from.as_ref(), beginning.described()));
         let (incarnation, boot) = (state.incarnation, state.boot);
         let config = raft::Config {
             id: options.node,
@@ -177,7 +183,7 @@ impl<M: StateMachine> Driver<M> {
             limits: options.limits,
         };
         let life = Life { incarnation, is_first_member: state.is_first_member() };
-        let configuration = match &beginning.from {
+        let configuration = match beginning.described() {
             Some(from) => (from.membership_id, from.membership.clone()),
             None => (LogId::ZERO, state.first_membership.clone()),
         };
@@ -235,35 +241,47 @@ fn names(state: &superblock::State, log: &Log) -> Result<GroupLog, StartError> {
     Ok(names)
 }
 
-fn restored(state: &superblock::State, names: &GroupLog, recovery: &Recovery, from: Option<&Description>) -> Restored {
-    let point = from.map_or(names.before_first, |from| from.point);
+/// What the protocol begins with. `from` is the snapshot that the state is of; `of` that one, or the one whose state is to
+/// come.
+fn restored(
+    state: &superblock::State,
+    names: &GroupLog,
+    recovery: &Recovery,
+    (from, of): (Option<&Description>, Option<&Description>),
+) -> Restored {
     Restored {
         hard_state: state.group(GroupId::CLUSTER).hard_state,
         before_first: names.before_first,
         terms: names.terms.clone(),
         last: names.last,
-        commit: point.index,
-        snapshot: from.map_or(LogId::ZERO, |from| from.point),
-        memberships: memberships(state, names, recovery, from),
-        membership_term: from.map_or(Term::ZERO, |from| from.membership_id.term),
+        commit: from.map_or(names.before_first, |from| from.point).index,
+        snapshot: of.map_or(LogId::ZERO, |of| of.point),
+        memberships: memberships(state, names, recovery, of),
+        membership_term: of.map_or(Term::ZERO, |of| of.membership_id.term),
     }
 }
 
-/// The configurations in order of index. Those before the snapshot's are kept as far as the log has them: they tell who was
-/// a member once.
+/// The configurations in order of index. The snapshot's counts, wherever its entry lies. Those before it are kept as far as
+/// the log has them and it, too: they tell who was a member once.
 fn memberships(
     state: &superblock::State,
     names: &GroupLog,
     recovery: &Recovery,
-    from: Option<&Description>,
+    of: Option<&Description>,
 ) -> Vec<(Index, Membership)> {
     let first = (Index::ZERO, state.first_membership.clone());
     let in_log = recovery.memberships.get(&GroupId::CLUSTER).into_iter().flatten().cloned();
-    let known = std::iter::once(first).filter(|_| names.before_first == LogId::ZERO).chain(in_log);
-    let Some(from) = from else { return known.collect() };
-    let base = (from.membership_id.index, from.membership.clone());
+    let is_in_log = |index: Index| index > names.before_first.index && index <= names.last.index;
+    let has_first = names.before_first == LogId::ZERO;
+    let known = std::iter::once(first).chain(in_log.filter(|(index, _)| is_in_log(*index)));
+    let known = known.filter(|(index, _)| has_first || *index > Index::ZERO);
+    let Some(of) = of else { return known.collect() };
+    let base = (of.membership_id.index, of.membership.clone());
     let (mut before, mut behind): (Vec<_>, Vec<_>) =
         known.filter(|(index, _)| *index != base.0).partition(|(index, _)| *index < base.0);
+    if !names.id_at(base.0).is_some_and(|id| id == of.membership_id) || !is_in_log(base.0) {
+        before.clear();
+    }
     before.push(base);
     before.append(&mut behind);
     before

@@ -289,6 +289,8 @@ async fn work<M: StateMachine>(
 ) {
     let control = &shared.control;
     while !control.is_over.load(Ordering::Acquire) {
+        // An order that comes from here on ends what is mended.
+        let generation_before = control.generation.load(Ordering::Acquire);
         let waiting = shared.take_order();
         if let Some((order, generation)) = waiting {
             let (group, point) = (order.group, order.point);
@@ -302,8 +304,7 @@ async fn work<M: StateMachine>(
         }
         let rotten = shared.mender.rotten().pop_front();
         if let Some((manifest, number)) = rotten {
-            let generation = control.generation.load(Ordering::Acquire);
-            let mut session = Session::new(files, peers, options, control, generation);
+            let mut session = Session::new(files, peers, options, control, generation_before);
             if !session.mend_one(&manifest, number).await {
                 shared.mender.is_rotten(&manifest, number);
             }

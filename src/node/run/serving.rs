@@ -146,8 +146,9 @@ impl<F: Files, R: FnMut(&Manifest, u32)> Shelf<F, R> {
         let of = &manifest.description;
         if self.told.len() < TOLD_MAX && self.told.insert((of.group, of.point, number)) {
             tracing::error!(name = of.name(), number, "a chunk that another node wants cannot be used here: {error}");
-            (self.rotten)(&manifest, number);
         }
+        // One that could not be mended then may be now.
+        (self.rotten)(&manifest, number);
     }
 
     fn close(&mut self) {

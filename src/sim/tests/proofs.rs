@@ -40,7 +40,7 @@ pub(super) const NOTHING: Faults = Faults {
 /// power, or nothing else happens. Each time the cluster must come to rest and have lost nothing.
 fn slow(flush_time: u64, case: u64) {
     let mut options = Options::drawn_for(3, 13_000 + case);
-    options.fault_time = 6 * SECOND + 2 * flush_time;
+    options.fault_time = 6 * SECOND + 10 * flush_time;
     options.changes = None;
     let (is_each, is_cut) = (case.is_multiple_of(2), (case / 2).is_multiple_of(2));
     match is_each {

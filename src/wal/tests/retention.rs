@@ -104,3 +104,20 @@ fn a_group_that_is_not_there_and_an_empty_log_keep_all() {
     let (rig, _) = hours(3);
     assert_eq!(rig.log.kept_from(GroupId(77), nothing), Index::FIRST);
 }
+
+/// Entries that were replaced lie in the old segment, and those that count in the newer one: they are kept.
+#[test]
+fn what_was_replaced_does_not_take_what_replaced_it_along() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    rig.grow(G, 50, 100);
+    rig.settle();
+    rig.rotate(G);
+    rig.truncate(G, Index(10));
+    rig.grow(G, 80, 100);
+    rig.settle();
+    assert!(rig.log.locator.segments().count() >= 2);
+    let first = by_bytes(&rig, 1);
+    assert!(first <= Index(10), "10 and what follows lie in the segment in use: {first}");
+    assert!(first > Index(1), "what is before does not");
+}

@@ -1,17 +1,18 @@
 //! A snapshot takes the place of the log: what of it is durable before what, at each cut.
 
-use super::rig::{CLUSTER, OTHER, OWN, Rig, from_other};
+use super::rig::{CLUSTER, OTHER, OWN, Rig, from_other, options};
 use crate::checksum::Checksum;
 use crate::machine::{Map, StateMachine, command};
 use crate::mutant::{self, Mutant};
-use crate::net::{Consistency, RequestBody, ResponseBody};
-use crate::node::driver::SnapshotReport;
+use crate::net::{Consistency, Refusal, RequestBody, ResponseBody};
+use crate::node::driver::checkpoint::Checkpoint;
 use crate::node::driver::start::LOG_DIRECTORY;
+use crate::node::driver::{Driver, SnapshotReport, StartError};
 use crate::node::sessions::Sessions;
 use crate::raft::{Append, AppendOutcome, Base, Body, Input, Message, Round};
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
-use crate::snapshot::{Description, Manifest};
+use crate::snapshot::{Builder, Description, Manifest, Step};
 use crate::superblock;
 use crate::types::{Entry, GroupId, Incarnation, Index, LogId, Membership, Payload, Term};
 use crate::wal::{self, GroupLog, Identity, Log};
@@ -216,7 +217,8 @@ fn another_nodes_state_counts_when_the_log_has_come_to_it() {
     assert!(mutant::with(Mutant::StateBeforeLog, test).is_err());
 }
 
-/// What could not be fetched is told, and ordered with the next offer.
+/// What could not be fetched is told, and ordered again after a while, with an offer; and one that is being fetched is
+/// not given up for a newer one as long as the leader's log reaches back to it.
 #[test]
 fn what_could_not_be_fetched_is_ordered_again() {
     let mut rig = following(3);
@@ -227,9 +229,31 @@ fn what_could_not_be_fetched_is_ordered_again() {
     rig.settle();
     assert!(matches!(&rig.reports[..], [SnapshotReport::NotFetched { what, .. }] if what == "nobody has it"));
     assert_eq!(rig.driver.replica().status().last, id(1, 3), "nothing has changed");
+    for seconds in [1, 2, 4] {
+        let fetches = rig.fetches.len();
+        for tick in 0..100 * seconds {
+            rig.driver.handle(from_other(offer(base())));
+            rig.settle();
+            assert_eq!(rig.fetches.len(), fetches, "tick {tick} of {seconds} s");
+            // Nobody stands for election meanwhile.
+            rig.tick();
+        }
+        rig.driver.handle(from_other(offer(base())));
+        rig.settle();
+        assert_eq!(rig.fetches.len(), fetches + 1);
+        rig.driver.fetched(base().point, Err("nobody has it".to_owned()));
+    }
+    let mut rig = following(3);
     rig.driver.handle(from_other(offer(base())));
+    let newer = Base { point: id(2, 50), begin_after: id(2, 8) };
+    rig.driver.handle(from_other(offer(newer)));
     rig.settle();
-    assert_eq!(rig.fetches.len(), 2);
+    assert_eq!(rig.fetches, [(OTHER, base().point)], "the log behind it is still there");
+    rig.driver.handle(from_other(offer(Base { point: id(2, 50), begin_after: id(2, 20) })));
+    rig.settle();
+    assert_eq!(rig.fetches.len(), 2, "the log behind it is gone");
+    rig.driver.fetched(base().point, Ok(state(base().point)));
+    assert_eq!(rig.driver.replica().status().last, id(1, 3), "what was given up does not count");
 }
 
 /// A state at the very beginning of the log is there at once, and after a start.
@@ -245,4 +269,102 @@ fn a_state_where_the_log_begins_counts_at_once() {
     assert_eq!((rig.driver.applied().0, held(&rig)), (base.point, Some(Index(7))));
     let ResponseBody::Status(status) = rig.ask(RequestBody::Status) else { panic!("a status") };
     assert_eq!((status.first, status.applied), (Index(8), Index(7)));
+}
+
+/// The snapshot, whole and durable in the node's directory, as fetching leaves it.
+fn bring(rig: &Rig<Map>, (manifest, sessions, map): &(Manifest, Sessions, Map)) {
+    let files = rig.disk.files();
+    let checkpoint = Checkpoint::of(sessions, map).expect("a map gives snapshots");
+    let mut builder = Builder::new(manifest.description.clone(), Box::new(checkpoint));
+    while !matches!(builder.step(&files, true).expect("nothing is wrong with the disk"), Step::Done) {}
+}
+
+/// With a configuration of its own, whose entry lies before the log that goes with it.
+fn state_of_members(point: LogId) -> (Manifest, Sessions, Map) {
+    let (mut manifest, sessions, map) = state(point);
+    manifest.description.membership = Rig::<Map>::started(Map::new(), &[OTHER]).driver.replica().membership().clone();
+    manifest.description.membership_id = id(2, 5);
+    (manifest, sessions, map)
+}
+
+/// A node that is started while its state is to come has none, says so, knows the configuration, and goes on.
+#[test]
+fn a_start_before_the_log_has_come_to_the_state_goes_on() {
+    let mut rig = following(3);
+    let (manifest, sessions, map) = state_of_members(base().point);
+    bring(&rig, &(manifest.clone(), sessions.clone(), map.clone()));
+    rig.driver.handle(from_other(offer(base())));
+    rig.settle();
+    rig.driver.fetched(base().point, Ok((manifest.clone(), sessions, map)));
+    rig.settle();
+    for _ in 0..2 {
+        rig = rig.again(Map::new());
+        let status = rig.driver.replica().status();
+        assert_eq!((status.last, status.commit), (base().begin_after, base().begin_after.index));
+        assert_eq!(rig.driver.replica().membership_id(), manifest.description.membership_id);
+        assert!(
+            matches!(colour(&mut rig), ResponseBody::Refused(Refusal::Unavailable { reason }) if reason.contains("9@2"))
+        );
+    }
+    let Message { body: Body::Append(append), .. } = append(2, base().begin_after, 3) else { unreachable!() };
+    let body = Body::Append(Append { commit: Index(10), ..append });
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: Term(2), body }));
+    rig.settle();
+    assert!(is_blue(&mut rig));
+    let mut rig = rig.again(Map::new());
+    assert!(is_blue(&mut rig), "the superblock names it now");
+    assert_eq!(rig.driver.applied().0, base().point);
+    assert_eq!(superblock::inspect(&rig.disk.files()).unwrap().state.group(GroupId::CLUSTER).snapshot, base().point);
+}
+
+/// The log begins where the state is: after each cut of power the node begins with the old log or with that state, and
+/// never with names or configurations of the one and entries of the other.
+#[test]
+fn a_start_after_an_installation_that_was_cut_short_ends_it() {
+    let base = Base { point: id(2, 7), begin_after: id(2, 7) };
+    let (manifest, sessions, map) = state_of_members(base.point);
+    let mut seen = [0; 2];
+    for at in 0.. {
+        let mut rig = following(12);
+        bring(&rig, &(manifest.clone(), sessions.clone(), map.clone()));
+        rig.driver.handle(from_other(offer(base)));
+        rig.settle();
+        rig.disk.crash_at(rig.disk.operations() + at);
+        rig.driver.fetched(base.point, Ok((manifest.clone(), sessions.clone(), map.clone())));
+        settle_until_cut(&mut rig, &mut Random::seeded(at));
+        let (disk, told, is_over) = (rig.disk.clone(), held(&rig), !rig.disk.is_off());
+        drop(rig);
+        for seed in 0..8 {
+            let fork = disk.fork();
+            fork.crash(&mut Random::seeded(seed));
+            let mut rig = Rig::on(fork, Map::new());
+            let status = rig.driver.replica().status();
+            let is_new = is_blue(&mut rig);
+            seen[usize::from(is_new)] += 1;
+            assert!(is_new || told.is_none(), "cut at {at}: it said {told:?}");
+            if is_new {
+                assert_eq!((status.last, rig.driver.replica().membership_id()), (base.point, id(2, 5)), "cut at {at}");
+            } else {
+                assert!(status.last.term == Term(1) && rig.driver.replica().first_index() == Index(1), "{status:?}");
+            }
+        }
+        if is_over {
+            break;
+        }
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+}
+
+/// What was restored from a snapshot has no entry yet: without that snapshot there is nothing to begin with.
+#[test]
+fn a_restored_node_without_its_snapshot_does_not_begin_with_nothing() {
+    let rig = Rig::started(Map::new(), &[OWN]);
+    let disk = SimDisk::new();
+    let mut restored = superblock::inspect(&rig.disk.files()).unwrap().state;
+    let group = restored.group_mut(GroupId::CLUSTER);
+    (group.snapshot, group.log_start) = (id(2, 7), Index(8));
+    group.hard_state.term = Term(2);
+    crate::node::driver::format(&disk.files(), &restored, 4 << 20, 3, 0).unwrap();
+    let started = Driver::start(&disk.files(), options(), Map::new(), 0);
+    assert!(matches!(started, Err(StartError::NoState { first: Index(8), .. })), "{:?}", started.err());
 }

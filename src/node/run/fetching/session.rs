@@ -303,9 +303,13 @@ impl<'a, F: Files> Session<'a, F> {
                 match self.one_chunk(manifest, number, source).await {
                     Ok(Some(bytes)) => match snapshot::mend(self.files, manifest, number, &bytes)? {
                         Mended::Bad => is_bad(source, &name, number),
-                        Mended::Done | Mended::WasRight => {
+                        Mended::Done => {
                             let node = source.node;
                             tracing::warn!(name, number, %node, "a rotten chunk was put back from another node");
+                            return Ok(());
+                        }
+                        Mended::WasRight => {
+                            tracing::warn!(name, number, "a chunk that could not be used reads right now");
                             return Ok(());
                         }
                     },
@@ -433,7 +437,8 @@ impl<'a, F: Files> Session<'a, F> {
     }
 
     fn check(&self) -> Result<(), FetchError> {
-        let is_wanted = self.control.generation.load(Ordering::Acquire) == self.generation;
+        let is_same = self.control.generation.load(Ordering::Acquire) == self.generation;
+        let is_wanted = is_same && !self.control.is_over.load(Ordering::Acquire);
         if is_wanted { Ok(()) } else { Err(FetchError::Interrupted) }
     }
 
