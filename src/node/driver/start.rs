@@ -279,7 +279,8 @@ fn memberships(
     let base = (of.membership_id.index, of.membership.clone());
     let (mut before, mut behind): (Vec<_>, Vec<_>) =
         known.filter(|(index, _)| *index != base.0).partition(|(index, _)| *index < base.0);
-    if !names.id_at(base.0).is_some_and(|id| id == of.membership_id) || !is_in_log(base.0) {
+    let has_base = is_in_log(base.0) && names.id_at(base.0) == Some(of.membership_id);
+    if !has_base {
         before.clear();
     }
     before.push(base);
