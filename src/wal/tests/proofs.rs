@@ -27,7 +27,7 @@ fn d04_bits_and_blocks_of_the_log_and_of_the_superblock() {
         voter::damaged_blocks(proof);
         voter::flipped_bits(proof);
     };
-    prove("D4", run, [5_500, 100_000, 1_700_000]);
+    prove("D4", run, [5_500, 202_000, 1_700_000]);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn d06_blocks_in_other_places_and_payloads_like_frames() {
         forged::payloads_like_frames(proof);
         forged::torn_frames_that_hold_frames(proof);
     };
-    prove("D6", run, [21_100, 109_000, 1_094_000]);
+    prove("D6", run, [21_100, 104_000, 1_094_000]);
 }
 
 #[test]
