@@ -34,7 +34,7 @@ fn said_by(rig: &mut impl Rig, (seed, input): (u64, &[u8])) -> Vec<String> {
 /// Without a ring it is thread = memory.
 pub(super) fn all_say_the_same(proof: &Proof) {
     let fine = AtomicU64::new(0);
-    proof.spread(proof.pick(6, 27, 600), |seed| {
+    proof.spread(proof.pick(6, 53, 600), |seed| {
         let mut input = vec![0; 8_000];
         Random::seeded(seed).fill(&mut input);
         let simulated = operations(&mut Simulated::new(), &input);

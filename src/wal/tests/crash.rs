@@ -201,7 +201,7 @@ pub fn short_sequences(proof: &Proof) {
     let options = Options { writes_in_flight: 2, ..options() };
     let (sequences, starts) = (sequences(), Starts::default());
     assert_eq!(sequences.len(), 8 + 64 + 512);
-    let most = proof.pick(6, 12, 256);
+    let most = proof.pick(6, 36, 256);
     proof.spread(sequences.len() as u64, |at| {
         let steps = &sequences[at as usize];
         let mut random = Random::seeded(at);

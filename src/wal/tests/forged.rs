@@ -101,7 +101,7 @@ fn filler_bytes() -> usize {
 /// same: whoever looks for frames behind it finds none. Before that they are read back as they were.
 pub fn payloads_like_frames(proof: &Proof) {
     let filler = filler_bytes();
-    proof.spread(proof.pick(20_000, 100_000, 1_000_000) / PAYLOADS, |piece| {
+    proof.spread(proof.pick(20_000, 200_000, 1_000_000) / PAYLOADS, |piece| {
         let mut random = Random::seeded(piece);
         let (mut rig, start) = two_frames();
         let before = rig.model.state().clone();

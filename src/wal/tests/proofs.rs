@@ -6,7 +6,7 @@ use crate::sim::proofs::{Proof, prove};
 
 #[test]
 fn d01_each_short_sequence_cut_at_each_operation() {
-    prove("D1", crash::short_sequences, [32_000, 64_000, 1_360_000]);
+    prove("D1", crash::short_sequences, [32_000, 191_000, 1_360_000]);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn d06_blocks_in_other_places_and_payloads_like_frames() {
         forged::payloads_like_frames(proof);
         forged::torn_frames_that_hold_frames(proof);
     };
-    prove("D6", run, [21_100, 104_000, 1_094_000]);
+    prove("D6", run, [21_100, 209_000, 1_094_000]);
 }
 
 #[test]

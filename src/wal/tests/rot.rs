@@ -265,7 +265,7 @@ fn large() -> (Vec<u8>, Place) {
 
 /// D6: every pair of blocks in 1 MiB exchanged, and each of the two written over the other alone.
 pub fn exchanged_blocks(proof: &Proof) {
-    let stride = proof.pick(127, 23, 1);
+    let stride = proof.pick(127, 11, 1);
     let (content, end) = large();
     let (blocks, last) = (end.offset / 4096, end.offset - 4096);
     proof.spread(blocks, |left| {
