@@ -15,6 +15,7 @@ pub mod logs;
 pub mod order;
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -122,6 +123,13 @@ pub async fn connect(client: &ClientConfiguration, node: NodeId, timeout: Durati
     let identity = Identity::load(&client.certificate, &client.key, &client.ca, None).expect("the files are there");
     let address = client.nodes.iter().find(|known| known.id == node)?.address;
     NodeClient::connect(&identity, address, timeout).await.ok()
+}
+
+/// What a command that asks a cluster ends with.
+pub fn trilith(client: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).arg("--client").arg(client).args(["--timeout", "20"]).stdin(Stdio::null());
+    command.output().expect("the binary runs")
 }
 
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {

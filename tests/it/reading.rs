@@ -1,16 +1,11 @@
 //! How new an answer is, over real processes: what each mode shows, whom it asks, and what it does without a majority.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use trilith::types::NodeId;
 
-use crate::processes::{PROGRAM, Trial, alone};
-
-fn trilith(client: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(PROGRAM);
-    command.args(arguments).arg("--client").arg(client).args(["--timeout", "10"]).output().expect("the binary runs")
-}
+use crate::processes::{PROGRAM, Trial, alone, trilith};
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")

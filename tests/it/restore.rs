@@ -7,8 +7,7 @@ use std::process::Output;
 use trilith::types::NodeId;
 
 use crate::member_waits::{order, told};
-use crate::processes::{SEGMENT_BYTES, Trial, alone};
-use crate::trim::trilith;
+use crate::processes::{SEGMENT_BYTES, Trial, alone, trilith};
 
 const FIRST: NodeId = NodeId(1);
 const SECOND: NodeId = NodeId(2);

@@ -1,18 +1,9 @@
 //! Records that were let go, over real processes: on every node, and after a restart of all.
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
 use trilith::types::NodeId;
 
 use crate::member_waits::told;
-use crate::processes::{PROGRAM, Trial, alone};
-
-pub fn trilith(client: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(PROGRAM);
-    command.args(arguments).arg("--client").arg(client).args(["--timeout", "20"]).stdin(Stdio::null());
-    command.output().expect("the binary runs")
-}
+use crate::processes::{Trial, alone, trilith};
 
 #[test]
 fn what_is_trimmed_is_read_on_no_node_any_more() {
