@@ -173,6 +173,8 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
         node: node_id(at),
         segment_bytes: SEGMENT_BYTES,
         retention: driver::RetentionRule::default(),
+        // What is purged has to come back as a snapshot, which the simulated network does not carry.
+        follower_tail: None,
         leases: options.leases.then(|| LeaseOptions {
             promise: TICK * options.election_ticks.start,
             rest: TICK * options.election_ticks.end,

@@ -17,6 +17,7 @@ mod overload;
 mod partitions;
 mod power_cut;
 mod processes;
+mod purging;
 mod reading;
 mod refusals;
 mod restore;
