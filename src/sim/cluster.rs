@@ -18,6 +18,7 @@ use super::oracles::{Broken, Oracle, Oracles, Violation};
 use super::rest::LOOK_INTERVAL;
 use super::scenario::{DiskOptions, MILLISECOND, Options};
 use super::trace::{Label, Trace};
+use super::transfer::Transfer;
 use super::{Report, recovery};
 use crate::disk::{Queue, Token};
 use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
@@ -35,6 +36,7 @@ const FOLLOWER_SALT: u64 = 0x7a11_7a11;
 const FORWARD_SALT: u64 = 0xf0a3_a2d5;
 const OPERATOR_SALT: u64 = 0x0bea_a704;
 const SNAPSHOT_SALT: u64 = 0x5a95_0701;
+const FETCH_SALT: u64 = 0xfe7c_4001;
 
 /// A cluster, its disks, its network and its clients, in one thread.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub struct Simulation {
     pub(super) forward_random: Random,
     /// For snapshots.
     pub(super) snapshot_random: Random,
+    /// For their way from node to node.
+    pub(super) fetch_random: Random,
     pub(super) disk: DiskOptions,
     /// When the calm began.
     pub(super) calm_since: Option<u64>,
@@ -149,6 +153,10 @@ pub(super) enum Happening {
         in_use: LogId,
         damaged: Vec<LogId>,
     },
+    Transfer {
+        node: usize,
+        what: Transfer,
+    },
     /// The disk has room again, unless it was filled anew.
     Room {
         node: usize,
@@ -209,6 +217,7 @@ impl Simulation {
             random,
             forward_random: Random::seeded(seed ^ FORWARD_SALT),
             snapshot_random: Random::seeded(seed ^ SNAPSHOT_SALT),
+            fetch_random: Random::seeded(seed ^ FETCH_SALT),
             disk: options.disk,
             calm_since: None,
             is_born,
@@ -294,6 +303,7 @@ impl Simulation {
             Happening::RemoveSnapshots { node, life, in_use, damaged } => {
                 self.remove_snapshots(node, life, in_use, &damaged)
             }
+            Happening::Transfer { node, what } => self.transfer(node, what)?,
             Happening::Client { client } => self.step_client(client),
             Happening::Follow => self.follow(),
             Happening::Operate => self.operate()?,
@@ -321,6 +331,7 @@ impl Simulation {
             | Happening::LinkLost { node, .. }
             | Happening::Written { node, .. }
             | Happening::TailReady { node, .. }
+            | Happening::Transfer { node, .. }
             | Happening::Request { node, .. } => *node,
             _ => return None,
         };
@@ -465,11 +476,8 @@ impl Simulation {
                 let after = self.snapshot_random.below(self.options.snapshots.step_time_max);
                 self.order(after, Happening::RemoveSnapshots { node, life, in_use, damaged });
             }
-            Effect::FetchSnapshot { point, .. } => {
-                let explanation = format!("node {} needs {point}, and nothing is ever purged", node_id(node));
-                return Err(Broken::new(Oracle::Recovery, explanation));
-            }
-            Effect::Snapshot(_) => {}
+            Effect::FetchSnapshot { from, point } => self.begin_fetch(node, process, from, point),
+            Effect::Snapshot(report) => self.on_snapshot_report(&report),
             Effect::Send(message) => self.send(node, process, &message)?,
             Effect::Forward { to, forward } => self.forward(node, process, to, &forward),
             Effect::Forwarded { to, forwarded } => self.forwarded(node, process, to, &forwarded),
@@ -557,8 +565,8 @@ impl Simulation {
                 self.oracles.invariants.started(started.driver.replica())?;
                 let (files, queue, read_buffer) = (disk.files(), disk.queue(), ReadBuffer::default());
                 let node_state = &mut self.nodes[node];
-                node_state.process =
-                    Some(Process { driver: started.driver, boot: started.boot, files, queue, read_buffer });
+                let (driver, boot) = (started.driver, started.boot);
+                node_state.process = Some(Process::new(driver, boot, files, queue, read_buffer));
                 let life = node_state.life;
                 self.report.starts += 1;
                 if !self.is_born {

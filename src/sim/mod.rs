@@ -36,6 +36,7 @@ pub(crate) mod skips;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod transfer;
 
 pub use cluster::Simulation;
 pub use oracles::{Oracle, Violation};

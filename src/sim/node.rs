@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::disk::{SimDisk, SimFiles, SimQueue};
 use super::trace::{Label, Trace};
+use super::transfer::Fetch;
 use crate::disk::Queue;
 use crate::limits::TICK;
 use crate::machine::Map;
 use crate::node::driver::{self, Driver, SnapshotOptions, StartError, Started};
+use crate::node::transfer::Shelf;
 use crate::raft::{BootTime, LeaseOptions};
 use crate::superblock;
 use crate::types::{ClusterId, Incarnation, Index, Life, Member, Membership, NodeId};
@@ -60,6 +62,18 @@ pub(super) struct Process {
     pub queue: SimQueue,
     /// What all its reads of the log read into.
     pub read_buffer: ReadBuffer,
+    /// What other nodes read of its snapshots.
+    pub shelf: Shelf<SimFiles>,
+    /// The snapshot that it fetches.
+    pub fetch: Option<Fetch>,
+    pub last_fetch: u64,
+}
+
+impl Process {
+    pub fn new(driver: Driver<Map>, boot: u64, files: SimFiles, queue: SimQueue, read_buffer: ReadBuffer) -> Process {
+        let shelf = Shelf::new(files.clone(), CLUSTER);
+        Process { driver, boot, files, queue, read_buffer, shelf, fetch: None, last_fetch: 0 }
+    }
 }
 
 pub(super) fn node_id(at: usize) -> NodeId {
