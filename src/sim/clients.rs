@@ -196,6 +196,9 @@ impl Client {
                 }
             }
             (what, ResponseBody::Refused(refusal)) => {
+                if let What::Record { index } = what {
+                    oracles.trims.check_refusal(index, &refusal)?;
+                }
                 if let What::Commands(numbers) = what {
                     self.close(&numbers);
                 }

@@ -131,6 +131,7 @@ pub(super) enum Happening {
     },
     Follow,
     Operate,
+    Trim,
     Tailed {
         tail: TailKey,
         records: Records,
@@ -184,6 +185,7 @@ impl Simulation {
     }
 
     fn new(seed: u64, options: &Options) -> Result<Simulation, Broken> {
+        let options = options.in_force();
         let mut random = Random::seeded(seed);
         let trace = Rc::new(RefCell::new(Trace::default()));
         let is_born = !seed.is_multiple_of(UNBORN_SEEDS);
@@ -203,7 +205,6 @@ impl Simulation {
         let mut simulation = Simulation {
             seed,
             operator: options.changes.map(operates),
-            options: options.clone(),
             now: 0,
             steps: 0,
             queue: BTreeMap::new(),
@@ -223,7 +224,9 @@ impl Simulation {
             is_born,
             ambushes: 0,
             report: Report::default(),
+            options,
         };
+        let options = simulation.options.clone();
         (0..options.nodes).for_each(|node| simulation.order(0, Happening::Restart { node }));
         (0..options.clients.clients).for_each(|client| simulation.order(0, Happening::Client { client }));
         if options.tails {
@@ -231,6 +234,9 @@ impl Simulation {
         }
         if options.changes.is_some() {
             simulation.order(0, Happening::Operate);
+        }
+        if options.purge.is_some() {
+            simulation.order(0, Happening::Trim);
         }
         simulation.oracles.begin_with(membership, options.sessions);
         simulation.order(0, Happening::Fault);
@@ -296,7 +302,7 @@ impl Simulation {
                 match self.clients.get_mut(client) {
                     Some(client) => client.answered(self.now, response, &mut self.oracles)?,
                     None if is_operators => self.change_answered(&response)?,
-                    None => self.operator_answered(&response),
+                    None => self.administrator_answered(&response)?,
                 }
             }
             Happening::Snapshot { node, life, builder, began } => self.step_snapshot(node, life, builder, began),
@@ -307,6 +313,7 @@ impl Simulation {
             Happening::Client { client } => self.step_client(client),
             Happening::Follow => self.follow(),
             Happening::Operate => self.operate()?,
+            Happening::Trim => self.trim(),
             Happening::Tailed { tail, records } => self.tailed(tail, &records)?,
             Happening::TailReady { node, life, tail } => self.tail_ready(node, life, tail),
             Happening::Room { node } => self.make_room(node),
@@ -483,7 +490,7 @@ impl Simulation {
             Effect::Forwarded { to, forwarded } => self.forwarded(node, process, to, &forwarded),
             Effect::Reply { client, response } => self.reply(client.0 as usize, &response)?,
             Effect::Tail { tail, records } => self.tail(tail, records),
-            Effect::EndTail { tail, .. } => self.end_tail(tail),
+            Effect::EndTail { tail, refusal } => self.end_tail(tail, &refusal)?,
             Effect::Event(event) => {
                 let is_forming = process.driver.replica().membership().forming;
                 self.is_born |= matches!(event, Event::MembershipCommitted { .. }) && !is_forming;

@@ -135,7 +135,8 @@ impl Simulation {
 
     /// Mostly short: a cluster that is down all the time has nothing to lose.
     fn down_time_max(&mut self) -> u64 {
-        *self.random.pick(&[MILLISECOND, 20 * MILLISECOND, 200 * MILLISECOND, SECOND])
+        let longest = self.options.purge.map_or(SECOND, |purge| purge.down_time_max);
+        *self.random.pick(&[MILLISECOND, 20 * MILLISECOND, 200 * MILLISECOND, longest])
     }
 
     fn cut_soon(&mut self, node: usize) {

@@ -37,9 +37,10 @@ pub(crate) mod skips;
 mod tests;
 mod trace;
 mod transfer;
+mod trims;
 
 pub use cluster::Simulation;
 pub use oracles::{Oracle, Violation};
 pub use report::Report;
-pub use scenario::{ChangeOptions, ClientOptions, DiskOptions, Faults, NetworkOptions, Options};
+pub use scenario::{ChangeOptions, ClientOptions, DiskOptions, Faults, NetworkOptions, Options, PurgeOptions};
 pub use trace::Trace;

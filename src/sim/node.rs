@@ -186,7 +186,10 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
         cluster: Some(CLUSTER),
         node: node_id(at),
         segment_bytes: SEGMENT_BYTES,
-        retention: driver::RetentionRule::default(),
+        retention: driver::RetentionRule {
+            bytes: options.purge.map(|purge| purge.retention_bytes).filter(|bytes| *bytes > 0),
+            milliseconds: None,
+        },
         leases: options.leases.then(|| LeaseOptions {
             promise: TICK * options.election_ticks.start,
             rest: TICK * options.election_ticks.end,

@@ -89,6 +89,11 @@ pub struct Report {
     pub snapshots_received: u64,
     pub snapshots_fetched: u64,
     pub snapshots_installed: u64,
+    /// Trims that were answered as done, and tails that ended because what they had not read was trimmed.
+    pub trims: u64,
+    pub tails_trimmed: u64,
+    /// Logs that began later than before.
+    pub purges: u64,
     /// Chunks that left a node, arrived as they should be or not, were there from an earlier order, were damaged where they
     /// were asked for, and were put back.
     pub chunks_sent: u64,
@@ -101,7 +106,7 @@ pub struct Report {
 
 impl Report {
     /// The counts by name, in a fixed order.
-    pub fn counts(&self) -> [(&'static str, u64); 57] {
+    pub fn counts(&self) -> [(&'static str, u64); 60] {
         [
             ("nodes", self.nodes),
             ("steps", self.steps),
@@ -153,6 +158,9 @@ impl Report {
             ("snapshots_received", self.snapshots_received),
             ("snapshots_fetched", self.snapshots_fetched),
             ("snapshots_installed", self.snapshots_installed),
+            ("trims", self.trims),
+            ("tails_trimmed", self.tails_trimmed),
+            ("purges", self.purges),
             ("chunks_sent", self.chunks_sent),
             ("chunks_received", self.chunks_received),
             ("chunks_bad", self.chunks_bad),
