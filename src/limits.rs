@@ -84,6 +84,11 @@ pub const TAIL_CACHE_BYTES_MAX: usize = 64 << 20;
 /// the processor's caches by the time they are written again, and slow the appends.
 pub const FRAME_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 
+/// Kept of the log for followers that lag, though trimmed and in a snapshot, unless configured otherwise: as much as comes
+/// to a follower faster as log than a snapshot of any size, and what a machine takes that is started anew.
+pub const FOLLOWER_TAIL_BYTES_DEFAULT: u64 = 256 << 20;
+pub const FOLLOWER_TAIL_MINUTES_DEFAULT: u64 = 10;
+
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Chunks of one snapshot: 256 GiB. Their checksums stand in one manifest, which goes over the wire in one frame.
 pub const SNAPSHOT_CHUNKS_MAX: usize = 1 << 18;

@@ -76,6 +76,7 @@ fn options(configuration: &NodeConfiguration) -> Result<NodeOptions, Failure> {
         uncommitted_bytes_max: configuration.uncommitted_bytes_max,
         lease_drift_percent: configuration.lease_drift_percent,
         retention: configuration.retention,
+        follower_tail: configuration.follower_tail,
         snapshot_entries: configuration.snapshot_entries,
         snapshot_bytes: configuration.snapshot_bytes,
         snapshot_bytes_per_second: configuration.snapshot_bytes_per_second,

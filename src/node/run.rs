@@ -48,7 +48,7 @@ use snapshots::{SnapshotWriting, Snapshots};
 use workers::{Readers, Worker};
 
 use super::driver::{
-    About, Driver, Effect, Input, Options, RetentionRule, SnapshotOptions, StartError, Started, Stopped,
+    About, Driver, Effect, FollowerTail, Input, Options, RetentionRule, SnapshotOptions, StartError, Started, Stopped,
 };
 use super::sessions;
 use crate::disk::{self, Backend, Directory, IoChoice, ProbeError, Probed, Runtime, SyncMode};
@@ -93,6 +93,8 @@ pub struct NodeOptions {
     /// By how many hundredths one member's clock may be faster than another's, for reads by lease; 0: they are off.
     pub lease_drift_percent: u32,
     pub retention: RetentionRule,
+    /// What is kept for followers that lag.
+    pub follower_tail: FollowerTail,
     /// A snapshot is made when so many entries, or so many bytes of them, were applied since the last one; 0: not for that.
     pub snapshot_entries: u64,
     pub snapshot_bytes: u64,
@@ -258,6 +260,7 @@ fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) 
             cache_bytes_max: TAIL_CACHE_BYTES_MAX.max(options.uncommitted_bytes_max),
         },
         retention: options.retention,
+        follower_tail: Some(options.follower_tail),
         sessions: sessions::Limits::default(),
         leases: (options.lease_drift_percent > 0).then_some(LeaseOptions {
             promise: options.election.start,

@@ -22,7 +22,7 @@
 //!   whoever applies them passes them over.
 
 use crate::mutant::{self, Mutant};
-use crate::types::{LogId, Membership, NodeId};
+use crate::types::{Index, LogId, Membership, NodeId};
 
 use super::progress::Mode;
 use super::replica::{Envelope, Replica, State};
@@ -105,6 +105,13 @@ impl Replica {
         let probed = leading.progress.iter_mut().filter_map(|(id, progress)| progress.on_compacted(log).then_some(*id));
         let probed: Vec<NodeId> = probed.collect();
         probed.into_iter().for_each(|peer| leading.begin_attempt(peer));
+    }
+
+    /// The last entry that everybody holds to whom this node replicates, as far as it knows; only a leader knows.
+    pub fn held_by_all(&self) -> Option<Index> {
+        let State::Leader(leading) = &self.state else { return None };
+        let stays = leading.progress.values().filter(|progress| !progress.departs());
+        Some(stays.map(|progress| progress.matched).min().unwrap_or(self.log.last().index))
     }
 
     /// To one that is heard: who is silent takes nothing.

@@ -11,9 +11,7 @@ use super::follower::Follower;
 use super::links::Greeting;
 use super::members::Operator;
 use super::network::Network;
-use super::node::{
-    Node, Process, boot_time, driver_options, incarnation, is_no_space, membership, node_at, node_id, start,
-};
+use super::node::{Node, Process, boot_time, membership, node_at, node_id};
 use super::oracles::{Broken, Oracle, Oracles, Violation};
 use super::rest::LOOK_INTERVAL;
 use super::scenario::{DiskOptions, MILLISECOND, Options};
@@ -27,7 +25,7 @@ use crate::raft::{Body, Event, Message, Role};
 use crate::random::Random;
 use crate::snapshot::Builder;
 use crate::types::LogId;
-use crate::wal::{Prepare, ReadBuffer, ReadPlan};
+use crate::wal::{Prepare, ReadPlan};
 
 /// Of so many seeds one begins with a cluster that is not born yet.
 const UNBORN_SEEDS: u64 = 4;
@@ -424,6 +422,7 @@ impl Simulation {
         let mut process = self.nodes[node].process.take().expect("it lives");
         self.clock(node).into_iter().for_each(|input| process.driver.handle(input));
         self.oracles.check_lease(process.driver.replica())?;
+        let before = process.driver.replica().first_index();
         let mut broken = Ok(());
         let mut effects = Vec::new();
         let invariants = &mut self.oracles.invariants;
@@ -434,6 +433,9 @@ impl Simulation {
         });
         broken?;
         self.oracles.check_node(&process.driver)?;
+        let replica = process.driver.replica();
+        let is_purged = replica.first_index() > before && replica.status().last.index >= replica.first_index();
+        self.report.purges += u64::from(is_purged);
         for effect in effects {
             self.carry_out(node, &mut process, effect)?;
         }
@@ -547,49 +549,5 @@ impl Simulation {
             let (after, life) = (self.random.below(30 * MILLISECOND), self.nodes[node].life);
             self.order(after, Happening::Crash { node, life });
         }
-    }
-
-    fn restart(&mut self, node: usize) -> Result<(), Broken> {
-        if self.nodes[node].process.is_some() || self.nodes[node].is_out || self.nodes[node].is_gone {
-            return Ok(());
-        }
-        // Another life draws other numbers: an answer to the one before must not pass for one to this.
-        let life = self.nodes[node].identity.incarnation.0 ^ incarnation(node_id(node)).0;
-        let options = driver_options(&self.options, node, self.seed ^ life.rotate_left(20));
-        let is_full = self.nodes[node].full_until > self.now;
-        let is_repeated = self.calm_since.is_none() && self.random.chance(150) && !self.nodes[node].is_rotten;
-        if is_repeated && !is_full {
-            recovery::check_repeated(&self.nodes[node].disk, &options, &mut self.random)?;
-            self.report.recoveries_repeated += 1;
-        }
-        let disk = self.nodes[node].disk.clone();
-        if self.calm_since.is_none() && self.random.chance(50) {
-            disk.crash_at(disk.operations() + self.random.below(60));
-        }
-        match start(&disk, &options, self.now / MILLISECOND) {
-            Ok(started) => {
-                self.check_begun(node, &started)?;
-                self.oracles.invariants.started(started.driver.replica())?;
-                let (files, queue, read_buffer) = (disk.files(), disk.queue(), ReadBuffer::default());
-                let node_state = &mut self.nodes[node];
-                let (driver, boot) = (started.driver, started.boot);
-                node_state.process = Some(Process::new(driver, boot, files, queue, read_buffer));
-                let life = node_state.life;
-                self.report.starts += 1;
-                if !self.is_born {
-                    self.meet(node);
-                }
-                self.order(self.seed % 7, Happening::Tick { node, life });
-                self.run_soon(node);
-            }
-            Err(_) if disk.is_off() => {}
-            Err(error) if is_full && is_no_space(&error) => self.start_later(node),
-            Err(_) if self.nodes[node].is_rotten => self.nodes[node].is_out = true,
-            Err(error) => {
-                let explanation = format!("node {} does not start: {error}", node_id(node));
-                return Err(Broken::new(Oracle::Recovery, explanation));
-            }
-        }
-        Ok(())
     }
 }

@@ -33,6 +33,7 @@ mod scenario;
 mod sessions;
 #[cfg(test)]
 pub(crate) mod skips;
+mod starts;
 #[cfg(test)]
 mod tests;
 mod trace;

@@ -10,7 +10,7 @@ use super::transfer::Fetch;
 use crate::disk::Queue;
 use crate::limits::TICK;
 use crate::machine::Map;
-use crate::node::driver::{self, Driver, SnapshotOptions, StartError, Started};
+use crate::node::driver::{self, Driver, FollowerTail, SnapshotOptions, StartError, Started};
 use crate::node::transfer::Shelf;
 use crate::raft::{BootTime, LeaseOptions};
 use crate::superblock;
@@ -190,6 +190,8 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
             bytes: options.purge.map(|purge| purge.retention_bytes).filter(|bytes| *bytes > 0),
             milliseconds: None,
         },
+        // By bytes alone: wall clocks jump.
+        follower_tail: options.purge.map(|purge| FollowerTail { bytes: purge.tail_bytes, milliseconds: u64::MAX }),
         leases: options.leases.then(|| LeaseOptions {
             promise: TICK * options.election_ticks.start,
             rest: TICK * options.election_ticks.end,

@@ -3,6 +3,7 @@
 mod leases;
 mod proofs;
 mod sessions;
+mod transfers;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

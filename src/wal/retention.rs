@@ -1,7 +1,7 @@
 //! What may go by a rule in bytes or in time. Nothing goes by that alone: who keeps the log purges it.
 
 use super::log::Log;
-use crate::types::{GroupId, Index};
+use crate::types::{GroupId, Index, LogId};
 
 /// What a rule keeps: what lies beyond one of its bounds may go. Only whole segments do, so that more is kept than it says,
 /// never less.
@@ -40,5 +40,17 @@ impl Log {
         let gone = highest.map_or(first, |highest| highest.next()).min(cut.unwrap_or(Index(u64::MAX)));
         let last = self.groups.get(&group).map_or(Index::ZERO, |known| known.last.index);
         gone.min(last.next()).max(first)
+    }
+
+    /// How far to purge if all up to `last` may go: as far as that sets segments free of what this group has in them, if
+    /// it does.
+    pub fn sets_free_until(&self, group: GroupId, last: Index) -> Option<LogId> {
+        let known = self.groups.get(&group)?;
+        let ended = self.locator.segments().filter(|segment| segment.header.number != self.active.number);
+        let goes = ended.take_while(|segment| !self.locator.may_hold(segment, group, last.next()));
+        let highest = goes.filter_map(|segment| segment.highest.get(&group)).max()?;
+        // What was cut off since may have been higher.
+        let last = last.min(*highest);
+        known.id_at(last).filter(|last| *last > known.before_first)
     }
 }

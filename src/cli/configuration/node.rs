@@ -14,12 +14,13 @@ use super::error::{Error, Invalid};
 use crate::checksum::Checksum;
 use crate::codec;
 use crate::limits::{
-    BLOCK_BYTES, ELECTION_MAX_DEFAULT, ELECTION_MIN_DEFAULT, HEARTBEAT_DEFAULT, MEMBERS_MAX, SEGMENT_BYTES_DEFAULT,
-    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SNAPSHOT_BYTES_DEFAULT, SNAPSHOT_BYTES_PER_SECOND_DEFAULT,
-    SNAPSHOT_BYTES_PER_SECOND_MAX, SNAPSHOT_BYTES_PER_SECOND_MIN, SNAPSHOT_ENTRIES_DEFAULT, TICK,
-    UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_BYTES_MIN,
+    BLOCK_BYTES, ELECTION_MAX_DEFAULT, ELECTION_MIN_DEFAULT, FOLLOWER_TAIL_BYTES_DEFAULT,
+    FOLLOWER_TAIL_MINUTES_DEFAULT, HEARTBEAT_DEFAULT, MEMBERS_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN, SNAPSHOT_BYTES_DEFAULT, SNAPSHOT_BYTES_PER_SECOND_DEFAULT, SNAPSHOT_BYTES_PER_SECOND_MAX,
+    SNAPSHOT_BYTES_PER_SECOND_MIN, SNAPSHOT_ENTRIES_DEFAULT, TICK, UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX,
+    UNCOMMITTED_BYTES_MIN,
 };
-use crate::node::driver::{RetentionRule, record_bytes_max};
+use crate::node::driver::{FollowerTail, RetentionRule, record_bytes_max};
 use crate::types::NodeId;
 
 pub const SCHEMA: Schema = Schema {
@@ -41,6 +42,8 @@ pub const SCHEMA: Schema = Schema {
         "lease_drift_percent",
         "retention_bytes",
         "retention_minutes",
+        "follower_tail_bytes",
+        "follower_tail_minutes",
         "snapshot_entries",
         "snapshot_bytes",
         "snapshot_bytes_per_second",
@@ -89,6 +92,8 @@ pub struct NodeSettings {
     pub lease_drift_percent: u32,
     /// What is kept of the log; the keys say 0 where there is no bound.
     pub retention: RetentionRule,
+    /// What is kept of it for followers that lag, though nobody else needs it; 0 of one of them: nothing is.
+    pub follower_tail: FollowerTail,
     /// While this node leads, a snapshot is made when so many entries were applied since the last one; 0: their number does
     /// not matter.
     pub snapshot_entries: u64,
@@ -147,6 +152,10 @@ impl NodeSettings {
             election_max: ELECTION_MAX_DEFAULT,
             lease_drift_percent: 0,
             retention: RetentionRule::default(),
+            follower_tail: FollowerTail {
+                bytes: FOLLOWER_TAIL_BYTES_DEFAULT,
+                milliseconds: FOLLOWER_TAIL_MINUTES_DEFAULT * MINUTE_MILLISECONDS,
+            },
             snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
             snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
             snapshot_bytes_per_second: SNAPSHOT_BYTES_PER_SECOND_DEFAULT,
@@ -175,6 +184,7 @@ impl NodeConfiguration {
         check_times(&settings)?;
         check_drift(&settings)?;
         check_retention(&settings)?;
+        check_follower_tail(&settings)?;
         check_snapshots(&settings)?;
         Ok(NodeConfiguration(settings))
     }
@@ -235,6 +245,8 @@ impl NodeConfiguration {
         line("lease_drift_percent", number(self.lease_drift_percent.into()));
         line("retention_bytes", number(self.retention.bytes.unwrap_or(0)));
         line("retention_minutes", number(self.retention.milliseconds.unwrap_or(0) / MINUTE_MILLISECONDS));
+        line("follower_tail_bytes", number(self.follower_tail.bytes));
+        line("follower_tail_minutes", number(self.follower_tail.milliseconds / MINUTE_MILLISECONDS));
         line("snapshot_entries", number(self.snapshot_entries));
         line("snapshot_bytes", number(self.snapshot_bytes));
         line("snapshot_bytes_per_second", number(self.snapshot_bytes_per_second));
@@ -307,6 +319,11 @@ fn settings(document: &Document) -> Result<NodeSettings, Error> {
             milliseconds: Some(integer("retention_minutes", 0)?)
                 .filter(|&minutes| minutes > 0)
                 .map(|minutes| minutes.saturating_mul(MINUTE_MILLISECONDS)),
+        },
+        follower_tail: FollowerTail {
+            bytes: integer("follower_tail_bytes", FOLLOWER_TAIL_BYTES_DEFAULT)?,
+            milliseconds: integer("follower_tail_minutes", FOLLOWER_TAIL_MINUTES_DEFAULT)?
+                .saturating_mul(MINUTE_MILLISECONDS),
         },
         snapshot_entries: integer("snapshot_entries", SNAPSHOT_ENTRIES_DEFAULT)?,
         snapshot_bytes: integer("snapshot_bytes", SNAPSHOT_BYTES_DEFAULT)?,
@@ -469,6 +486,22 @@ fn check_retention(settings: &NodeSettings) -> Result<(), Invalid> {
     {
         let allowed = format!("0, or up to {RETENTION_MINUTES_MAX}");
         return refuse("retention_minutes", minutes, &allowed, "leave the key out: then there is no bound in time");
+    }
+    Ok(())
+}
+
+fn check_follower_tail(settings: &NodeSettings) -> Result<(), Invalid> {
+    let FollowerTail { bytes, milliseconds } = settings.follower_tail;
+    if bytes > RETENTION_BYTES_MAX {
+        let allowed = format!("up to {RETENTION_BYTES_MAX}");
+        let next = format!("leave the key out for the default, {FOLLOWER_TAIL_BYTES_DEFAULT}");
+        return refuse("follower_tail_bytes", bytes, &allowed, &next);
+    }
+    let minutes = milliseconds / MINUTE_MILLISECONDS;
+    if minutes > RETENTION_MINUTES_MAX {
+        let allowed = format!("up to {RETENTION_MINUTES_MAX}");
+        let next = format!("leave the key out for the default, {FOLLOWER_TAIL_MINUTES_DEFAULT}");
+        return refuse("follower_tail_minutes", minutes, &allowed, &next);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failure};
-use crate::node::driver::RetentionRule;
+use crate::node::driver::{FollowerTail, RetentionRule};
 use crate::types::{ClusterId, NodeId};
 
 use super::*;
@@ -72,6 +72,10 @@ fn what_is_kept_of_the_log_is_two_segments_at_least() {
         with("retention_bytes = 134217727"),
         &["retention_bytes = 134217727", "two segments, 134217728", "node.toml:1:"],
     );
+    let tail = with("follower_tail_bytes = 0\nfollower_tail_minutes = 3").unwrap().follower_tail;
+    assert_eq!(tail, FollowerTail { bytes: 0, milliseconds: 3 * 60_000 });
+    says(with("follower_tail_minutes = 52704001"), &["follower_tail_minutes = 52704001", "52704000", "node.toml:1:"]);
+    says(with("follower_tail_bytes = 1152921504606846977"), &["follower_tail_bytes", "up to 1152921504606846976"]);
     says(with("retention_minutes = 52704001"), &["retention_minutes = 52704001", "52704000", "node.toml:1:"]);
     let always = node(NODE).unwrap().fingerprint();
     assert_eq!(read.fingerprint(), always, "it may be changed node by node: who leads goes by its own");
@@ -92,6 +96,7 @@ fn a_node_is_read_with_its_defaults() {
     assert_eq!(read.segment_bytes, 64 << 20);
     assert_eq!(read.uncommitted_bytes_max, 64 << 20);
     assert_eq!(read.retention, RetentionRule::default(), "all of the log is kept");
+    assert_eq!(read.follower_tail, FollowerTail { bytes: 256 << 20, milliseconds: 600_000 });
     assert_eq!(read.heartbeat, Duration::from_millis(50));
     assert_eq!((read.election_min, read.election_max), (Duration::from_millis(300), Duration::from_millis(600)));
 }
@@ -104,6 +109,7 @@ fn what_is_rendered_reads_back() {
     settings.uncommitted_bytes_max = 1 << 24;
     settings.lease_drift_percent = 5;
     settings.retention = RetentionRule { bytes: Some(5 << 30), milliseconds: Some(90 * 60_000) };
+    settings.follower_tail = FollowerTail { bytes: 7 << 20, milliseconds: 60_000 };
     settings.heartbeat = Duration::from_millis(20);
     settings.tls.crl = Some("/etc/with \"quotes\" and \\/crl.pem".into());
     settings.data_directory = "/var/lib/trilith".into();

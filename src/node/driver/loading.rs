@@ -37,6 +37,8 @@ pub(super) struct Beginning<M> {
     pub from: Option<Description>,
     /// Of that snapshot's state.
     pub bytes: u64,
+    /// The next older one from which the node could begin, as far as its manifest tells.
+    pub older: Option<LogId>,
     pub findings: Vec<SnapshotFinding>,
     /// Points of those that are there and cannot be used.
     pub damaged: Vec<LogId>,
@@ -97,12 +99,15 @@ pub(super) fn choose<F: Files, M: StateMachine>(
         let of = manifest.description.point;
         is_in(log, of) || is_named(of)
     };
-    for manifest in whole.iter().filter(is_usable) {
+    let mut usable = whole.iter().filter(is_usable);
+    while let Some(manifest) = usable.next() {
         match load(files, manifest, &beginning.machine, limits) {
             Ok((sessions, machine)) => {
                 let from = Some(manifest.description.clone());
                 let begins_log = is_named(manifest.description.point);
-                return Ok(Beginning { sessions, machine, from, bytes: manifest.bytes, begins_log, ..beginning });
+                let older = usable.next().map(|older| older.description.point).filter(|_| !begins_log);
+                let bytes = manifest.bytes;
+                return Ok(Beginning { sessions, machine, from, bytes, older, begins_log, ..beginning });
             }
             Err(error) => {
                 beginning.note(&error);
@@ -146,6 +151,7 @@ impl<M> Beginning<M> {
             machine,
             from: None,
             bytes: 0,
+            older: None,
             findings,
             damaged,
             begins_log: false,

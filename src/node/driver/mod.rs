@@ -28,6 +28,7 @@ mod installing;
 mod lives;
 mod loading;
 mod pipeline;
+mod purging;
 mod reads;
 mod retention;
 mod snapshots;
@@ -58,6 +59,8 @@ use crate::wal::{self, Prepare, ReadPlan};
 use forwards::Forwards;
 use installing::Installing;
 use pipeline::Pipeline;
+pub use purging::FollowerTail;
+use purging::Purging;
 use reads::Reads;
 use retention::Retention;
 pub use retention::RetentionRule;
@@ -92,6 +95,8 @@ pub struct Options {
     pub limits: raft::Limits,
     /// What of the log is kept: whoever leads trims what is beyond it.
     pub retention: RetentionRule,
+    /// What of it is kept for followers that lag; none: nothing of the log ever goes.
+    pub follower_tail: Option<FollowerTail>,
     /// What is kept of clients' sessions: the same on all nodes of a cluster.
     pub sessions: sessions::Limits,
     /// Reads by lease, if they are on. Then an [`Input::Clock`] comes before each [`Driver::take_effects`].
@@ -321,6 +326,7 @@ pub struct Driver<M> {
     /// The change of the members that somebody waits for.
     change: Option<changes::Waiting>,
     retention: Retention,
+    purging: Purging,
     installing: Installing<M>,
     reads: Reads,
     tails: Tails,
@@ -347,6 +353,7 @@ impl<M: StateMachine> Driver<M> {
                 self.look_for_missing();
                 self.age_forwards();
                 self.trim_by_rule(wall_clock_milliseconds);
+                self.purge_if_useful(wall_clock_milliseconds);
                 self.snapshots.tick();
                 self.installing.tick();
             }
@@ -403,6 +410,7 @@ impl<M: StateMachine> Driver<M> {
             if let Some(number) = durable {
                 self.replica.handle(RaftInput::Durable(number));
             }
+            self.end_purge();
             let count = if applied < APPLY_BATCH_ENTRIES { self.apply_committed() } else { 0 };
             applied += count;
             if durable.is_none() && count == 0 {
@@ -555,15 +563,6 @@ impl<M: StateMachine> Driver<M> {
             ReadFor::Client(read) => self.on_records_read(read, result),
             ReadFor::Tail(tail) => self.on_tail_read(tail, result),
             ReadFor::Nobody => {}
-        }
-    }
-
-    /// What a client is told that asked for an entry which was to be in the log and is not.
-    fn missing(&self, index: Index) -> Refusal {
-        let first = self.first_readable();
-        match index < first {
-            true => Refusal::Trimmed { first },
-            false => Refusal::Unavailable { reason: format!("entry {index} is not in this node's log") },
         }
     }
 

@@ -317,6 +317,15 @@ impl<M: StateMachine> Driver<M> {
         self.answer(read.read, body);
     }
 
+    /// What a client is told that asked for an entry which was to be in the log and is not.
+    pub(super) fn missing(&self, index: Index) -> Refusal {
+        let first = self.first_readable();
+        match index < first {
+            true => Refusal::Trimmed { first },
+            false => Refusal::Unavailable { reason: format!("entry {index} is not in this node's log") },
+        }
+    }
+
     /// The records of `from..end` if memory has the entries, as many as fit `bytes_max`.
     pub(super) fn cached_records(&self, from: Index, end: Index, bytes_max: usize) -> Option<Records> {
         let entries = self.replica.cached(from..end)?;

@@ -17,7 +17,7 @@
 use super::checkpoint::Checkpoint;
 use super::loading::{Beginning, SnapshotFinding};
 use super::{Driver, Effect};
-use crate::limits::{ENTRY_OVERHEAD_BYTES, TICK};
+use crate::limits::{ENTRY_OVERHEAD_BYTES, SNAPSHOTS_KEPT, TICK};
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::net::{ClientKey, Refusal, ResponseBody, SnapshotMade, SnapshotStatus};
@@ -103,6 +103,9 @@ pub(super) struct Snapshots {
     /// Clients that wait, at most [`ORDERS_MAX`].
     orders: Vec<Order>,
     pub(super) last: Option<SnapshotMade>,
+    /// The points of the newest that this node could begin from, at most [`SNAPSHOTS_KEPT`], the newest last. Durable, and
+    /// named by the superblock or begun from.
+    kept: Vec<LogId>,
     /// Of the one that is being written.
     written_bytes: u64,
     failure: String,
@@ -154,6 +157,7 @@ impl Snapshots {
             replayed_until: last,
             orders: Vec::new(),
             last: from.map(made),
+            kept: beginning.older.into_iter().chain(from.map(|from| from.point)).collect(),
             written_bytes: 0,
             failure: String::new(),
             damaged: beginning.damaged.clone(),
@@ -198,6 +202,21 @@ impl Snapshots {
     /// What was in the log when the node started is not, from here on.
     pub fn on_replaced(&mut self, from: Index) {
         self.replayed_until = self.replayed_until.min(from.previous());
+    }
+
+    /// The oldest of those that are kept, if they are all there: what they hold may go from the log.
+    pub fn oldest_kept(&self) -> Option<LogId> {
+        let is_newest = mutant::is_on(Mutant::PurgedToNewestSnapshot);
+        let oldest = if is_newest { self.kept.last() } else { self.kept.first() };
+        oldest.copied().filter(|_| is_newest || self.kept.len() == SNAPSHOTS_KEPT)
+    }
+
+    /// Another one is whole, and counts. What lies before the log's first entry can be begun from no more.
+    fn keep(&mut self, point: LogId) {
+        self.kept.push(point);
+        self.kept.sort_by_key(|point| point.index);
+        self.kept.dedup();
+        self.kept.drain(..self.kept.len().saturating_sub(SNAPSHOTS_KEPT));
     }
 
     fn is_due(&self, applied: Index) -> bool {
@@ -361,6 +380,7 @@ impl<M: StateMachine> Driver<M> {
         let snapshots = &mut self.snapshots;
         (snapshots.last_point, snapshots.bytes_since) = (installed.point.index, 0);
         snapshots.last = Some(installed);
+        snapshots.keep(installed.point);
         if matches!(snapshots.phase, Phase::Idle | Phase::Held { .. }) {
             snapshots.phase = Phase::Removing;
             let (in_use, damaged) = (installed.point, snapshots.damaged.clone());
@@ -371,6 +391,7 @@ impl<M: StateMachine> Driver<M> {
     fn end_making(&mut self, made: SnapshotMade) {
         self.replica.handle(RaftInput::SnapshotMade { point: made.point });
         self.snapshots.last = Some(made);
+        self.snapshots.keep(made.point);
         self.snapshots.failure.clear();
         self.snapshots.phase = Phase::Removing;
         self.effects.push(Effect::Snapshot(SnapshotReport::Made(made)));

@@ -6,6 +6,7 @@ use super::forwards::Forwards;
 use super::installing::Installing;
 use super::loading::{Beginning, Named, SnapshotFinding, choose};
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
+use super::purging::Purging;
 use super::retention::Retention;
 use super::{Applying, Driver, Options, Reads, Snapshots, Submissions, Tails};
 use crate::checksum::Checksum;
@@ -208,6 +209,7 @@ impl<M: StateMachine> Driver<M> {
             forwards: Forwards::new(incarnation, boot),
             change: None,
             retention,
+            purging: Purging::default(),
             installing: Installing::new(beginning.coming),
             reads: Reads::default(),
             tails: Tails::default(),

@@ -10,6 +10,7 @@ mod forwards;
 mod installs;
 mod lease;
 mod lives;
+mod purging;
 mod reads;
 mod retention;
 mod rig;

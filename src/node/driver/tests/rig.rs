@@ -362,9 +362,13 @@ pub fn data(service: Service, session: SessionId, (number, lowest): (u64, u64), 
 }
 
 pub fn formatted(voters: &[NodeId]) -> SimDisk {
+    formatted_with(voters, SEGMENT_BYTES)
+}
+
+pub fn formatted_with(voters: &[NodeId], segment_bytes: u64) -> SimDisk {
     let disk = SimDisk::new();
     let state = State::new(CLUSTER, OWN, Incarnation(1), membership(voters));
-    driver::format(&disk.files(), &state, SEGMENT_BYTES, 3, 0).unwrap();
+    driver::format(&disk.files(), &state, segment_bytes, 3, 0).unwrap();
     disk
 }
 
@@ -399,6 +403,7 @@ pub fn options() -> driver::Options {
             cache_bytes_max: CACHE_BYTES,
         },
         retention: driver::RetentionRule::default(),
+        follower_tail: None,
         sessions: sessions::Limits::default(),
         leases: None,
         snapshots: SnapshotOptions { entries: 0, bytes: 0, bytes_per_second: 1 << 20, turn_ticks: 100 },

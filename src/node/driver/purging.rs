@@ -1,0 +1,87 @@
+//! What of the log goes for good, and when (design §8).
+//!
+//! ```text
+//!   trimmed ─┐
+//!   older kept snapshot ─┤
+//!   what followers lack, within their tail ─┼─▶ the lowest ─▶ whole segments ─▶ purge ──durable──▶ Compacted
+//!   applied, durable ─┘
+//! ```
+//!
+//! # Invariants
+//!
+//! - A snapshot lets no record go: only a trim moves what may be read, and nothing goes that may be.
+//! - The node can begin from the older of the two snapshots that are kept, and the log behind it. With one of them alone
+//!   nothing goes: if that rotted there would be nothing to begin from.
+//! - The superblock need not know. It says where the log begins at least, and names a snapshot at or above the older one;
+//!   so a start before and after each step finds a snapshot whose point its log has, or is the one before its first entry.
+//! - Nobody else keeps anything: who reads or tails what goes is told `Trimmed`, and a follower is offered the snapshot.
+
+use super::{Driver, Stopped};
+use crate::machine::StateMachine;
+use crate::mutant::{self, Mutant};
+use crate::raft::Input as RaftInput;
+use crate::types::{GroupId, Index, LogId};
+use crate::wal::{Kept, Ticket};
+
+/// Between two looks at what may go: a second.
+const LOOK_TICKS: u32 = 100;
+
+/// What is kept of the log for followers that lag, though nobody else needs it: what lies beyond one of the bounds goes.
+/// By its own log and clock; a node that does not lead knows of nobody's progress, and keeps as much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FollowerTail {
+    /// The newest of it, of whole segments.
+    pub bytes: u64,
+    /// What was written so long ago at most, by the wall clock.
+    pub milliseconds: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Purging {
+    /// Since the last look.
+    ticks: u32,
+    /// The entry before the log's first one as soon as the ticket is durable.
+    under_way: Option<(LogId, Ticket)>,
+}
+
+impl<M: StateMachine> Driver<M> {
+    /// A tick has passed. Now and then what nobody needs goes, if that sets segments free.
+    pub(super) fn purge_if_useful(&mut self, wall_clock_milliseconds: u64) {
+        let Some(tail) = self.options.follower_tail else { return };
+        self.purging.ticks += 1;
+        if self.purging.ticks < LOOK_TICKS || self.purging.under_way.is_some() {
+            return;
+        }
+        self.purging.ticks = 0;
+        let needed_by_nobody = self.needed_here_from().previous();
+        if needed_by_nobody < self.replica.first_index() {
+            return;
+        }
+        let since_milliseconds = Some(wall_clock_milliseconds.saturating_sub(tail.milliseconds));
+        let kept = Kept { bytes: Some(tail.bytes), since_milliseconds };
+        let beyond_tail = self.pipeline.log.kept_from(GroupId::CLUSTER, kept).previous();
+        let held_by_all = self.replica.held_by_all().unwrap_or(Index::ZERO);
+        let last = needed_by_nobody.min(beyond_tail.max(held_by_all));
+        let Some(last) = self.pipeline.log.sets_free_until(GroupId::CLUSTER, last) else { return };
+        assert_eq!(self.replica.term_at(last.index), Some(last.term), "what goes is committed");
+        match self.pipeline.log.purge_prefix(GroupId::CLUSTER, last) {
+            Ok(ticket) => self.purging.under_way = Some((last, ticket)),
+            Err(refused) => self.stop_on(Err(Stopped::Log(refused))),
+        }
+    }
+
+    /// The first index that this node itself may still need, or serve.
+    fn needed_here_from(&self) -> Index {
+        let Some(older) = self.snapshots.oldest_kept() else { return Index::FIRST };
+        let held = self.applied.index.min(self.replica.status().durable.index).min(older.index);
+        if mutant::is_on(Mutant::PurgedThoughReadable) { held.next() } else { held.next().min(self.readable_from()) }
+    }
+
+    /// What was purged is gone for good now.
+    pub(super) fn end_purge(&mut self) {
+        let durable = self.pipeline.log.durable_ticket();
+        if let Some((before_first, _)) = self.purging.under_way.take_if(|(_, ticket)| *ticket <= durable) {
+            self.replica.handle(RaftInput::Compacted { before_first });
+        }
+    }
+}
