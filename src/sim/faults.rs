@@ -11,7 +11,7 @@ use crate::disk::Files;
 use crate::net::{self, Change, Request, RequestBody, Response, ResponseBody};
 use crate::node::driver::LOG_DIRECTORY;
 use crate::raft::Role;
-use crate::snapshot;
+use crate::snapshot::{self, Manifest};
 use crate::superblock;
 use crate::types::GroupId;
 use crate::wal::{Analysis, Source};
@@ -236,9 +236,13 @@ impl Simulation {
             return;
         }
         let disk = self.nodes[node].disk.clone();
-        let Ok(listing) = snapshot::list(&disk.files(), None) else { return };
+        let files = disk.files();
+        let Ok(listing) = snapshot::list(&files, None) else { return };
         let names: Vec<String> = listing.whole(GroupId::CLUSTER).map(|whole| whole.description.name()).collect();
-        if names.is_empty() {
+        // Where its log does not reach back to the first entry, a node needs one of them.
+        let is_intact = |whole: &&Manifest| snapshot::verify(&files, whole).is_ok_and(|bad| bad.is_empty());
+        let is_needed = || listing.whole(GroupId::CLUSTER).filter(is_intact).count() < 2;
+        if names.is_empty() || (self.options.purge.is_some() && is_needed()) {
             return;
         }
         self.kill(node);
