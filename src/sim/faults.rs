@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use super::cluster::{Happening, Simulation};
 use super::disk::Code;
-use super::node::{Process, SEGMENT_BYTES, SPACE_BYTES, node_id};
+use super::node::{Node, Process, SEGMENT_BYTES, SPACE_BYTES, node_id};
 use super::scenario::{MILLISECOND, SECOND};
 use super::trace::Label;
 use crate::disk::Files;
@@ -34,6 +34,7 @@ enum Fault {
     FullDisks,
     Transfer,
     SnapshotRot,
+    Absence,
 }
 
 impl Simulation {
@@ -63,6 +64,7 @@ impl Simulation {
             Fault::FullDisks => self.majority().iter().for_each(|node| self.fill(*node)),
             Fault::Transfer => self.ask_transfer(node),
             Fault::SnapshotRot => self.rot_snapshot(node),
+            Fault::Absence => self.send_away(node),
         }
     }
 
@@ -84,6 +86,7 @@ impl Simulation {
             (Fault::FullDisks, weights.full_disks),
             (Fault::Transfer, weights.transfer),
             (Fault::SnapshotRot, weights.snapshot_rot),
+            (Fault::Absence, weights.absence),
         ];
         let mut draw = self.random.below(table.iter().map(|(_, weight)| weight).sum());
         for (fault, weight) in table {
@@ -126,6 +129,20 @@ impl Simulation {
         self.ended(node);
     }
 
+    /// The process ends, and nobody starts it for seconds.
+    fn send_away(&mut self, node: usize) {
+        let is_down = |node: &Node| node.process.is_none() && !node.is_gone && !node.is_out;
+        if self.nodes.iter().any(is_down) || self.nodes[node].process.is_none() {
+            return;
+        }
+        self.nodes[node].disk.kill(&mut self.random);
+        self.report.kills += 1;
+        self.report.absences += 1;
+        self.nodes[node].end();
+        let after = self.random.between(2 * SECOND, 5 * SECOND);
+        self.order(after, Happening::Restart { node });
+    }
+
     fn ended(&mut self, node: usize) {
         self.nodes[node].end();
         let down_time_max = if self.calm_since.is_some() { MILLISECOND } else { self.down_time_max() };
@@ -135,8 +152,7 @@ impl Simulation {
 
     /// Mostly short: a cluster that is down all the time has nothing to lose.
     fn down_time_max(&mut self) -> u64 {
-        let longest = self.options.purge.map_or(SECOND, |purge| purge.down_time_max);
-        *self.random.pick(&[MILLISECOND, 20 * MILLISECOND, 200 * MILLISECOND, longest])
+        *self.random.pick(&[MILLISECOND, 20 * MILLISECOND, 200 * MILLISECOND, SECOND])
     }
 
     fn cut_soon(&mut self, node: usize) {

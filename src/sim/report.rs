@@ -81,6 +81,8 @@ pub struct Report {
     pub snapshots_loaded: u64,
     /// Snapshots that were damaged on purpose.
     pub snapshots_rotten: u64,
+    /// Processes that were away for seconds.
+    pub absences: u64,
     /// Orders to fetch a snapshot, those that brought nothing, and those that found a part of it.
     pub fetches: u64,
     pub fetches_failed: u64,
@@ -106,7 +108,7 @@ pub struct Report {
 
 impl Report {
     /// The counts by name, in a fixed order.
-    pub fn counts(&self) -> [(&'static str, u64); 60] {
+    pub fn counts(&self) -> [(&'static str, u64); 61] {
         [
             ("nodes", self.nodes),
             ("steps", self.steps),
@@ -152,6 +154,7 @@ impl Report {
             ("snapshots_failed", self.snapshots_failed),
             ("snapshots_loaded", self.snapshots_loaded),
             ("snapshots_rotten", self.snapshots_rotten),
+            ("absences", self.absences),
             ("fetches", self.fetches),
             ("fetches_failed", self.fetches_failed),
             ("fetches_resumed", self.fetches_resumed),

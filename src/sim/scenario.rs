@@ -88,6 +88,8 @@ pub struct Faults {
     pub transfer: u64,
     /// A process ends, and something of one of its snapshots is not what was written any more.
     pub snapshot_rot: u64,
+    /// A process ends and does not come back for seconds, while all others run: their logs go on without it.
+    pub absence: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,12 +139,12 @@ pub struct PurgeOptions {
     pub retention_bytes: u64,
     /// Between two trims by an administrator, on average; 0: none.
     pub trim_interval: u64,
-    /// How long a node is down at most.
-    pub down_time_max: u64,
     /// In place of what the run else has: so much is written, and so often a snapshot is made, that something goes.
     pub record_bytes_max: u64,
+    pub value_bytes_max: u64,
     pub snapshot_entries: u64,
     pub snapshot_rot: u64,
+    pub absence: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +153,8 @@ pub struct ClientOptions {
     /// Commands that each may have without an answer.
     pub window: u64,
     pub record_bytes_max: u64,
+    /// Of what is written to the map, beyond a few that tell it from all else.
+    pub value_bytes_max: u64,
     /// Between two looks of a client at what it has to do.
     pub step_time: u64,
     /// After this a client asks again, perhaps elsewhere.
@@ -276,10 +280,11 @@ impl Options {
             tail_bytes: *random.pick(&[0, 0, 64 << 10, 200 << 10]),
             retention_bytes: *random.pick(&[0, 1, 100 << 10]),
             trim_interval: *random.pick(&[200, 200, 1000]) * MILLISECOND,
-            down_time_max: *random.pick(&[SECOND, 4 * SECOND]),
-            record_bytes_max: *random.pick(&[1000, 8000, 8000, 20_000]),
+            record_bytes_max: *random.pick(&[1000, 8000, 8000, 15_000]),
+            value_bytes_max: *random.pick(&[0, 1000, 4000, 12_000]),
             snapshot_entries: *random.pick(&[5, 10, 20, 40]),
             snapshot_rot: *random.pick(&[0, 0, 2, 6]),
+            absence: *random.pick(&[2, 4, 8]),
         });
         self
     }
@@ -289,7 +294,8 @@ impl Options {
         let mut options = self.clone();
         if let Some(purge) = self.purge {
             options.snapshots.entries = purge.snapshot_entries;
-            options.faults.snapshot_rot = purge.snapshot_rot;
+            (options.faults.snapshot_rot, options.faults.absence) = (purge.snapshot_rot, purge.absence);
+            options.clients.value_bytes_max = purge.value_bytes_max;
             options.clients.record_bytes_max = purge.record_bytes_max;
         }
         options
@@ -325,6 +331,7 @@ impl Faults {
             full_disks: 0,
             transfer: 0,
             snapshot_rot: 0,
+            absence: 0,
         }
     }
 
@@ -414,6 +421,7 @@ impl ClientOptions {
             clients: random.between(1, 5) as usize,
             window: *random.pick(&[1, 4, 16, 64]),
             record_bytes_max: *random.pick(&[40, 200, 1000, 8000]),
+            value_bytes_max: 0,
             step_time: random.between(5 * MILLISECOND, 40 * MILLISECOND),
             timeout: random.between(150 * MILLISECOND, 800 * MILLISECOND),
             newest: Consistency::Linearizable,
