@@ -23,6 +23,10 @@ pub struct Arguments {
     /// In which runs nodes keep fewer sessions than there are clients: in one seed of five, in all, or in none
     #[arg(long, value_enum, value_name = "WHEN", default_value = "drawn")]
     few_sessions: When,
+    /// In which runs logs are trimmed and purged, so that nodes need each other's snapshots: in one seed of four, in all, or
+    /// in none
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "drawn")]
+    purge: When,
     /// Read by lease, on clocks that differ within the bound
     #[arg(long)]
     leases: bool,
@@ -81,6 +85,11 @@ fn run_seed(arguments: &Arguments, seed: u64) -> Result<Report, Violation> {
         When::Always => options.with_few_sessions(seed),
         When::Never => options.with_all_sessions(),
     };
+    let options = match arguments.purge {
+        When::Drawn => options,
+        When::Always => options.with_purge(seed),
+        When::Never => Options { purge: None, ..options },
+    };
     let options = if arguments.leases { options.with_leases() } else { options };
     Simulation::run(seed, &options)
 }
@@ -101,8 +110,10 @@ fn failure(violation: &Violation, arguments: &Arguments) -> Failure {
         When::Never => format!(" --{flag} never"),
     };
     let (changes, few) = (when("changes", arguments.changes), when("few-sessions", arguments.few_sessions));
+    let purge = when("purge", arguments.purge);
     let leases = if arguments.leases { " --leases" } else { "" };
-    let next_step = format!("replay it with `trilith sim --seed {}{nodes}{changes}{few}{leases}`", violation.seed);
+    let next_step =
+        format!("replay it with `trilith sim --seed {}{nodes}{changes}{few}{purge}{leases}`", violation.seed);
     Failure::new(Exit::Corrupt, violation.to_string(), next_step)
 }
 

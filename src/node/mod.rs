@@ -6,11 +6,12 @@
 //!                            ╰──▶ the first answer                     ╰──▶ the first answer
 //! ```
 //!
-//! What decides is deterministic and does no I/O ([`driver`], [`sessions`]), so that the simulator runs the very code
-//! that serves.
+//! What decides is deterministic and does no I/O of its own ([`driver`], [`sessions`], [`transfer`]), so that the
+//! simulator runs the very code that serves.
 
 #![forbid(unsafe_code)]
 
 pub mod driver;
 pub mod run;
 pub mod sessions;
+pub mod transfer;

@@ -1,13 +1,11 @@
 //! What a node's disk does beside the driver: writes that complete, preparations, reads of the log, snapshots.
 
 use super::cluster::{Happening, Simulation};
-use super::node::{CLUSTER, node_id};
-use super::oracles::{Broken, Oracle};
+use super::node::CLUSTER;
 use super::scenario::MILLISECOND;
 use crate::disk::{self, Token};
 use crate::limits::SECTOR_BYTES;
-use crate::machine::Map;
-use crate::node::driver::{Input, Made, Making, ReadNumber, Started};
+use crate::node::driver::{Input, Made, Making, ReadNumber};
 use crate::snapshot::{self, Builder, Step};
 use crate::types::{GroupId, LogId};
 use crate::wal::{self, Prepare, ReadPlan};
@@ -92,21 +90,6 @@ impl Simulation {
         if !self.nodes[node].disk.is_off() {
             self.input(node, Input::SnapshotMade { point, result });
         }
-    }
-
-    /// A node has begun from a snapshot or not, and what it says of others is true.
-    pub(super) fn check_begun(&mut self, node: usize, started: &Started<Map>) -> Result<(), Broken> {
-        // Then it is started again.
-        if self.nodes[node].disk.is_off() {
-            return Ok(());
-        }
-        self.report.snapshots_loaded += u64::from(started.snapshot.is_some());
-        let findings: Vec<String> = started.snapshot_findings.iter().map(ToString::to_string).collect();
-        if !findings.is_empty() && !self.nodes[node].has_rotten_snapshot {
-            let explanation = format!("node {} says: {}, and nothing was damaged", node_id(node), findings.join("; "));
-            return Err(Broken::new(Oracle::Recovery, explanation));
-        }
-        self.oracles.check_node(&started.driver)
     }
 
     pub(super) fn remove_snapshots(&mut self, node: usize, life: u64, in_use: LogId, damaged: &[LogId]) {

@@ -196,6 +196,9 @@ impl Client {
                 }
             }
             (what, ResponseBody::Refused(refusal)) => {
+                if let What::Record { index } = what {
+                    oracles.trims.check_refusal(index, &refusal)?;
+                }
                 if let What::Commands(numbers) = what {
                     self.close(&numbers);
                 }
@@ -299,7 +302,8 @@ impl Client {
     fn new_map_command(&mut self) -> Sent {
         let key = self.key();
         let before = self.value.clone();
-        let new = Bytes::from(format!("{}-{}", self.id, self.begun));
+        let padding = (self.begun * 997 % (self.options.value_bytes_max + 1)) as usize;
+        let new = Bytes::from(format!("{}-{}{:.>padding$}", self.id, self.begun, ""));
         let (command, after, answer) = match self.random.below(4) {
             0 => (MapCommand::Delete { key }, None, Answer::Deleted { existed: before.is_some() }),
             1 => {

@@ -11,13 +11,12 @@ use super::follower::Follower;
 use super::links::Greeting;
 use super::members::Operator;
 use super::network::Network;
-use super::node::{
-    Node, Process, boot_time, driver_options, incarnation, is_no_space, membership, node_at, node_id, start,
-};
+use super::node::{Node, Process, boot_time, membership, node_at, node_id};
 use super::oracles::{Broken, Oracle, Oracles, Violation};
 use super::rest::LOOK_INTERVAL;
 use super::scenario::{DiskOptions, MILLISECOND, Options};
 use super::trace::{Label, Trace};
+use super::transfer::Transfer;
 use super::{Report, recovery};
 use crate::disk::{Queue, Token};
 use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
@@ -26,7 +25,7 @@ use crate::raft::{Body, Event, Message, Role};
 use crate::random::Random;
 use crate::snapshot::Builder;
 use crate::types::LogId;
-use crate::wal::{Prepare, ReadBuffer, ReadPlan};
+use crate::wal::{Prepare, ReadPlan};
 
 /// Of so many seeds one begins with a cluster that is not born yet.
 const UNBORN_SEEDS: u64 = 4;
@@ -35,6 +34,7 @@ const FOLLOWER_SALT: u64 = 0x7a11_7a11;
 const FORWARD_SALT: u64 = 0xf0a3_a2d5;
 const OPERATOR_SALT: u64 = 0x0bea_a704;
 const SNAPSHOT_SALT: u64 = 0x5a95_0701;
+const FETCH_SALT: u64 = 0xfe7c_4001;
 
 /// A cluster, its disks, its network and its clients, in one thread.
 #[derive(Debug)]
@@ -59,6 +59,8 @@ pub struct Simulation {
     pub(super) forward_random: Random,
     /// For snapshots.
     pub(super) snapshot_random: Random,
+    /// For their way from node to node.
+    pub(super) fetch_random: Random,
     pub(super) disk: DiskOptions,
     /// When the calm began.
     pub(super) calm_since: Option<u64>,
@@ -127,6 +129,7 @@ pub(super) enum Happening {
     },
     Follow,
     Operate,
+    Trim,
     Tailed {
         tail: TailKey,
         records: Records,
@@ -148,6 +151,10 @@ pub(super) enum Happening {
         life: u64,
         in_use: LogId,
         damaged: Vec<LogId>,
+    },
+    Transfer {
+        node: usize,
+        what: Transfer,
     },
     /// The disk has room again, unless it was filled anew.
     Room {
@@ -176,6 +183,7 @@ impl Simulation {
     }
 
     fn new(seed: u64, options: &Options) -> Result<Simulation, Broken> {
+        let options = options.in_force();
         let mut random = Random::seeded(seed);
         let trace = Rc::new(RefCell::new(Trace::default()));
         let is_born = !seed.is_multiple_of(UNBORN_SEEDS);
@@ -195,7 +203,6 @@ impl Simulation {
         let mut simulation = Simulation {
             seed,
             operator: options.changes.map(operates),
-            options: options.clone(),
             now: 0,
             steps: 0,
             queue: BTreeMap::new(),
@@ -209,12 +216,15 @@ impl Simulation {
             random,
             forward_random: Random::seeded(seed ^ FORWARD_SALT),
             snapshot_random: Random::seeded(seed ^ SNAPSHOT_SALT),
+            fetch_random: Random::seeded(seed ^ FETCH_SALT),
             disk: options.disk,
             calm_since: None,
             is_born,
             ambushes: 0,
             report: Report::default(),
+            options,
         };
+        let options = simulation.options.clone();
         (0..options.nodes).for_each(|node| simulation.order(0, Happening::Restart { node }));
         (0..options.clients.clients).for_each(|client| simulation.order(0, Happening::Client { client }));
         if options.tails {
@@ -222,6 +232,9 @@ impl Simulation {
         }
         if options.changes.is_some() {
             simulation.order(0, Happening::Operate);
+        }
+        if options.purge.is_some() {
+            simulation.order(0, Happening::Trim);
         }
         simulation.oracles.begin_with(membership, options.sessions);
         simulation.order(0, Happening::Fault);
@@ -287,16 +300,18 @@ impl Simulation {
                 match self.clients.get_mut(client) {
                     Some(client) => client.answered(self.now, response, &mut self.oracles)?,
                     None if is_operators => self.change_answered(&response)?,
-                    None => self.operator_answered(&response),
+                    None => self.administrator_answered(&response)?,
                 }
             }
             Happening::Snapshot { node, life, builder, began } => self.step_snapshot(node, life, builder, began),
             Happening::RemoveSnapshots { node, life, in_use, damaged } => {
                 self.remove_snapshots(node, life, in_use, &damaged)
             }
+            Happening::Transfer { node, what } => self.transfer(node, what)?,
             Happening::Client { client } => self.step_client(client),
             Happening::Follow => self.follow(),
             Happening::Operate => self.operate()?,
+            Happening::Trim => self.trim(),
             Happening::Tailed { tail, records } => self.tailed(tail, &records)?,
             Happening::TailReady { node, life, tail } => self.tail_ready(node, life, tail),
             Happening::Room { node } => self.make_room(node),
@@ -321,6 +336,7 @@ impl Simulation {
             | Happening::LinkLost { node, .. }
             | Happening::Written { node, .. }
             | Happening::TailReady { node, .. }
+            | Happening::Transfer { node, .. }
             | Happening::Request { node, .. } => *node,
             _ => return None,
         };
@@ -406,6 +422,7 @@ impl Simulation {
         let mut process = self.nodes[node].process.take().expect("it lives");
         self.clock(node).into_iter().for_each(|input| process.driver.handle(input));
         self.oracles.check_lease(process.driver.replica())?;
+        let before = process.driver.replica().first_index();
         let mut broken = Ok(());
         let mut effects = Vec::new();
         let invariants = &mut self.oracles.invariants;
@@ -416,6 +433,9 @@ impl Simulation {
         });
         broken?;
         self.oracles.check_node(&process.driver)?;
+        let replica = process.driver.replica();
+        let is_purged = replica.first_index() > before && replica.status().last.index >= replica.first_index();
+        self.report.purges += u64::from(is_purged);
         for effect in effects {
             self.carry_out(node, &mut process, effect)?;
         }
@@ -465,17 +485,14 @@ impl Simulation {
                 let after = self.snapshot_random.below(self.options.snapshots.step_time_max);
                 self.order(after, Happening::RemoveSnapshots { node, life, in_use, damaged });
             }
-            Effect::FetchSnapshot { point, .. } => {
-                let explanation = format!("node {} needs {point}, and nothing is ever purged", node_id(node));
-                return Err(Broken::new(Oracle::Recovery, explanation));
-            }
-            Effect::Snapshot(_) => {}
+            Effect::FetchSnapshot { from, point } => self.begin_fetch(node, process, from, point),
+            Effect::Snapshot(report) => self.on_snapshot_report(&report),
             Effect::Send(message) => self.send(node, process, &message)?,
             Effect::Forward { to, forward } => self.forward(node, process, to, &forward),
             Effect::Forwarded { to, forwarded } => self.forwarded(node, process, to, &forwarded),
             Effect::Reply { client, response } => self.reply(client.0 as usize, &response)?,
             Effect::Tail { tail, records } => self.tail(tail, records),
-            Effect::EndTail { tail, .. } => self.end_tail(tail),
+            Effect::EndTail { tail, refusal } => self.end_tail(tail, &refusal)?,
             Effect::Event(event) => {
                 let is_forming = process.driver.replica().membership().forming;
                 self.is_born |= matches!(event, Event::MembershipCommitted { .. }) && !is_forming;
@@ -532,49 +549,5 @@ impl Simulation {
             let (after, life) = (self.random.below(30 * MILLISECOND), self.nodes[node].life);
             self.order(after, Happening::Crash { node, life });
         }
-    }
-
-    fn restart(&mut self, node: usize) -> Result<(), Broken> {
-        if self.nodes[node].process.is_some() || self.nodes[node].is_out || self.nodes[node].is_gone {
-            return Ok(());
-        }
-        // Another life draws other numbers: an answer to the one before must not pass for one to this.
-        let life = self.nodes[node].identity.incarnation.0 ^ incarnation(node_id(node)).0;
-        let options = driver_options(&self.options, node, self.seed ^ life.rotate_left(20));
-        let is_full = self.nodes[node].full_until > self.now;
-        let is_repeated = self.calm_since.is_none() && self.random.chance(150) && !self.nodes[node].is_rotten;
-        if is_repeated && !is_full {
-            recovery::check_repeated(&self.nodes[node].disk, &options, &mut self.random)?;
-            self.report.recoveries_repeated += 1;
-        }
-        let disk = self.nodes[node].disk.clone();
-        if self.calm_since.is_none() && self.random.chance(50) {
-            disk.crash_at(disk.operations() + self.random.below(60));
-        }
-        match start(&disk, &options, self.now / MILLISECOND) {
-            Ok(started) => {
-                self.check_begun(node, &started)?;
-                self.oracles.invariants.started(started.driver.replica())?;
-                let (files, queue, read_buffer) = (disk.files(), disk.queue(), ReadBuffer::default());
-                let node_state = &mut self.nodes[node];
-                node_state.process =
-                    Some(Process { driver: started.driver, boot: started.boot, files, queue, read_buffer });
-                let life = node_state.life;
-                self.report.starts += 1;
-                if !self.is_born {
-                    self.meet(node);
-                }
-                self.order(self.seed % 7, Happening::Tick { node, life });
-                self.run_soon(node);
-            }
-            Err(_) if disk.is_off() => {}
-            Err(error) if is_full && is_no_space(&error) => self.start_later(node),
-            Err(_) if self.nodes[node].is_rotten => self.nodes[node].is_out = true,
-            Err(error) => {
-                let explanation = format!("node {} does not start: {error}", node_id(node));
-                return Err(Broken::new(Oracle::Recovery, explanation));
-            }
-        }
-        Ok(())
     }
 }

@@ -4,14 +4,14 @@ use bytes::BytesMut;
 
 use super::cluster::{Happening, Simulation};
 use super::disk::Code;
-use super::node::{Process, SEGMENT_BYTES, SPACE_BYTES, node_id};
+use super::node::{Node, Process, SEGMENT_BYTES, SPACE_BYTES, node_id};
 use super::scenario::{MILLISECOND, SECOND};
 use super::trace::Label;
 use crate::disk::Files;
 use crate::net::{self, Change, Request, RequestBody, Response, ResponseBody};
 use crate::node::driver::LOG_DIRECTORY;
 use crate::raft::Role;
-use crate::snapshot;
+use crate::snapshot::{self, Manifest};
 use crate::superblock;
 use crate::types::GroupId;
 use crate::wal::{Analysis, Source};
@@ -34,6 +34,7 @@ enum Fault {
     FullDisks,
     Transfer,
     SnapshotRot,
+    Absence,
 }
 
 impl Simulation {
@@ -63,6 +64,7 @@ impl Simulation {
             Fault::FullDisks => self.majority().iter().for_each(|node| self.fill(*node)),
             Fault::Transfer => self.ask_transfer(node),
             Fault::SnapshotRot => self.rot_snapshot(node),
+            Fault::Absence => self.send_away(node),
         }
     }
 
@@ -84,6 +86,7 @@ impl Simulation {
             (Fault::FullDisks, weights.full_disks),
             (Fault::Transfer, weights.transfer),
             (Fault::SnapshotRot, weights.snapshot_rot),
+            (Fault::Absence, weights.absence),
         ];
         let mut draw = self.random.below(table.iter().map(|(_, weight)| weight).sum());
         for (fault, weight) in table {
@@ -124,6 +127,20 @@ impl Simulation {
         self.nodes[node].disk.kill(&mut self.random);
         self.report.kills += 1;
         self.ended(node);
+    }
+
+    /// The process ends, and nobody starts it for seconds.
+    fn send_away(&mut self, node: usize) {
+        let is_down = |node: &Node| node.process.is_none() && !node.is_gone && !node.is_out;
+        if self.nodes.iter().any(is_down) || self.nodes[node].process.is_none() {
+            return;
+        }
+        self.nodes[node].disk.kill(&mut self.random);
+        self.report.kills += 1;
+        self.report.absences += 1;
+        self.nodes[node].end();
+        let after = self.random.between(2 * SECOND, 5 * SECOND);
+        self.order(after, Happening::Restart { node });
     }
 
     fn ended(&mut self, node: usize) {
@@ -235,9 +252,13 @@ impl Simulation {
             return;
         }
         let disk = self.nodes[node].disk.clone();
-        let Ok(listing) = snapshot::list(&disk.files(), None) else { return };
+        let files = disk.files();
+        let Ok(listing) = snapshot::list(&files, None) else { return };
         let names: Vec<String> = listing.whole(GroupId::CLUSTER).map(|whole| whole.description.name()).collect();
-        if names.is_empty() {
+        // Where its log does not reach back to the first entry, a node needs one of them.
+        let is_intact = |whole: &&Manifest| snapshot::verify(&files, whole).is_ok_and(|bad| bad.is_empty());
+        let is_needed = || listing.whole(GroupId::CLUSTER).filter(is_intact).count() < 2;
+        if names.is_empty() || (self.options.purge.is_some() && is_needed()) {
             return;
         }
         self.kill(node);

@@ -7,7 +7,7 @@ use super::cluster::{Happening, Simulation};
 use super::oracles::{Broken, Oracle};
 use super::scenario::MILLISECOND;
 use super::trace::Label;
-use crate::net::{self, Records, Response, ResponseBody, TailKey};
+use crate::net::{self, Records, Refusal, Response, ResponseBody, TailKey};
 use crate::node::driver::Input;
 use crate::random::Random;
 use crate::types::Index;
@@ -80,9 +80,20 @@ impl Simulation {
         self.order(after, Happening::Tailed { tail, records });
     }
 
-    pub(super) fn end_tail(&mut self, tail: TailKey) {
+    /// What was trimmed before it was read is passed over.
+    pub(super) fn end_tail(&mut self, tail: TailKey, refusal: &Refusal) -> Result<(), Broken> {
         self.note(Label::Output, &[self.now, tail.0], &[]);
-        self.follower.stream = self.follower.stream.filter(|stream| stream.key != tail);
+        if self.follower.stream.is_none_or(|stream| stream.key != tail) {
+            return Ok(());
+        }
+        self.follower.stream = None;
+        if let Refusal::Trimmed { first } = refusal {
+            // What is on its way from there is not waited for.
+            self.oracles.trims.check_refusal(self.follower.next, refusal)?;
+            self.report.tails_trimmed += 1;
+            self.follower.next = *first;
+        }
+        Ok(())
     }
 
     /// What a tail gives is what is committed there, all of it, and goes on where the last ended.

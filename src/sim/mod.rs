@@ -33,12 +33,15 @@ mod scenario;
 mod sessions;
 #[cfg(test)]
 pub(crate) mod skips;
+mod starts;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod transfer;
+mod trims;
 
 pub use cluster::Simulation;
 pub use oracles::{Oracle, Violation};
 pub use report::Report;
-pub use scenario::{ChangeOptions, ClientOptions, DiskOptions, Faults, NetworkOptions, Options};
+pub use scenario::{ChangeOptions, ClientOptions, DiskOptions, Faults, NetworkOptions, Options, PurgeOptions};
 pub use trace::Trace;

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::disk::{SimDisk, SimFiles, SimQueue};
 use super::trace::{Label, Trace};
+use super::transfer::Fetch;
 use crate::disk::Queue;
 use crate::limits::TICK;
 use crate::machine::Map;
-use crate::node::driver::{self, Driver, SnapshotOptions, StartError, Started};
+use crate::node::driver::{self, Driver, FollowerTail, SnapshotOptions, StartError, Started};
+use crate::node::transfer::Shelf;
 use crate::raft::{BootTime, LeaseOptions};
 use crate::superblock;
 use crate::types::{ClusterId, Incarnation, Index, Life, Member, Membership, NodeId};
@@ -60,6 +62,18 @@ pub(super) struct Process {
     pub queue: SimQueue,
     /// What all its reads of the log read into.
     pub read_buffer: ReadBuffer,
+    /// What other nodes read of its snapshots.
+    pub shelf: Shelf<SimFiles>,
+    /// The snapshot that it fetches.
+    pub fetch: Option<Fetch>,
+    pub last_fetch: u64,
+}
+
+impl Process {
+    pub fn new(driver: Driver<Map>, boot: u64, files: SimFiles, queue: SimQueue, read_buffer: ReadBuffer) -> Process {
+        let shelf = Shelf::new(files.clone(), CLUSTER);
+        Process { driver, boot, files, queue, read_buffer, shelf, fetch: None, last_fetch: 0 }
+    }
 }
 
 pub(super) fn node_id(at: usize) -> NodeId {
@@ -172,9 +186,12 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
         cluster: Some(CLUSTER),
         node: node_id(at),
         segment_bytes: SEGMENT_BYTES,
-        retention: driver::RetentionRule::default(),
-        // What is purged has to come back as a snapshot, which the simulated network does not carry.
-        follower_tail: None,
+        retention: driver::RetentionRule {
+            bytes: options.purge.map(|purge| purge.retention_bytes).filter(|bytes| *bytes > 0),
+            milliseconds: None,
+        },
+        // By bytes alone: wall clocks jump.
+        follower_tail: options.purge.map(|purge| FollowerTail { bytes: purge.tail_bytes, milliseconds: u64::MAX }),
         leases: options.leases.then(|| LeaseOptions {
             promise: TICK * options.election_ticks.start,
             rest: TICK * options.election_ticks.end,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::copies::{Copies, Name};
 use super::sessions::{Fate, Sessions};
+use super::trims::Trims;
 use crate::checksum::Checksum;
 use crate::codec;
 use crate::machine::command::Answer;
@@ -76,6 +77,7 @@ pub(super) struct Oracles {
     /// What clients were refused.
     pub copies: Copies,
     pub sessions: Sessions,
+    pub trims: Trims,
     /// Which of a client's commands a number of a session is: one that is certainly in no log has another number later.
     numbered: BTreeMap<Name, RecordName>,
     /// Where each of the clients' commands took effect.
@@ -217,6 +219,10 @@ impl Oracles {
             self.placed_end = self.placed_end.next();
             self.place(self.placed_end)?;
         }
+        self.trims.check_beginning(driver.replica().first_index())?;
+        if driver.is_stateless() {
+            return Ok(());
+        }
         let (applied, log) = driver.applied();
         let digests = Digests { log, machine: driver.machine().digest(), sessions: driver.sessions().digest() };
         let first = *self.states.entry(applied.index).or_insert(digests);
@@ -264,6 +270,9 @@ impl Oracles {
     fn place(&mut self, index: Index) -> Result<(), Broken> {
         if let Some(Payload::Membership(membership)) = self.invariants.committed_payload(index) {
             self.membership.clone_from(membership);
+        }
+        if let Some(payload) = self.invariants.committed_payload(index) {
+            self.trims.place(index, payload);
         }
         let Some(Payload::Data(data)) = self.invariants.committed_payload(index) else { return Ok(()) };
         let Ok((command, body)) = codec::decode_command(&data.bytes) else {

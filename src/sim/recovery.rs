@@ -4,7 +4,7 @@ use super::disk::{SimDisk, SimFiles};
 use super::node::{Process, start};
 use super::oracles::{Broken, Oracle, Oracles};
 use crate::machine::Map;
-use crate::net::{ClientKey, Consistency, Request, RequestBody, ResponseBody};
+use crate::net::{ClientKey, Consistency, Refusal, Request, RequestBody, ResponseBody};
 use crate::node::driver::{self, Driver, Effect, Input, LOG_DIRECTORY};
 use crate::raft::invariants::Invariants;
 use crate::raft::{Body, Message, Replica};
@@ -100,12 +100,27 @@ fn compare(how: &str, once: &Recovered, other: &Recovered) -> Result<(), Broken>
     Err(Broken::new(Oracle::Recovery, explanation))
 }
 
-/// Reads a node's whole log as a client would, and compares it with what clients were told.
+/// Reads a node's whole log as a client would, and compares it with what clients were told. All is there that was not
+/// trimmed as far as the node knows, and nothing that was.
 pub(super) fn check_log(process: &mut Process, oracles: &Oracles) -> Result<(), Broken> {
-    let end = process.driver.applied().0.index.next();
-    let mut from = Index::FIRST;
+    let applied = process.driver.applied().0.index;
+    let end = applied.next();
+    // A log that was taken over from another node may begin where that node knew it to be trimmed.
+    let mut from = oracles.trims.readable_from_at(applied).max(process.driver.replica().first_index());
+    if from > Index::FIRST {
+        match read(process, from.previous())? {
+            ResponseBody::Refused(refusal) if refusal == (Refusal::Trimmed { first: from }) => {}
+            body => {
+                let explanation = format!("the log is trimmed up to {from}, and a read before it gives {body:?}");
+                return Err(Broken::new(Oracle::Acknowledged, explanation));
+            }
+        }
+    }
     while from < end {
-        let records = read(process, from)?;
+        let records = match read(process, from)? {
+            ResponseBody::Records(records) => records,
+            body => return Err(Broken::new(Oracle::Acknowledged, format!("the log cannot be read: {body:?}"))),
+        };
         if records.next <= from {
             return Err(Broken::new(Oracle::Acknowledged, format!("the log cannot be read on from {from}")));
         }
@@ -115,7 +130,7 @@ pub(super) fn check_log(process: &mut Process, oracles: &Oracles) -> Result<(), 
     Ok(())
 }
 
-fn read(process: &mut Process, from: Index) -> Result<crate::net::Records, Broken> {
+fn read(process: &mut Process, from: Index) -> Result<ResponseBody, Broken> {
     let body = RequestBody::Read { from, to: None, bytes_max: READ_BYTES, consistency: Consistency::Stale };
     let auditor = ClientKey(u64::MAX);
     process.driver.handle(Input::Client { client: auditor, request: Request { id: 0, body } });
@@ -131,10 +146,7 @@ fn read(process: &mut Process, from: Index) -> Result<crate::net::Records, Broke
                     process.driver.handle(Input::ReadDone { read, result });
                 }
                 Effect::Reply { client, response } if client == auditor => {
-                    return match response.body {
-                        ResponseBody::Records(records) => Ok(records),
-                        body => Err(Broken::new(Oracle::Acknowledged, format!("the log cannot be read: {body:?}"))),
-                    };
+                    return Ok(response.body);
                 }
                 _ => {}
             }

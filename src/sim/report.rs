@@ -81,11 +81,34 @@ pub struct Report {
     pub snapshots_loaded: u64,
     /// Snapshots that were damaged on purpose.
     pub snapshots_rotten: u64,
+    /// Processes that were away for seconds.
+    pub absences: u64,
+    /// Orders to fetch a snapshot, those that brought nothing, and those that found a part of it.
+    pub fetches: u64,
+    pub fetches_failed: u64,
+    pub fetches_resumed: u64,
+    /// Snapshots that came whole and durable from other nodes, whose state was read, and that took the place of a state.
+    pub snapshots_received: u64,
+    pub snapshots_fetched: u64,
+    pub snapshots_installed: u64,
+    /// Trims that were answered as done, and tails that ended because what they had not read was trimmed.
+    pub trims: u64,
+    pub tails_trimmed: u64,
+    /// Logs that began later than before.
+    pub purges: u64,
+    /// Chunks that left a node, arrived as they should be or not, were there from an earlier order, were damaged where they
+    /// were asked for, and were put back.
+    pub chunks_sent: u64,
+    pub chunks_received: u64,
+    pub chunks_bad: u64,
+    pub chunks_resumed: u64,
+    pub chunks_refused: u64,
+    pub chunks_mended: u64,
 }
 
 impl Report {
     /// The counts by name, in a fixed order.
-    pub fn counts(&self) -> [(&'static str, u64); 45] {
+    pub fn counts(&self) -> [(&'static str, u64); 61] {
         [
             ("nodes", self.nodes),
             ("steps", self.steps),
@@ -131,6 +154,22 @@ impl Report {
             ("snapshots_failed", self.snapshots_failed),
             ("snapshots_loaded", self.snapshots_loaded),
             ("snapshots_rotten", self.snapshots_rotten),
+            ("absences", self.absences),
+            ("fetches", self.fetches),
+            ("fetches_failed", self.fetches_failed),
+            ("fetches_resumed", self.fetches_resumed),
+            ("snapshots_received", self.snapshots_received),
+            ("snapshots_fetched", self.snapshots_fetched),
+            ("snapshots_installed", self.snapshots_installed),
+            ("trims", self.trims),
+            ("tails_trimmed", self.tails_trimmed),
+            ("purges", self.purges),
+            ("chunks_sent", self.chunks_sent),
+            ("chunks_received", self.chunks_received),
+            ("chunks_bad", self.chunks_bad),
+            ("chunks_resumed", self.chunks_resumed),
+            ("chunks_refused", self.chunks_refused),
+            ("chunks_mended", self.chunks_mended),
             ("seed", self.seed),
         ]
     }

@@ -14,6 +14,8 @@ pub(super) const SECOND: u64 = 1000 * MILLISECOND;
 const CHANGES_SALT: u64 = 0x3e3b_e25a_17ed;
 /// And so do snapshots.
 const SNAPSHOTS_SALT: u64 = 0x51a9_5407_0a3b;
+/// And so does what goes from the logs.
+const PURGE_SALT: u64 = 0x9a6e_7000_10c5;
 /// So do the limits of sessions.
 const SESSIONS_SALT: u64 = 0x5e55_1045_0dd5;
 
@@ -37,6 +39,8 @@ pub struct Options {
     /// How an operator changes the members; none does where it is `None`.
     pub changes: Option<ChangeOptions>,
     pub snapshots: SnapshotTimes,
+    /// What goes from the logs; nothing ever does where it is `None`.
+    pub purge: Option<PurgeOptions>,
     /// Reads by lease are on, and clients read so; nodes' clocks differ, within the bound.
     pub leases: bool,
     pub election_ticks: Range<u32>,
@@ -84,6 +88,8 @@ pub struct Faults {
     pub transfer: u64,
     /// A process ends, and something of one of its snapshots is not what was written any more.
     pub snapshot_rot: u64,
+    /// A process ends and does not come back for seconds, while all others run: their logs go on without it.
+    pub absence: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -126,11 +132,29 @@ pub struct SnapshotTimes {
 }
 
 #[derive(Clone, Copy, Debug)]
+pub struct PurgeOptions {
+    /// What of the log is kept for followers that lag.
+    pub tail_bytes: u64,
+    /// What of the records is kept by the rule of retention; 0: all of them.
+    pub retention_bytes: u64,
+    /// Between two trims by an administrator, on average; 0: none.
+    pub trim_interval: u64,
+    /// In place of what the run else has: so much is written, and so often a snapshot is made, that something goes.
+    pub record_bytes_max: u64,
+    pub value_bytes_max: u64,
+    pub snapshot_entries: u64,
+    pub snapshot_rot: u64,
+    pub absence: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
 pub struct ClientOptions {
     pub clients: usize,
     /// Commands that each may have without an answer.
     pub window: u64,
     pub record_bytes_max: u64,
+    /// Of what is written to the map, beyond a few that tell it from all else.
+    pub value_bytes_max: u64,
     /// Between two looks of a client at what it has to do.
     pub step_time: u64,
     /// After this a client asks again, perhaps elsewhere.
@@ -168,6 +192,7 @@ impl Options {
             tails: true,
             changes: ChangeOptions::drawn(seed),
             snapshots: SnapshotTimes::drawn(seed),
+            purge: None,
             leases: false,
             election_ticks: election_start..2 * election_start,
             heartbeat_ticks: (election_start / 5).max(1),
@@ -179,6 +204,15 @@ impl Options {
             order_salt: 0,
         }
         .with_sessions_drawn(seed)
+        .with_purge_drawn(seed)
+    }
+
+    /// In one seed of four, with a generator of its own.
+    fn with_purge_drawn(self, seed: u64) -> Options {
+        match Random::seeded(seed ^ PURGE_SALT).chance(250) {
+            true => self.with_purge(seed),
+            false => self,
+        }
     }
 
     /// In one seed of five, with a generator of its own.
@@ -197,6 +231,7 @@ impl Options {
         self.clients.forward_per_mille = 0;
         self.changes = None;
         self.snapshots.entries = 0;
+        self.purge = None;
         self.faults.snapshot_rot = 0;
         self.sessions = sessions::Limits::default();
         // Two thirds, to the microsecond.
@@ -237,6 +272,35 @@ impl Options {
         Options { sessions: sessions::Limits::default(), ..self }
     }
 
+    /// The same run with logs that end where nobody needs them any more, and so much written that something goes: nodes that
+    /// were down for long come back through other nodes' snapshots.
+    pub fn with_purge(mut self, seed: u64) -> Options {
+        let random = &mut Random::seeded(seed ^ PURGE_SALT.rotate_left(1));
+        self.purge = Some(PurgeOptions {
+            tail_bytes: *random.pick(&[0, 0, 64 << 10, 200 << 10]),
+            retention_bytes: *random.pick(&[0, 1, 100 << 10]),
+            trim_interval: *random.pick(&[200, 200, 1000]) * MILLISECOND,
+            record_bytes_max: *random.pick(&[1000, 8000, 8000, 15_000]),
+            value_bytes_max: *random.pick(&[0, 1000, 4000, 12_000]),
+            snapshot_entries: *random.pick(&[5, 10, 20, 40]),
+            snapshot_rot: *random.pick(&[0, 0, 2, 6]),
+            absence: *random.pick(&[2, 4, 8]),
+        });
+        self
+    }
+
+    /// As it is run.
+    pub(super) fn in_force(&self) -> Options {
+        let mut options = self.clone();
+        if let Some(purge) = self.purge {
+            options.snapshots.entries = purge.snapshot_entries;
+            (options.faults.snapshot_rot, options.faults.absence) = (purge.snapshot_rot, purge.absence);
+            options.clients.value_bytes_max = purge.value_bytes_max;
+            options.clients.record_bytes_max = purge.record_bytes_max;
+        }
+        options
+    }
+
     /// The same run with reads by lease, on clocks that differ.
     pub fn with_leases(mut self) -> Options {
         self.leases = true;
@@ -267,6 +331,7 @@ impl Faults {
             full_disks: 0,
             transfer: 0,
             snapshot_rot: 0,
+            absence: 0,
         }
     }
 
@@ -356,6 +421,7 @@ impl ClientOptions {
             clients: random.between(1, 5) as usize,
             window: *random.pick(&[1, 4, 16, 64]),
             record_bytes_max: *random.pick(&[40, 200, 1000, 8000]),
+            value_bytes_max: 0,
             step_time: random.between(5 * MILLISECOND, 40 * MILLISECOND),
             timeout: random.between(150 * MILLISECOND, 800 * MILLISECOND),
             newest: Consistency::Linearizable,

@@ -3,6 +3,7 @@
 mod leases;
 mod proofs;
 mod sessions;
+mod transfers;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,6 +150,7 @@ fn reads_by_lease_are_as_new_as_linearizable_ones_in_thirty_seeds() {
 /// show what those show that have applied everything.
 fn with_snapshots(seed: u64) -> Options {
     let mut options = Options::drawn_for(3, seed);
+    options.purge = None;
     options.snapshots.entries = [3, 10, 40][(seed % 3) as usize];
     options.faults.snapshot_rot = 2 * (seed % 2);
     options

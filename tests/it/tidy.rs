@@ -139,6 +139,7 @@ const DETERMINISTIC: &[&str] = &[
     "machine",
     "node::driver*",
     "node::sessions",
+    "node::transfer",
     "sim",
     "adapters::openraft::mapping",
 ];

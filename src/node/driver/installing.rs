@@ -96,6 +96,11 @@ impl<M: StateMachine> Driver<M> {
         Restoring::new(&self.machine, session_limits(&self.options))
     }
 
+    /// Whether this node has no state yet, not even an older one: what it has applied is that of no entry.
+    pub fn is_stateless(&self) -> bool {
+        self.installing.waits_for().is_some() && self.installing.is_stateless
+    }
+
     /// The leader's log begins behind the end of this node's. Told again with each offer.
     pub(super) fn on_snapshot_offered(&mut self, from: NodeId, base: Base) {
         if self.machine.restoring().is_none() {

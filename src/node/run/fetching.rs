@@ -27,7 +27,6 @@
 mod error;
 mod pace;
 mod session;
-mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +38,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub use error::{FetchError, Unfit};
+pub use error::FetchError;
 use session::Session;
 
 use crate::disk::{self, Directory};

@@ -34,6 +34,7 @@ pub(super) const NOTHING: Faults = Faults {
     full_disks: 0,
     transfer: 0,
     snapshot_rot: 0,
+    absence: 0,
 };
 
 /// Three nodes: all disks take up to so long, or now one and now another does; and while that is so nodes lose their

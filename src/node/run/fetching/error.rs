@@ -1,11 +1,11 @@
 //! Why no snapshot came.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::codec;
+use crate::node::transfer::Asked;
 use crate::snapshot;
-use crate::types::{LogId, NodeId};
+use crate::types::LogId;
 
 /// Why an order for a snapshot was not carried out. What has come of it stays, unless the disk failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,23 +22,6 @@ pub enum FetchError {
     Snapshot(#[from] snapshot::Error),
     #[error("the snapshot at {point} is whole, and holds no state that this program reads: {source}")]
     State { point: LogId, source: codec::Error },
-}
-
-/// Each node that was asked, and what keeps it from giving what was asked for.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Asked(pub Vec<(NodeId, Unfit)>);
-
-/// Why a node is not asked any more.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Unfit {
-    /// It has no whole snapshot at the point.
-    NotHere,
-    /// Its manifest is not the one that the first node gave.
-    Another,
-    /// Its manifest is none, or not of the point, or not of the cluster.
-    Manifest(String),
-    /// This chunk, and perhaps others, is damaged there, or came so.
-    Damaged { number: u32 },
 }
 
 impl FetchError {
@@ -60,27 +43,6 @@ impl FetchError {
             }
             FetchError::Snapshot(error) => error.next_step(),
             FetchError::State { .. } => "use the program that the other nodes run".to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for Asked {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (node, unfit)) in self.0.iter().enumerate() {
-            let gap = if place > 0 { "; " } else { "" };
-            write!(formatter, "{gap}node {node} {unfit}")?;
-        }
-        if self.0.is_empty() { formatter.write_str("there is none to be asked") } else { Ok(()) }
-    }
-}
-
-impl fmt::Display for Unfit {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unfit::NotHere => formatter.write_str("has none that is whole"),
-            Unfit::Another => formatter.write_str("has another state at that point"),
-            Unfit::Manifest(why) => write!(formatter, "sent a manifest that is none of it: {why}"),
-            Unfit::Damaged { number } => write!(formatter, "has chunk {number} damaged"),
         }
     }
 }

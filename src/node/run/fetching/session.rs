@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::error::{FetchError, Unfit};
+use super::error::FetchError;
 use super::pace::Pace;
-use super::sources::{Source, Sources};
 use super::{Control, FetchOptions, Order, Progress};
 use crate::disk::Files;
 use crate::machine::StateMachine;
 use crate::net::{self, Peers, SnapshotAnswer, SnapshotLink, SnapshotRefusal, SnapshotRequest};
 use crate::node::driver::checkpoint::Restoring;
 use crate::node::sessions::Sessions;
-use crate::snapshot::{self, Arrival, Condition, Manifest, Mended, Reader, Receiver, Stage};
+use crate::node::transfer::{Source, Sources, Unfit, here};
+use crate::snapshot::{self, Arrival, Manifest, Mended, Reader, Receiver};
 use crate::types::{GroupId, LogId, NodeId};
 
 /// Chunks that are asked for and have not come.
@@ -85,35 +85,13 @@ impl<'a, F: Files> Session<'a, F> {
         }
     }
 
-    /// What is here already under this name. What is useless goes: damaged as a whole, or a part of another snapshot, which
-    /// would keep its room for good.
+    /// What is here already under this name.
     fn look(&self, group: GroupId, point: LogId) -> Result<Option<Manifest>, FetchError> {
-        let listing = snapshot::list(self.files, Some(self.options.cluster))?;
-        let mut here = None;
-        for found in listing.found.into_iter().filter(|found| found.group == group) {
-            let name = found.name;
-            match found.condition {
-                Condition::Unfinished(Stage::Receiving) if found.point != point => {
-                    snapshot::remove(self.files, &name)?;
-                }
-                Condition::Unfinished(_) => {}
-                _ if found.point != point => {}
-                Condition::Whole(manifest) => here = Some(manifest),
-                Condition::Damaged(damage) => {
-                    tracing::warn!(name, %damage, "a snapshot that is damaged makes room for the same one of another node");
-                    snapshot::remove(self.files, &name)?;
-                }
-                Condition::Foreign { cluster } => {
-                    let expected = self.options.cluster;
-                    return Err(snapshot::Error::WrongCluster { name, expected, found: cluster }.into());
-                }
-                Condition::Newer { format } => {
-                    return Err(snapshot::Error::NewerFormat { name, found: format }.into());
-                }
-                Condition::Unreadable(error) => return Err(snapshot::Error::Disk(error).into()),
-            }
+        let here = here(self.files, self.options.cluster, group, point)?;
+        for (name, damage) in &here.removed {
+            tracing::warn!(name, %damage, "a snapshot that was damaged made room for the same one of another node");
         }
-        Ok(here)
+        Ok(here.manifest)
     }
 
     /// Everything that is missing, from one node after the other, in rounds.
@@ -355,22 +333,12 @@ impl<'a, F: Files> Session<'a, F> {
             SnapshotAnswer::Manifest(bytes) => bytes,
             other => return self.refused(other, None, source),
         };
-        let node = source.node;
-        let mut unfit = |why: String| {
+        let found = source.judge(&bytes, self.options.cluster, group, point);
+        if let Some(Unfit::Manifest(why)) = &source.unfit {
+            let node = source.node;
             tracing::error!(%node, %point, "a node sent what is no manifest of its snapshot: {why}");
-            source.unfit = Some(Unfit::Manifest(why));
-            Ok(None)
-        };
-        match Manifest::decode("on its way", &bytes) {
-            Err(error) => unfit(error.to_string()),
-            Ok(found) if (found.description.group, found.description.point) != (group, point) => {
-                unfit(format!("it is that of {}", found.description.name()))
-            }
-            Ok(found) if found.description.cluster != self.options.cluster => {
-                unfit(format!("it is of cluster {}", found.description.cluster))
-            }
-            Ok(found) => Ok(Some(found)),
         }
+        Ok(found)
     }
 
     /// The answer to the oldest question for a chunk; none if the node does not have it.
@@ -388,13 +356,10 @@ impl<'a, F: Files> Session<'a, F> {
 
     fn refused<T>(&self, answer: SnapshotAnswer, number: Option<u32>, source: &mut Source) -> Result<Option<T>, Ended> {
         match answer {
-            SnapshotAnswer::Refused(SnapshotRefusal::NotHere) => {
-                source.unfit = Some(Unfit::NotHere);
-                Ok(None)
-            }
-            SnapshotAnswer::Refused(SnapshotRefusal::Damaged { number: found }) if Some(found) == number => {
-                tracing::warn!(node = %source.node, number = found, "a chunk is damaged on the node that was asked");
-                source.damaged.insert(found);
+            SnapshotAnswer::Refused(refusal) if source.is_refusal(refusal, number) => {
+                if let SnapshotRefusal::Damaged { number } = refusal {
+                    tracing::warn!(node = %source.node, number, "a chunk is damaged on the node that was asked");
+                }
                 Ok(None)
             }
             SnapshotAnswer::Refused(SnapshotRefusal::Busy) => Err(Ended::Away("it is busy".to_owned())),

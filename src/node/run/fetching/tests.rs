@@ -23,6 +23,7 @@ use crate::net::{
 use crate::node::driver::checkpoint::Checkpoint;
 use crate::node::run::serving::Serving;
 use crate::node::sessions::Limits;
+use crate::node::transfer::Unfit;
 use crate::snapshot::{self, Builder, Description, Reader, Step};
 use crate::types::{Incarnation, Index, Member, Membership, Term};
 

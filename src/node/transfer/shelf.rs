@@ -1,0 +1,105 @@
+//! What is said to who asks for a snapshot of this node, each chunk verified.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::disk::Files;
+use crate::net::{SnapshotAnswer, SnapshotRefusal, SnapshotRequest};
+use crate::snapshot::{self, Manifest, Reader};
+use crate::types::{ClusterId, GroupId, LogId};
+
+/// Snapshots that are open at once: those of the nodes that are served.
+const OPEN_MAX: usize = 2;
+/// Bad chunks that are told of, each once.
+const TOLD_MAX: usize = 1024;
+
+/// Snapshots that are read. What is removed meanwhile keeps its room as long as it is open.
+#[derive(Debug)]
+pub struct Shelf<F> {
+    files: F,
+    cluster: ClusterId,
+    /// The one that was asked for last is the last.
+    open: Vec<Reader>,
+    /// Bad chunks of which the operator knows.
+    told: BTreeSet<(GroupId, LogId, u32)>,
+}
+
+/// What was wrong on this node's disk.
+#[derive(Debug)]
+pub enum Finding {
+    /// This chunk is not what was written, or the disk does not give it. Told anew each time it is asked for: what could not
+    /// be mended then may be now.
+    BadChunk { manifest: Manifest, number: u32, error: snapshot::Error, is_news: bool },
+    /// What is wanted does not open.
+    DoesNotOpen { point: LogId, error: snapshot::Error },
+}
+
+impl<F: Files> Shelf<F> {
+    pub fn new(files: F, cluster: ClusterId) -> Shelf<F> {
+        Shelf { files, cluster, open: Vec::new(), told: BTreeSet::new() }
+    }
+
+    /// The answer to a question, and what is to be told to the operator and to whoever mends.
+    pub fn answer(&mut self, request: SnapshotRequest) -> (SnapshotAnswer, Option<Finding>) {
+        const NOT_HERE: SnapshotAnswer = SnapshotAnswer::Refused(SnapshotRefusal::NotHere);
+        let (group, point) = request.snapshot();
+        let is_new = matches!(request, SnapshotRequest::Manifest { .. });
+        match self.find(group, point, is_new) {
+            Ok(true) => {}
+            Ok(false) => return (NOT_HERE, None),
+            Err(error) => return (NOT_HERE, Some(Finding::DoesNotOpen { point, error })),
+        }
+        let reader = self.open.last_mut().expect("what was found is the last");
+        match request {
+            SnapshotRequest::Manifest { .. } => {
+                (SnapshotAnswer::Manifest(Bytes::from(reader.manifest().encode())), None)
+            }
+            SnapshotRequest::Chunk { number, .. } if number >= reader.manifest().chunks() => (NOT_HERE, None),
+            SnapshotRequest::Chunk { number, .. } => match reader.chunk(&self.files, number) {
+                Ok(chunk) => (SnapshotAnswer::Chunk { number, bytes: Bytes::copy_from_slice(chunk) }, None),
+                Err(error) => {
+                    let finding = self.bad_chunk(number, error);
+                    (SnapshotAnswer::Refused(SnapshotRefusal::Damaged { number }), Some(finding))
+                }
+            },
+        }
+    }
+
+    /// Nothing is held open any more: what is removed then gives its room back.
+    pub fn close(&mut self) {
+        for reader in self.open.drain(..) {
+            reader.close(&self.files);
+        }
+    }
+
+    /// Makes a snapshot the last one of those that are open, if it is here. One that is asked for anew is looked for anew.
+    fn find(&mut self, group: GroupId, point: LogId, is_new: bool) -> Result<bool, snapshot::Error> {
+        let is_it = |manifest: &Manifest| (manifest.description.group, manifest.description.point) == (group, point);
+        let found = self.open.iter().position(|reader| is_it(reader.manifest())).map(|place| self.open.remove(place));
+        match found {
+            Some(reader) if !is_new => {
+                self.open.push(reader);
+                return Ok(true);
+            }
+            Some(reader) => reader.close(&self.files),
+            None => {}
+        }
+        let listing = snapshot::list(&self.files, Some(self.cluster))?;
+        let Some(manifest) = listing.whole(group).find(|manifest| is_it(manifest)).cloned() else { return Ok(false) };
+        let reader = Reader::open(&self.files, manifest)?;
+        if self.open.len() == OPEN_MAX {
+            self.open.remove(0).close(&self.files);
+        }
+        self.open.push(reader);
+        Ok(true)
+    }
+
+    /// A chunk of the last one is bad.
+    fn bad_chunk(&mut self, number: u32, error: snapshot::Error) -> Finding {
+        let manifest = self.open.last().expect("it was read just now").manifest().clone();
+        let of = &manifest.description;
+        let is_news = self.told.len() < TOLD_MAX && self.told.insert((of.group, of.point, number));
+        Finding::BadChunk { manifest, number, error, is_news }
+    }
+}
