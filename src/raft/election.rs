@@ -1,7 +1,7 @@
 //! Elections: pre-vote, vote, and the rules that keep them from disturbing a leader that works.
 
 use crate::mutant::{self, Mutant};
-use crate::types::{HardState, LogId, NodeId, Term};
+use crate::types::{HardState, LogId, Membership, NodeId, Term};
 
 use super::leader::Leading;
 use super::replica::{Replica, State, Tally};
@@ -129,8 +129,8 @@ impl Replica {
 
     fn count_pre_vote(&mut self, from: NodeId, granted: bool) {
         let State::PreCandidate(tally) = &mut self.state else { return };
-        tally.answers.insert(from, granted);
         let membership = self.memberships.current();
+        tally.count(membership, from, granted);
         if quorum::won(membership, |voter| tally.said(voter, true)) {
             match self.may_stand() {
                 true => self.stand(false),
@@ -161,8 +161,8 @@ impl Replica {
 
     pub(super) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
         let State::Candidate(tally) = &mut self.state else { return };
-        tally.answers.insert(from, granted);
         let membership = self.memberships.current();
+        tally.count(membership, from, granted);
         if quorum::won(membership, |voter| tally.said(voter, true)) {
             self.become_leader();
         } else if quorum::lost(membership, |voter| tally.said(voter, false)) {
@@ -236,6 +236,13 @@ impl Replica {
 }
 
 impl Tally {
+    /// Of others nothing is kept, however many of them there are.
+    fn count(&mut self, membership: &Membership, from: NodeId, granted: bool) {
+        if membership.is_voter(from) {
+            self.answers.insert(from, granted);
+        }
+    }
+
     fn said(&self, voter: NodeId, granted: bool) -> bool {
         self.answers.get(&voter) == Some(&granted)
     }

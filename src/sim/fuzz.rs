@@ -19,6 +19,8 @@
 mod backends;
 mod choices;
 mod crashes;
+mod dishonest;
+pub mod forged;
 mod protocol;
 mod snapshots;
 #[cfg(test)]
@@ -39,6 +41,7 @@ use crate::wal::{Analysis, Identity, Log, Options, Reading, Source};
 
 pub use backends::{Backend, Simulated, operations};
 pub use crashes::{Done, wal_ops_crash};
+pub use dishonest::Treason;
 pub use protocol::{History, config_change, raft_step};
 pub use snapshots::{Transferred, snapshot_stream};
 

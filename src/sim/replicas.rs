@@ -186,15 +186,9 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("a member");
         assert!(node.replica.is_none(), "{id} runs");
         node.starts += 1;
-        let config = Config {
-            id,
-            heartbeat_ticks: 5,
-            election_ticks: 30..60,
-            seed: self.seed ^ (id.0 << 32) ^ node.starts,
-            limits: self.limits,
-        };
+        let config = config(id, self.seed ^ (id.0 << 32) ^ node.starts, self.limits);
+        let life = node.life();
         // A state machine that is durable of its own takes only what is durable here.
-        let life = Life { incarnation: node.incarnation, is_first_member: true };
         node.state_waits = node.disk.point().filter(|point| *point > node.applied);
         let restored = node.disk.restored(node.applied, &self.born_with);
         let commit = restored.commit;
@@ -555,6 +549,17 @@ impl Cluster {
             self.settle_all_watched(look);
         }
     }
+}
+
+impl Node {
+    pub fn life(&self) -> Life {
+        Life { incarnation: self.incarnation, is_first_member: true }
+    }
+}
+
+/// As nodes have it.
+pub fn config(id: NodeId, seed: u64, limits: Limits) -> Config {
+    Config { id, heartbeat_ticks: 5, election_ticks: 30..60, seed, limits }
 }
 
 /// Panics if a rule was broken.

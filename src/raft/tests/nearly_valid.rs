@@ -3,12 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::limits::{INDEX_MAX, TERM_MAX};
-use crate::raft::{AppendOutcome, Body, Event, Input, Message, PersistNumber, ReadToken, Replica};
+use crate::raft::{Event, Input, Message, PersistNumber, ReadToken, Replica};
 use crate::random::Random;
-use crate::types::{Entry, Index, LogId, Membership, NodeId, Payload, Term};
+use crate::sim::fuzz::forged;
+use crate::types::Payload;
 
-use super::cluster::membership;
 use super::random::History;
 
 const SEEDS: u64 = 300;
@@ -45,97 +44,6 @@ impl Outcomes {
         } else {
             self.nothing += 1;
         }
-    }
-}
-
-/// A number near this one, or at an end.
-fn near(random: &mut Random, number: u64) -> u64 {
-    let away = random.between(1, 6);
-    *random.pick(&[
-        number.wrapping_add(1),
-        number.wrapping_sub(1),
-        number.wrapping_add(away),
-        number.wrapping_sub(away),
-        0,
-        INDEX_MAX,
-        TERM_MAX + 1,
-        u64::MAX,
-    ])
-}
-
-fn change_id(random: &mut Random, id: &mut LogId) {
-    match random.chance(500) {
-        true => id.index = Index(near(random, id.index.0)),
-        false => id.term = Term(near(random, id.term.0)),
-    }
-}
-
-fn change_entries(random: &mut Random, entries: &mut Vec<Entry>) {
-    if entries.is_empty() {
-        return entries.push(Entry { id: LogId::new(Term(1), Index(1)), payload: Payload::Noop });
-    }
-    let at = random.below(entries.len() as u64) as usize;
-    match random.below(6) {
-        0 => drop(entries.remove(at)),
-        1 => entries.push(entries[at].clone()),
-        2 => change_id(random, &mut entries[at].id),
-        3 => entries[at].id.term = Term(entries[at].id.term.0.saturating_sub(1)),
-        4 => entries[at].payload = Payload::Membership(Membership::default()),
-        _ => entries[at].payload = Payload::Membership(membership(random.between(1, 20), 0)),
-    }
-}
-
-fn change_body(random: &mut Random, body: &mut Body) {
-    match body {
-        Body::PreVote { next, last } => match random.chance(500) {
-            true => *next = Term(near(random, next.0)),
-            false => change_id(random, last),
-        },
-        Body::PreVoteReply { next, granted } => match random.chance(500) {
-            true => *next = Term(near(random, next.0)),
-            false => *granted ^= true,
-        },
-        Body::Vote { last, transfer } => match random.chance(500) {
-            true => change_id(random, last),
-            false => *transfer ^= true,
-        },
-        Body::VoteReply { granted } => *granted ^= true,
-        Body::Append(append) => match random.below(4) {
-            0 => change_id(random, &mut append.previous),
-            1 => append.commit = Index(near(random, append.commit.0)),
-            2 => append.round.0 = near(random, append.round.0),
-            _ => change_entries(random, &mut append.entries),
-        },
-        Body::AppendReply(reply) if random.chance(200) => reply.round.0 = near(random, reply.round.0),
-        Body::AppendReply(reply) => match &mut reply.outcome {
-            AppendOutcome::Matched { last } => *last = Index(near(random, last.0)),
-            AppendOutcome::Rejected { previous, .. } if random.chance(500) => change_id(random, previous),
-            AppendOutcome::Rejected { hint, .. } => change_id(random, hint),
-        },
-        Body::Heartbeat { commit, round } => match random.chance(500) {
-            true => *commit = Index(near(random, commit.0)),
-            false => round.0 = near(random, round.0),
-        },
-        Body::HeartbeatReply { round } => round.0 = near(random, round.0),
-        Body::ReadIndex { asked } => *asked = near(random, *asked),
-        Body::ReadIndexReply { asked, index } => match random.chance(500) {
-            true => *asked = near(random, *asked),
-            false => *index = Some(Index(near(random, index.unwrap_or_default().0))),
-        },
-        Body::StandNow => *body = Body::VoteReply { granted: true },
-        Body::Snapshot { base, round } => match random.below(3) {
-            0 => change_id(random, &mut base.point),
-            1 => change_id(random, &mut base.begin_after),
-            _ => round.0 = near(random, round.0),
-        },
-    }
-}
-
-fn change(random: &mut Random, message: &mut Message) {
-    match random.below(6) {
-        0 => message.from = NodeId(*random.pick(&[1, 2, 3, 4, 99])),
-        1 => message.term = Term(near(random, message.term.0)),
-        _ => change_body(random, &mut message.body),
     }
 }
 
@@ -180,7 +88,9 @@ fn run(seed: u64, outcomes: &mut Outcomes) {
         let mut before = replica.clone();
         before.take_output();
         let (mut message, mut after) = (message.clone(), before.clone());
-        change(&mut random, &mut message);
+        let mut choices = [0; 24];
+        random.fill(&mut choices);
+        forged::change(&choices, &mut message);
         let shown = format!("seed {seed}: {message:?} to {:?}", before.status());
         let heard = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             after.handle(Input::Message(message));

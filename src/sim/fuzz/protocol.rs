@@ -1,11 +1,17 @@
 //! Bytes as a history of a small cluster of replicas: what arrives, what is lost, doubled, written, who loses power,
 //! who is asked for what. The rules of the protocol are looked at after each step, and in the end the cluster must
 //! agree and serve.
+//!
+//! In a quarter of the inputs of [`raft_step`] copies of nodes are told what an honest node does not say (dishonest.rs).
+//! The nodes themselves hear nothing of it, and keep all rules.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use super::choices::Choices;
-use crate::raft::{Change, Changed, Input, ReadToken};
+use super::dishonest::{Treason, Victim};
+use crate::raft::{Change, Changed, Input, Message, ReadToken};
 use crate::sim::replicas::{Cluster, limits_default, limits_small, member};
 use crate::types::{Data, Index, NodeId, Payload};
 
@@ -13,6 +19,8 @@ use crate::types::{Data, Index, NodeId, Payload};
 const STEPS_MAX: usize = 3_000;
 /// Members and former members together.
 const NODES_MAX: u64 = 7;
+/// Messages that are remembered, to be said again or changed.
+const PAST_MAX: usize = 200;
 
 /// What an input has done: shows that inputs reach what they are meant for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -27,12 +35,16 @@ pub struct History {
     pub changes: u64,
     /// The term in the end.
     pub term: u64,
+    /// What copies of nodes were told.
+    pub treason: Treason,
 }
 
 struct Run<'b> {
     cluster: Cluster,
     choices: Choices<'b>,
     changes_members: bool,
+    /// What was said, the newest first; `None` where nobody lies.
+    past: Option<VecDeque<Message>>,
     payload: u64,
     token: u64,
     done: History,
@@ -54,7 +66,8 @@ fn run(input: &[u8], changes_members: bool) -> History {
     let limits = if flags & 1 == 0 { limits_default() } else { limits_small() };
     let voters = [3, 1, 2, 4, 5][size as usize];
     let cluster = Cluster::new(voters, u64::from(flags >> 1 & 1), limits, flags.into());
-    let mut run = Run { cluster, choices, changes_members, payload: 0, token: 0, done: History::default() };
+    let past = (flags >= 0xc0 && !changes_members).then(VecDeque::new);
+    let mut run = Run { cluster, choices, changes_members, past, payload: 0, token: 0, done: History::default() };
     if flags & 4 == 0 {
         // Most of what there is to see begins with a leader.
         run.cluster.run(100);
@@ -79,6 +92,9 @@ impl Run<'_> {
         let node = self.any_node();
         if !self.cluster.runs(node) {
             return self.cluster.start(node);
+        }
+        if self.past.is_some() && self.choices.below(8) == 0 {
+            return self.betray(node);
         }
         match self.choices.below(20) {
             0 => self.ticks(node),
@@ -155,13 +171,24 @@ impl Run<'_> {
     }
 
     /// Any message that is under way: mostly one of the oldest.
-    fn message(&mut self, act: impl FnOnce(&mut Cluster, crate::raft::Message)) {
+    fn message(&mut self, act: impl FnOnce(&mut Cluster, Message)) {
         let count = self.cluster.network.len() as u64;
         if count > 0 {
             let at = self.choices.below(count.min(256)) as usize;
             let message = self.cluster.network.remove(at).expect("within the queue");
+            if let Some(past) = &mut self.past {
+                past.push_front(message.clone());
+                past.truncate(PAST_MAX);
+            }
             act(&mut self.cluster, message);
         }
+    }
+
+    /// A copy of this node is told anything, what is under way among it.
+    fn betray(&mut self, node: NodeId) {
+        let mut past = self.past.clone().unwrap_or_default();
+        past.extend(self.cluster.network.iter().take(PAST_MAX).cloned());
+        self.done.treason += Victim::of(&self.cluster, node).live(&mut self.choices, &past);
     }
 
     /// Two bits for each node: nothing, add or remove, promote, add to be promoted.

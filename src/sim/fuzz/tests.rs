@@ -1,7 +1,7 @@
 //! The targets over their committed corpus and over what becomes of it by mutation, without a fuzzer.
 
 use super::{Done, History, Simulated, config_change, identity, operations, options, raft_step};
-use super::{Transferred, snapshot_stream, wal_decode, wal_ops_crash, wal_recover_dir};
+use super::{Transferred, Treason, snapshot_stream, wal_decode, wal_ops_crash, wal_recover_dir};
 use crate::mutant::{self, Mutant};
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
@@ -138,11 +138,26 @@ fn random_bytes_make_histories_of_clusters() {
             sum.reads += done.reads;
             sum.changes += done.changes;
             sum.term += done.term;
+            sum.treason += done.treason;
         }
     }
     println!("{sum:?}");
     assert!(sum.committed > 2_000 && sum.crashes > 1_000 && sum.reads > 200, "{sum:?}");
     assert!(sum.changes > 20 && sum.term > 400, "{sum:?}");
+}
+
+/// The same of inputs of which each has copies of nodes that are lied to.
+#[test]
+fn random_bytes_lie_to_copies_of_nodes() {
+    let mut sum = Treason::default();
+    for seed in 0..200 {
+        let mut input = choices(seed, 600);
+        input[1] |= 0xc0;
+        sum += raft_step(&input).treason;
+    }
+    println!("{sum:?}");
+    assert!(sum.victims > 500 && sum.heard > 5_000 && sum.contradicted > 1_000, "{sum:?}");
+    assert!(sum.expected > 500 && sum.strangers > 100 && sum.installed > 10, "{sum:?}");
 }
 
 /// Each in one of the first two hundred histories.
