@@ -16,8 +16,8 @@ use crate::net::{Peers, SnapshotAnswer, SnapshotQuestion, SnapshotRefusal, Snaps
 use crate::snapshot::{self, Manifest, Reader};
 use crate::types::{ClusterId, GroupId, LogId};
 
-/// Snapshots that are open at once: those of the nodes that are served.
-const OPEN_MAX: usize = 2;
+/// Snapshots that are open at once: those of the two nodes, and of the administrator, that are served.
+const OPEN_MAX: usize = 3;
 /// After so long without a question nothing is held open: what is removed then gives its room back.
 const QUIET: Duration = Duration::from_secs(5);
 /// Bad chunks that are told of, each once.

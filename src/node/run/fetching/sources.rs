@@ -1,9 +1,20 @@
-//! Which nodes are asked, and for what.
+//! Which nodes are asked, how they are reached, and for what.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use super::error::{Asked, Unfit};
+use crate::net::{self, Identity, Peers, SnapshotLink};
 use crate::types::NodeId;
+
+/// How whoever fetches reaches the nodes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way<'a> {
+    /// As one of them.
+    Member(&'a Peers),
+    /// As an administrator, by the addresses that are known.
+    Administrator { identity: &'a Identity, addresses: &'a BTreeMap<NodeId, SocketAddr> },
+}
 
 /// The nodes that may have a snapshot, in the order in which they are asked.
 #[derive(Debug)]
@@ -19,6 +30,26 @@ pub(super) struct Source {
     pub unfit: Option<Unfit>,
     /// Chunks that it does not have as they were written.
     pub damaged: BTreeSet<u32>,
+}
+
+impl Way<'_> {
+    pub async fn link(&self, node: NodeId) -> Result<SnapshotLink, net::Error> {
+        match self {
+            Way::Member(peers) => peers.snapshot_link(node).await,
+            Way::Administrator { identity, addresses } => {
+                let address = *addresses.get(&node).ok_or(net::Error::NoAddress { node })?;
+                SnapshotLink::for_administrator(identity, node, address).await
+            }
+        }
+    }
+
+    /// All that can be asked.
+    pub fn others(&self) -> Vec<NodeId> {
+        match self {
+            Way::Member(peers) => peers.others(),
+            Way::Administrator { addresses, .. } => addresses.keys().copied().collect(),
+        }
+    }
 }
 
 impl Sources {
