@@ -1,7 +1,7 @@
 //! `trilith cluster`: what the nodes say of themselves, and orders to the cluster.
 
 mod members;
-mod snapshots;
+pub mod snapshots;
 mod transfer;
 
 use std::net::SocketAddr;

@@ -32,6 +32,7 @@ mod kv;
 mod log;
 mod node;
 mod output;
+mod progress;
 mod sim;
 mod snapshot;
 mod source;

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::answer_wire::{Refusal, Response, ResponseBody};
 use super::client_wire::{
-    self, CLIENT_FRAME_BYTES_MAX, CLIENT_PROTOCOL_VERSION, ClientStream, RequestBody, TailRequest, Welcome,
+    self, CLIENT_FRAME_BYTES_MAX, CLIENT_PROTOCOL_VERSION, ClientStream, RequestBody, TailRequest,
 };
 use super::close::CloseReason;
 use super::context::Context;
@@ -47,13 +47,7 @@ async fn accept_requests(context: &Context, connection: &Connection) -> Result<(
         }
     }
     let mut out = BytesMut::new();
-    let welcome = Welcome {
-        protocol_version: CLIENT_PROTOCOL_VERSION,
-        cluster: context.local.cluster,
-        node: context.local.node,
-        incarnation: context.local.incarnation,
-    };
-    client_wire::put_welcome(&mut out, &welcome);
+    client_wire::put_welcome(&mut out, &context.welcome());
     send.write_chunk(out.freeze()).await?;
     Ok((send, requests))
 }

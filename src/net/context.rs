@@ -8,6 +8,7 @@ use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 
+use super::client_wire::{CLIENT_PROTOCOL_VERSION, Welcome};
 use super::close::CloseReason;
 use super::counters::{Counter, Counters};
 use super::identity::{ALPN_CLIENT, ALPN_PEER, ALPN_SNAPSHOT};
@@ -29,7 +30,7 @@ pub(super) struct Context {
     pub(super) inbox: Inbox,
     pub(super) replies: Replies,
     pub(super) counters: Arc<Counters>,
-    /// Questions of other nodes for this one's snapshots.
+    /// Questions for this node's snapshots.
     pub(super) snapshots: Desk,
     pub(super) open: Arc<Registry>,
 }
@@ -63,6 +64,16 @@ pub(super) struct Registered {
 }
 
 impl Context {
+    /// What a client, or an administrator who fetches, is answered to the greeting.
+    pub(super) fn welcome(&self) -> Welcome {
+        Welcome {
+            protocol_version: CLIENT_PROTOCOL_VERSION,
+            cluster: self.local.cluster,
+            node: self.local.node,
+            incarnation: self.local.incarnation,
+        }
+    }
+
     /// Closes a connection for the reason that its streams ended with, and counts it.
     pub(super) fn close(&self, connection: &Connection, ended: &StreamError) {
         match ended {

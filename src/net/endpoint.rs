@@ -22,7 +22,7 @@ use super::peer_wire::{Hello, PEER_PROTOCOL_VERSION};
 use super::replies::Replies;
 use super::settings::{self, Settings};
 use super::snapshot_desk::Desk;
-use super::snapshot_link;
+use super::snapshot_service;
 
 /// What a node says of itself beyond its certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -249,7 +249,11 @@ async fn serve(peers: Peers, clients: Arc<Semaphore>, connection: Connection, pr
     let context = peers.context().clone();
     match (proven.protocol, proven.name.role) {
         (Protocol::Peer, Role::Node(id)) => peer_link::accept(&peers, connection, id).await,
-        (Protocol::Snapshot, Role::Node(id)) => snapshot_link::accept(&peers, connection, id).await,
+        (Protocol::Snapshot, Role::Node(id)) => snapshot_service::serve_node(&peers, connection, id).await,
+        (Protocol::Snapshot, Role::Admin(name)) => match clients.try_acquire_owned() {
+            Ok(_permit) => snapshot_service::serve_administrator(&peers, connection, name).await,
+            Err(_) => context.refuse(&connection, CloseReason::TooMany, &context.counters.connections_refused),
+        },
         (Protocol::Peer | Protocol::Snapshot, _) => {
             context.refuse(&connection, CloseReason::WrongRole, &context.counters.roles_refused)
         }

@@ -30,7 +30,8 @@
 //!   [`Arrival::PeerUp`] and [`Arrival::PeerDown`] come in turn.
 //! - A snapshot is fetched by a connection of its own ([`SnapshotLink`]), which whoever fetches dials from a socket of its
 //!   own. The same nodes may speak by it as by a link; each question is checked again, and the connection ends with the
-//!   right to it. What is asked goes to whoever reads the disk ([`Peers::answer_snapshots`]), never to the core.
+//!   right to it. Administrators may fetch, too, at a seat of their own; clients may not: a snapshot holds everything. What is
+//!   asked goes to whoever reads the disk ([`Peers::answer_snapshots`]), never to the core.
 //! - Payloads keep the memory of their frame, and that of the receive buffer (64 KiB and more) only where the frame is a
 //!   quarter of it or more: what a cache counts is within four times of what it holds.
 //! - Checksums of entries and commands were verified when they arrive.
@@ -73,6 +74,7 @@ mod settings;
 mod slot;
 mod snapshot_desk;
 mod snapshot_link;
+mod snapshot_service;
 mod snapshot_wire;
 mod status_wire;
 mod stream;

@@ -51,6 +51,8 @@ const SNAPSHOT_WINDOW_BYTES: u32 = 2 << 20;
 const SNAPSHOT_QUESTIONS_BYTES: u64 = 64 << 10;
 /// Nodes to which snapshots are sent at once. The others are told that this one is busy.
 pub const SNAPSHOTS_SERVED_MAX: usize = 2;
+/// Administrators to which snapshots are sent at once, beside those nodes.
+pub const EXPORTS_SERVED_MAX: usize = 1;
 /// Handshakes that quinn holds for the accept loop.
 const INCOMING_MAX: usize = 256;
 const INCOMING_BYTES_MAX: u64 = 4 << 20;

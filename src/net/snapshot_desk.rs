@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::settings::SNAPSHOTS_SERVED_MAX;
+use super::name::Role;
+use super::settings::{EXPORTS_SERVED_MAX, SNAPSHOTS_SERVED_MAX};
 use super::snapshot_wire::{SnapshotAnswer, SnapshotRefusal, SnapshotRequest};
-use crate::types::NodeId;
 
 /// A question, and the way back to who asked it. One that is dropped without an answer is told that nothing is here.
 #[derive(Debug)]
 pub struct SnapshotQuestion {
-    /// Proven by its certificate, and a member.
-    pub from: NodeId,
+    /// Proven by the certificate: a member, or an administrator.
+    pub from: Role,
     pub request: SnapshotRequest,
     answer: oneshot::Sender<SnapshotAnswer>,
 }
@@ -35,12 +35,18 @@ impl SnapshotQuestion {
 pub(super) struct Desk {
     /// Who answers; none: nothing is here.
     answerer: Mutex<Option<Sender<SnapshotQuestion>>>,
-    seats: Arc<Semaphore>,
+    seats_of_nodes: Arc<Semaphore>,
+    /// Their own: a backup keeps no node waiting, and none of them keeps a backup waiting.
+    seats_of_administrators: Arc<Semaphore>,
 }
 
 impl Default for Desk {
     fn default() -> Desk {
-        Desk { answerer: Mutex::default(), seats: Arc::new(Semaphore::new(SNAPSHOTS_SERVED_MAX)) }
+        Desk {
+            answerer: Mutex::default(),
+            seats_of_nodes: Arc::new(Semaphore::new(SNAPSHOTS_SERVED_MAX)),
+            seats_of_administrators: Arc::new(Semaphore::new(EXPORTS_SERVED_MAX)),
+        }
     }
 }
 
@@ -50,11 +56,12 @@ impl Desk {
     }
 
     /// A place among those that are served, if one is free.
-    pub(super) fn seat(&self) -> Option<OwnedSemaphorePermit> {
-        self.seats.clone().try_acquire_owned().ok()
+    pub(super) fn seat(&self, role: &Role) -> Option<OwnedSemaphorePermit> {
+        let seats = if role.is_admin() { &self.seats_of_administrators } else { &self.seats_of_nodes };
+        seats.clone().try_acquire_owned().ok()
     }
 
-    pub(super) async fn ask(&self, from: NodeId, request: SnapshotRequest) -> SnapshotAnswer {
+    pub(super) async fn ask(&self, from: Role, request: SnapshotRequest) -> SnapshotAnswer {
         let (answer, answered) = oneshot::channel();
         let question = SnapshotQuestion { from, request, answer };
         match &*self.answerer.lock().expect("no holder of this lock can panic") {

@@ -1,4 +1,5 @@
 //! A connection by which one node fetches a snapshot from another: beside the link of the two, so that bulk delays nothing.
+//! An administrator fetches one in the same way, for a backup.
 //!
 //! ```text
 //!     who fetches, from a socket of its own       who has it
@@ -6,6 +7,11 @@
 //!                    ◀─────────────────────────   Hello (checked in the same way)
 //!       questions    ─────────────────────────▶   one after the other, each checked again: members go
 //!                    ◀─────────────────────────   answers, in their order
+//!
+//!     an administrator
+//!       ClientHello  ─────────────────────────▶   checks the certificate's role, and the version
+//!                    ◀─────────────────────────   Welcome
+//!       questions, answers as above
 //! ```
 //!
 //! Each connection has a congestion window and a task of its own, and quinn gives the turn to others after 20 datagrams. What
@@ -16,22 +22,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use quinn::{Connection, SendStream};
+use quinn::{ClientConfig, Connection, SendStream};
 
 use super::certificate::SERVER_NAME;
+use super::client_wire::{self, CLIENT_PROTOCOL_VERSION, ClientHello};
 use super::close::CloseReason;
 use super::connection::{explain, outgoing_endpoint};
 use super::context::{self, Protocol, Proven, Registered};
 use super::error::Error;
+use super::identity::{ALPN_SNAPSHOT, Identity};
 use super::name::Role;
 use super::peer::{Peer, Peers};
 use super::peer_link::{check, refuse_or_close, send_hello};
 use super::peer_wire::{self, Hello};
-use super::settings;
+use super::settings::Settings;
 use super::slot::Slot;
 use super::snapshot_wire::{
-    ANSWER_FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX, SnapshotAnswer, SnapshotRefusal, SnapshotRequest,
-    put_snapshot_answer, put_snapshot_request, snapshot_answer, snapshot_request,
+    ANSWER_FRAME_BYTES_MAX, SnapshotAnswer, SnapshotRequest, put_snapshot_request, snapshot_answer,
 };
 use super::stream::{FrameReader, StreamError, within};
 use crate::types::NodeId;
@@ -42,9 +49,9 @@ pub struct SnapshotLink {
     connection: Connection,
     send: SendStream,
     answers: FrameReader,
-    /// Keeps the node's entry, so that the connection ends when that node may not be spoken with any more.
-    peer: Arc<Peer>,
-    _registered: Registered,
+    /// Keeps the node's entry, so that the connection ends when that node may not be spoken with any more. None of an
+    /// administrator's.
+    member: Option<(Arc<Peer>, Registered)>,
 }
 
 impl Peers {
@@ -56,11 +63,13 @@ impl Peers {
     pub async fn snapshot_link(&self, node: NodeId) -> Result<SnapshotLink, Error> {
         let context = self.context();
         let address = self.address_of(node).ok_or(Error::NoAddress { node })?;
-        let connection = dial(self, address).await?;
+        let connection = dial(self.snapshot_dial_config(), address, &context.settings).await?;
         let registered = context.open.add(&connection);
         let greeted = within(2 * context.settings.first_frame_timeout, greet(self, &connection, node)).await;
         match greeted {
-            Ok((peer, send, answers)) => Ok(SnapshotLink { connection, send, answers, peer, _registered: registered }),
+            Ok((peer, send, answers)) => {
+                Ok(SnapshotLink { connection, send, answers, member: Some((peer, registered)) })
+            }
             Err(ended) => {
                 let error = match &ended {
                     // Said by this end: the other one is not what it should be.
@@ -78,6 +87,27 @@ impl Peers {
 }
 
 impl SnapshotLink {
+    /// Connects to the node at this address, for an administrator. Runs on the present tokio runtime.
+    ///
+    /// # Errors
+    /// If there is no connection, if the other side is not that node, or if it does not serve who has this certificate:
+    /// [`Error::Closed`] for [`CloseReason::WrongRole`].
+    pub async fn for_administrator(
+        identity: &Identity,
+        node: NodeId,
+        address: SocketAddr,
+    ) -> Result<SnapshotLink, Error> {
+        let settings = Settings::default();
+        let mut config = quinn::ClientConfig::new(Arc::new(identity.client_config(ALPN_SNAPSHOT)?));
+        config.transport_config(settings.snapshot_transport());
+        let connection = dial(config, address, &settings).await?;
+        match within(2 * settings.first_frame_timeout, introduce(&connection, node)).await {
+            Ok((send, answers)) => Ok(SnapshotLink { connection, send, answers, member: None }),
+            Err(StreamError::Slow) => Err(Error::HandshakeTimeout { address }),
+            Err(ended) => Err(explain(&connection, ended)),
+        }
+    }
+
     /// Sends a question; waits only while many are not read.
     pub async fn ask(&mut self, request: &SnapshotRequest) -> Result<(), Error> {
         let mut out = BytesMut::new();
@@ -95,18 +125,37 @@ impl SnapshotLink {
 
 impl Drop for SnapshotLink {
     fn drop(&mut self) {
-        self.peer.snapshots_from.forget(&self.connection);
+        if let Some((peer, _)) = &self.member {
+            peer.snapshots_from.forget(&self.connection);
+        }
         context::close(&self.connection, CloseReason::Done);
     }
 }
 
-async fn dial(peers: &Peers, address: SocketAddr) -> Result<Connection, Error> {
-    let context = peers.context();
-    let dialled = outgoing_endpoint(address)?.connect_with(peers.snapshot_dial_config(), address, SERVER_NAME);
+async fn dial(config: ClientConfig, address: SocketAddr, settings: &Settings) -> Result<Connection, Error> {
+    let dialled = outgoing_endpoint(address)?.connect_with(config, address, SERVER_NAME);
     let connecting = dialled.map_err(|source| Error::Dial { address, source })?;
-    match tokio::time::timeout(context.settings.handshake_timeout, connecting).await {
+    match tokio::time::timeout(settings.handshake_timeout, connecting).await {
         Ok(connected) => connected.map_err(|source| Error::from_connection(address, source)),
         Err(_) => Err(Error::HandshakeTimeout { address }),
+    }
+}
+
+/// An administrator's greeting.
+async fn introduce(connection: &Connection, node: NodeId) -> Result<(SendStream, FrameReader), StreamError> {
+    let (mut send, receive) = connection.open_bi().await?;
+    let mut out = BytesMut::new();
+    client_wire::put_client_hello(&mut out, ClientHello { protocol_version: CLIENT_PROTOCOL_VERSION });
+    send.write_chunk(out.freeze()).await?;
+    let mut answers = FrameReader::of_member(receive, ANSWER_FRAME_BYTES_MAX);
+    let welcome = client_wire::welcome(&answers.next().await?)?;
+    let proven = Proven::by(connection).map(|proven| (proven.protocol, proven.name.role));
+    if proven != Some((Protocol::Snapshot, Role::Node(node))) || welcome.node != node {
+        return Err(StreamError::Refused(CloseReason::WrongNode));
+    }
+    match welcome.protocol_version == CLIENT_PROTOCOL_VERSION {
+        true => Ok((send, answers)),
+        false => Err(StreamError::Refused(CloseReason::WrongVersion)),
     }
 }
 
@@ -131,7 +180,7 @@ async fn greet(
 }
 
 /// Lets the other one in, and makes the connection end when it may not be spoken with any more.
-fn hold(
+pub(super) fn hold(
     peers: &Peers,
     connection: &Connection,
     hello: &Hello,
@@ -144,85 +193,4 @@ fn hold(
         slot(&peer).forget(connection);
         StreamError::Refused(reason)
     })
-}
-
-/// Serves a node that has dialled and whose certificate is that of node `id`.
-pub(super) async fn accept(peers: &Peers, connection: Connection, id: NodeId) {
-    let context = peers.context();
-    let _registered = context.open.add(&connection);
-    settings::narrow_for_snapshots(&connection);
-    let welcomed = within(2 * context.settings.first_frame_timeout, welcome(peers, &connection, id)).await;
-    let ended = match welcomed {
-        Ok((peer, hello, send, questions)) => {
-            let ended = tokio::select! {
-                ended = serve(peers, &hello, send, questions) => ended,
-                // Also while a question waits for a disk that hangs: else the seat would stay taken.
-                closed = connection.closed() => closed.into(),
-            };
-            peer.snapshots_to.forget(&connection);
-            ended
-        }
-        Err(ended) => ended,
-    };
-    refuse_or_close(context, &connection, &ended);
-}
-
-async fn welcome(
-    peers: &Peers,
-    connection: &Connection,
-    id: NodeId,
-) -> Result<(Arc<Peer>, Hello, SendStream, FrameReader), StreamError> {
-    let context = peers.context();
-    let (mut send, receive) = connection.accept_bi().await?;
-    let mut questions = FrameReader::of_client(receive, REQUEST_FRAME_BYTES_MAX);
-    let hello = peer_wire::hello(&questions.first(context.settings.first_frame_timeout).await?)?;
-    check(&context.local, &hello, id)?;
-    let peer = hold(peers, connection, &hello, |peer| &peer.snapshots_to)?;
-    if let Err(broken) = send_hello(&mut send, &peers.hello_to(id)).await {
-        peer.snapshots_to.forget(connection);
-        return Err(broken);
-    }
-    Ok((peer, hello, send, questions))
-}
-
-/// Answers until the other side goes, asks nothing for long, or does not read.
-async fn serve(peers: &Peers, hello: &Hello, mut send: SendStream, mut questions: FrameReader) -> StreamError {
-    let context = peers.context();
-    let idle = context.settings.snapshot_idle_timeout;
-    let mut seat = None;
-    loop {
-        let asked = match within(idle, questions.next()).await {
-            Ok(frame) => snapshot_request(&frame),
-            // Nothing is wrong with it: it comes again when it wants something.
-            Err(StreamError::Slow) => return StreamError::Ended,
-            Err(ended) => return ended,
-        };
-        let request = match asked {
-            Ok(request) => request,
-            Err(malformed) => return malformed.into(),
-        };
-        // Its words are as old as the connection.
-        if let Err(reason) = peers.meet(hello) {
-            return StreamError::Refused(reason);
-        }
-        seat = seat.or_else(|| context.snapshots.seat());
-        // Who says to know a later configuration may be new, or no member at all: that is for one to say who knows it.
-        let answer = match seat.as_ref().filter(|_| peers.lists(hello.node)) {
-            Some(_) => context.snapshots.ask(hello.node, request).await,
-            None => SnapshotAnswer::Refused(SnapshotRefusal::Busy),
-        };
-        match within(idle, write(&mut send, answer)).await {
-            Ok(()) => {}
-            Err(StreamError::Slow) => return StreamError::Refused(CloseReason::NotReading),
-            Err(ended) => return ended,
-        }
-    }
-}
-
-async fn write(send: &mut SendStream, answer: SnapshotAnswer) -> Result<(), StreamError> {
-    let mut out = BytesMut::new();
-    put_snapshot_answer(&mut out, &answer);
-    // One copy is enough while QUIC takes it.
-    drop(answer);
-    Ok(send.write_chunk(out.freeze()).await?)
 }

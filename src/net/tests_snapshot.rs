@@ -73,7 +73,7 @@ fn pair(cluster: &Cluster) -> (Endpoint, Endpoint) {
 async fn questions_are_answered_in_their_order_and_several_may_be_under_way() {
     let (one, two) = pair(&Cluster::new());
     answer_with(&one, |question| {
-        assert_eq!((question.from, question.request.snapshot()), (NodeId(2), (GROUP, POINT)));
+        assert_eq!((question.from.clone(), question.request.snapshot()), (Role::Node(NodeId(2)), (GROUP, POINT)));
         match question.request {
             SnapshotRequest::Chunk { number: 3, .. } => SnapshotAnswer::Refused(SnapshotRefusal::Damaged { number: 3 }),
             _ => everything(question),
@@ -256,17 +256,60 @@ async fn a_node_that_joins_fetches_from_whoever_means_it() {
     assert_eq!(asked(&mut link, ask_chunk(1)).await.unwrap(), chunk(1));
 }
 
+/// For a backup: everything that a node is told, whoever is a member.
+#[tokio::test]
+async fn an_administrator_fetches_at_a_seat_of_their_own_and_a_client_does_not() {
+    let cluster = Cluster::new();
+    let nodes: Vec<Endpoint> = (1..=3).map(|id| cluster.node(id)).collect();
+    for node in &nodes {
+        node.peers().set_members(nodes.iter().map(|node| (node.node(), node.local_address())));
+    }
+    let address = nodes[0].local_address();
+    answer_with(&nodes[0], everything);
+    let mut links = Vec::new();
+    for node in &nodes[1..] {
+        let mut link = node.peers().snapshot_link(NodeId(1)).await.unwrap();
+        assert_eq!(asked(&mut link, ask_chunk(1)).await.unwrap(), chunk(1));
+        links.push(link);
+    }
+    let root = cluster.identity(Role::Admin("root".into()));
+    let mut backup = SnapshotLink::for_administrator(&root, NodeId(1), address).await.unwrap();
+    assert!(asked(&mut backup, ask_chunk(2)).await.unwrap() == chunk(2), "all seats of nodes are taken");
+    let mut second = SnapshotLink::for_administrator(&root, NodeId(1), address).await.unwrap();
+    let busy = SnapshotAnswer::Refused(SnapshotRefusal::Busy);
+    assert_eq!(asked(&mut second, ask_chunk(2)).await.unwrap(), busy);
+    assert!(asked(&mut links[1], ask_chunk(3)).await.unwrap() == chunk(3));
+    drop(backup);
+    let begun = Instant::now();
+    while asked(&mut second, ask_chunk(1)).await.unwrap() == busy {
+        assert!(begun.elapsed() < Duration::from_secs(2), "the seat of one that went stays taken");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let app = cluster.identity(Role::Client("app".into()));
+    let refused = SnapshotLink::for_administrator(&app, NodeId(1), address).await;
+    assert!(matches!(refused, Err(Error::Closed { reason: CloseReason::WrongRole, .. })), "{refused:?}");
+    let other = SnapshotLink::for_administrator(&root, NodeId(2), address).await;
+    assert!(matches!(other, Err(Error::Closed { reason: CloseReason::WrongNode, .. })), "{other:?}");
+    // A client's stream for anything else is none that is served here.
+    let issued = cluster.authority.issue(&Role::Admin("root".into()), certificate::Validity::days(1)).unwrap();
+    let connection = raw::dial(address, Some(&issued), ALPN_SNAPSHOT).await.unwrap();
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    let mut out = BytesMut::new();
+    put_tail_request(&mut out, TailRequest { from: Index(1) });
+    send.write_chunk(out.freeze()).await.unwrap();
+    let quinn::ConnectionError::ApplicationClosed(close) = connection.closed().await else { panic!("not closed") };
+    assert_eq!(CloseReason::from_code(close.error_code), CloseReason::WrongVersion);
+}
+
 #[tokio::test]
 async fn another_role_or_cluster_is_refused_before_anything_is_read() {
     let cluster = Cluster::new();
     let one = cluster.node(1);
     let day = certificate::Validity::days(1);
-    for role in [Role::Client("app".into()), Role::Admin("root".into())] {
-        let issued = cluster.authority.issue(&role, day).unwrap();
-        let connection = raw::dial(one.local_address(), Some(&issued), ALPN_SNAPSHOT).await.unwrap();
-        let quinn::ConnectionError::ApplicationClosed(close) = connection.closed().await else { panic!("not closed") };
-        assert_eq!(CloseReason::from_code(close.error_code), CloseReason::WrongRole);
-    }
+    let issued = cluster.authority.issue(&Role::Client("app".into()), day).unwrap();
+    let connection = raw::dial(one.local_address(), Some(&issued), ALPN_SNAPSHOT).await.unwrap();
+    let quinn::ConnectionError::ApplicationClosed(close) = connection.closed().await else { panic!("not closed") };
+    assert_eq!(CloseReason::from_code(close.error_code), CloseReason::WrongRole);
     let foreign = certificate::Authority::create(ClusterId(9), day).unwrap();
     let issued = foreign.issue(&Role::Node(NodeId(2)), day).unwrap();
     let dialled = raw::dial(one.local_address(), Some(&issued), ALPN_SNAPSHOT).await;

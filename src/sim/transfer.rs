@@ -52,12 +52,31 @@ const CLOSES_PER_MILLE: u64 = 100;
 #[derive(Debug)]
 pub(super) enum Transfer {
     /// The next step of what a node fetches.
-    Step { life: u64, fetch: u64 },
+    Step {
+        life: u64,
+        fetch: u64,
+    },
     /// A question arrives at who is to have the snapshot.
-    Question { from: usize, life: u64, fetch: u64, question: u64, greeting: Greeting, bytes: Bytes },
-    Answer { life: u64, fetch: u64, question: u64, bytes: Bytes },
+    Question {
+        from: usize,
+        life: u64,
+        fetch: u64,
+        question: u64,
+        greeting: Greeting,
+        bytes: Bytes,
+    },
+    Answer {
+        life: u64,
+        fetch: u64,
+        question: u64,
+        bytes: Bytes,
+    },
     /// The time is over in which a question is answered.
-    Deadline { life: u64, fetch: u64, question: u64 },
+    Deadline {
+        life: u64,
+        fetch: u64,
+        question: u64,
+    },
 }
 
 /// What a process fetches.
@@ -195,12 +214,10 @@ impl Simulation {
                     simulation.take_answer(node, process, fetch, question, bytes)
                 })
             }
-            Transfer::Deadline { life, fetch, question } => {
-                self.with_fetch(node, (life, fetch), |_, _, _, fetch| {
-                    let is_late = |pull: &mut Pull| pull.under_way.contains_key(&question);
-                    Ok(Ok(if fetch.pull.take_if(is_late).is_some() { After::Step } else { After::Answer }))
-                })
-            }
+            Transfer::Deadline { life, fetch, question } => self.with_fetch(node, (life, fetch), |_, _, _, fetch| {
+                let is_late = |pull: &mut Pull| pull.under_way.contains_key(&question);
+                Ok(Ok(if fetch.pull.take_if(is_late).is_some() { After::Step } else { After::Answer }))
+            }),
             Transfer::Question { from, life, fetch, question, greeting, bytes } => {
                 self.serve(node, from, &greeting, &bytes, |bytes| Transfer::Answer { life, fetch, question, bytes })
             }
@@ -212,7 +229,12 @@ impl Simulation {
         &mut self,
         node: usize,
         (life, number): (u64, u64),
-        step: impl FnOnce(&mut Simulation, usize, &mut Process, &mut Fetch) -> Result<Result<After, snapshot::Error>, Broken>,
+        step: impl FnOnce(
+            &mut Simulation,
+            usize,
+            &mut Process,
+            &mut Fetch,
+        ) -> Result<Result<After, snapshot::Error>, Broken>,
     ) -> Result<(), Broken> {
         if !self.lives(node, life) {
             return Ok(());
@@ -228,13 +250,7 @@ impl Simulation {
         Ok(())
     }
 
-    fn follow_fetch(
-        &mut self,
-        node: usize,
-        process: &mut Process,
-        fetch: Fetch,
-        said: Result<After, snapshot::Error>,
-    ) {
+    fn follow_fetch(&mut self, node: usize, process: &mut Process, fetch: Fetch, said: Result<After, snapshot::Error>) {
         let (number, point) = (fetch.number, fetch.point);
         let result = match said {
             Ok(After::Step) => {
@@ -556,7 +572,9 @@ impl Simulation {
                 fetch.stage = Stage::Loading(loading);
                 return Ok(false);
             }
-            Stage::Looking | Stage::Receiving(None) | Stage::Loading(_) => unreachable!("node {node} asked for no chunk"),
+            Stage::Looking | Stage::Receiving(None) | Stage::Loading(_) => {
+                unreachable!("node {node} asked for no chunk")
+            }
         }
         Ok(true)
     }

@@ -9,7 +9,7 @@ use super::manifest::Manifest;
 use super::naming::{CHUNKS, MANIFEST, Name, Stage};
 use super::removal::{clear, put_away};
 use crate::disk::{Buffer, FileId, Files};
-use crate::types::ClusterId;
+use crate::types::{ClusterId, GroupId, LogId};
 
 /// Chunks are flushed after so many bytes: what a cut of power makes us ask for again.
 const FLUSH_BYTES: u64 = 8 << 20;
@@ -90,6 +90,23 @@ impl Receiver {
                 files.close(file);
                 Err(error)
             }
+        }
+    }
+
+    /// What has come of a snapshot at this point is of this one. None if nothing has, or nothing that can be gone on with.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn begun(files: &impl Files, group: GroupId, point: LogId) -> Result<Option<Manifest>, Error> {
+        let name = Name::new(group, point, Stage::Receiving);
+        if !files.list("")?.contains(&name.to_string()) {
+            return Ok(None);
+        }
+        match read_manifest(files, name) {
+            Ok(manifest) => Ok(Some(manifest)),
+            // It was torn while it was written, or rotted: what has come is of no use.
+            Err(Error::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

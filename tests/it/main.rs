@@ -4,6 +4,7 @@ mod birth;
 mod command_line;
 mod ends;
 mod examples;
+mod export;
 mod forgetful;
 mod forwarding;
 mod full_disk;

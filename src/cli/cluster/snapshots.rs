@@ -1,5 +1,6 @@
 //! `trilith cluster snapshot`, and what `status` says of snapshots.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -7,8 +8,13 @@ use serde::Serialize;
 use crate::cli::Failure;
 use crate::cli::access::{self, ClientArguments, Seconds, parse_timeout};
 use crate::cli::output::{self, Format};
-use crate::net::{NodeStatus, SnapshotMade, SnapshotStatus};
+use crate::cli::progress::Meter;
+use crate::client::Client;
+use crate::net::{NodeRole, NodeStatus, SnapshotMade, SnapshotStatus};
 use crate::types::LogId;
+
+/// While a snapshot is waited for, nodes are asked how far it is.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub struct Snapshot {
@@ -50,12 +56,32 @@ impl Snapshot {
     pub fn run(&self) -> Result<(), Failure> {
         access::block_on(async {
             let client = self.client.connect_for(self.wait.0).await?;
-            let made = client.snapshot().await.map_err(access::failure)?;
+            let made = ordered(&client, &mut Meter::new()).await?;
             output::print(&match self.output {
                 Format::Table => line(&made),
                 Format::Json => serde_json::to_string_pretty(&shown_snapshot(made)).expect("numbers are JSON"),
             })
         })
+    }
+}
+
+/// Has every node make a snapshot and waits for the leader's; shows how far that is.
+pub async fn ordered(client: &Client, meter: &mut Meter) -> Result<SnapshotMade, Failure> {
+    let mut ordered = pin!(client.snapshot());
+    loop {
+        tokio::select! {
+            made = &mut ordered => return made.map_err(access::failure),
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+        }
+        let statuses = tokio::select! {
+            made = &mut ordered => return made.map_err(access::failure),
+            statuses = client.statuses() => statuses,
+        };
+        let leading = statuses.iter().filter_map(|(.., status)| status.as_ref().ok());
+        let leading = leading.filter(|status| status.role == NodeRole::Leader).max_by_key(|status| status.term);
+        if let Some((status, (point, bytes))) = leading.and_then(|status| Some((status, status.snapshots.making?))) {
+            meter.show(&format!("node {} writes the snapshot at {point}", status.id), bytes, None);
+        }
     }
 }
 

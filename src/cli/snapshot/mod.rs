@@ -5,16 +5,18 @@
 //!                                                                        └──▶ verify: what is wrong, and the exit code
 //! ```
 //!
-//! Both only read, take no lock, and work beside a node that runs: what it removes meanwhile is not missed. `restore` makes
-//! another directory of one.
+//! Both only read, take no lock, and work beside a node that runs: what it removes meanwhile is not missed. `export` fetches
+//! one from a cluster that runs, and `restore` makes the first node of a new cluster of one.
 
+mod export;
 mod inspect;
 mod reading;
 mod restore;
 mod verify;
 
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 use super::target::Target;
+use crate::snapshot;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -28,6 +30,8 @@ enum Command {
     Inspect(Target),
     /// Read every chunk and say what is wrong
     Verify(Target),
+    /// Back up a cluster that runs: fetch a snapshot of it into a directory (needs an admin's certificate)
+    Export(export::Arguments),
     /// Make the first node of a NEW cluster, which begins with what a snapshot holds
     Restore(restore::Arguments),
 }
@@ -37,8 +41,21 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Inspect(target) => inspect::run(&target.directory, target.output),
         Command::Verify(target) => verify::run(&target.directory, target.output),
+        Command::Export(arguments) => export::run(arguments),
         Command::Restore(arguments) => restore::run(arguments),
     }
+}
+
+fn failure_of_snapshot(error: &snapshot::Error) -> Failure {
+    let exit = match error {
+        snapshot::Error::Damaged { .. } => Exit::Corrupt,
+        snapshot::Error::NewerFormat { .. } => Exit::NewerFormat,
+        snapshot::Error::WrongCluster { .. } => Exit::WrongIdentity,
+        error if error.is_no_space() => Exit::NoSpace,
+        snapshot::Error::Disk(error) => return reading::disk_failure(error),
+        _ => Exit::Other,
+    };
+    Failure::new(exit, error.to_string(), error.next_step())
 }
 
 #[cfg(test)]

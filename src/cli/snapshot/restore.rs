@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::reading;
+use super::{failure_of_snapshot, reading};
 use crate::cli::configuration::NodeConfiguration;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{init, node, output};
@@ -33,7 +33,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let to = target(&configuration)?;
     let description = description(&source.description, cluster, members.clone());
     check_nothing_else(&to, &configuration, &description)?;
-    let manifest = snapshot::copy(&from, &source, &to, description).map_err(|error| failure(&error))?;
+    let manifest = snapshot::copy(&from, &source, &to, description).map_err(|error| failure_of_snapshot(&error))?;
     let (_, told) = init::format_from(&configuration, members, Some(&manifest.description))?;
     let Description { point, .. } = manifest.description;
     output::print(&format!(
@@ -59,7 +59,7 @@ fn check_alone(configuration: &NodeConfiguration) -> Result<(), Failure> {
 }
 
 fn newest(from: &Directory, arguments: &Arguments) -> Result<Manifest, Failure> {
-    let listing = snapshot::list(from, None).map_err(|error| failure(&error))?;
+    let listing = snapshot::list(from, None).map_err(|error| failure_of_snapshot(&error))?;
     listing.whole(GroupId::CLUSTER).next_back().cloned().ok_or_else(|| {
         Failure::new(
             Exit::Corrupt,
@@ -107,7 +107,7 @@ fn check_nothing_else(
     configuration: &NodeConfiguration,
     description: &Description,
 ) -> Result<(), Failure> {
-    let listing = snapshot::list(to, None).map_err(|error| failure(&error))?;
+    let listing = snapshot::list(to, None).map_err(|error| failure_of_snapshot(&error))?;
     let is_other = |found: &&Found| found.manifest().is_none_or(|manifest| manifest.description != *description);
     let is_finished = |found: &&Found| !matches!(found.condition, Condition::Unfinished(_));
     match listing.found.iter().filter(is_finished).find(is_other) {
@@ -133,14 +133,4 @@ fn description(source: &Description, cluster: ClusterId, members: Membership) ->
         log_start: source.point.index.next(),
         ..source.clone()
     }
-}
-
-fn failure(error: &snapshot::Error) -> Failure {
-    let exit = match error {
-        snapshot::Error::Damaged { .. } => Exit::Corrupt,
-        snapshot::Error::NewerFormat { .. } => Exit::NewerFormat,
-        snapshot::Error::Disk(error) => return reading::disk_failure(error),
-        _ => Exit::Other,
-    };
-    Failure::new(exit, error.to_string(), error.next_step())
 }

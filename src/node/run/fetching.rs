@@ -22,13 +22,16 @@
 //! - A node that does not answer, is busy, or whose connection breaks is tried again, in turn with the others. One that has
 //!   no such snapshot, another state at its point, or a damaged chunk is not asked for that again. Every state that is
 //!   told was whole and durable first.
+//! - An administrator's program fetches in the same way ([`Export`]), into a directory that is no node's.
 //! - A chunk that rots meanwhile is fetched anew and put back, also of a snapshot that this node serves ([`Mender`]).
 
 mod error;
+mod export;
 mod pace;
 mod session;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,7 +42,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 pub use error::FetchError;
+pub use export::Export;
 use session::Session;
+use way::Way;
 
 use crate::disk::{self, Directory};
 use crate::limits::DISK_OPERATION_AGE_MAX;
@@ -150,6 +155,8 @@ struct Control {
     is_over: AtomicBool,
     changed: Arc<Notify>,
     progress: Mutex<Option<Progress>>,
+    /// Chunks that came, whatever they were.
+    chunks_received: AtomicU64,
 }
 
 impl<M: StateMachine + Send + 'static> Fetching<M> {
@@ -264,7 +271,7 @@ impl<M> Shared<M> {
 impl Control {
     fn new(changed: Arc<Notify>) -> Control {
         let (generation, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
-        Control { generation, is_over, changed, progress: Mutex::default() }
+        Control { generation, is_over, changed, progress: Mutex::default(), chunks_received: AtomicU64::new(0) }
     }
 
     /// Ends what is under way.
@@ -293,7 +300,7 @@ async fn work<M: StateMachine>(
         let waiting = shared.take_order();
         if let Some((order, generation)) = waiting {
             let (group, point) = (order.group, order.point);
-            let mut session = Session::new(files, peers, options, control, generation);
+            let mut session = Session::new(files, Way::Member(peers), options, control, generation);
             let result = session.fetch(order).await;
             *control.progress() = None;
             if shared.is_wanted(generation) {
@@ -303,7 +310,7 @@ async fn work<M: StateMachine>(
         }
         let rotten = shared.mender.rotten().pop_front();
         if let Some((manifest, number)) = rotten {
-            let mut session = Session::new(files, peers, options, control, generation_before);
+            let mut session = Session::new(files, Way::Member(peers), options, control, generation_before);
             if !session.mend_one(&manifest, number).await {
                 shared.mender.is_rotten(&manifest, number);
             }

@@ -9,8 +9,8 @@ use crate::net::{SnapshotAnswer, SnapshotRefusal, SnapshotRequest};
 use crate::snapshot::{self, Manifest, Reader};
 use crate::types::{ClusterId, GroupId, LogId};
 
-/// Snapshots that are open at once: those of the nodes that are served.
-const OPEN_MAX: usize = 2;
+/// Snapshots that are open at once: those of the two nodes, and of the administrator, that are served.
+const OPEN_MAX: usize = 3;
 /// Bad chunks that are told of, each once.
 const TOLD_MAX: usize = 1024;
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::codec;
+use crate::net;
 use crate::node::transfer::Asked;
 use crate::snapshot;
-use crate::types::LogId;
+use crate::types::{LogId, NodeId};
 
 /// Why an order for a snapshot was not carried out. What has come of it stays, unless the disk failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub enum FetchError {
     Nowhere { point: LogId, asked: Asked },
     #[error("the snapshot at {point} does not come: {last}; nothing new for {patience:?}")]
     Stuck { point: LogId, patience: Duration, last: String },
+    /// Nodes fetch from each other, and administrators from nodes; nobody else.
+    #[error("node {node} does not let this certificate fetch snapshots: {source}")]
+    NotAllowed { node: NodeId, source: net::Error },
     /// The disk, also that it is full, or what stands in the directory.
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),
@@ -37,6 +41,9 @@ impl FetchError {
             FetchError::Stuck { .. } => {
                 "check that the other nodes run and are reached; it goes on where it is with the leader's next offer"
                     .to_owned()
+            }
+            FetchError::NotAllowed { .. } => {
+                "use a certificate of an administrator: `trilith cert admin NAME` makes one".to_owned()
             }
             FetchError::Snapshot(error) if error.is_no_space() => {
                 "make room: the whole snapshot has to fit. It is fetched with the leader's next offer".to_owned()

@@ -8,10 +8,11 @@ use bytes::Bytes;
 
 use super::error::FetchError;
 use super::pace::Pace;
+use super::way::Way;
 use super::{Control, FetchOptions, Order, Progress};
 use crate::disk::Files;
 use crate::machine::StateMachine;
-use crate::net::{self, Peers, SnapshotAnswer, SnapshotLink, SnapshotRefusal, SnapshotRequest};
+use crate::net::{self, CloseReason, SnapshotAnswer, SnapshotLink, SnapshotRefusal, SnapshotRequest};
 use crate::node::driver::checkpoint::Restoring;
 use crate::node::sessions::Sessions;
 use crate::node::transfer::{Source, Sources, Unfit, here};
@@ -27,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Everything that it needs.
 pub(super) struct Session<'a, F> {
     files: &'a F,
-    peers: &'a Peers,
+    way: Way<'a>,
     options: FetchOptions,
     control: &'a Control,
     /// Another one than the control's: this work is not wanted any more.
@@ -48,32 +49,38 @@ enum Ended {
 impl<'a, F: Files> Session<'a, F> {
     pub fn new(
         files: &'a F,
-        peers: &'a Peers,
+        way: Way<'a>,
         options: FetchOptions,
         control: &'a Control,
         generation: u64,
     ) -> Session<'a, F> {
         let pace = Pace::new(options.bytes_per_second, Instant::now());
-        Session { files, peers, options, control, generation, pace }
+        Session { files, way, options, control, generation, pace }
     }
 
     /// The snapshot that is ordered, whole and durable, and its state.
     pub async fn fetch<M: StateMachine>(&mut self, order: Order<M>) -> Result<(Manifest, Sessions, M), FetchError> {
         let Order { group, point, from, others, restoring } = order;
         let mut sources = Sources::new([from].into_iter().chain(others));
-        let progress = Progress { point, from, bytes: 0, bytes_here: 0, bytes_resumed: 0 };
-        *self.control.progress() = Some(progress);
-        let manifest = match self.look(group, point)? {
-            Some(manifest) => manifest,
-            None => self.receive(group, point, &mut sources).await?,
-        };
+        let manifest = self.bring(group, point, &mut sources).await?;
         let (sessions, machine) = self.load(&manifest, restoring, &mut sources).await?;
         Ok((manifest, sessions, machine))
     }
 
+    /// A snapshot, whole and durable, from one of these nodes or as it is here already.
+    pub async fn bring(&mut self, group: GroupId, point: LogId, sources: &mut Sources) -> Result<Manifest, FetchError> {
+        let first = sources.all.first().ok_or(FetchError::Nowhere { point, asked: sources.asked() })?;
+        let progress = Progress { point, from: first.node, bytes: 0, bytes_here: 0, bytes_resumed: 0 };
+        *self.control.progress() = Some(progress);
+        match self.look(group, point)? {
+            Some(manifest) => Ok(manifest),
+            None => self.receive(group, point, sources).await,
+        }
+    }
+
     /// Puts a chunk back that rotted. What comes of it is told to the operator. False if something more urgent came.
     pub async fn mend_one(&mut self, manifest: &Manifest, number: u32) -> bool {
-        let (name, mut sources) = (manifest.description.name(), Sources::new(self.peers.others()));
+        let (name, mut sources) = (manifest.description.name(), Sources::new(self.way.others()));
         match self.mend(manifest, number, &mut sources).await {
             Ok(()) => true,
             Err(FetchError::Interrupted) => false,
@@ -349,7 +356,10 @@ impl<'a, F: Files> Session<'a, F> {
         source: &mut Source,
     ) -> Result<Option<Bytes>, Ended> {
         match self.answer(link).await? {
-            SnapshotAnswer::Chunk { number: found, bytes } if found == number => Ok(Some(bytes)),
+            SnapshotAnswer::Chunk { number: found, bytes } if found == number => {
+                self.control.chunks_received.fetch_add(1, Ordering::Relaxed);
+                Ok(Some(bytes))
+            }
             other => self.refused(other, Some(number), source),
         }
     }
@@ -368,7 +378,14 @@ impl<'a, F: Files> Session<'a, F> {
     }
 
     async fn link(&self, node: NodeId) -> Result<SnapshotLink, Ended> {
-        self.asked(self.peers.snapshot_link(node)).await
+        match self.timed(self.way.link(node)).await? {
+            // Whoever they ask: it is said of the certificate.
+            Err(source @ net::Error::Closed { reason: CloseReason::WrongRole, .. }) => {
+                Err(Ended::Failed(FetchError::NotAllowed { node, source }))
+            }
+            Err(error) => Err(Ended::Away(error.to_string())),
+            Ok(link) => Ok(link),
+        }
     }
 
     async fn ask(&self, link: &mut SnapshotLink, request: SnapshotRequest) -> Result<(), Ended> {
@@ -381,10 +398,13 @@ impl<'a, F: Files> Session<'a, F> {
 
     /// Something of the network, as long as it is wanted and does not take too long.
     async fn asked<T>(&self, doing: impl Future<Output = Result<T, net::Error>>) -> Result<T, Ended> {
+        self.timed(doing).await?.map_err(|error| Ended::Away(error.to_string()))
+    }
+
+    async fn timed<T>(&self, doing: impl Future<Output = T>) -> Result<T, Ended> {
         let timed = tokio::time::timeout(self.options.answer_timeout, doing);
         match self.unless_interrupted(timed).await {
-            Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(error))) => Err(Ended::Away(error.to_string())),
+            Ok(Ok(done)) => Ok(done),
             Ok(Err(_)) => Err(Ended::Away(format!("no answer within {:?}", self.options.answer_timeout))),
             Err(interrupted) => Err(Ended::Failed(interrupted)),
         }

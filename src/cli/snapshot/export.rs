@@ -1,0 +1,338 @@
+//! `trilith snapshot export`: a backup of a cluster that runs.
+//!
+//! ```text
+//!   order a snapshot, or take the newest ──▶ its point ──▶ chunks, from whichever node has it ──▶ DIR/snapshot-...
+//! ```
+//!
+//! The same command again goes on where an earlier one was broken off, as long as a node has that snapshot.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::builder::RangedU64ValueParser;
+use serde::Serialize;
+
+use super::{failure_of_snapshot, reading};
+use crate::cli::access::{self, ClientArguments, Seconds, parse_timeout};
+use crate::cli::cluster::snapshots::ordered;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::{self, Format};
+use crate::cli::progress::Meter;
+use crate::client::Client;
+use crate::disk::{Directory, Files};
+use crate::limits::{SNAPSHOT_BYTES_PER_SECOND_MAX, SNAPSHOT_BYTES_PER_SECOND_MIN};
+use crate::net::{NodeRole, NodeStatus};
+use crate::node::run::fetching::{Export, FetchError, FetchOptions};
+use crate::node::transfer::Unfit;
+use crate::snapshot::{self, Condition, Manifest, Receiver, Stage};
+use crate::types::{ClusterId, GroupId, LogId, NodeId};
+
+/// While nothing comes, the nodes are looked at anew after so long, and it is given up after so long.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
+const SHOW_INTERVAL: Duration = Duration::from_millis(200);
+/// As nodes fetch from each other.
+const RATE_DEFAULT: u64 = 64 << 20;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The directory of the backup: not there yet, or empty, or what an export has left that was broken off
+    #[arg(value_name = "DIRECTORY")]
+    directory: PathBuf,
+    /// Take the newest snapshot that the cluster has, instead of ordering one: what was written since is not in it
+    #[arg(long)]
+    newest: bool,
+    /// Fetch no faster than this
+    #[arg(long, value_name = "BYTES", default_value_t = RATE_DEFAULT, value_parser = rate())]
+    bytes_per_second: u64,
+    /// How long to wait until the leader has made the snapshot
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout, default_value_t = Seconds(Duration::from_secs(600)))]
+    wait: Seconds,
+    /// How to print what was fetched
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+/// What was fetched, as it goes into the JSON document.
+#[derive(Serialize)]
+struct Answer {
+    directory: String,
+    name: String,
+    cluster: String,
+    index: u64,
+    term: u64,
+    bytes: u64,
+    chunks: u32,
+    /// Those that were sent for this; the others had come by an earlier export.
+    chunks_received: u64,
+    contains: &'static str,
+    lacks: &'static str,
+}
+
+const CONTAINS: &str = "the key-value map, the sessions, and who the members were, as of that entry";
+const LACKS: &str = "records that were appended (`trilith log`): they are in the log alone";
+
+/// Where it goes.
+struct Target<'a> {
+    path: &'a Path,
+    /// What an earlier export has left.
+    begun: Option<Manifest>,
+}
+
+/// Locked until it is dropped: of two exports into one directory each would take away what the other writes.
+struct Open {
+    files: Directory,
+    _lock: File,
+}
+
+type Node = (NodeId, SocketAddr, Option<NodeStatus>);
+
+fn rate() -> RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(SNAPSHOT_BYTES_PER_SECOND_MIN..=SNAPSHOT_BYTES_PER_SECOND_MAX)
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let identity = access::identity(&arguments.client.configuration()?)?;
+    let mut target = Target::look(&arguments.directory, identity.name().cluster)?;
+    access::block_on(async {
+        let client = arguments.client.connect_for(arguments.wait.0).await?;
+        let mut meter = Meter::new();
+        let options = FetchOptions {
+            bytes_per_second: arguments.bytes_per_second,
+            patience: LOOK_INTERVAL,
+            ..FetchOptions::new(identity.name().cluster)
+        };
+        loop {
+            let point = target.point(arguments, &client, &mut meter).await?;
+            let open = target.open()?;
+            let export = Export::new(&open.files, &identity, options);
+            match fetch(&export, &client, point, &mut meter).await {
+                Ok(manifest) => {
+                    drop(meter);
+                    return output::print(&answer(arguments, &manifest, &export));
+                }
+                Err(error) if target.begun.is_some() && is_gone(&error) => {
+                    meter.say(&format!("no node has the snapshot at {point} any more: it begins anew"));
+                    target.begun = None;
+                }
+                Err(error) => return Err(failure(&error)),
+            }
+        }
+    })
+}
+
+impl Target<'_> {
+    /// Nothing is changed, and nothing that is there may be written over.
+    fn look(path: &Path, cluster: ClusterId) -> Result<Target<'_>, Failure> {
+        let files = match Directory::open(path) {
+            Ok(files) => files,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Target::missing(path),
+            Err(error) => return Err(reading::disk_failure(&error)),
+        };
+        let listing = snapshot::list(&files, None).map_err(|error| failure_of_snapshot(&error))?;
+        let unfinished = |stage| {
+            listing
+                .found
+                .iter()
+                .filter(move |found| matches!(&found.condition, Condition::Unfinished(of) if *of == stage))
+        };
+        let ours: Vec<&str> = unfinished(Stage::Receiving).map(|found| found.name.as_str()).collect();
+        let names = files.list("").map_err(|error| reading::disk_failure(&error))?;
+        if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_str())) {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{} is not empty: it holds {other}", path.display()),
+                "name a directory that is not there yet: a backup is never written over something",
+            ));
+        }
+        let begun = match unfinished(Stage::Receiving).next_back() {
+            Some(found) => {
+                Receiver::begun(&files, found.group, found.point).map_err(|error| failure_of_snapshot(&error))?
+            }
+            None => None,
+        };
+        match begun.as_ref().map(|manifest| manifest.description.cluster).filter(|found| *found != cluster) {
+            None => Ok(Target { path, begun }),
+            Some(found) => Err(Failure::new(
+                Exit::WrongIdentity,
+                format!(
+                    "{} holds a part of a backup of cluster {found}, and this is cluster {cluster}",
+                    path.display()
+                ),
+                "name another directory",
+            )),
+        }
+    }
+
+    fn missing(path: &Path) -> Result<Target<'_>, Failure> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Directory::open(parent).map_err(|error| reading::disk_failure(&error))?;
+        Ok(Target { path, begun: None })
+    }
+
+    /// Made, if it is not there.
+    fn open(&self) -> Result<Open, Failure> {
+        let files = match Directory::create(self.path) {
+            Ok(files) => Ok(files),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Directory::open(self.path),
+            Err(error) => Err(error),
+        };
+        let files = files.map_err(|error| reading::disk_failure(&error))?;
+        let locked = File::open(self.path).map(|lock| lock.try_lock().map(|()| lock));
+        match locked {
+            Ok(Ok(lock)) => Ok(Open { files, _lock: lock }),
+            Ok(Err(std::fs::TryLockError::WouldBlock)) => Err(Failure::new(
+                Exit::InUse,
+                format!("{}: another export writes into it", self.path.display()),
+                "wait for that one, or name another directory",
+            )),
+            Ok(Err(std::fs::TryLockError::Error(error))) | Err(error) => Err(Failure::new(
+                Exit::DiskFailed,
+                format!("{} cannot be locked: {error}", self.path.display()),
+                "name a directory on a local disk",
+            )),
+        }
+    }
+
+    /// Which snapshot it is to be.
+    async fn point(&self, arguments: &Arguments, client: &Client, meter: &mut Meter) -> Result<LogId, Failure> {
+        if let Some(begun) = &self.begun {
+            let point = begun.description.point;
+            meter.say(&format!(
+                "goes on with the snapshot at {point} that an earlier export has begun: what was written since is not in \
+                 it (remove {} to begin anew)",
+                self.path.display()
+            ));
+            return Ok(point);
+        }
+        if !arguments.newest {
+            return Ok(ordered(client, meter).await?.point);
+        }
+        let last = |(.., status): &Node| status.as_ref()?.snapshots.last.map(|made| made.point);
+        nodes(client, LogId::ZERO).await.iter().filter_map(last).max_by_key(|point| point.index).ok_or_else(|| {
+            Failure::new(
+                Exit::Unavailable,
+                "no node that answers has a snapshot",
+                "leave --newest out: then one is ordered",
+            )
+        })
+    }
+}
+
+/// From whichever node has it, for as long as it comes or may come.
+async fn fetch(export: &Export<'_>, client: &Client, point: LogId, meter: &mut Meter) -> Result<Manifest, FetchError> {
+    let (mut received, mut news) = (0, Instant::now());
+    loop {
+        let nodes = nodes(client, point).await;
+        let addresses: Vec<(NodeId, SocketAddr)> = nodes.iter().map(|(node, address, _)| (*node, *address)).collect();
+        let error = match shown(export, point, &addresses, meter).await {
+            Err(error @ (FetchError::Nowhere { .. } | FetchError::Stuck { .. })) => error,
+            ended => return ended,
+        };
+        if export.chunks_received() > received {
+            (received, news) = (export.chunks_received(), Instant::now());
+        }
+        // The others make it later than the leader; who does not answer may be back soon.
+        let may_have_it = |(.., status): &Node| status.as_ref().is_none_or(|status| !is_past(status, point));
+        if news.elapsed() >= PATIENCE || !nodes.iter().any(may_have_it) {
+            return Err(error);
+        }
+        meter.say(&format!("{error}; looking again"));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn shown(
+    export: &Export<'_>,
+    point: LogId,
+    nodes: &[(NodeId, SocketAddr)],
+    meter: &mut Meter,
+) -> Result<Manifest, FetchError> {
+    let mut bringing = std::pin::pin!(export.bring(GroupId::CLUSTER, point, nodes));
+    loop {
+        tokio::select! {
+            ended = &mut bringing => return ended,
+            () = tokio::time::sleep(SHOW_INTERVAL) => {}
+        }
+        if let Some(progress) = export.progress().filter(|progress| progress.bytes > 0) {
+            let what = format!("snapshot at {point} from node {}", progress.from);
+            meter.show(&what, progress.bytes_here, Some(progress.bytes));
+        }
+    }
+}
+
+/// All nodes: first who has it, the leader first among those, and last who does not answer.
+async fn nodes(client: &Client, point: LogId) -> Vec<Node> {
+    let statuses = client.statuses().await.into_iter();
+    let mut nodes: Vec<Node> = statuses.map(|(node, address, status)| (node, address, status.ok())).collect();
+    nodes.sort_by_key(|(_, _, status)| match status {
+        Some(status) => (!is_past(status, point), status.role != NodeRole::Leader, false),
+        None => (true, true, true),
+    });
+    nodes
+}
+
+/// A node's newest snapshot is this one, or a newer one: it has it, or does not make it any more.
+fn is_past(status: &NodeStatus, point: LogId) -> bool {
+    status.snapshots.last.is_some_and(|last| last.point.index >= point.index)
+}
+
+/// All nodes say that they have it no more, or never had it.
+fn is_gone(error: &FetchError) -> bool {
+    matches!(error, FetchError::Nowhere { asked, .. } if asked.0.iter().all(|(_, unfit)| *unfit == Unfit::NotHere))
+}
+
+fn failure(error: &FetchError) -> Failure {
+    let exit = match error {
+        FetchError::Snapshot(error) => return failure_of_snapshot(error),
+        FetchError::NotAllowed { .. } => Exit::Certificate,
+        FetchError::Nowhere { .. } if is_gone(error) => {
+            return Failure::new(
+                Exit::Unavailable,
+                error.to_string(),
+                "newer ones took its place: run it again, and one more is ordered",
+            );
+        }
+        FetchError::Nowhere { .. } => Exit::Corrupt,
+        FetchError::Stuck { .. } => {
+            return Failure::new(
+                Exit::Unavailable,
+                error.to_string(),
+                "check that the nodes run and are reached; the same command goes on where it is",
+            );
+        }
+        FetchError::Interrupted | FetchError::State { .. } => Exit::Other,
+    };
+    Failure::new(exit, error.to_string(), error.next_step())
+}
+
+fn answer(arguments: &Arguments, manifest: &Manifest, export: &Export<'_>) -> String {
+    let of = &manifest.description;
+    let answer = Answer {
+        directory: arguments.directory.display().to_string(),
+        name: of.name(),
+        cluster: of.cluster.to_string(),
+        index: of.point.index.0,
+        term: of.point.term.0,
+        bytes: manifest.bytes,
+        chunks: manifest.chunks(),
+        chunks_received: export.chunks_received(),
+        contains: CONTAINS,
+        lacks: LACKS,
+    };
+    output::shown(&answer, |answer| table(answer, of.point), arguments.output)
+}
+
+fn table(answer: &Answer, point: LogId) -> String {
+    let Answer { directory, cluster, bytes, chunks, chunks_received, contains, lacks, .. } = answer;
+    let chunks = output::counted(u64::from(*chunks), "chunk");
+    format!(
+        "{directory}: a snapshot of cluster {cluster} at entry {point}, {bytes} bytes in {chunks}, {chunks_received} of \
+         them sent now\nin it: {contains}\nnot in it: {lacks}\ncheck it now and then:\n  trilith snapshot verify \
+         {directory}\nand begin a new cluster with it:\n  trilith snapshot restore {directory} --config NODE.toml"
+    )
+}
