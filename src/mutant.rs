@@ -73,6 +73,7 @@ mutants! {
     LivesNotTold "lives_not_told" "What an earlier life of a node says counts for the one that is a member.",
     AlreadyUnconfirmed "already_unconfirmed" "What is so already is answered by a leader that may lead no more.",
     StateBeforeLog "state_before_log" "Another node's state is taken over before this node's log has come to its point.",
+    RecordsTrimmedForMap "records_trimmed_for_map" "Where the log is for the map alone, records that may be read are trimmed.",
     PurgedThoughReadable "purged_though_readable" "A node's log loses records that a snapshot holds, and that may be read.",
     PurgedToNewestSnapshot "purged_to_newest_snapshot" "A node's log loses what the newest snapshot alone holds.",
     TrimMovesBack "trim_moves_back" "A trim below an earlier one makes readable what was trimmed.",

@@ -153,6 +153,9 @@ pub fn failure(error: Error) -> Failure {
         Error::Refused(Refusal::LeasesOff) => {
             "read with --read linearizable, or set lease_drift_percent on all nodes (docs/operations.md)"
         }
+        Error::Refused(Refusal::MapAlone) => {
+            "append to another cluster, or set `retention` to \"all\" on all nodes and start them again"
+        }
         Error::Refused(Refusal::NotAllowed) => "use an admin's certificate: `trilith cert admin NAME` makes one",
         Error::Refused(Refusal::Impossible { .. }) => "nothing was changed; see `trilith cluster status`",
         Error::Refused(Refusal::SnapshotFailed { .. }) => {
@@ -189,7 +192,7 @@ fn exit(error: &Error) -> Exit {
         Error::Refused(Refusal::TooLarge { .. } | Refusal::Impossible { .. }) => Exit::Usage,
         Error::NoSpace => Exit::NoSpace,
         Error::Busy => Exit::Busy,
-        Error::Refused(Refusal::LeasesOff) => Exit::Usage,
+        Error::Refused(Refusal::LeasesOff | Refusal::MapAlone) => Exit::Usage,
         Error::NotTrusted(_) | Error::Refused(Refusal::NotAllowed) => Exit::Certificate,
         Error::Trimmed { .. } | Error::Refused(_) | Error::Machine(_) | Error::Answer(_) | Error::WrongAnswer => {
             Exit::Other
@@ -226,6 +229,7 @@ mod tests {
             (Error::Trimmed { first: Index(7) }, Exit::Other),
             (Error::Refused(Refusal::NotAllowed), Exit::Certificate),
             (Error::Refused(Refusal::LeasesOff), Exit::Usage),
+            (Error::Refused(Refusal::MapAlone), Exit::Usage),
             (Error::UnknownNode { node: NodeId(9) }, Exit::Usage),
         ];
         for (error, exit) in expected {

@@ -59,6 +59,7 @@ impl Error {
             | Refusal::Malformed
             | Refusal::NotAllowed
             | Refusal::LeasesOff
+            | Refusal::MapAlone
             | Refusal::Impossible { .. }
             | Refusal::SnapshotFailed { .. } => Error::Refused(refusal.clone()),
         }

@@ -275,6 +275,7 @@ impl Session {
             | Refusal::Malformed
             | Refusal::NotAllowed
             | Refusal::LeasesOff
+            | Refusal::MapAlone
             | Refusal::Impossible { .. }
             | Refusal::SnapshotFailed { .. }
             | Refusal::Trimmed { .. } => {

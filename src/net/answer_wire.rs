@@ -109,6 +109,8 @@ pub enum Refusal {
     /// The leader could not write the snapshot that was ordered. The log goes on.
     #[error("the snapshot failed: {reason}")]
     SnapshotFailed { reason: String },
+    #[error("this cluster keeps its log for the map alone, and takes no records")]
+    MapAlone,
 }
 
 /// Appends a response as one frame. Records are bounded by [`READ_BYTES_MAX`] before they come here.
@@ -271,6 +273,7 @@ pub(super) fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
             out.put_u8(13);
             put_text(out, reason);
         }
+        Refusal::MapAlone => out.put_u8(14),
     }
 }
 
@@ -290,6 +293,7 @@ pub(super) fn refusal(reader: &mut Reader<'_>) -> Result<Refusal, Error> {
         11 => Refusal::LeasesOff,
         12 => Refusal::Impossible { reason: text(reader, "reason")? },
         13 => Refusal::SnapshotFailed { reason: text(reader, "reason")? },
+        14 => Refusal::MapAlone,
         found => return Err(Error::Invalid { what: "kind of refusal", found: u64::from(found) }),
     })
 }

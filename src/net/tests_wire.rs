@@ -152,6 +152,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::LeasesOff,
         Refusal::Impossible { reason: "nobody would vote".into() },
         Refusal::SnapshotFailed { reason: "full".into() },
+        Refusal::MapAlone,
     ]
 }
 

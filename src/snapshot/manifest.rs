@@ -19,7 +19,7 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"TRISNAPS";
 const CHECKSUM_OFFSET: usize = 12;
-const HEAD_BYTES: usize = 96;
+const HEAD_BYTES: usize = 104;
 /// Count and flag; of each member id, incarnation, the longer kind of address, role.
 const MEMBERSHIP_BYTES_MAX: usize = 5 + MEMBERS_MAX * (8 + 8 + (1 + 16 + 2) + 1);
 pub(super) const MANIFEST_BYTES_MAX: usize = HEAD_BYTES + 4 * SNAPSHOT_CHUNKS_MAX + MEMBERSHIP_BYTES_MAX;
@@ -40,6 +40,8 @@ pub struct Description {
     pub membership_id: LogId,
     /// The first index of the log that goes with the state: at least 1, at most the one behind the point.
     pub log_start: Index,
+    /// The last entry up to the point that is an appended record; zero if none is.
+    pub last_record: Index,
     /// Of all entries up to the point, one after the other: for comparing nodes.
     pub log_digest: Checksum,
 }
@@ -114,6 +116,7 @@ impl Manifest {
         codec::put_log_id(&mut out, of.point);
         codec::put_log_id(&mut out, of.membership_id);
         out.put_u64_le(of.log_start.0);
+        out.put_u64_le(of.last_record.0);
         out.put_u64_le(self.bytes);
         out.put_u32_le(of.log_digest.0);
         out.put_u32_le(self.chunks());
@@ -169,6 +172,8 @@ fn decode_content(bytes: &[u8]) -> Result<Manifest, codec::Error> {
     let membership_id = log_id(&mut reader, point.index)?;
     let log_start = Index(reader.u64("log start")?);
     within(log_start.0, 1, point.index.next().0, "log start")?;
+    let last_record = Index(reader.u64("last record")?);
+    within(last_record.0, 0, point.index.0, "last record")?;
     let bytes = reader.u64("bytes of the state")?;
     let log_digest = Checksum(reader.u32("digest of the log")?);
     let chunks = reader.length(SNAPSHOT_CHUNKS_MAX, "number of chunks")?;
@@ -183,7 +188,8 @@ fn decode_content(bytes: &[u8]) -> Result<Manifest, codec::Error> {
     let checksums = checksums.collect::<Result<_, _>>()?;
     let membership = membership(&mut reader)?;
     reader.finish("manifest")?;
-    let description = Description { cluster, group, point, membership, membership_id, log_start, log_digest };
+    let description =
+        Description { cluster, group, point, membership, membership_id, log_start, last_record, log_digest };
     Ok(Manifest { description, chunk_bytes, bytes, checksums })
 }
 

@@ -55,6 +55,7 @@ fn description(index: u64) -> Description {
         membership,
         membership_id: LogId::new(Term(1), Index(2)),
         log_start: Index(1),
+        last_record: Index::ZERO,
         log_digest: Checksum(0x1234_5678),
     }
 }
@@ -138,8 +139,8 @@ fn what_is_made_is_listed_and_read_back() {
 /// docs/formats.md shows these bytes.
 fn sample() -> Manifest {
     let chunks = [&[1; 512][..], &[1; 100]];
-    let description =
-        Description { cluster: ClusterId(0xc1), point: LogId::new(Term(6), Index(11)), ..description(11) };
+    let (cluster, point, last_record) = (ClusterId(0xc1), LogId::new(Term(6), Index(11)), Index(9));
+    let description = Description { cluster, point, last_record, ..description(11) };
     let checksums = (0..).zip(chunks).map(|(number, chunk)| description.checksum_of(number, chunk)).collect();
     Manifest { description, chunk_bytes: 512, bytes: 612, checksums }
 }
@@ -147,14 +148,15 @@ fn sample() -> Manifest {
 #[test]
 fn golden_bytes() {
     let expected: &[&[u8]] = &[
-        b"TRISNAPS\x01\0\0\0\x52\x78\xd6\xc5",
+        b"TRISNAPS\x01\0\0\0\xe2\x75\x7c\x4a",
         b"\xc1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
         b"\0\0\0\0\0\x02\0\0\x0b\0\0\0\0\0\0\0",
         b"\x06\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0",
         b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0",
-        b"\x64\x02\0\0\0\0\0\0\x78\x56\x34\x12\x02\0\0\0",
-        b"\xdb\x7e\x1c\xa8\xdd\xbe\x4b\x0e\x01\0\0\0\0\x01\0\0",
-        b"\0\0\0\0\0\x02\0\0\0\0\0\0\0\x04\x7f\0\0\x01\x58\x1b\x01",
+        b"\x09\0\0\0\0\0\0\0\x64\x02\0\0\0\0\0\0",
+        b"\x78\x56\x34\x12\x02\0\0\0\xdb\x7e\x1c\xa8\xdd\xbe\x4b\x0e",
+        b"\x01\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0",
+        b"\0\0\0\0\0\x04\x7f\0\0\x01\x58\x1b\x01",
     ];
     assert_eq!(sample().encode(), expected.concat());
 }

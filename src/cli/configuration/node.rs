@@ -40,6 +40,7 @@ pub const SCHEMA: Schema = Schema {
         "election_milliseconds_min",
         "election_milliseconds_max",
         "lease_drift_percent",
+        "retention",
         "retention_bytes",
         "retention_minutes",
         "follower_tail_bytes",
@@ -63,6 +64,10 @@ const MINUTE_MILLISECONDS: u64 = 60_000;
 const RETENTION_MINUTES_MAX: u64 = 100 * 366 * 24 * 60;
 /// An exbibyte.
 const RETENTION_BYTES_MAX: u64 = 1 << 60;
+/// What `retention` may be.
+const ALL: &str = "all";
+const SNAPSHOT: &str = "snapshot";
+const RETENTIONS: &str = "\"all\" or \"snapshot\"";
 const ID: &str = "from 1 to 9223372036854775807";
 const ADDRESS: &str = "an IP address with a port, as 10.0.0.1:7400 or [fd00::1]:7400";
 
@@ -243,6 +248,7 @@ impl NodeConfiguration {
         line("election_milliseconds_min", number(milliseconds(self.election_min)));
         line("election_milliseconds_max", number(milliseconds(self.election_max)));
         line("lease_drift_percent", number(self.lease_drift_percent.into()));
+        line("retention", if self.retention.is_for_map_alone { SNAPSHOT.into() } else { ALL.into() });
         line("retention_bytes", number(self.retention.bytes.unwrap_or(0)));
         line("retention_minutes", number(self.retention.milliseconds.unwrap_or(0) / MINUTE_MILLISECONDS));
         line("follower_tail_bytes", number(self.follower_tail.bytes));
@@ -319,6 +325,14 @@ fn settings(document: &Document) -> Result<NodeSettings, Error> {
             milliseconds: Some(integer("retention_minutes", 0)?)
                 .filter(|&minutes| minutes > 0)
                 .map(|minutes| minutes.saturating_mul(MINUTE_MILLISECONDS)),
+            is_for_map_alone: match optional("retention") {
+                None => false,
+                Some(value) => match value.text("retention")? {
+                    ALL => false,
+                    SNAPSHOT => true,
+                    _ => return Err(value.invalid("retention", RETENTIONS)),
+                },
+            },
         },
         follower_tail: FollowerTail {
             bytes: integer("follower_tail_bytes", FOLLOWER_TAIL_BYTES_DEFAULT)?,
@@ -476,7 +490,13 @@ fn check_drift(settings: &NodeSettings) -> Result<(), Invalid> {
 
 /// The bound in bytes is one of whole segments, of which there are two at least: one in use, and one that has ended.
 fn check_retention(settings: &NodeSettings) -> Result<(), Invalid> {
-    let RetentionRule { bytes, milliseconds } = settings.retention;
+    let RetentionRule { bytes, milliseconds, is_for_map_alone } = settings.retention;
+    if is_for_map_alone && (bytes.is_some() || milliseconds.is_some()) {
+        let allowed = "\"all\", or \"snapshot\" without `retention_bytes` and `retention_minutes`";
+        let next = "leave those two out: with \"snapshot\" there are no records to be kept, and the log goes as far as \
+                    snapshots hold it";
+        return refuse("retention", "\"snapshot\"", allowed, next);
+    }
     let least = 2 * settings.segment_bytes;
     if let Some(bytes) = bytes.filter(|bytes| !(least..=RETENTION_BYTES_MAX).contains(bytes)) {
         let allowed = format!("0, or from two segments, {least}, to {RETENTION_BYTES_MAX}");

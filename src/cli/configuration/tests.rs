@@ -66,7 +66,10 @@ fn says<T: std::fmt::Debug>(result: Result<T, Error>, words: &[&str]) {
 fn what_is_kept_of_the_log_is_two_segments_at_least() {
     let with = |line: &str| node(&format!("{line}\n{NODE}"));
     let read = with("retention_bytes = 134217728\nretention_minutes = 30").unwrap();
-    assert_eq!(read.retention, RetentionRule { bytes: Some(128 << 20), milliseconds: Some(30 * 60_000) });
+    assert_eq!(
+        read.retention,
+        RetentionRule { bytes: Some(128 << 20), milliseconds: Some(30 * 60_000), ..Default::default() }
+    );
     assert_eq!(with("retention_bytes = 0\nretention_minutes = 0").unwrap().retention, RetentionRule::default());
     says(
         with("retention_bytes = 134217727"),
@@ -76,6 +79,15 @@ fn what_is_kept_of_the_log_is_two_segments_at_least() {
     assert_eq!(tail, FollowerTail { bytes: 0, milliseconds: 3 * 60_000 });
     says(with("follower_tail_minutes = 52704001"), &["follower_tail_minutes = 52704001", "52704000", "node.toml:1:"]);
     says(with("follower_tail_bytes = 1152921504606846977"), &["follower_tail_bytes", "up to 1152921504606846976"]);
+    assert_eq!(with("retention = \"all\"").unwrap().retention, RetentionRule::default());
+    let alone = with("retention = \"snapshot\"").unwrap();
+    assert_eq!(alone.retention, RetentionRule { is_for_map_alone: true, ..RetentionRule::default() });
+    assert!(alone.render().contains("retention = \"snapshot\""));
+    says(with("retention = \"none\""), &["retention = \"none\"", "\"all\" or \"snapshot\"", "node.toml:1:"]);
+    for bound in ["retention_bytes = 134217728", "retention_minutes = 30"] {
+        let both = with(&format!("retention = \"snapshot\"\n{bound}"));
+        says(both, &["retention = \"snapshot\"", "without `retention_bytes` and `retention_minutes`", "node.toml:1:"]);
+    }
     says(with("retention_minutes = 52704001"), &["retention_minutes = 52704001", "52704000", "node.toml:1:"]);
     let always = node(NODE).unwrap().fingerprint();
     assert_eq!(read.fingerprint(), always, "it may be changed node by node: who leads goes by its own");
@@ -108,7 +120,7 @@ fn what_is_rendered_reads_back() {
     settings.segment_bytes = 1 << 20;
     settings.uncommitted_bytes_max = 1 << 24;
     settings.lease_drift_percent = 5;
-    settings.retention = RetentionRule { bytes: Some(5 << 30), milliseconds: Some(90 * 60_000) };
+    settings.retention = RetentionRule { bytes: Some(5 << 30), milliseconds: Some(90 * 60_000), ..Default::default() };
     settings.follower_tail = FollowerTail { bytes: 7 << 20, milliseconds: 60_000 };
     settings.heartbeat = Duration::from_millis(20);
     settings.tls.crl = Some("/etc/with \"quotes\" and \\/crl.pem".into());

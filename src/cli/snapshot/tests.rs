@@ -40,6 +40,7 @@ fn description(index: u64) -> Description {
         membership: Membership { voters: [NodeId(1), NodeId(2)].into(), members, ..Membership::default() },
         membership_id: LogId::new(Term(2), Index(7)),
         log_start: Index(1),
+        last_record: Index::ZERO,
         log_digest: Checksum(5),
     }
 }

@@ -136,6 +136,9 @@ impl<M: StateMachine> Driver<M> {
             return SubmitResult::Refused(Refusal::Malformed);
         };
         let index = entry.id.index;
+        if command.service == Service::Append {
+            self.retention.note_record(index);
+        }
         match self.sessions.begin(index, &command) {
             Decision::Registered { .. } => SubmitResult::Run { first: index, count: 1 },
             Decision::Run => self.run(entry, &command, &body),

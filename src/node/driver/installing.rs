@@ -161,7 +161,7 @@ impl<M: StateMachine> Driver<M> {
         (self.sessions, self.machine) = (sessions, machine);
         (self.applied, self.log_digest) = (of.point, of.log_digest);
         self.configuration = (of.membership_id, of.membership);
-        self.retention.begin_at(of.log_start);
+        self.retention.begin_at(of.log_start, of.last_record);
         self.replica.handle(RaftInput::Applied(of.point.index));
         self.name_snapshot(of.point);
         self.replica.handle(RaftInput::SnapshotMade { point: of.point });

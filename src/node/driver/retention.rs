@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::reads::Read;
-use super::{Driver, Effect};
+use super::{Driver, Effect, SnapshotReport};
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::net::{ClientKey, Consistency, Refusal, Response, ResponseBody};
@@ -23,6 +23,9 @@ pub struct RetentionRule {
     pub bytes: Option<u64>,
     /// What was written so long ago at most, by the wall clock.
     pub milliseconds: Option<u64>,
+    /// The log is a means for the map alone, and takes no records: what snapshots hold is trimmed, unless there are records
+    /// that may still be read.
+    pub is_for_map_alone: bool,
 }
 
 /// What was trimmed, and who waits for a trim.
@@ -30,11 +33,15 @@ pub struct RetentionRule {
 pub(super) struct Retention {
     /// The first index that may be read, as of the last entry applied.
     readable_from: Index,
+    /// The last entry applied that is an appended record; zero if none is.
+    last_record: Index,
     /// By rising index of the entry. At most [`TRIMS_MAX`].
     waiting: VecDeque<Waiting>,
     rule_ticks: u32,
     /// The trim that the rule asked for last; it is not asked for twice in one reign.
     by_rule: Option<Index>,
+    /// Records that are in the rule's way, up to this one, of which the operator was told.
+    told_of: Option<Index>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +53,19 @@ struct Waiting {
 
 impl Retention {
     /// Another state takes the place of the one before: what was trimmed there is trimmed.
-    pub fn begin_at(&mut self, readable_from: Index) {
+    pub fn begin_at(&mut self, readable_from: Index, last_record: Index) {
         self.readable_from = self.readable_from.max(readable_from);
+        self.last_record = self.last_record.max(last_record);
     }
 
-    /// As of a state in which this index was the first that may be read.
-    pub fn new(readable_from: Index) -> Retention {
-        Retention { readable_from, waiting: VecDeque::new(), rule_ticks: 0, by_rule: None }
+    /// As of a state in which this index was the first that may be read, and that the last record.
+    pub fn new(readable_from: Index, last_record: Index) -> Retention {
+        Retention { readable_from, last_record, waiting: VecDeque::new(), rule_ticks: 0, by_rule: None, told_of: None }
+    }
+
+    /// An appended record is applied.
+    pub fn note_record(&mut self, index: Index) {
+        self.last_record = index;
     }
 }
 
@@ -60,6 +73,18 @@ impl<M: StateMachine> Driver<M> {
     /// The first index that may be read, as of the last entry applied: the same on all nodes.
     pub(super) fn readable_from(&self) -> Index {
         self.retention.readable_from
+    }
+
+    /// The last entry applied that is an appended record: the same on all nodes.
+    pub(super) fn last_record(&self) -> Index {
+        self.retention.last_record
+    }
+
+    /// The last of the records that may be read, where the rule is that the log takes none: nothing of it goes before they
+    /// are trimmed.
+    pub(super) fn record_in_the_way(&self) -> Option<Index> {
+        let last = Some(self.retention.last_record).filter(|last| *last >= self.first_readable());
+        last.filter(|_| self.options.retention.is_for_map_alone && !mutant::is_on(Mutant::RecordsTrimmedForMap))
     }
 
     /// The first index that clients may read here.
@@ -81,8 +106,8 @@ impl<M: StateMachine> Driver<M> {
     /// A tick has passed. Now and then whoever leads trims what the rule does not keep; what it cannot propose now it will
     /// later.
     pub(super) fn trim_by_rule(&mut self, wall_clock_milliseconds: u64) {
-        let RetentionRule { bytes, milliseconds } = self.options.retention;
-        if bytes.is_none() && milliseconds.is_none() {
+        let rule = self.options.retention;
+        if rule == RetentionRule::default() {
             return;
         }
         self.retention.rule_ticks += 1;
@@ -90,13 +115,32 @@ impl<M: StateMachine> Driver<M> {
             return;
         }
         self.retention.rule_ticks = 0;
-        let since_milliseconds = milliseconds.map(|age| wall_clock_milliseconds.saturating_sub(age));
-        let kept = self.pipeline.log.kept_from(GroupId::CLUSTER, Kept { bytes, since_milliseconds });
-        let first = kept.min(self.applied.index.next());
+        let first = match rule.is_for_map_alone {
+            true => self.first_for_map(),
+            false => self.first_kept(rule, wall_clock_milliseconds),
+        };
         let is_asked_for = self.retention.by_rule.is_some_and(|asked| asked >= first);
         if first > self.retention.readable_from && !is_asked_for && self.propose_trim(first).is_ok() {
             self.retention.by_rule = Some(first);
         }
+    }
+
+    fn first_kept(&self, rule: RetentionRule, wall_clock_milliseconds: u64) -> Index {
+        let since_milliseconds = rule.milliseconds.map(|age| wall_clock_milliseconds.saturating_sub(age));
+        let kept = self.pipeline.log.kept_from(GroupId::CLUSTER, Kept { bytes: rule.bytes, since_milliseconds });
+        kept.min(self.applied.index.next())
+    }
+
+    /// What the older of the two snapshots holds nobody needs, if nobody may read it. Of entries up to there it is known
+    /// which are records: whoever leads has applied what was in the log before, and takes none.
+    fn first_for_map(&mut self) -> Index {
+        let record = self.record_in_the_way();
+        if record.is_some() && self.retention.told_of != record {
+            self.effects.extend(record.map(|last| Effect::Snapshot(SnapshotReport::RecordsInTheWay { last })));
+        }
+        self.retention.told_of = record;
+        let older = self.snapshots.oldest_kept().filter(|_| record.is_none());
+        older.map_or(Index::FIRST, |older| older.index.next())
     }
 
     fn propose_trim(&mut self, first: Index) -> Result<Index, Refusal> {

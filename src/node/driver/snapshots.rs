@@ -82,6 +82,10 @@ pub enum SnapshotReport {
     NotRemoved {
         error: snapshot::Error,
     },
+    /// They hold what the log was to be kept for, the map, and records up to this one may still be read.
+    RecordsInTheWay {
+        last: Index,
+    },
     /// One is due, and the state machine gives none: the log is the only way to its state.
     NoneGiven,
 }
@@ -427,6 +431,7 @@ impl<M: StateMachine> Driver<M> {
             membership,
             membership_id,
             log_start: self.readable_from(),
+            last_record: self.last_record(),
             log_digest: self.log_digest,
         }
     }

@@ -188,7 +188,8 @@ impl<M: StateMachine> Driver<M> {
             Some(from) => (from.membership_id, from.membership.clone()),
             None => (LogId::ZERO, state.first_membership.clone()),
         };
-        let retention = Retention::new(beginning.from.as_ref().map_or(Index::FIRST, |from| from.log_start));
+        let begins = |from: &Description| Retention::new(from.log_start, from.last_record);
+        let retention = beginning.from.as_ref().map_or(Retention::new(Index::FIRST, Index::ZERO), begins);
         Driver {
             applied: beginning.from.as_ref().map_or(names.before_first, |from| from.point),
             commit: restored.commit,

@@ -140,6 +140,12 @@ impl<M: StateMachine> Driver<M> {
         if let Some(others) = self.without_voice() {
             return others;
         }
+        if let Some(last) = self.record_in_the_way().filter(|_| self.admission.is_some()) {
+            return format!(
+                "records up to {last} to be let go, for the log is kept for the map alone: `trilith log trim --before {}`",
+                last.next()
+            );
+        }
         match (self.replica.status().leader, self.refusal_of_this_node()) {
             (None, None) => "a leader".to_owned(),
             (None, Some(refusal)) => format!("a leader; {refusal}"),

@@ -258,6 +258,9 @@ impl<M: StateMachine> Driver<M> {
                 continue;
             }
             verdicts.push(match lane.admit(&command) {
+                Admit::Append if command.service == Service::Append && self.options.retention.is_for_map_alone => {
+                    refused(Refusal::MapAlone)
+                }
                 Admit::Append if busy.is_some() => refused(Refusal::Busy),
                 Admit::Append => match self.replica.propose(vec![Payload::Data(data)]) {
                     Ok(range) => appended(&mut lane, command.number, range.start),

@@ -10,6 +10,7 @@ mod forwards;
 mod installs;
 mod lease;
 mod lives;
+mod map_alone;
 mod purging;
 mod reads;
 mod retention;

@@ -95,6 +95,11 @@ pub(super) fn snapshot(report: &SnapshotReport) {
         SnapshotReport::NotRemoved { error } => {
             tracing::error!("older snapshots could not be removed: {error}; {}", error.next_step());
         }
+        SnapshotReport::RecordsInTheWay { last } => tracing::warn!(
+            "the log is kept for the map alone, and records up to {last} may still be read: nothing of it goes before \
+             `trilith log trim --before {}`",
+            last.next()
+        ),
         SnapshotReport::NoneGiven => {
             tracing::warn!("the state machine gives no snapshots: none is made, and a start reads the whole log");
         }

@@ -58,6 +58,7 @@ fn sent(seed: u64, bytes: usize) -> Sent {
         membership: Membership::default(),
         membership_id: LogId::ZERO,
         log_start: Index(1),
+        last_record: Index::ZERO,
         log_digest: Checksum(0),
     };
     let mut state = vec![0; bytes];

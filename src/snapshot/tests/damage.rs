@@ -235,14 +235,15 @@ fn an_intact_manifest_with_impossible_content_does_not_pass() {
         (64, &full, "term of the configuration"),
         (72, &[0], "log start 0"),
         (72, &[13], "log start behind what is next"),
-        (80, &[0, 2], "512 bytes in two chunks"),
-        (80, &[1, 4], "1025 bytes in two chunks"),
-        (80, &full, "no disk has so many"),
-        (92, &[1], "one chunk"),
-        (92, &[3], "three chunks"),
-        (92, &full[..4], "more than memory"),
-        (104, &[16], "more members than there may be"),
-        (108, &[2], "neither being born nor not"),
+        (80, &[12], "a record behind the point"),
+        (88, &[0, 2], "512 bytes in two chunks"),
+        (88, &[1, 4], "1025 bytes in two chunks"),
+        (88, &full, "no disk has so many"),
+        (100, &[1], "one chunk"),
+        (100, &[3], "three chunks"),
+        (100, &full[..4], "more than memory"),
+        (112, &[16], "more members than there may be"),
+        (116, &[2], "neither being born nor not"),
     ] {
         let found = with(offset, bytes);
         assert!(matches!(found, Err(Error::Damaged { damage: Damage::Content(_), .. })), "{what}: {found:?}");

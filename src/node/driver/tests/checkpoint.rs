@@ -78,6 +78,7 @@ fn a_state_comes_back_through_the_files_as_it_was_while_the_node_goes_on() {
         membership: Membership::default(),
         membership_id: LogId::ZERO,
         log_start: Index(1),
+        last_record: Index::ZERO,
         log_digest: Checksum(0),
     };
     let disk = SimDisk::new();

@@ -167,6 +167,7 @@ fn state(point: LogId) -> (Manifest, Sessions, Map) {
         membership: Membership::default(),
         membership_id: LogId::ZERO,
         log_start: base().begin_after.index.next(),
+        last_record: Index::ZERO,
         log_digest: Checksum(7),
     };
     let manifest = Manifest { description: of, chunk_bytes: 1 << 20, bytes: 0, checksums: Vec::new() };

@@ -12,15 +12,15 @@ use crate::sim::disk::SimDisk;
 use crate::snapshot::{Builder, Step};
 use crate::types::{Entry, GroupId, Index, LogId, Payload, Service, SessionId, Term};
 
-const SEGMENT_BYTES: u64 = 256 << 10;
+pub const SEGMENT_BYTES: u64 = 256 << 10;
 const RECORD_BYTES: usize = 1 << 10;
 /// A frame of 16 ends at a block.
 const RECORD_DISK_BYTES: u64 = 1280;
 /// One segment holds not quite so many.
-const SEGMENT_RECORDS: u64 = 240;
-const NOTHING: FollowerTail = FollowerTail { bytes: 0, milliseconds: 0 };
+pub const SEGMENT_RECORDS: u64 = 240;
+pub const NOTHING: FollowerTail = FollowerTail { bytes: 0, milliseconds: 0 };
 
-fn with(follower_tail: FollowerTail) -> driver::Options {
+pub fn with(follower_tail: FollowerTail) -> driver::Options {
     driver::Options { segment_bytes: SEGMENT_BYTES, follower_tail: Some(follower_tail), ..options() }
 }
 
@@ -47,7 +47,7 @@ fn write(rig: &mut Rig<Map>) -> LogId {
     point
 }
 
-fn snapshot(rig: &mut Rig<Map>) -> LogId {
+pub fn snapshot(rig: &mut Rig<Map>) -> LogId {
     rig.request(CLIENT, RequestBody::Change(Change::Snapshot));
     rig.settle();
     write(rig)
@@ -62,14 +62,14 @@ fn trim(rig: &mut Rig<Map>) -> Index {
 }
 
 /// More than the time from one look at the log to the next, at this time of the wall clock.
-fn second(rig: &mut Rig<Map>, wall_clock_milliseconds: u64) {
+pub fn second(rig: &mut Rig<Map>, wall_clock_milliseconds: u64) {
     for _ in 0..101 {
         rig.driver.handle(Input::Tick { wall_clock_milliseconds });
         rig.settle();
     }
 }
 
-fn first(rig: &Rig<Map>) -> Index {
+pub fn first(rig: &Rig<Map>) -> Index {
     let first = rig.driver.replica().first_index();
     let log = rig.driver.pipeline.log.group(GroupId::CLUSTER).expect("it has entries");
     assert_eq!(log.first(), first, "log and protocol say the same");
@@ -337,6 +337,23 @@ fn a_follower_that_is_away_for_long_keeps_nothing() {
     assert_eq!(first(&rig), Index::FIRST, "it may come back");
     second(&mut rig, 1_061_000);
     assert!(log_bytes(&rig) < 2 * SEGMENT_BYTES, "{}", first(&rig));
+}
+
+#[test]
+fn what_sets_no_segment_free_is_not_purged() {
+    let mut rig = leading(NOTHING);
+    fill(&mut rig, 2);
+    let mut begins = Vec::new();
+    for _ in 0..6 {
+        // Of less than a segment in all.
+        rig.append(16, RECORD_BYTES);
+        let_go(&mut rig);
+        second(&mut rig, 0);
+        begins.push(first(&rig));
+    }
+    assert!(begins[0] > Index(SEGMENT_RECORDS), "{begins:?}");
+    begins.dedup();
+    assert!(begins.len() <= 2, "{begins:?}");
 }
 
 /// Nothing is heard of the other one, and all that is written is trimmed and in snapshots.

@@ -98,7 +98,7 @@ fn a_node_that_does_not_lead_trims_nothing() {
 }
 
 fn rule(bytes: Option<u64>, milliseconds: Option<u64>) -> Rig<Map> {
-    let mut rig = Rig::<Map>::with_rule(driver::RetentionRule { bytes, milliseconds });
+    let mut rig = Rig::<Map>::with_rule(driver::RetentionRule { bytes, milliseconds, ..Default::default() });
     rig.lead();
     rig
 }
@@ -156,7 +156,8 @@ fn who_leads_trims_what_is_older() {
 
 #[test]
 fn who_does_not_lead_trims_by_no_rule() {
-    let mut rig = Rig::<Map>::with_rule(driver::RetentionRule { bytes: Some(0), milliseconds: Some(0) });
+    let mut rig =
+        Rig::<Map>::with_rule(driver::RetentionRule { bytes: Some(0), milliseconds: Some(0), ..Default::default() });
     for _ in 0..5 {
         rig.driver.handle(Input::Tick { wall_clock_milliseconds: 1 << 40 });
     }

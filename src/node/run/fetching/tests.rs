@@ -90,6 +90,7 @@ fn description(index: u64) -> Description {
         membership: Membership::default(),
         membership_id: LogId::ZERO,
         log_start: Index(1),
+        last_record: Index::ZERO,
         log_digest: Checksum(5),
     }
 }
