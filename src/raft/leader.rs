@@ -171,7 +171,7 @@ impl Replica {
                 }
             }
             AppendOutcome::Rejected { previous, hint } => {
-                if let Some(acknowledged) = progress.lost(hint, reply.round, &self.log) {
+                if let Some(acknowledged) = progress.lost(hint, reply.round) {
                     return self.take_voice(from, acknowledged, hint);
                 }
                 match progress.on_rejected(previous, hint, reply.round, &self.log) {

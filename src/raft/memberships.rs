@@ -136,10 +136,12 @@ impl Memberships {
         self.entries.push((id, counting(membership)));
     }
 
-    /// The log was replaced by a snapshot, in whose state this one is in force.
-    pub(super) fn install(&mut self, id: LogId, membership: Membership) {
+    /// The log was replaced by a snapshot, in whose state this one is in force. Of the others those count that were committed
+    /// up to here: nobody was ever a member by one that was not.
+    pub(super) fn install(&mut self, id: LogId, membership: Membership, commit: Index) {
         let gone = std::mem::replace(&mut self.entries, vec![(id, counting(membership))]);
-        gone.into_iter().for_each(|(_, membership)| self.remember(membership));
+        let committed = gone.into_iter().filter(|(id, _)| id.index <= commit);
+        committed.for_each(|(_, membership)| self.remember(membership));
     }
 
     /// Entries from `from` on are replaced. True if another configuration came into force.

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use crate::mutant::{self, Mutant};
-use crate::types::{Index, LogId};
+use crate::types::{Index, LogId, Term};
 
 use super::heartbeats::Pace;
 use super::log::Log;
@@ -52,6 +52,8 @@ pub(super) enum Fetching {
 pub(super) struct Progress {
     /// The follower has the leader's log durably up to here. Only grows within a term.
     pub(super) matched: Index,
+    /// Of that entry, which the log may give up. Lower, if it was given up when the follower said so.
+    matched_term: Term,
     /// The leader's newest round when `matched` moved last: what was sent in a later one was sent to a follower that had
     /// that much.
     pub(super) matched_in: Round,
@@ -128,6 +130,7 @@ impl Progress {
     pub(super) fn new(next: Index) -> Progress {
         Progress {
             matched: Index::ZERO,
+            matched_term: Term::ZERO,
             matched_in: Round::default(),
             is_affirmed: true,
             next,
@@ -201,6 +204,7 @@ impl Progress {
             self.in_flight.pop_front();
         }
         if news {
+            self.matched_term = log.term_at(last).unwrap_or(self.matched_term);
             self.matched_in = newest;
             self.matched_ticks_ago = 0;
             self.stalled_ticks = 0;
@@ -302,9 +306,9 @@ impl Progress {
 
     /// The entry that the follower has lost: it had acknowledged it, and of what was sent to it since it says that its log
     /// holds no more than `hint`. What was sent before the acknowledgement came proves nothing.
-    pub(super) fn lost(&self, hint: LogId, round: Round, log: &Log) -> Option<LogId> {
+    pub(super) fn lost(&self, hint: LogId, round: Round) -> Option<LogId> {
         let is_late = round <= self.matched_in;
-        let acknowledged = LogId::new(log.term_at(self.matched)?, self.matched);
+        let acknowledged = LogId::new(self.matched_term, self.matched);
         (self.matched > Index::ZERO && !is_late && hint < acknowledged).then_some(acknowledged)
     }
 

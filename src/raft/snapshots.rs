@@ -71,9 +71,9 @@ impl Replica {
         self.log.begin_after(begin_after, point.index);
         self.base_waits = Some(base);
         self.snapshot = self.snapshot.max(point);
-        self.commit = begin_after.index;
+        let committed_before = std::mem::replace(&mut self.commit, begin_after.index);
         if !mutant::is_on(Mutant::SnapshotMembershipForgotten) {
-            self.take_membership(entry, membership);
+            self.take_membership((entry, membership), committed_before);
         }
         self.note_commit();
         let State::Follower(following) = &mut self.state else { unreachable!("it follows, or nobody leads") };
@@ -82,9 +82,9 @@ impl Replica {
     }
 
     /// It is committed, wherever its entry lies.
-    fn take_membership(&mut self, entry: LogId, membership: Membership) {
+    fn take_membership(&mut self, (entry, membership): (LogId, Membership), committed_before: Index) {
         let before = self.memberships.id();
-        self.memberships.install(entry, membership);
+        self.memberships.install(entry, membership, committed_before);
         let index = entry.index;
         if entry != before {
             self.output.events.push(Event::MembershipChanged { index });

@@ -187,6 +187,7 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
         node: node_id(at),
         segment_bytes: SEGMENT_BYTES,
         retention: driver::RetentionRule {
+            is_for_map_alone: false,
             bytes: options.purge.map(|purge| purge.retention_bytes).filter(|bytes| *bytes > 0),
             milliseconds: None,
         },

@@ -1,12 +1,12 @@
 //! Snapshots at one replica that is fed by hand: what may be said when, and what an offer cannot be.
 
 use crate::raft::{
-    AppendOutcome, AppendReply, Base, Body, Config, Contradicted, Event, Fetch, Input, Outgoing, Output, PersistNumber,
-    Replica, Restored, Role, Round,
+    Append, AppendOutcome, AppendReply, Base, Body, Change, Config, Contradicted, Event, Fetch, Input, Outgoing,
+    Output, PersistNumber, Replica, Restored, Role, Round,
 };
-use crate::types::{HardState, Index, LogId, Membership, NodeId, Payload, Term};
+use crate::types::{Entry, HardState, Incarnation, Index, Life, LogId, Membership, NodeId, Payload, Term};
 
-use super::cluster::{limits_default, limits_small, membership};
+use super::cluster::{limits_default, limits_small, member, membership};
 use super::follower::{append, follower, id};
 use super::leader::{durable, from_peer, leader, reply};
 
@@ -311,4 +311,24 @@ fn a_snapshot_without_this_node_says_that_it_was_removed() {
     assert!(!replica.is_removed(), "its entry is not committed here yet");
     replica.handle(append(2, id(1, 15), 1, 5, 20));
     assert!(replica.is_removed());
+}
+
+/// Of a member that only an entry spoke of which was never committed nothing is remembered: it may be added yet. Who was a
+/// member and is none may not.
+#[test]
+fn who_was_never_a_member_is_none_that_was_removed() {
+    for (commit, is_refused) in [(4, false), (6, true)] {
+        let config =
+            Config { id: NodeId(1), heartbeat_ticks: 5, election_ticks: 30..60, seed: 1, limits: limits_default() };
+        let life = Life { incarnation: Incarnation(1), is_first_member: true };
+        let mut replica = Replica::in_life(config, Restored::fresh(membership(3, 0)), life);
+        replica.handle(append(2, LogId::ZERO, 1, 5, 4));
+        let entry = Entry { id: id(1, 6), payload: Payload::Membership(membership(3, 1)) };
+        let body = Append { previous: id(1, 5), entries: vec![entry], commit: Index(commit), round: Round(1) };
+        replica.handle(from_peer(2, 1, Body::Append(body)));
+        let wanted = base(id(1, 20), id(1, 15));
+        replica.handle(Input::Installed { base: wanted, membership: (id(1, 18), membership(3, 0)) });
+        let added = Change::Add { member: member(4), promote: false };
+        assert_eq!(replica.refuse_removed(&[added]).is_err(), is_refused, "committed up to {commit}");
+    }
 }

@@ -56,6 +56,27 @@ fn who_comes_back_without_what_it_acknowledged_has_no_voice() {
     }
 }
 
+/// The entry that it acknowledged has gone from the leader's log: that it lacks it shows all the same.
+#[test]
+fn who_lost_what_the_leaders_log_has_no_more_has_no_voice() {
+    for (hint, has_lost) in [((13, 4), true), ((12, 3), true), ((14, 4), false)] {
+        let mut replica = acknowledged();
+        replica.propose(vec![Payload::Noop; 3]).expect("it leads");
+        durable(&mut replica);
+        replica.handle(from_peer(3, 4, reply(AppendOutcome::Matched { last: Index(17) })));
+        replica.handle(Input::Applied(Index(17)));
+        durable(&mut replica);
+        let before_first = LogId::new(Term(4), Index(16));
+        replica.handle(Input::SnapshotMade { point: before_first });
+        replica.handle(Input::Compacted { before_first });
+        durable(&mut replica);
+        (0..5).for_each(|_| replica.handle(Input::Tick));
+        durable(&mut replica);
+        replica.handle(says(2, lacks((17, 4), hint)));
+        assert_eq!(losses(&mut replica).len(), usize::from(has_lost), "{hint:?}");
+    }
+}
+
 /// Of the same round, or of one before: it may have been sent before the acknowledgement came.
 #[test]
 fn what_was_said_before_it_was_acknowledged_shows_nothing() {
