@@ -472,9 +472,9 @@ fn a_follower_whose_entries_go_while_they_are_read_is_offered_the_snapshot() {
     let hint = LogId::new(previous.term, Index(100));
     answers(&mut rig, AppendOutcome::Rejected { previous, hint });
     let point = rig.driver.status().snapshots.last.expect("there are two").point;
-    let offers = rig.sent.iter().filter_map(|message| match message.body {
+    let mut offers = rig.sent.iter().filter_map(|message| match message.body {
         Body::Snapshot { base, .. } => Some(base),
         _ => None,
     });
-    assert_eq!(offers.last(), Some(Base { point, begin_after: previous }));
+    assert_eq!(offers.next_back(), Some(Base { point, begin_after: previous }));
 }
