@@ -23,6 +23,7 @@ use super::links::Greeting;
 use super::node::{CLUSTER, Process, node_at, node_id};
 use super::oracles::{Broken, Oracle};
 use super::scenario::{MILLISECOND, SECOND};
+use super::steps::Doing;
 use super::trace::Label;
 use crate::machine::Map;
 use crate::net::{self, SnapshotAnswer, SnapshotRefusal, SnapshotRequest};
@@ -52,12 +53,31 @@ const CLOSES_PER_MILLE: u64 = 100;
 #[derive(Debug)]
 pub(super) enum Transfer {
     /// The next step of what a node fetches.
-    Step { life: u64, fetch: u64 },
+    Step {
+        life: u64,
+        fetch: u64,
+    },
     /// A question arrives at who is to have the snapshot.
-    Question { from: usize, life: u64, fetch: u64, question: u64, greeting: Greeting, bytes: Bytes },
-    Answer { life: u64, fetch: u64, question: u64, bytes: Bytes },
+    Question {
+        from: usize,
+        life: u64,
+        fetch: u64,
+        question: u64,
+        greeting: Greeting,
+        bytes: Bytes,
+    },
+    Answer {
+        life: u64,
+        fetch: u64,
+        question: u64,
+        bytes: Bytes,
+    },
     /// The time is over in which a question is answered.
-    Deadline { life: u64, fetch: u64, question: u64 },
+    Deadline {
+        life: u64,
+        fetch: u64,
+        question: u64,
+    },
 }
 
 /// What a process fetches.
@@ -123,6 +143,13 @@ impl Fetch {
             Stage::Receiving(Some(receiver)) => Some(receiver.missing().collect()),
             Stage::Mending(loading) => Some(vec![loading.next]),
             Stage::Looking | Stage::Receiving(None) | Stage::Loading(_) => None,
+        }
+    }
+
+    fn doing(&self) -> Doing {
+        match self.stage {
+            Stage::Looking | Stage::Receiving(_) => Doing::Receiving,
+            Stage::Loading(_) | Stage::Mending(_) => Doing::Loading,
         }
     }
 
@@ -195,12 +222,10 @@ impl Simulation {
                     simulation.take_answer(node, process, fetch, question, bytes)
                 })
             }
-            Transfer::Deadline { life, fetch, question } => {
-                self.with_fetch(node, (life, fetch), |_, _, _, fetch| {
-                    let is_late = |pull: &mut Pull| pull.under_way.contains_key(&question);
-                    Ok(Ok(if fetch.pull.take_if(is_late).is_some() { After::Step } else { After::Answer }))
-                })
-            }
+            Transfer::Deadline { life, fetch, question } => self.with_fetch(node, (life, fetch), |_, _, _, fetch| {
+                let is_late = |pull: &mut Pull| pull.under_way.contains_key(&question);
+                Ok(Ok(if fetch.pull.take_if(is_late).is_some() { After::Step } else { After::Answer }))
+            }),
             Transfer::Question { from, life, fetch, question, greeting, bytes } => {
                 self.serve(node, from, &greeting, &bytes, |bytes| Transfer::Answer { life, fetch, question, bytes })
             }
@@ -212,14 +237,20 @@ impl Simulation {
         &mut self,
         node: usize,
         (life, number): (u64, u64),
-        step: impl FnOnce(&mut Simulation, usize, &mut Process, &mut Fetch) -> Result<Result<After, snapshot::Error>, Broken>,
+        step: impl FnOnce(
+            &mut Simulation,
+            usize,
+            &mut Process,
+            &mut Fetch,
+        ) -> Result<Result<After, snapshot::Error>, Broken>,
     ) -> Result<(), Broken> {
         if !self.lives(node, life) {
             return Ok(());
         }
         let mut process = self.nodes[node].process.take().expect("it lives");
         if let Some(mut fetch) = process.fetch.take_if(|fetch| fetch.number == number) {
-            let said = step(self, node, &mut process, &mut fetch)?;
+            let doing = fetch.doing();
+            let said = self.while_doing(doing, |simulation| step(simulation, node, &mut process, &mut fetch))?;
             if !self.nodes[node].disk.is_off() {
                 self.follow_fetch(node, &mut process, fetch, said);
             }
@@ -228,13 +259,7 @@ impl Simulation {
         Ok(())
     }
 
-    fn follow_fetch(
-        &mut self,
-        node: usize,
-        process: &mut Process,
-        fetch: Fetch,
-        said: Result<After, snapshot::Error>,
-    ) {
+    fn follow_fetch(&mut self, node: usize, process: &mut Process, fetch: Fetch, said: Result<After, snapshot::Error>) {
         let (number, point) = (fetch.number, fetch.point);
         let result = match said {
             Ok(After::Step) => {
@@ -263,6 +288,7 @@ impl Simulation {
         };
         if !self.nodes[node].disk.is_off() {
             self.report.fetches_failed += u64::from(result.is_err());
+            process.installs = result.is_ok();
             process.driver.fetched(point, result);
             self.run_soon(node);
         }
@@ -417,7 +443,7 @@ impl Simulation {
         let mut process = self.nodes[node].process.take().expect("looked at just now");
         let is_listed = process.driver.replica().membership().member(node_id(from)).is_some();
         let said = match is_listed && !self.fetch_random.chance(BUSY_PER_MILLE) {
-            true => process.shelf.answer(request).0,
+            true => self.while_doing(Doing::Sending, |_| process.shelf.answer(request).0),
             false => SnapshotAnswer::Refused(SnapshotRefusal::Busy),
         };
         if self.fetch_random.chance(CLOSES_PER_MILLE) {
@@ -556,7 +582,9 @@ impl Simulation {
                 fetch.stage = Stage::Loading(loading);
                 return Ok(false);
             }
-            Stage::Looking | Stage::Receiving(None) | Stage::Loading(_) => unreachable!("node {node} asked for no chunk"),
+            Stage::Looking | Stage::Receiving(None) | Stage::Loading(_) => {
+                unreachable!("node {node} asked for no chunk")
+            }
         }
         Ok(true)
     }
