@@ -15,7 +15,7 @@ use super::{Options, Report, Violation};
 use crate::random::Random;
 
 /// So many nodes end at a step of one run.
-const HITS_MAX: u64 = 3;
+const HITS_MAX: u64 = 6;
 /// Of a thousand times that a step comes so many are its node's end.
 const HITS_PER_MILLE: u64 = 300;
 

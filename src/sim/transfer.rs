@@ -132,7 +132,7 @@ enum After {
     Pause,
     /// An answer, or the end of the time for it.
     Answer,
-    Done(Manifest, Sessions, Map),
+    Done(Box<(Manifest, Sessions, Map)>),
     Failed(String),
 }
 
@@ -273,9 +273,9 @@ impl Simulation {
                 return self.order(after, Happening::Transfer { node, what });
             }
             Ok(After::Answer) => return process.fetch = Some(fetch),
-            Ok(After::Done(manifest, sessions, map)) => {
+            Ok(After::Done(fetched)) => {
                 self.report.snapshots_fetched += 1;
-                Ok((manifest, sessions, map))
+                Ok(*fetched)
             }
             Ok(After::Failed(why)) => {
                 fetch.end(&process.files, false);
@@ -352,7 +352,7 @@ impl Simulation {
         if loading.next == loading.manifest.chunks() {
             reader.close(files);
             let (sessions, map) = loading.restoring.finish().map_err(no_state)?;
-            return Ok(Ok(After::Done(loading.manifest, sessions, map)));
+            return Ok(Ok(After::Done(Box::new((loading.manifest, sessions, map)))));
         }
         match reader.chunk(files, loading.next) {
             Ok(bytes) => {
