@@ -17,7 +17,7 @@ use crate::random::Random;
 /// So many nodes end at a step of one run.
 const HITS_MAX: u64 = 6;
 /// Of a thousand times that a step comes so many are its node's end.
-const HITS_PER_MILLE: u64 = 300;
+const HITS_PER_MILLE: u64 = 120;
 
 /// What a node does, as far as it has to do with snapshots.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
