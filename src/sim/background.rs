@@ -99,6 +99,8 @@ impl Simulation {
         let files = self.nodes[node].disk.files();
         let result = snapshot::remove_superfluous(&files, CLUSTER, GroupId::CLUSTER, in_use, damaged);
         if !self.nodes[node].disk.is_off() {
+            // With it the installation of another node's, if it was one, has ended.
+            self.nodes[node].process.iter_mut().for_each(|process| process.installs = false);
             self.input(node, Input::SnapshotsRemoved { result });
         }
     }

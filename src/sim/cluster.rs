@@ -15,6 +15,7 @@ use super::node::{Node, Process, boot_time, membership, node_at, node_id};
 use super::oracles::{Broken, Oracle, Oracles, Violation};
 use super::rest::LOOK_INTERVAL;
 use super::scenario::{DiskOptions, MILLISECOND, Options};
+use super::steps::{Aim, Doing};
 use super::trace::{Label, Trace};
 use super::transfer::Transfer;
 use super::{Report, recovery};
@@ -35,6 +36,7 @@ const FORWARD_SALT: u64 = 0xf0a3_a2d5;
 const OPERATOR_SALT: u64 = 0x0bea_a704;
 const SNAPSHOT_SALT: u64 = 0x5a95_0701;
 const FETCH_SALT: u64 = 0xfe7c_4001;
+const AIM_SALT: u64 = 0xa13a_0771;
 
 /// A cluster, its disks, its network and its clients, in one thread.
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub struct Simulation {
     pub(super) snapshot_random: Random,
     /// For their way from node to node.
     pub(super) fetch_random: Random,
+    /// Where nodes end, if that is asked for.
+    pub(super) aim: Rc<RefCell<Aim>>,
     pub(super) disk: DiskOptions,
     /// When the calm began.
     pub(super) calm_since: Option<u64>,
@@ -182,7 +186,7 @@ impl Simulation {
         Ok(simulation.into_report())
     }
 
-    fn new(seed: u64, options: &Options) -> Result<Simulation, Broken> {
+    pub(super) fn new(seed: u64, options: &Options) -> Result<Simulation, Broken> {
         let options = options.in_force();
         let mut random = Random::seeded(seed);
         let trace = Rc::new(RefCell::new(Trace::default()));
@@ -217,6 +221,7 @@ impl Simulation {
             forward_random: Random::seeded(seed ^ FORWARD_SALT),
             snapshot_random: Random::seeded(seed ^ SNAPSHOT_SALT),
             fetch_random: Random::seeded(seed ^ FETCH_SALT),
+            aim: Aim::new(None, Random::seeded(seed ^ AIM_SALT)),
             disk: options.disk,
             calm_since: None,
             is_born,
@@ -242,7 +247,7 @@ impl Simulation {
         Ok(simulation)
     }
 
-    fn run_to_end(&mut self) -> Result<(), Broken> {
+    pub(super) fn run_to_end(&mut self) -> Result<(), Broken> {
         while let Some(((time, _), happening)) = self.queue.pop_first() {
             self.now = time;
             self.steps += 1;
@@ -287,7 +292,10 @@ impl Simulation {
             }
             Happening::LinkLost { node, other } => self.input(node, Input::Lost { node: node_id(other) }),
             Happening::Written { node, life, token } => self.written(node, life, token),
-            Happening::Prepare { node, life, order } => self.prepare(node, life, &order),
+            Happening::Prepare { node, life, order } => {
+                let doing = if order.recycled.is_some() { Doing::Purging } else { Doing::Other };
+                self.while_doing(doing, |simulation| simulation.prepare(node, life, &order))
+            }
             Happening::Read { node, life, read, plan } => self.read(node, life, read, &plan),
             Happening::Request { client, request, .. } if self.is_given_up(client, &request) => {}
             Happening::Request { node, client, request } => {
@@ -303,10 +311,11 @@ impl Simulation {
                     None => self.administrator_answered(&response)?,
                 }
             }
-            Happening::Snapshot { node, life, builder, began } => self.step_snapshot(node, life, builder, began),
-            Happening::RemoveSnapshots { node, life, in_use, damaged } => {
-                self.remove_snapshots(node, life, in_use, &damaged)
+            Happening::Snapshot { node, life, builder, began } => {
+                self.while_doing(Doing::Making, |simulation| simulation.step_snapshot(node, life, builder, began))
             }
+            Happening::RemoveSnapshots { node, life, in_use, damaged } => self
+                .while_doing(Doing::Removing, |simulation| simulation.remove_snapshots(node, life, in_use, &damaged)),
             Happening::Transfer { node, what } => self.transfer(node, what)?,
             Happening::Client { client } => self.step_client(client),
             Happening::Follow => self.follow(),
@@ -465,7 +474,8 @@ impl Simulation {
         match effect {
             Effect::Write(write) => {
                 let token = write.token;
-                process.queue.submit(write);
+                let doing = process.doing();
+                self.while_doing(doing, |_| process.queue.submit(write));
                 let after = self.write_time(node);
                 self.order(after, Happening::Written { node, life, token });
             }
@@ -501,7 +511,7 @@ impl Simulation {
             // The disk repairs nothing by itself: what cannot be read shows when the node starts again.
             Effect::Unreadable(_) => {}
             Effect::Missing { index, .. } => {
-                let explanation = format!("node {} misses entry {index}, and nothing is ever purged", node_id(node));
+                let explanation = format!("node {} misses entry {index}, which it must have", node_id(node));
                 return Err(Broken::new(Oracle::Recovery, explanation));
             }
         }

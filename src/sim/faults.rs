@@ -112,6 +112,10 @@ impl Simulation {
     pub(super) fn cut_where_power_went(&mut self) {
         for node in 0..self.nodes.len() {
             if self.nodes[node].disk.is_off() {
+                if self.is_process_struck(node) {
+                    self.kill(node);
+                    continue;
+                }
                 self.nodes[node].disk.crash(&mut self.random);
                 self.report.crashes += 1;
                 self.ended(node);

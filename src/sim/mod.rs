@@ -34,6 +34,7 @@ mod sessions;
 #[cfg(test)]
 pub(crate) mod skips;
 mod starts;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -44,4 +45,5 @@ pub use cluster::Simulation;
 pub use oracles::{Oracle, Violation};
 pub use report::Report;
 pub use scenario::{ChangeOptions, ClientOptions, DiskOptions, Faults, NetworkOptions, Options, PurgeOptions};
+pub use steps::{Doing, Steps};
 pub use trace::Trace;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::disk::{SimDisk, SimFiles, SimQueue};
+use super::steps::Doing;
 use super::trace::{Label, Trace};
 use super::transfer::Fetch;
 use crate::disk::Queue;
@@ -67,12 +68,23 @@ pub(super) struct Process {
     /// The snapshot that it fetches.
     pub fetch: Option<Fetch>,
     pub last_fetch: u64,
+    /// Another node's state is taking the place of its own.
+    pub installs: bool,
 }
 
 impl Process {
     pub fn new(driver: Driver<Map>, boot: u64, files: SimFiles, queue: SimQueue, read_buffer: ReadBuffer) -> Process {
         let shelf = Shelf::new(files.clone(), CLUSTER);
-        Process { driver, boot, files, queue, read_buffer, shelf, fetch: None, last_fetch: 0 }
+        Process { driver, boot, files, queue, read_buffer, shelf, fetch: None, last_fetch: 0, installs: false }
+    }
+
+    /// What it writes for.
+    pub fn doing(&self) -> Doing {
+        match (self.installs, self.driver.is_purging()) {
+            (true, _) => Doing::Installing,
+            (false, true) => Doing::Purging,
+            (false, false) => Doing::Other,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ impl Simulation {
     pub(super) fn calm(&mut self) {
         self.calm_since = Some(self.now);
         self.ambushes = 0;
+        self.end_aim();
         self.network.calm();
         self.disk = DiskOptions::calm();
         self.clients.iter_mut().for_each(Client::wind_down);

@@ -15,7 +15,7 @@ const CHANGES_SALT: u64 = 0x3e3b_e25a_17ed;
 /// And so do snapshots.
 const SNAPSHOTS_SALT: u64 = 0x51a9_5407_0a3b;
 /// And so does what goes from the logs.
-const PURGE_SALT: u64 = 0x9a6e_7000_10c5;
+const PURGE_SALT: u64 = 0x9a6e_7000_10dd;
 /// So do the limits of sessions.
 const SESSIONS_SALT: u64 = 0x5e55_1045_0dd5;
 
@@ -281,7 +281,7 @@ impl Options {
             retention_bytes: *random.pick(&[0, 1, 100 << 10]),
             trim_interval: *random.pick(&[200, 200, 1000]) * MILLISECOND,
             record_bytes_max: *random.pick(&[1000, 8000, 8000, 15_000]),
-            value_bytes_max: *random.pick(&[0, 1000, 4000, 12_000]),
+            value_bytes_max: *random.pick(&[0, 1000, 4000, 10_000]),
             snapshot_entries: *random.pick(&[5, 10, 20, 40]),
             snapshot_rot: *random.pick(&[0, 0, 2, 6]),
             absence: *random.pick(&[2, 4, 8]),

@@ -27,6 +27,7 @@ impl Simulation {
         if self.calm_since.is_none() && self.random.chance(50) {
             disk.crash_at(disk.operations() + self.random.below(60));
         }
+        self.take_aim(node);
         match start(&disk, &options, self.now / MILLISECOND) {
             Ok(started) => {
                 self.check_begun(node, &started)?;

@@ -23,6 +23,7 @@ use super::links::Greeting;
 use super::node::{CLUSTER, Process, node_at, node_id};
 use super::oracles::{Broken, Oracle};
 use super::scenario::{MILLISECOND, SECOND};
+use super::steps::Doing;
 use super::trace::Label;
 use crate::machine::Map;
 use crate::net::{self, SnapshotAnswer, SnapshotRefusal, SnapshotRequest};
@@ -131,7 +132,7 @@ enum After {
     Pause,
     /// An answer, or the end of the time for it.
     Answer,
-    Done(Manifest, Sessions, Map),
+    Done(Box<(Manifest, Sessions, Map)>),
     Failed(String),
 }
 
@@ -142,6 +143,13 @@ impl Fetch {
             Stage::Receiving(Some(receiver)) => Some(receiver.missing().collect()),
             Stage::Mending(loading) => Some(vec![loading.next]),
             Stage::Looking | Stage::Receiving(None) | Stage::Loading(_) => None,
+        }
+    }
+
+    fn doing(&self) -> Doing {
+        match self.stage {
+            Stage::Looking | Stage::Receiving(_) => Doing::Receiving,
+            Stage::Loading(_) | Stage::Mending(_) => Doing::Loading,
         }
     }
 
@@ -241,7 +249,8 @@ impl Simulation {
         }
         let mut process = self.nodes[node].process.take().expect("it lives");
         if let Some(mut fetch) = process.fetch.take_if(|fetch| fetch.number == number) {
-            let said = step(self, node, &mut process, &mut fetch)?;
+            let doing = fetch.doing();
+            let said = self.while_doing(doing, |simulation| step(simulation, node, &mut process, &mut fetch))?;
             if !self.nodes[node].disk.is_off() {
                 self.follow_fetch(node, &mut process, fetch, said);
             }
@@ -264,9 +273,9 @@ impl Simulation {
                 return self.order(after, Happening::Transfer { node, what });
             }
             Ok(After::Answer) => return process.fetch = Some(fetch),
-            Ok(After::Done(manifest, sessions, map)) => {
+            Ok(After::Done(fetched)) => {
                 self.report.snapshots_fetched += 1;
-                Ok((manifest, sessions, map))
+                Ok(*fetched)
             }
             Ok(After::Failed(why)) => {
                 fetch.end(&process.files, false);
@@ -279,6 +288,7 @@ impl Simulation {
         };
         if !self.nodes[node].disk.is_off() {
             self.report.fetches_failed += u64::from(result.is_err());
+            process.installs = result.is_ok();
             process.driver.fetched(point, result);
             self.run_soon(node);
         }
@@ -342,7 +352,7 @@ impl Simulation {
         if loading.next == loading.manifest.chunks() {
             reader.close(files);
             let (sessions, map) = loading.restoring.finish().map_err(no_state)?;
-            return Ok(Ok(After::Done(loading.manifest, sessions, map)));
+            return Ok(Ok(After::Done(Box::new((loading.manifest, sessions, map)))));
         }
         match reader.chunk(files, loading.next) {
             Ok(bytes) => {
@@ -433,7 +443,7 @@ impl Simulation {
         let mut process = self.nodes[node].process.take().expect("looked at just now");
         let is_listed = process.driver.replica().membership().member(node_id(from)).is_some();
         let said = match is_listed && !self.fetch_random.chance(BUSY_PER_MILLE) {
-            true => process.shelf.answer(request).0,
+            true => self.while_doing(Doing::Sending, |_| process.shelf.answer(request).0),
             false => SnapshotAnswer::Refused(SnapshotRefusal::Busy),
         };
         if self.fetch_random.chance(CLOSES_PER_MILLE) {

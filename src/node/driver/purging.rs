@@ -77,6 +77,11 @@ impl<M: StateMachine> Driver<M> {
         if mutant::is_on(Mutant::PurgedThoughReadable) { held.next() } else { held.next().min(self.readable_from()) }
     }
 
+    /// Whether something of the log is on its way out.
+    pub fn is_purging(&self) -> bool {
+        self.purging.under_way.is_some()
+    }
+
     /// What was purged is gone for good now.
     pub(super) fn end_purge(&mut self) {
         let durable = self.pipeline.log.durable_ticket();

@@ -30,7 +30,7 @@ pub struct Shelf<F> {
 pub enum Finding {
     /// This chunk is not what was written, or the disk does not give it. Told anew each time it is asked for: what could not
     /// be mended then may be now.
-    BadChunk { manifest: Manifest, number: u32, error: snapshot::Error, is_news: bool },
+    BadChunk { manifest: Box<Manifest>, number: u32, error: snapshot::Error, is_news: bool },
     /// What is wanted does not open.
     DoesNotOpen { point: LogId, error: snapshot::Error },
 }
@@ -97,7 +97,7 @@ impl<F: Files> Shelf<F> {
 
     /// A chunk of the last one is bad.
     fn bad_chunk(&mut self, number: u32, error: snapshot::Error) -> Finding {
-        let manifest = self.open.last().expect("it was read just now").manifest().clone();
+        let manifest = Box::new(self.open.last().expect("it was read just now").manifest().clone());
         let of = &manifest.description;
         let is_news = self.told.len() < TOLD_MAX && self.told.insert((of.group, of.point, number));
         Finding::BadChunk { manifest, number, error, is_news }

@@ -435,6 +435,11 @@ impl SimDisk {
         self.state.borrow_mut().crash_at = Some(operation);
     }
 
+    /// The same at each operation for which this says so. It must not use the disk.
+    pub fn crash_when(&self, strikes: impl FnMut(&Event<'_>) -> bool + 'static) {
+        self.state.borrow_mut().crash_when = Some(Box::new(strikes));
+    }
+
     /// Whether the power went.
     pub fn is_off(&self) -> bool {
         self.state.borrow().off

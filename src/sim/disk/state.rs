@@ -14,6 +14,7 @@ use crate::disk::{Buffer, Completion, Error, FileId, Operation, Token};
 pub(super) const CAPACITY_BYTES_DEFAULT: u64 = 1 << 40;
 
 pub(super) type Observer = Box<dyn FnMut(&Event<'_>)>;
+pub(super) type Strikes = Box<dyn FnMut(&Event<'_>) -> bool>;
 
 pub(super) struct State {
     pub tree: Tree,
@@ -40,6 +41,8 @@ pub(super) struct State {
     /// The power is off: nothing can be done before a crash was carried out.
     pub off: bool,
     pub observer: Option<Observer>,
+    /// The power goes with the operation for which this says so.
+    pub crash_when: Option<Strikes>,
     /// Whether a new process sees the disk itself, or what a dead one left in the page cache.
     pub reads_past_cache: bool,
 }
@@ -101,6 +104,7 @@ impl Default for State {
             crash_at: None,
             off: false,
             observer: None,
+            crash_when: None,
             reads_past_cache: true,
         }
     }
@@ -114,10 +118,13 @@ impl State {
         }
         let number = self.operations;
         self.operations += 1;
-        if let Some(observer) = &mut self.observer {
-            observer(&Event { number, act, name, offset, length, checksum: Checksum::of(bytes) });
+        let mut is_struck = false;
+        if self.observer.is_some() || self.crash_when.is_some() {
+            let event = Event { number, act, name, offset, length, checksum: Checksum::of(bytes) };
+            self.observer.iter_mut().for_each(|observer| observer(&event));
+            is_struck = self.crash_when.as_mut().is_some_and(|strikes| strikes(&event));
         }
-        if self.crash_at == Some(number) {
+        if is_struck || self.crash_at == Some(number) {
             self.off = true;
             return Ok(Verdict::Cut);
         }
@@ -319,6 +326,7 @@ impl State {
             crash_at: self.crash_at,
             off: self.off,
             observer: None,
+            crash_when: None,
             reads_past_cache: self.reads_past_cache,
         }
     }
