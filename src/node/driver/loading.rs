@@ -3,8 +3,12 @@
 //! The newest one is taken that is whole, whose point this node's log has under the same name, and whose state reads back. One
 //! that cannot be used is told, and left as it is; the next older one is tried, and at last the log by itself, if it
 //! begins at its first entry. A node never begins with an empty state where there was more.
+//!
+//! A state machine that has kept its own state goes on from that, if the log reaches back to it; a snapshot is then only
+//! what this node can offer to others.
 
 use super::checkpoint::Restoring;
+use super::durable::Own;
 use super::installing::Coming;
 use super::start::StartError;
 use crate::disk::Files;
@@ -33,10 +37,12 @@ impl std::fmt::Display for SnapshotFinding {
 pub(super) struct Beginning<M> {
     pub sessions: Sessions,
     pub machine: M,
-    /// Of which snapshot they are; none of an empty state.
+    /// As of which entry they are; none of an empty state.
     pub from: Option<Description>,
-    /// Of that snapshot's state.
-    pub bytes: u64,
+    /// The snapshot that they are of, or else the newest that is whole; and the bytes of its state.
+    pub snapshot: Option<(LogId, u64)>,
+    /// The machine had kept them.
+    pub is_own: bool,
     pub findings: Vec<SnapshotFinding>,
     /// Points of those that are there and cannot be used.
     pub damaged: Vec<LogId>,
@@ -72,7 +78,7 @@ pub(super) fn choose<F: Files, M: StateMachine>(
     files: &F,
     cluster: ClusterId,
     (log, named): (&GroupLog, Named),
-    machine: M,
+    (machine, own): (M, Option<Own>),
     limits: Limits,
 ) -> Result<Beginning<M>, StartError> {
     // A manifest is written when the log is durable up to its point, and the superblock names it later still.
@@ -83,9 +89,22 @@ pub(super) fn choose<F: Files, M: StateMachine>(
     if is_within && has_begun && !is_in(log, point) {
         return Err(StartError::SnapshotBeyondLog { point, last: log.last });
     }
+    let applied = own.as_ref().map(|own| own.of.point);
+    let reaches_back = |applied: LogId| applied.index >= log.before_first.index;
+    if let Some(applied) = applied.filter(|applied| reaches_back(*applied) && !is_in(log, *applied)) {
+        return Err(StartError::MachineBeyondLog { applied, last: log.last });
+    }
     let mut beginning = Beginning::empty(machine, limits);
+    let mut own = own.filter(|own| reaches_back(own.of.point));
     if beginning.machine.restoring().is_none() {
-        return beginning.refuse_empty(log, named);
+        return match (own, applied) {
+            (Some(own), _) => Ok(beginning.with_own(own)),
+            (None, Some(applied)) => {
+                let first = log.first().max(named.log_start);
+                Err(StartError::MachineBehindLog { applied, first })
+            }
+            (None, None) => beginning.refuse_empty(log, named),
+        };
     }
     snapshot::settle(files)?;
     let listing = snapshot::list(files, Some(cluster))?;
@@ -97,18 +116,26 @@ pub(super) fn choose<F: Files, M: StateMachine>(
         let of = manifest.description.point;
         is_in(log, of) || is_named(of)
     };
+    // A log that is to begin later will not have what lies behind that state.
+    if let Some(own) = own.take_if(|_| !begins_log) {
+        let newest = whole.iter().find(|manifest| is_in(log, manifest.description.point));
+        let snapshot = newest.map(|manifest| (manifest.description.point, manifest.bytes));
+        return Ok(Beginning { snapshot, ..beginning.with_own(own) });
+    }
     for manifest in whole.iter().filter(is_usable) {
         match load(files, manifest, &beginning.machine, limits) {
             Ok((sessions, machine)) => {
                 let from = Some(manifest.description.clone());
                 let begins_log = is_named(manifest.description.point);
-                return Ok(Beginning { sessions, machine, from, bytes: manifest.bytes, begins_log, ..beginning });
+                let snapshot = Some((manifest.description.point, manifest.bytes));
+                return Ok(Beginning { sessions, machine, from, snapshot, begins_log, ..beginning });
             }
             Err(error) => {
                 beginning.note(&error);
                 beginning.damaged.push(manifest.description.point);
                 if mutant::is_on(Mutant::SnapshotDamagedIsEmpty) {
-                    return Ok(Beginning { from: Some(manifest.description.clone()), ..beginning });
+                    let snapshot = Some((manifest.description.point, 0));
+                    return Ok(Beginning { from: Some(manifest.description.clone()), snapshot, ..beginning });
                 }
             }
         }
@@ -116,7 +143,11 @@ pub(super) fn choose<F: Files, M: StateMachine>(
     if log.before_first != LogId::ZERO {
         beginning.find_coming(files, &whole, log, limits);
     }
-    beginning.refuse_empty(log, named)
+    match own {
+        // It cannot begin later: it is as it was before that was tried.
+        Some(own) => Ok(beginning.with_own(own)),
+        None => beginning.refuse_empty(log, named),
+    }
 }
 
 impl<M: StateMachine> Beginning<M> {
@@ -145,7 +176,8 @@ impl<M> Beginning<M> {
             sessions: Sessions::with_limits(limits),
             machine,
             from: None,
-            bytes: 0,
+            snapshot: None,
+            is_own: false,
             findings,
             damaged,
             begins_log: false,
@@ -153,7 +185,17 @@ impl<M> Beginning<M> {
         }
     }
 
-    /// Of which snapshot the state is, or will be.
+    /// The machine goes on from what it has kept.
+    fn with_own(self, own: Own) -> Beginning<M> {
+        Beginning { sessions: own.sessions, from: Some(own.of), is_own: true, ..self }
+    }
+
+    /// The machine was made of a snapshot just now.
+    pub fn is_of_snapshot(&self) -> bool {
+        self.from.is_some() && !self.is_own
+    }
+
+    /// As of which entry the state is, or will be.
     pub fn described(&self) -> Option<&Description> {
         self.from.as_ref().or(self.coming.as_ref().map(|coming| &coming.of))
     }
