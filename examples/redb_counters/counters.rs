@@ -26,7 +26,7 @@ impl Counters {
     pub fn open(file: &Path) -> Result<Counters, redb::Error> {
         let database = Database::create(file)?;
         let tables = database.begin_write()?;
-        (tables.open_table(COUNTERS)?, tables.open_table(KEPT)?, tables.open_table(APPLIED)?);
+        drop((tables.open_table(COUNTERS)?, tables.open_table(KEPT)?, tables.open_table(APPLIED)?));
         tables.commit()?;
         Ok(Counters { database, open: None, runs: 0 })
     }

@@ -89,21 +89,13 @@ pub(super) fn choose<F: Files, M: StateMachine>(
     if is_within && has_begun && !is_in(log, point) {
         return Err(StartError::SnapshotBeyondLog { point, last: log.last });
     }
-    let applied = own.as_ref().map(|own| own.of.point);
-    let reaches_back = |applied: LogId| applied.index >= log.before_first.index;
-    if let Some(applied) = applied.filter(|applied| reaches_back(*applied) && !is_in(log, *applied)) {
-        return Err(StartError::MachineBeyondLog { applied, last: log.last });
-    }
     let mut beginning = Beginning::empty(machine, limits);
-    let mut own = own.filter(|own| reaches_back(own.of.point));
-    if beginning.machine.restoring().is_none() {
-        return match (own, applied) {
-            (Some(own), _) => Ok(beginning.with_own(own)),
-            (None, Some(applied)) => {
-                let first = log.first().max(named.log_start);
-                Err(StartError::MachineBehindLog { applied, first })
-            }
-            (None, None) => beginning.refuse_empty(log, named),
+    let takes_snapshots = beginning.machine.restoring().is_some();
+    let mut own = own.map(|own| usable(own, (log, named), takes_snapshots)).transpose()?.flatten();
+    if !takes_snapshots {
+        return match own {
+            Some(own) => Ok(beginning.with_own(own)),
+            None => beginning.refuse_empty(log, named),
         };
     }
     snapshot::settle(files)?;
@@ -147,6 +139,19 @@ pub(super) fn choose<F: Files, M: StateMachine>(
         // It cannot begin later: it is as it was before that was tried.
         Some(own) => Ok(beginning.with_own(own)),
         None => beginning.refuse_empty(log, named),
+    }
+}
+
+/// What a machine has kept, if the log reaches back to it. Where it does not, only a snapshot helps.
+fn usable(own: Own, (log, named): (&GroupLog, Named), takes_snapshots: bool) -> Result<Option<Own>, StartError> {
+    let applied = own.of.point;
+    if applied.index < log.before_first.index {
+        let first = log.first().max(named.log_start);
+        return if takes_snapshots { Ok(None) } else { Err(StartError::MachineBehindLog { applied, first }) };
+    }
+    match is_in(log, applied) {
+        true => Ok(Some(own)),
+        false => Err(StartError::MachineBeyondLog { applied, last: log.last }),
     }
 }
 
