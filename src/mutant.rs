@@ -105,6 +105,8 @@ mutants! {
     SnapshotBeforeLog "snapshot_before_log" "A snapshot is made of what this node's log does not hold durably.",
     SnapshotWithoutSessions "snapshot_without_sessions" "A node starts from a snapshot with an empty table of sessions.",
     SnapshotDamagedIsEmpty "snapshot_damaged_is_empty" "A snapshot that cannot be read counts as one of an empty state.",
+    FedBeforeDurable "fed_before_durable" "A durable state machine is fed what this node's own log does not hold durably.",
+    SessionsKeptApart "sessions_kept_apart" "A durable state machine keeps its state in one transaction and the sessions in the next.",
     LeaseOutlived "lease_outlived" "A read is served by lease after the lease has ended.",
     LeaseReadOnce "lease_read_once" "A read by lease is not tested again when the state was read.",
     LeaseOutlivesTransfer "lease_outlives_transfer" "A lease does not end when leadership is handed over.",

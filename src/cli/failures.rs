@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Exit, Failure};
 use crate::disk::{self, Directory};
+use crate::machine;
 use crate::net::{self, CertificateError};
 use crate::node::driver::{StartError, Stopped};
 use crate::node::run::RunError;
@@ -16,6 +17,10 @@ use crate::wal::handle::{self, has_entries};
 /// What becomes of a node that was removed.
 const REMOVED_STEP: &str = "the cluster needs nothing of it any more. To bring this machine back, run `trilith init --config FILE \
                             --join`, which keeps what is here beside a new directory, and then the command that it prints";
+
+/// A state machine whose state cannot be used.
+const MACHINE_ANEW_STEP: &str = "keep the state machine's state as it is, and move it away: where the log has its first entry, or there \
+                                 is a snapshot, a start without it makes it anew; else put back a copy of it";
 
 /// The way back of a node that has lost what it had promised.
 pub const NO_VOICE_STEP: &str = "it must not vote again as what it was. Put its newest directory back if this is an older copy of it; else, \
@@ -64,6 +69,7 @@ pub fn of_node(error: &RunError, directory: &Path) -> Failure {
         RunError::Stopped(Stopped::VoiceTaken { .. }) => Failure::new(Exit::WrongIdentity, message, NO_VOICE_STEP),
         RunError::Removed { .. } => Failure::new(Exit::WrongIdentity, message, REMOVED_STEP),
         RunError::Stopped(Stopped::Read(read)) => of_log(read, directory, message),
+        RunError::Stopped(Stopped::Machine(machine)) => of_machine(machine, message),
     }
 }
 
@@ -84,9 +90,21 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
         },
         StartError::Log(log) => of_log(log, directory, message),
         StartError::StaleSuperblock { .. } => Failure::new(Exit::Corrupt, message, NO_VOICE_STEP),
-        StartError::MachineNotEmpty { .. } => {
-            Failure::new(Exit::Other, message, "give the node a state machine that begins empty: the log fills it")
-        }
+        StartError::Machine(machine) => of_machine(machine, message),
+        StartError::MachineDamaged { .. } => Failure::new(Exit::Corrupt, message, MACHINE_ANEW_STEP),
+        StartError::MachineOfAnother { .. } => Failure::new(
+            Exit::WrongIdentity,
+            message,
+            "nothing was changed. Check where the state machine keeps its state; if it is of an earlier life of this node, \
+             move it away: the log, or a snapshot, makes it anew",
+        ),
+        StartError::MachineBeyondLog { .. } => Failure::new(Exit::Corrupt, message, NO_VOICE_STEP),
+        StartError::MachineBehindLog { .. } => Failure::new(
+            Exit::Corrupt,
+            message,
+            "nothing was changed. Put back a copy of the state machine's state, of this node, which is new enough; without \
+             one this machine cannot come to the state that the log goes on from",
+        ),
         StartError::LogRefuses(_) => Failure::new(Exit::Corrupt, message, verify_step(directory)),
         StartError::Snapshot(snapshot::Error::Disk(disk)) => of_disk(disk, message),
         StartError::Snapshot(snapshot) => Failure::new(Exit::DiskFailed, message, snapshot.next_step()),
@@ -100,6 +118,19 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
         ),
         StartError::NoVoice => Failure::new(Exit::WrongIdentity, message, NO_VOICE_STEP),
         StartError::Removed => Failure::new(Exit::WrongIdentity, message, REMOVED_STEP),
+    }
+}
+
+/// A state machine whose store cannot be worked with.
+fn of_machine(error: &machine::Error, message: String) -> Failure {
+    match error {
+        machine::Error::Failed(_) => Failure::new(
+            Exit::DiskFailed,
+            message,
+            "check the disk that the state machine keeps its state on, then start the node again: what the state lacks is \
+             in the log",
+        ),
+        machine::Error::Corrupt(_) => Failure::new(Exit::Corrupt, message, MACHINE_ANEW_STEP),
     }
 }
 

@@ -43,6 +43,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::machine::StateMachine;
+use configuration::NodeConfiguration;
+
 pub use bench::header as bench_header;
 pub use exit::{Exit, Failure};
 
@@ -104,13 +107,41 @@ impl Command {
     }
 }
 
+/// `node` alone, for programs that bring their own state machine.
+#[derive(Debug, Parser)]
+struct NodeArguments {
+    #[command(subcommand)]
+    command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// Run one member of a cluster
+    Node(node::Arguments),
+}
+
+/// What `trilith node` does, arguments, exit codes and all, in a program that brings its own state machine: `machine` opens
+/// it for the configuration that the process's arguments name.
+pub fn run_node<M: StateMachine + Send + 'static>(
+    machine: impl FnOnce(&NodeConfiguration) -> Result<M, Failure>,
+) -> ExitCode {
+    match NodeArguments::try_parse() {
+        Ok(NodeArguments { command: NodeCommand::Node(arguments) }) => ended(node::run_with(&arguments, machine)),
+        Err(error) => refuse(&error),
+    }
+}
+
 /// Runs the command that the process's arguments name, to its end.
 pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
-    match arguments.command.run() {
+    ended(arguments.command.run())
+}
+
+fn ended(outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
             output::complain(&failure);

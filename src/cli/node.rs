@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::configuration::{self, NodeConfiguration, Override};
 use super::{Exit, Failure, failures, output};
 use crate::disk;
+use crate::machine::{Map, StateMachine};
 use crate::net::Identity;
 use crate::node::run::{self, NodeOptions, RunError, Serving};
 
@@ -25,9 +26,18 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    run_with(arguments, |_| Ok(Map::new()))
+}
+
+/// The same with the state machine that `machine` opens for this configuration.
+pub fn run_with<M: StateMachine + Send + 'static>(
+    arguments: &Arguments,
+    machine: impl FnOnce(&NodeConfiguration) -> Result<M, Failure>,
+) -> Result<(), Failure> {
     let configuration = load(&arguments.config, arguments.io.as_deref())?;
     start_log();
     raise_descriptor_limit();
+    let machine = machine(&configuration)?;
     let options = options(&configuration)?;
     let directory = options.directory.clone();
     let id = options.id;
@@ -39,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         std::process::exit(i32::from(failure.exit as u8));
     };
     let over = stop_asked(arguments.stop_with_parent);
-    run::run(options, over, ready, failed).map_err(|error| failures::of_node(&error, &directory))
+    run::run(options, machine, over, ready, failed).map_err(|error| failures::of_node(&error, &directory))
 }
 
 /// A node's configuration: flags over environment over file over default.

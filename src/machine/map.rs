@@ -7,7 +7,7 @@ use imbl::OrdMap;
 
 use super::command::{Answer, Command, Query, SCAN_BYTES_MAX, SCAN_ENTRIES_MAX};
 use super::encoding::{MapRestoring, MapSnapshot};
-use super::{Restoring, Snapshot, StateMachine};
+use super::{Error, Restoring, Snapshot, StateMachine};
 use crate::checksum::Checksum;
 use crate::types::LogId;
 
@@ -79,20 +79,20 @@ impl Map {
 }
 
 impl StateMachine for Map {
-    fn apply(&mut self, _: LogId, command: &[u8]) -> Bytes {
-        match Command::decode(command) {
+    fn apply(&mut self, _: LogId, command: &[u8]) -> Result<Bytes, Error> {
+        Ok(match Command::decode(command) {
             Ok(command) => self.run(command).encode(),
             Err(refusal) => Answer::Refused(refusal).encode(),
-        }
+        })
     }
 
-    fn query(&self, query: &[u8]) -> Bytes {
+    fn query(&self, query: &[u8]) -> Result<Bytes, Error> {
         let answer = match Query::decode(query) {
             Ok(Query::Get { key }) => Answer::Value(self.entries.get(&key).cloned()),
             Ok(Query::Scan { from, to, limit }) => self.scan(from, to, limit),
             Err(refusal) => Answer::Refused(refusal),
         };
-        answer.encode()
+        Ok(answer.encode())
     }
 
     /// Each entry's checksum is salted with that of all before it; the lengths are part of it, so that no byte can

@@ -28,10 +28,39 @@
 //!   on. Equal states give equal bytes, whatever commands led to them and on whichever node, so that nodes can repair
 //!   their snapshots from each other.
 //!
-//! A machine whose state outlives the process writes the entry's name with the state, in one transaction, and says
-//! it in [`StateMachine::applied`]; it is then fed from the entry behind that on. One in memory is fed from the
-//! newest snapshot, or from the log's start. This version refuses to start with one that has applied anything: the
-//! answers of its sessions would be missing.
+//! # A state that outlives the process
+//!
+//! A machine in memory is fed from the newest snapshot on, or from the log's start. One that keeps its own durable state
+//! gives [`StateMachine::durable`], and is fed from the entry behind the one that it has: nothing is applied again.
+//!
+//! ```text
+//!   apply  apply  apply ──▶ commit(applied, kept): ONE transaction ──▶ answers leave
+//!                                │ the machine's own changes
+//!                                │ what the node keeps with them: sessions and their answers, configuration, digest
+//!   start: recovered() ◀─────────╯ ──▶ applied again is only what lies behind it
+//! ```
+//!
+//! - **One transaction.** What [`Durable::commit`] is given and what was applied since the commit before are durable
+//!   together or not at all. A machine that keeps them apart runs a command a second time, or loses the answer to one.
+//! - **The node's log comes first.** Only entries that are committed **and** durable in this node's own log are applied, so
+//!   that the state is never ahead of the log that it is started with. If it is, the log has lost something: the node
+//!   does not start, and has no voice.
+//! - **A commit need not be durable when it returns.** Answers leave behind it and do not rest on it: the command is
+//!   in the log, on the disks of a majority and of this node. After a crash the machine gives whichever commit it finds; it
+//!   is fed what lies behind that, in the same order on top of the same sessions, and so comes to the same state and
+//!   the same answers. What must hold is that commits become durable in their order. So a machine may
+//!   flush each commit (then nothing that was answered is ever applied again), or every hundredth.
+//! - It is called once for all that was applied in one turn of the node: up to some thousands of entries, one if that is
+//!   all there is. It runs on the node's core thread: while it waits for a disk, so does all else that the node does, its
+//!   heartbeats among it. A machine with a slow store returns before its flush, and flushes on a thread of its own.
+//! - **Errors end the node**, with exit code 18 ([`Error::Failed`]) or 10 ([`Error::Corrupt`]), before any answer
+//!   leaves that came of it. What was applied and not committed is applied again at the next start.
+//! - **Snapshots** are for other nodes, and for a log that is to end where they begin. Without them nothing of the log is
+//!   ever given up, and a node whose log begins later than its state (or a new one that joins where the log of the
+//!   others does) cannot be helped: it says so. With them a durable machine takes another node's snapshot, too: what
+//!   [`Restoring::finish`] gives is another state beside the one in use, and takes its place in the first commit that is
+//!   made of it, which [`Commit::replaces`] all. Until then a restart must find the state before. A node's own start
+//!   takes its own durable state, and a snapshot only where the log no longer reaches back to that.
 //!
 //! # Caveats
 //!
@@ -62,22 +91,23 @@ pub trait StateMachine {
     /// the client sent, at most [`crate::limits::RECORD_BYTES_MAX`] bytes; what is to be kept of it is copied.
     /// An answer of more than [`crate::limits::SESSION_ANSWER_BYTES_MAX`] does not reach the client: it hears that the
     /// outcome is unknown.
-    fn apply(&mut self, id: LogId, command: &[u8]) -> Bytes;
+    ///
+    /// # Errors
+    /// If what the state stands on failed: the node ends. Never of a command that cannot be carried out.
+    fn apply(&mut self, id: LogId, command: &[u8]) -> Result<Bytes, Error>;
 
     /// Answers a question about the present state, without a change to it. The node has made sure that the state is
     /// as new as the client may expect. The answer must fit a wire frame
-    /// ([`crate::limits::WIRE_FRAME_BYTES_MAX`]) with room for its head.
-    fn query(&self, query: &[u8]) -> Bytes;
+    /// ([`crate::limits::WIRE_FRAME_BYTES_MAX`]) with room for its head. What is applied and not committed yet is part of
+    /// the state.
+    ///
+    /// # Errors
+    /// As [`StateMachine::apply`].
+    fn query(&self, query: &[u8]) -> Result<Bytes, Error>;
 
-    /// The last entry whose effect would be there after a restart. [`LogId::ZERO`] for a state in memory.
-    fn applied(&self) -> LogId {
-        LogId::ZERO
-    }
-
-    /// Whether the state outlives the process. Such a one is fed only what is on this node's own disk, so that it is
-    /// never ahead of the log that it is started with.
-    fn is_durable(&self) -> bool {
-        false
+    /// The side of a machine whose state outlives the process; `None`, the default, of one in memory. Always the same.
+    fn durable(&mut self) -> Option<&mut dyn Durable> {
+        None
     }
 
     /// A checksum of the whole state, equal where the state is equal however it came about. May be slow: it is for
@@ -85,7 +115,7 @@ pub trait StateMachine {
     fn digest(&self) -> Checksum;
 
     /// The state as it is now, to be written by another thread: in constant time, sharing what is not changed. `None`, the
-    /// default, of a machine that keeps its own durable state, or can give none: its log is then kept whole.
+    /// default, of a machine that can give none: its log is then kept whole.
     fn snapshot(&self) -> Option<Box<dyn Snapshot>> {
         None
     }
@@ -97,6 +127,71 @@ pub trait StateMachine {
         Self: Sized,
     {
         None
+    }
+}
+
+/// What a machine does that keeps its own durable state: "A state that outlives the process" at the head of this module
+/// is the contract.
+pub trait Durable {
+    /// What the last commit left; `None` where there was none. Called once, before anything is applied. What was
+    /// applied behind that commit is gone.
+    ///
+    /// # Errors
+    /// If it cannot be read: the node does not start.
+    fn recovered(&mut self) -> Result<Option<Recovered>, Error>;
+
+    /// Keeps all that was applied since the commit before, and what comes with it, in one transaction.
+    ///
+    /// # Errors
+    /// If that failed: the node ends.
+    fn commit(&mut self, commit: Commit<'_>) -> Result<(), Error>;
+}
+
+/// One transaction of a durable machine.
+pub struct Commit<'a> {
+    /// The last entry that was applied.
+    pub applied: LogId,
+    /// The state before goes, with all that was kept with it: this machine was made of a snapshot.
+    pub replaces: bool,
+    /// What has changed of what the node keeps with the state, each key once: under each key a value takes the place of
+    /// the one before, or there is none any more. The bytes mean nothing to the machine.
+    pub kept: &'a mut dyn Iterator<Item = (u64, Option<Bytes>)>,
+}
+
+/// What a durable machine found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recovered {
+    /// Of the last commit.
+    pub applied: LogId,
+    /// What was kept by it and all before it, in any order.
+    pub kept: Vec<(u64, Bytes)>,
+}
+
+/// Why a machine cannot go on, or begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its store does not do what it should: the disk, most likely.
+    #[error("the store of the state machine failed: {0}")]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+    /// Its store holds what was never written there.
+    #[error("the store of the state machine is damaged: {0}")]
+    Corrupt(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    pub fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Failed(error.into())
+    }
+
+    pub fn corrupt(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Corrupt(error.into())
+    }
+}
+
+impl std::fmt::Debug for Commit<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Commit { applied, replaces, .. } = self;
+        formatter.debug_struct("Commit").field("applied", applied).field("replaces", replaces).finish_non_exhaustive()
     }
 }
 

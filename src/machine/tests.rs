@@ -19,11 +19,11 @@ fn bytes(text: &str) -> Bytes {
 }
 
 fn run(map: &mut Map, command: &Command) -> Answer {
-    Answer::decode(&map.apply(LogId::new(Term(1), Index(1)), &command.encode().unwrap())).unwrap()
+    Answer::decode(&map.apply(LogId::new(Term(1), Index(1)), &command.encode().unwrap()).unwrap()).unwrap()
 }
 
 fn ask(map: &Map, query: &Query) -> Answer {
-    Answer::decode(&map.query(&query.encode().unwrap())).unwrap()
+    Answer::decode(&map.query(&query.encode().unwrap()).unwrap()).unwrap()
 }
 
 fn put(key: &str, value: &str) -> Command {
@@ -153,8 +153,8 @@ fn what_is_too_large_is_refused_by_both_sides() {
     long.extend((KEY_BYTES_MAX as u32 + 1).to_le_bytes());
     long.resize(5 + KEY_BYTES_MAX + 1, 0);
     let too_large = Answer::Refused(Refusal::TooLarge).encode();
-    assert_eq!(Map::new().apply(LogId::ZERO, &long), too_large);
-    assert_eq!(Map::new().apply(LogId::ZERO, &vec![1; RECORD_BYTES_MAX + 1]), too_large);
+    assert_eq!(Map::new().apply(LogId::ZERO, &long).unwrap(), too_large);
+    assert_eq!(Map::new().apply(LogId::ZERO, &vec![1; RECORD_BYTES_MAX + 1]).unwrap(), too_large);
 }
 
 #[test]
@@ -165,11 +165,11 @@ fn malformed_bytes_get_an_answer_and_change_nothing() {
     let malformed = Answer::Refused(Refusal::Malformed).encode();
     let whole = put("key", "value").encode().unwrap();
     for length in 0..whole.len() {
-        assert_eq!(map.apply(LogId::ZERO, &whole[..length]), malformed, "the first {length} bytes");
+        assert_eq!(map.apply(LogId::ZERO, &whole[..length]).unwrap(), malformed, "the first {length} bytes");
     }
     for broken in [&b"\x09"[..], b"\x02\0\0\0\0extra", b"\x03\0\0\0\0\x02\0"] {
-        assert_eq!(map.apply(LogId::ZERO, broken), malformed);
-        assert_eq!(map.query(broken), malformed);
+        assert_eq!(map.apply(LogId::ZERO, broken).unwrap(), malformed);
+        assert_eq!(map.query(broken).unwrap(), malformed);
     }
     assert_eq!(map.digest(), digest);
 }
@@ -270,9 +270,9 @@ proptest! {
         let mut of_kind = command.clone();
         of_kind.insert(0, kind);
         for bytes in [command, of_kind] {
-            let answer = Map::new().apply(LogId::ZERO, &bytes);
+            let answer = Map::new().apply(LogId::ZERO, &bytes).unwrap();
             prop_assert!(Answer::decode(&answer).is_ok());
-            prop_assert!(Answer::decode(&Map::new().query(&bytes)).is_ok());
+            prop_assert!(Answer::decode(&Map::new().query(&bytes).unwrap()).is_ok());
             if let Ok(answer) = Answer::decode(&Bytes::from(bytes.clone())) {
                 prop_assert_eq!(&answer.encode()[..], &bytes[..]);
             }

@@ -56,7 +56,7 @@ use crate::limits::{
     APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, SNAPSHOT_TURN,
     TAIL_CACHE_BYTES_MAX, TICK,
 };
-use crate::machine::{Map, StateMachine};
+use crate::machine::StateMachine;
 use crate::net::{
     self, Arrival, Correspondents, Endpoint, Facts, Identity, Inbox, Peers, Replies, Settings, TailState,
 };
@@ -131,7 +131,9 @@ impl RunError {
     /// Whether this node was found to have lost what it had promised: it must not speak in this life any more.
     fn takes_voice(&self) -> bool {
         match self {
-            RunError::Start(start) => matches!(start, StartError::StaleSuperblock { .. }),
+            RunError::Start(start) => {
+                matches!(start, StartError::StaleSuperblock { .. } | StartError::MachineBeyondLog { .. })
+            }
             RunError::Stopped(stopped) => stopped.takes_voice(),
             _ => false,
         }
@@ -149,12 +151,13 @@ pub struct Serving {
     pub findings: Vec<String>,
 }
 
-/// Runs a node until `shutdown` comes or the disk fails. `ready` is called once it serves.
+/// Runs a node with this state machine until `shutdown` comes or the disk fails. `ready` is called once it serves.
 ///
 /// `failed` is called when the disk has failed or does not answer, **before** anything is cleaned up: threads and
 /// requests may hang in that disk for ever, so whoever has a process of its own for the node ends it there.
-pub fn run(
+pub fn run<M: StateMachine + Send + 'static>(
     options: NodeOptions,
+    machine: M,
     shutdown: impl Future<Output = ()>,
     ready: impl FnOnce(&Serving),
     failed: impl FnOnce(&RunError),
@@ -175,11 +178,12 @@ pub fn run(
     let writes_in_flight = found.state.writes_in_flight();
     let runtime = Runtime::new(probed.backend)?;
     let way = (probed, sync_mode, writes_in_flight);
-    runtime.block_on(serve(options, directory, way, shutdown, ready, failed))
+    runtime.block_on(serve(options, machine, directory, way, shutdown, ready, failed))
 }
 
-async fn serve(
+async fn serve<M: StateMachine + Send + 'static>(
     options: NodeOptions,
+    machine: M,
     directory: Directory,
     (probed, sync_mode, writes_in_flight): (Probed, SyncMode, usize),
     shutdown: impl Future<Output = ()>,
@@ -195,8 +199,8 @@ async fn serve(
         sync_mode: sync_mode.to_string(),
     };
     let driver_options = driver_options(&options, writes_in_flight, about);
-    let started = Driver::start(&directory, driver_options, Map::new(), wall_clock_milliseconds());
-    let started: Started<Map> = started.map_err(|error| {
+    let started = Driver::start(&directory, driver_options, machine, wall_clock_milliseconds());
+    let started = started.map_err(|error| {
         let error = RunError::from(error);
         note_lost_voice(&directory, &error);
         error

@@ -46,7 +46,7 @@ impl<M: StateMachine> Driver<M> {
     /// How far entries may be applied. A state that outlives the process must not get ahead of this node's own log: it
     /// would hold what a restart does not find there. One in memory goes with the process, and need not wait.
     fn apply_end(&self) -> Index {
-        match self.machine.is_durable() {
+        match self.kept.is_some() && !mutant::is_on(Mutant::FedBeforeDurable) {
             true => self.commit.min(self.replica.status().durable.index),
             false => self.commit,
         }
@@ -90,6 +90,9 @@ impl<M: StateMachine> Driver<M> {
     fn apply_all(&mut self, entries: &[Entry]) -> usize {
         for entry in entries {
             self.apply(entry);
+            if self.stopped.is_some() {
+                return 0;
+            }
         }
         self.replica.handle(RaftInput::Applied(self.applied.index));
         self.propose_point_if_due();
@@ -139,7 +142,11 @@ impl<M: StateMachine> Driver<M> {
         if command.service == Service::Append {
             self.retention.note_record(index);
         }
-        match self.sessions.begin(index, &command) {
+        let decision = self.sessions.begin(index, &command);
+        if let Some(kept) = &mut self.kept {
+            kept.note(&command, &decision);
+        }
+        match decision {
             Decision::Registered { .. } => SubmitResult::Run { first: index, count: 1 },
             Decision::Run => self.run(entry, &command, &body),
             Decision::Duplicate(answered) => answered_before(answered, command.service),
@@ -156,7 +163,14 @@ impl<M: StateMachine> Driver<M> {
         if command.service != Service::Machine {
             return SubmitResult::Run { first: index, count: 1 };
         }
-        let answer = self.machine.apply(entry.id, body);
+        let answer = match self.machine.apply(entry.id, body) {
+            Ok(answer) => answer,
+            // Nothing leaves any more.
+            Err(error) => {
+                self.stop_on(Err(Stopped::Machine(error)));
+                return SubmitResult::Refused(Refusal::OutcomeUnknown);
+            }
+        };
         self.sessions.keep(command.session, command.number, answer.clone());
         SubmitResult::Done { index, answer }
     }

@@ -159,6 +159,7 @@ impl<M: StateMachine> Driver<M> {
         self.applying = Applying::FromMemory;
         self.stale_reads = 0;
         (self.sessions, self.machine) = (sessions, machine);
+        self.replace_kept();
         (self.applied, self.log_digest) = (of.point, of.log_digest);
         self.configuration = (of.membership_id, of.membership);
         self.retention.begin_at(of.log_start, of.last_record);

@@ -3,8 +3,12 @@
 //! The newest one is taken that is whole, whose point this node's log has under the same name, and whose state reads back. One
 //! that cannot be used is told, and left as it is; the next older one is tried, and at last the log by itself, if it
 //! begins at its first entry. A node never begins with an empty state where there was more.
+//!
+//! A state machine that has kept its own state goes on from that, if the log reaches back to it; a snapshot is then only
+//! what this node can offer to others.
 
 use super::checkpoint::Restoring;
+use super::durable::Own;
 use super::installing::Coming;
 use super::start::StartError;
 use crate::disk::Files;
@@ -33,12 +37,14 @@ impl std::fmt::Display for SnapshotFinding {
 pub(super) struct Beginning<M> {
     pub sessions: Sessions,
     pub machine: M,
-    /// Of which snapshot they are; none of an empty state.
+    /// As of which entry they are; none of an empty state.
     pub from: Option<Description>,
-    /// Of that snapshot's state.
-    pub bytes: u64,
+    /// The snapshot that they are of, or else the newest that is whole; and the bytes of its state.
+    pub snapshot: Option<(LogId, u64)>,
     /// The next older one from which the node could begin, as far as its manifest tells.
     pub older: Option<LogId>,
+    /// The machine had kept them.
+    pub is_own: bool,
     pub findings: Vec<SnapshotFinding>,
     /// Points of those that are there and cannot be used.
     pub damaged: Vec<LogId>,
@@ -74,7 +80,7 @@ pub(super) fn choose<F: Files, M: StateMachine>(
     files: &F,
     cluster: ClusterId,
     (log, named): (&GroupLog, Named),
-    machine: M,
+    (machine, own): (M, Option<Own>),
     limits: Limits,
 ) -> Result<Beginning<M>, StartError> {
     // A manifest is written when the log is durable up to its point, and the superblock names it later still.
@@ -86,8 +92,13 @@ pub(super) fn choose<F: Files, M: StateMachine>(
         return Err(StartError::SnapshotBeyondLog { point, last: log.last });
     }
     let mut beginning = Beginning::empty(machine, limits);
-    if beginning.machine.restoring().is_none() {
-        return beginning.refuse_empty(log, named);
+    let takes_snapshots = beginning.machine.restoring().is_some();
+    let mut own = own.map(|own| usable(own, (log, named), takes_snapshots)).transpose()?.flatten();
+    if !takes_snapshots {
+        return match own {
+            Some(own) => Ok(beginning.with_own(own)),
+            None => beginning.refuse_empty(log, named),
+        };
     }
     snapshot::settle(files)?;
     let listing = snapshot::list(files, Some(cluster))?;
@@ -99,21 +110,29 @@ pub(super) fn choose<F: Files, M: StateMachine>(
         let of = manifest.description.point;
         is_in(log, of) || is_named(of)
     };
+    // A log that is to begin later will not have what lies behind that state.
+    if let Some(own) = own.take_if(|_| !begins_log) {
+        let mut usable = whole.iter().filter(|manifest| is_in(log, manifest.description.point));
+        let snapshot = usable.next().map(|manifest| (manifest.description.point, manifest.bytes));
+        let older = usable.next().map(|older| older.description.point);
+        return Ok(Beginning { snapshot, older, ..beginning.with_own(own) });
+    }
     let mut usable = whole.iter().filter(is_usable);
     while let Some(manifest) = usable.next() {
         match load(files, manifest, &beginning.machine, limits) {
             Ok((sessions, machine)) => {
                 let from = Some(manifest.description.clone());
                 let begins_log = is_named(manifest.description.point);
+                let snapshot = Some((manifest.description.point, manifest.bytes));
                 let older = usable.next().map(|older| older.description.point).filter(|_| !begins_log);
-                let bytes = manifest.bytes;
-                return Ok(Beginning { sessions, machine, from, bytes, older, begins_log, ..beginning });
+                return Ok(Beginning { sessions, machine, from, snapshot, older, begins_log, ..beginning });
             }
             Err(error) => {
                 beginning.note(&error);
                 beginning.damaged.push(manifest.description.point);
                 if mutant::is_on(Mutant::SnapshotDamagedIsEmpty) {
-                    return Ok(Beginning { from: Some(manifest.description.clone()), ..beginning });
+                    let snapshot = Some((manifest.description.point, 0));
+                    return Ok(Beginning { from: Some(manifest.description.clone()), snapshot, ..beginning });
                 }
             }
         }
@@ -121,7 +140,24 @@ pub(super) fn choose<F: Files, M: StateMachine>(
     if log.before_first != LogId::ZERO {
         beginning.find_coming(files, &whole, log, limits);
     }
-    beginning.refuse_empty(log, named)
+    match own {
+        // It cannot begin later: it is as it was before that was tried.
+        Some(own) => Ok(beginning.with_own(own)),
+        None => beginning.refuse_empty(log, named),
+    }
+}
+
+/// What a machine has kept, if the log reaches back to it. Where it does not, only a snapshot helps.
+fn usable(own: Own, (log, named): (&GroupLog, Named), takes_snapshots: bool) -> Result<Option<Own>, StartError> {
+    let applied = own.of.point;
+    if applied.index < log.before_first.index {
+        let first = log.first().max(named.log_start);
+        return if takes_snapshots { Ok(None) } else { Err(StartError::MachineBehindLog { applied, first }) };
+    }
+    match is_in(log, applied) {
+        true => Ok(Some(own)),
+        false => Err(StartError::MachineBeyondLog { applied, last: log.last }),
+    }
 }
 
 impl<M: StateMachine> Beginning<M> {
@@ -150,8 +186,9 @@ impl<M> Beginning<M> {
             sessions: Sessions::with_limits(limits),
             machine,
             from: None,
-            bytes: 0,
+            snapshot: None,
             older: None,
+            is_own: false,
             findings,
             damaged,
             begins_log: false,
@@ -159,7 +196,17 @@ impl<M> Beginning<M> {
         }
     }
 
-    /// Of which snapshot the state is, or will be.
+    /// The machine goes on from what it has kept.
+    fn with_own(self, own: Own) -> Beginning<M> {
+        Beginning { sessions: own.sessions, from: Some(own.of), is_own: true, ..self }
+    }
+
+    /// The machine was made of a snapshot just now.
+    pub fn is_of_snapshot(&self) -> bool {
+        self.from.is_some() && !self.is_own
+    }
+
+    /// As of which entry the state is, or will be.
     pub fn described(&self) -> Option<&Description> {
         self.from.as_ref().or(self.coming.as_ref().map(|coming| &coming.of))
     }

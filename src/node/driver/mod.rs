@@ -23,6 +23,7 @@
 mod apply;
 mod changes;
 pub mod checkpoint;
+mod durable;
 mod forwards;
 mod installing;
 mod lives;
@@ -56,6 +57,7 @@ use crate::snapshot;
 use crate::types::{ClusterId, Entry, GroupId, Index, LogId, Membership, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
+use durable::Kept;
 use forwards::Forwards;
 use installing::Installing;
 use pipeline::Pipeline;
@@ -313,6 +315,8 @@ pub struct Driver<M> {
     /// While this node leads and has applied its no-op.
     admission: Option<Admission>,
     machine: M,
+    /// What the machine has to keep of the node's, if it keeps its own state.
+    kept: Option<Kept>,
     /// The last entry applied. Follows the commit index.
     applied: LogId,
     commit: Index,
@@ -420,6 +424,9 @@ impl<M: StateMachine> Driver<M> {
         self.advance_snapshots();
         let has_reads = self.serve_reads();
         let has_tails = self.serve_tails();
+        let committed = self.commit_state();
+        self.stop_on(committed);
+        self.end_if_stopped(effects)?;
         effects.append(&mut self.effects);
         Ok(applied >= APPLY_BATCH_ENTRIES || has_reads || has_tails)
     }
@@ -563,25 +570,6 @@ impl<M: StateMachine> Driver<M> {
             ReadFor::Client(read) => self.on_records_read(read, result),
             ReadFor::Tail(tail) => self.on_tail_read(tail, result),
             ReadFor::Nobody => {}
-        }
-    }
-
-    /// Of what was to be done nothing is done any more.
-    fn end_if_stopped(&mut self, effects: &mut Vec<Effect>) -> Result<(), Stopped> {
-        match self.stopped.take() {
-            Some(stopped) => {
-                effects.clear();
-                Err(stopped)
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn stop_on(&mut self, result: Result<(), Stopped>) {
-        if let Err(stopped) = result
-            && self.stopped.is_none()
-        {
-            self.stopped = Some(stopped);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{Driver, ReadFor};
+use super::{Driver, ReadFor, Stopped};
 use crate::codec;
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::machine::StateMachine;
@@ -252,7 +252,13 @@ impl<M: StateMachine> Driver<M> {
                 0
             }
             What::Query(query) => {
-                let answer = self.machine.query(query);
+                let answer = match self.machine.query(query) {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        self.stop_on(Err(Stopped::Machine(error)));
+                        return 0;
+                    }
+                };
                 let bytes = answer.len();
                 self.answer(read, ResponseBody::Answer(answer));
                 bytes

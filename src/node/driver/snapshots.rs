@@ -149,19 +149,20 @@ impl Snapshots {
     /// Of a node that begins so, with a log up to `last`.
     pub fn new<M: StateMachine>(options: SnapshotOptions, beginning: &Beginning<M>, last: Index) -> Snapshots {
         assert!(options.bytes_per_second > 0, "a snapshot would never end");
-        let from = beginning.from.as_ref();
-        let made = |from: &Description| SnapshotMade { point: from.point, bytes: beginning.bytes, milliseconds: 0 };
+        let made = |(point, bytes)| SnapshotMade { point, bytes, milliseconds: 0 };
+        let from = beginning.from.as_ref().map(|from| from.point);
+        let last_point = beginning.snapshot.map(|(point, _)| point).or(from);
         Snapshots {
             options,
             are_given: beginning.machine.restoring().is_some(),
             phase: Phase::Idle,
-            last_point: from.map_or(Index::ZERO, |from| from.point.index),
+            last_point: last_point.map_or(Index::ZERO, |point| point.index),
             bytes_since: 0,
             proposed: None,
             replayed_until: last,
             orders: Vec::new(),
-            last: from.map(made),
-            kept: beginning.older.into_iter().chain(from.map(|from| from.point)).collect(),
+            last: beginning.snapshot.map(made),
+            kept: beginning.older.into_iter().chain(beginning.snapshot.map(|(point, _)| point)).collect(),
             written_bytes: 0,
             failure: String::new(),
             damaged: beginning.damaged.clone(),
@@ -422,7 +423,7 @@ impl<M: StateMachine> Driver<M> {
         }
     }
 
-    fn description(&self) -> Description {
+    pub(super) fn description(&self) -> Description {
         let (membership_id, membership) = self.configuration.clone();
         Description {
             cluster: self.pipeline.superblock.state().cluster,

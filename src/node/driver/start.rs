@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::durable::{Kept, recover};
 use super::forwards::Forwards;
 use super::installing::Installing;
 use super::loading::{Beginning, Named, SnapshotFinding, choose};
@@ -10,9 +11,10 @@ use super::purging::Purging;
 use super::retention::Retention;
 use super::{Applying, Driver, Options, Reads, Snapshots, Submissions, Tails};
 use crate::checksum::Checksum;
+use crate::codec;
 use crate::disk::Files;
 use crate::limits::RECORD_BYTES_MAX;
-use crate::machine::StateMachine;
+use crate::machine::{self, StateMachine};
 use crate::mutant::{self, Mutant};
 use crate::node::sessions;
 use crate::raft::{self, Replica, Restored};
@@ -48,11 +50,21 @@ pub enum StartError {
     NoVoice,
     #[error("this node was removed from its cluster, and is a member no more")]
     Removed,
-    /// It would be fed again what it has applied, and the sessions that go with it are not known.
+    #[error(transparent)]
+    Machine(machine::Error),
+    /// What was kept with its state is not what was written.
+    #[error("the state machine has kept its state as of entry {applied}, and what goes with it is damaged: {error}")]
+    MachineDamaged { applied: LogId, error: codec::Error },
+    #[error("the state machine's state is that of {found}, and this is {expected}")]
+    MachineOfAnother { found: Identity, expected: Identity },
+    /// It was fed only what was durable here: this log is older than it was, or another one.
+    #[error("the state machine has applied entry {applied}, and the log, which ends at {last}, has no such entry")]
+    MachineBeyondLog { applied: LogId, last: LogId },
+    /// What lies between was given up.
     #[error(
-        "the state machine has applied {applied} already; this version starts only machines that have applied nothing"
+        "the state machine has applied entry {applied}, the log begins at {first}, and this machine takes no snapshots"
     )]
-    MachineNotEmpty { applied: LogId },
+    MachineBehindLog { applied: LogId, first: Index },
     #[error("the log does not begin where the superblock says: {0}")]
     LogRefuses(wal::Refused),
     #[error(transparent)]
@@ -118,12 +130,9 @@ impl<M: StateMachine> Driver<M> {
     pub fn start<F: Files>(
         files: &F,
         options: Options,
-        machine: M,
+        mut machine: M,
         wall_clock_milliseconds: u64,
     ) -> Result<Started<M>, StartError> {
-        if machine.applied() != LogId::ZERO {
-            return Err(StartError::MachineNotEmpty { applied: machine.applied() });
-        }
         let mut superblock = superblock::load(files, SUPERBLOCK_TOKENS)?.writer;
         let state = superblock.state();
         state.check(options.cluster, options.node)?;
@@ -141,11 +150,15 @@ impl<M: StateMachine> Driver<M> {
         let mut names = names(state, &log)?;
         let superblock::Group { snapshot: named, log_start, .. } = state.group(GroupId::CLUSTER);
         let limits = session_limits(&options);
+        let own = match machine.durable() {
+            Some(durable) => recover(durable, identity, limits)?,
+            None => None,
+        };
         let mut beginning = choose(
             files,
             identity.cluster,
             (&names, Named { point: named, log_start, is_founder: is_first_member }),
-            machine,
+            (machine, own),
             limits,
         )?;
         if beginning.begins_log {
@@ -155,7 +168,7 @@ impl<M: StateMachine> Driver<M> {
             names = GroupLog::new(GroupId::CLUSTER, named, names.last_place);
         }
         beginning.remove_superfluous(files, identity.cluster, named);
-        let snapshot = beginning.from.as_ref().map(|from| from.point);
+        let snapshot = beginning.snapshot.map(|(point, _)| point);
         if let Some(point) = snapshot.filter(|point| *point > named) {
             superblock.save(|state| state.group_mut(GroupId::CLUSTER).snapshot = point);
         }
@@ -171,10 +184,10 @@ impl<M: StateMachine> Driver<M> {
         (superblock, log): (Writer, Log),
         names: &GroupLog,
         recovery: &Recovery,
-        beginning: Beginning<M>,
+        mut beginning: Beginning<M>,
     ) -> Driver<M> {
         let state = superblock.state();
-        let restored = restored(state, names, recovery, (beginning.from.as_ref(), beginning.described()));
+        let restored = restored(state, names, recovery, &beginning);
         let (incarnation, boot) = (state.incarnation, state.boot);
         let config = raft::Config {
             id: options.node,
@@ -188,10 +201,13 @@ impl<M: StateMachine> Driver<M> {
             Some(from) => (from.membership_id, from.membership.clone()),
             None => (LogId::ZERO, state.first_membership.clone()),
         };
+        let applied = beginning.from.as_ref().map_or(names.before_first, |from| from.point);
+        let is_durable = beginning.machine.durable().is_some();
         let begins = |from: &Description| Retention::new(from.log_start, from.last_record);
         let retention = beginning.from.as_ref().map_or(Retention::new(Index::FIRST, Index::ZERO), begins);
         Driver {
-            applied: beginning.from.as_ref().map_or(names.before_first, |from| from.point),
+            kept: is_durable.then(|| Kept::new(applied, beginning.is_of_snapshot())),
+            applied,
             commit: restored.commit,
             replica: match options.leases {
                 Some(leases) => Replica::in_life(config, restored, life).with_leases(leases),
@@ -244,21 +260,19 @@ fn names(state: &superblock::State, log: &Log) -> Result<GroupLog, StartError> {
     Ok(names)
 }
 
-/// What the protocol begins with. `from` is the snapshot that the state is of; `of` that one, or the one whose state is to
-/// come.
-fn restored(
-    state: &superblock::State,
-    names: &GroupLog,
-    recovery: &Recovery,
-    (from, of): (Option<&Description>, Option<&Description>),
-) -> Restored {
+/// What the protocol begins with. Whatever a state holds is committed, and so is what a snapshot holds, which may be newer
+/// than a durable machine's own state.
+fn restored<M>(state: &superblock::State, names: &GroupLog, recovery: &Recovery, beginning: &Beginning<M>) -> Restored {
+    let of = beginning.described();
+    let made = beginning.snapshot.map(|(point, _)| point);
+    let held = [beginning.from.as_ref().map(|from| from.point), made, Some(names.before_first)];
     Restored {
         hard_state: state.group(GroupId::CLUSTER).hard_state,
         before_first: names.before_first,
         terms: names.terms.clone(),
         last: names.last,
-        commit: from.map_or(names.before_first, |from| from.point).index,
-        snapshot: of.map_or(LogId::ZERO, |of| of.point),
+        commit: held.into_iter().flatten().map(|held| held.index).max().unwrap_or_default(),
+        snapshot: made.or(beginning.coming.as_ref().map(|coming| coming.of.point)).unwrap_or_default(),
         memberships: memberships(state, names, recovery, of),
         membership_term: of.map_or(Term::ZERO, |of| of.membership_id.term),
     }

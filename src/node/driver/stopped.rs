@@ -1,6 +1,8 @@
 //! Why a node stops.
 
+use super::{Driver, Effect};
 use crate::disk;
+use crate::machine::{self, StateMachine};
 use crate::net::CloseReason;
 use crate::raft;
 use crate::types::NodeId;
@@ -15,6 +17,8 @@ pub enum Stopped {
     Log(wal::Refused),
     #[error("an entry that was committed cannot be read: {0}")]
     Read(wal::Error),
+    #[error(transparent)]
+    Machine(machine::Error),
     /// Neither can be believed before somebody has looked.
     #[error(transparent)]
     Contradicted(raft::Contradiction),
@@ -29,7 +33,28 @@ impl Stopped {
         match self {
             Stopped::VoiceTaken { .. } => true,
             Stopped::Contradicted(contradiction) => contradiction.takes_voice(),
-            Stopped::Disk(_) | Stopped::Log(_) | Stopped::Read(_) => false,
+            Stopped::Disk(_) | Stopped::Log(_) | Stopped::Read(_) | Stopped::Machine(_) => false,
+        }
+    }
+}
+
+impl<M: StateMachine> Driver<M> {
+    /// Of what was to be done nothing is done any more.
+    pub(super) fn end_if_stopped(&mut self, effects: &mut Vec<Effect>) -> Result<(), Stopped> {
+        match self.stopped.take() {
+            Some(stopped) => {
+                effects.clear();
+                Err(stopped)
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn stop_on(&mut self, result: Result<(), Stopped>) {
+        if let Err(stopped) = result
+            && self.stopped.is_none()
+        {
+            self.stopped = Some(stopped);
         }
     }
 }

@@ -4,6 +4,7 @@ mod apply;
 mod changes;
 mod checkpoint;
 mod clients;
+mod durable;
 mod ends;
 mod format;
 mod forwards;

@@ -45,6 +45,13 @@ impl Sessions {
         Some(session.id)
     }
 
+    /// Appends the encoding of one session; false, and nothing, if it is not there.
+    pub fn encode(&self, id: SessionId, out: &mut BytesMut) -> bool {
+        let session = self.session(id);
+        session.into_iter().for_each(|session| put_session(out, session));
+        session.is_some()
+    }
+
     /// The table that [`Sessions::encoded`] gave.
     pub fn restore<'a>(limits: Limits, encoded: impl IntoIterator<Item = &'a [u8]>) -> Result<Sessions, Error> {
         let mut restoring = Restoring::new(limits);

@@ -96,6 +96,11 @@ impl Sessions {
         self.find(session).is_some()
     }
 
+    /// In order.
+    pub fn ids(&self) -> impl Iterator<Item = SessionId> {
+        self.places.keys().copied()
+    }
+
     /// Takes the next committed entry that a client sent: its index and the head of its data. To be called for each
     /// of them, in order.
     pub fn begin(&mut self, index: Index, command: &Command) -> Decision {

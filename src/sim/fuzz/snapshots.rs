@@ -99,7 +99,7 @@ fn state(choices: &mut Choices<'_>, done: &mut Transferred) {
     let mut map = Map::new();
     for _ in 0..choices.below(4) {
         let put = [&[1, 1, 0, 0, 0, choices.byte(), 2, 0, 0, 0][..], &[choices.byte(), 7]].concat();
-        map.apply(LogId::ZERO, &put);
+        map.apply(LogId::ZERO, &put).expect("a map in memory does not fail");
     }
     let mut bytes = encoded(Checkpoint::of(&Default::default(), &map).expect("a map gives snapshots"));
     for _ in 0..choices.below(4) {

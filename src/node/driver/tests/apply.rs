@@ -1,70 +1,19 @@
 //! What is applied, and when; and what becomes of an entry that is wanted and not there.
 
-use bytes::Bytes;
-
-use super::rig::{self, CLIENT, OTHER, OWN, Rig, from_other, from_the_start};
-use crate::checksum::Checksum;
-use crate::machine::{Map, StateMachine};
+use super::rig::{CLIENT, OTHER, OWN, Rig, from_other, from_the_start};
+use crate::machine::Map;
 use crate::net::{Refusal, RequestBody, ResponseBody, TailKey};
-use crate::node::driver::{self, Driver, Input, StartError, Stopped, WantedBy};
+use crate::node::driver::{self, Input, Stopped, WantedBy};
 use crate::raft::{Append, Body, Message, Round};
 use crate::types::{Entry, Index, LogId, Payload, SegmentNumber, Term};
 use crate::wal;
 
-/// A machine whose state would outlive the process, and what it had applied before.
-#[derive(Debug)]
-struct Durable(LogId);
-
-impl StateMachine for Durable {
-    fn apply(&mut self, _: LogId, _: &[u8]) -> Bytes {
-        Bytes::new()
-    }
-
-    fn query(&self, _: &[u8]) -> Bytes {
-        Bytes::new()
-    }
-
-    fn applied(&self) -> LogId {
-        self.0
-    }
-
-    fn is_durable(&self) -> bool {
-        true
-    }
-
-    fn digest(&self) -> Checksum {
-        Checksum::default()
-    }
-}
-
 /// Three entries of another leader, committed on a majority without this node's disk.
-fn committed_elsewhere() -> Input {
+pub fn committed_elsewhere() -> Input {
     let entry = |index| Entry { id: LogId::new(Term(1), Index(index)), payload: Payload::Noop };
     let entries = (1..=3).map(entry).collect();
     let append = Append { previous: LogId::ZERO, entries, commit: Index(3), round: Round(1) };
     from_other(Message { from: OTHER, to: OWN, term: Term(1), body: Body::Append(append) })
-}
-
-#[test]
-fn a_durable_machine_is_never_ahead_of_its_own_log() {
-    let mut rig = Rig::started(Durable(LogId::ZERO), &[OWN, OTHER]);
-    rig.holds_writes = true;
-    rig.driver.handle(committed_elsewhere());
-    rig.settle();
-    let status = rig.driver.replica().status();
-    assert_eq!((status.commit, status.durable.index), (Index(3), Index(0)), "committed, and not on this disk");
-    assert_eq!(rig.driver.applied().0.index, Index(0));
-    rig.holds_writes = false;
-    rig.settle();
-    assert_eq!(rig.driver.applied().0.index, Index(3), "applied as soon as it is");
-}
-
-#[test]
-fn a_machine_that_would_be_fed_twice_is_refused() {
-    let rig = Rig::started(Map::new(), &[OWN, OTHER]);
-    let applied = LogId::new(Term(1), Index(3));
-    let error = Driver::start(&rig.disk.files(), rig::options(), Durable(applied), 0).expect_err("it has applied 3@1");
-    assert!(matches!(error, StartError::MachineNotEmpty { applied: found } if found == applied), "{error}");
 }
 
 #[test]

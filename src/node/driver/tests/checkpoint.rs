@@ -28,7 +28,7 @@ fn node(commands: u64) -> (Sessions, Map) {
         sessions.begin(index, &of(Service::Machine, session, number));
         let (key, value) = (format!("key {}", at % 500), vec![at as u8; 4000 + at as usize % 1000]);
         let put = MapCommand::Put { key: key.into(), value: value.into() };
-        let answer = map.apply(LogId::new(Term(1), index), &put.encode().unwrap());
+        let answer = map.apply(LogId::new(Term(1), index), &put.encode().unwrap()).unwrap();
         sessions.keep(SessionId(session), RequestNumber(number), answer);
     }
     (sessions, map)
@@ -89,7 +89,7 @@ fn a_state_comes_back_through_the_files_as_it_was_while_the_node_goes_on() {
             break;
         }
         let put = MapCommand::Put { key: Bytes::from("later"), value: Bytes::from(vec![at]) };
-        node.1.apply(LogId::new(Term(1), Index(4000 + u64::from(at))), &put.encode().unwrap());
+        node.1.apply(LogId::new(Term(1), Index(4000 + u64::from(at))), &put.encode().unwrap()).unwrap();
         let append = Command {
             service: Service::Append,
             session: SessionId(5),
@@ -130,7 +130,7 @@ fn what_a_handle_costs() {
     }
     for at in 0..200_000_u64 {
         let put = MapCommand::Put { key: at.to_le_bytes().to_vec().into(), value: vec![7; 100].into() };
-        map.apply(LogId::ZERO, &put.encode().unwrap());
+        map.apply(LogId::ZERO, &put.encode().unwrap()).unwrap();
     }
     let began = std::time::Instant::now();
     let checkpoint = Checkpoint::of(&sessions, &map).unwrap();

@@ -6,7 +6,7 @@ use super::rig::{CACHE_BYTES, CLIENT, OWN, Rig, data, options, scan};
 use crate::checksum::Checksum;
 use crate::codec::COMMAND_HEAD_BYTES;
 use crate::limits::{ENTRY_OVERHEAD_BYTES, REQUEST_RECORDS_MAX, WIRE_FRAME_BYTES_MAX};
-use crate::machine::{Map, StateMachine, command as map};
+use crate::machine::{self, Map, StateMachine, command as map};
 use crate::net::{ClientKey, Consistency, Refusal, RequestBody, Response, ResponseBody, SubmitResult, put_response};
 use crate::node::driver::Input;
 use crate::node::driver::reads::READS_WAITING_BYTES_MAX;
@@ -154,12 +154,12 @@ fn requests_of_many_commands_that_wait_for_one_are_bounded() {
 struct Wordy;
 
 impl StateMachine for Wordy {
-    fn apply(&mut self, _: LogId, command: &[u8]) -> Bytes {
-        Bytes::from(vec![7; usize::from(command[0]) << 16])
+    fn apply(&mut self, _: LogId, command: &[u8]) -> Result<Bytes, machine::Error> {
+        Ok(Bytes::from(vec![7; usize::from(command[0]) << 16]))
     }
 
-    fn query(&self, _: &[u8]) -> Bytes {
-        Bytes::new()
+    fn query(&self, _: &[u8]) -> Result<Bytes, machine::Error> {
+        Ok(Bytes::new())
     }
 
     fn digest(&self) -> Checksum {

@@ -159,7 +159,8 @@ fn settle_until_cut(rig: &mut Rig<Map>, random: &mut Random) {
 /// A snapshot of a map with one key, at this point.
 fn state(point: LogId) -> (Manifest, Sessions, Map) {
     let mut map = Map::new();
-    map.apply(id(1, 1), &command::Command::Put { key: "colour".into(), value: "blue".into() }.encode().unwrap());
+    map.apply(id(1, 1), &command::Command::Put { key: "colour".into(), value: "blue".into() }.encode().unwrap())
+        .unwrap();
     let of = Description {
         cluster: CLUSTER,
         group: GroupId::CLUSTER,

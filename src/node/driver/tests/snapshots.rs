@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::rig::{CLIENT, CLUSTER, OTHER, OWN, Rig, formatted, from_other, options};
 use crate::checksum::Checksum;
 use crate::disk::Files;
-use crate::machine::{Map, StateMachine};
+use crate::machine::{self, Map, StateMachine};
 use crate::mutant::{self, Mutant};
 use crate::net::{Change, Refusal, RequestBody, ResponseBody, SnapshotMade};
 use crate::node::driver::{
@@ -469,12 +469,12 @@ fn a_log_that_lacks_the_point_of_a_durable_snapshot_is_corrupt() {
 struct Plain;
 
 impl StateMachine for Plain {
-    fn apply(&mut self, _: LogId, _: &[u8]) -> Bytes {
-        Bytes::new()
+    fn apply(&mut self, _: LogId, _: &[u8]) -> Result<Bytes, machine::Error> {
+        Ok(Bytes::new())
     }
 
-    fn query(&self, _: &[u8]) -> Bytes {
-        Bytes::new()
+    fn query(&self, _: &[u8]) -> Result<Bytes, machine::Error> {
+        Ok(Bytes::new())
     }
 
     fn digest(&self) -> Checksum {

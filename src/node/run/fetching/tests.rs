@@ -73,7 +73,7 @@ fn state(index: u64) -> (Sessions, Map) {
     for key in 0..100 {
         let value = vec![(key + index) as u8; 3500];
         let put = MapCommand::Put { key: format!("key {key}").into(), value: value.into() };
-        map.apply(LogId::new(Term(1), Index(index)), &put.encode().unwrap());
+        map.apply(LogId::new(Term(1), Index(index)), &put.encode().unwrap()).unwrap();
     }
     (Sessions::new(), map)
 }
