@@ -9,7 +9,8 @@ use trilith::client::{Client, ClientOptions, Scan};
 use trilith::net::{Consistency, Identity, NodeStatus};
 use trilith::types::{Index, NodeId};
 
-use crate::processes::{PATIENCE, PROGRAM, Trial, alone, block_on, connect, status};
+use crate::member_waits::told;
+use crate::processes::{PATIENCE, PROGRAM, Trial, alone, block_on, connect, status, trilith};
 
 const SEGMENT_BYTES: u64 = 512 << 10;
 const RECORD_BYTES: u64 = 16 << 10;
@@ -34,17 +35,21 @@ fn started() -> Trial {
     let options = LocalOptions { nodes: 3, segment_bytes: SEGMENT_BYTES, io: None };
     let cluster = LocalCluster::prepare(&home.path().join("cluster"), std::path::Path::new(PROGRAM), &options);
     let mut trial = Trial { cluster: cluster.unwrap_or_else(|failure| panic!("{failure}")), home };
-    for node in NODES {
-        let file = trial.cluster.configuration_file(node);
-        let text = std::fs::read_to_string(&file).expect("it was made");
-        let keys = ["retention_bytes", "follower_tail_bytes", "snapshot_bytes"];
-        let set = keys.map(|key| format!("{key} = {BOUND_BYTES}\n")).concat();
-        let is_set = |line: &&str| keys.iter().any(|key| line.starts_with(&format!("{key} ")));
-        let kept = text.lines().filter(|line| !is_set(line));
-        std::fs::write(&file, kept.fold(set, |text, line| text + line + "\n")).expect("it can be written");
-    }
+    let bound = BOUND_BYTES.to_string();
+    let keys = ["retention_bytes", "follower_tail_bytes", "snapshot_bytes"].map(|key| (key, bound.as_str()));
+    NODES.iter().for_each(|node| configure(&trial, *node, &keys));
     trial.start_all();
     trial
+}
+
+/// Other values for some keys.
+fn configure(trial: &Trial, node: NodeId, keys: &[(&str, &str)]) {
+    let file = trial.cluster.configuration_file(node);
+    let text = std::fs::read_to_string(&file).expect("it was made");
+    let set: String = keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    let is_set = |line: &&str| keys.iter().any(|(key, _)| line.starts_with(&format!("{key} ")));
+    let kept = text.lines().filter(|line| !is_set(line));
+    std::fs::write(&file, kept.fold(set, |text, line| text + line + "\n")).expect("it can be written");
 }
 
 async fn connected(trial: &Trial) -> Client {
@@ -158,4 +163,19 @@ fn a_log_has_a_bound_and_who_comes_back_too_late_for_it_gets_the_snapshot() {
         assert_eq!(its_map, map, "node {node}");
     }
     trial.cluster.stop_all(PATIENCE).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn a_cluster_for_the_map_alone_takes_no_records() {
+    let _alone = alone();
+    let mut trial = Trial::prepare(1, None);
+    configure(&trial, NodeId(1), &[("retention", "\"snapshot\"")]);
+    trial.start_all();
+    let client = trial.cluster.client_file();
+    told(&trilith(&client, &["kv", "put", "colour", "blue"]), 0, &[]);
+    let records = trial.home.path().join("records");
+    std::fs::write(&records, "one\ntwo\n").expect("the ground is ours");
+    let refused = trilith(&client, &["log", "append", records.to_str().expect("UTF-8")]);
+    told(&refused, 2, &["keeps its log for the map alone", "set `retention` to \"all\" on all nodes"]);
+    told(&trilith(&client, &["kv", "get", "colour"]), 0, &[]);
 }

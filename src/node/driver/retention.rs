@@ -131,8 +131,8 @@ impl<M: StateMachine> Driver<M> {
         kept.min(self.applied.index.next())
     }
 
-    /// What the older of the two snapshots holds nobody needs, if nobody may read it. Of entries up to there it is known
-    /// which are records: whoever leads has applied what was in the log before, and takes none.
+    /// What the older of the two snapshots holds nobody needs, if nobody may read it. It is applied, so that it is known
+    /// whether there are records.
     fn first_for_map(&mut self) -> Index {
         let record = self.record_in_the_way();
         if record.is_some() && self.retention.told_of != record {

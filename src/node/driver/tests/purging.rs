@@ -348,6 +348,8 @@ fn what_sets_no_segment_free_is_not_purged() {
         // Of less than a segment in all.
         rig.append(16, RECORD_BYTES);
         let_go(&mut rig);
+        let last = rig.driver.replica().status().last.index;
+        matched(&mut rig, last);
         second(&mut rig, 0);
         begins.push(first(&rig));
     }
