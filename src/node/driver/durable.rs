@@ -71,7 +71,7 @@ impl<M: StateMachine> Driver<M> {
     pub(super) fn commit_state(&mut self) -> Result<(), Stopped> {
         let is_due = self.kept.as_ref().is_some_and(|kept| kept.committed != self.applied || kept.replaces);
         // Of an entry that the machine could not apply nothing is kept.
-        if !is_due || self.installing.waits_for().is_some() || self.stopped.is_some() {
+        if !is_due || self.stopped.is_some() {
             return Ok(());
         }
         let description = self.description();

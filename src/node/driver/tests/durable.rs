@@ -346,8 +346,8 @@ fn a_store_that_fails_stops_the_node_before_anything_leaves() {
         add(&mut rig, 5);
         let kept = store.last();
         store.fail(failing);
-        let command = rig.command(Service::Machine, b"lost?");
-        rig.request(CLIENT, RequestBody::Submit { commands: vec![command] });
+        let commands = [b"lost?", b"never"].map(|row| rig.command(Service::Machine, row)).to_vec();
+        rig.request(CLIENT, RequestBody::Submit { commands });
         let query = RequestBody::Query { query: Bytes::new(), consistency: Consistency::Stale };
         if failing == Failing::Query {
             rig.request(CLIENT, query);

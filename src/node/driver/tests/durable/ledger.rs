@@ -29,6 +29,8 @@ struct Stored {
     /// Commands that were run.
     runs: u64,
     failing: Option<Failing>,
+    /// It is not asked for anything any more.
+    has_failed: bool,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -80,10 +82,10 @@ impl Store {
     }
 
     fn check(&self, failing: Failing) -> Result<(), Error> {
-        match self.0.lock().unwrap().failing {
-            Some(found) if found == failing => Err(Error::failed(format!("{failing:?} failed"))),
-            _ => Ok(()),
-        }
+        let mut stored = self.0.lock().unwrap();
+        assert!(!stored.has_failed, "{failing:?} behind an error");
+        stored.has_failed = stored.failing == Some(failing);
+        if stored.has_failed { Err(Error::failed(format!("{failing:?} failed"))) } else { Ok(()) }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::raft::{Append, Base, Body, Message, Round};
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::snapshot::{self, Builder, ChunkSource, Manifest, Step};
+use crate::superblock;
 use crate::types::{Entry, GroupId, Index, LogId, Payload, Term};
 
 /// The snapshot that was ordered, whole and durable under its name.
@@ -162,10 +163,13 @@ fn another_nodes_state_takes_the_place_of_its_own_at_once() {
             fork.crash(&mut Random::seeded(seed));
             let store = store.cut(kept);
             let had = store.last().applied;
+            let state = superblock::inspect(&fork.files()).expect("it is intact").state;
+            let is_begun = state.group(GroupId::CLUSTER).log_start > Index::FIRST;
             let rig = Rig::on(fork, Ledger::with_snapshots(&store));
             let found = shown(&rig.driver);
             let is_new = found.2.0 == base().point;
             assert!(is_new || found.2.0 == id(1, 4), "cut at {at}: {found:?}");
+            assert!(is_new || !is_begun, "cut at {at}: what was begun is ended");
             assert!(is_new || had == id(1, 4), "cut at {at}: it goes back");
             assert!(!is_new || Some(&found) == expected.as_ref(), "cut at {at}: {found:?}");
             assert_eq!(store.last().applied, found.2.0, "and it is in its store before anything else");
