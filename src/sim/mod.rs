@@ -40,5 +40,5 @@ mod trace;
 pub use cluster::Simulation;
 pub use oracles::{Oracle, Violation};
 pub use report::Report;
-pub use scenario::{ChangeOptions, ClientOptions, DiskOptions, Faults, NetworkOptions, Options};
+pub use scenario::{ChangeOptions, ClientOptions, DiskOptions, Faults, NetworkOptions, Options, Stall};
 pub use trace::Trace;
