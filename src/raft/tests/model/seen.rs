@@ -3,7 +3,7 @@
 //! Messages may be lost. So of two states that differ only in what is under way, the one with all messages of the other
 //! can do whatever the other can: it *covers* it, and nothing that follows from the other needs to be looked at.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 const SHARDS: usize = 256;
@@ -34,7 +34,7 @@ pub struct Seen {
 
 #[derive(Default)]
 struct Shard {
-    by_core: HashMap<u128, Vec<Kept>>,
+    by_core: BTreeMap<u128, Vec<Kept>>,
     /// States that were new when they were met.
     met: u64,
     kept: usize,
