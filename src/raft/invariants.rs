@@ -106,6 +106,21 @@ impl Invariants {
         self.vouched.retain(|(vouching, _), _| *vouching != node);
     }
 
+    /// Leaves out what can show nothing any more, so that whoever compares histories takes those for one that differ in it
+    /// alone. No node says anything of a term before `floor` any more, nor comes back to one; `restarts` says whether one may
+    /// start again; what logs, disks and messages hold of older terms is what `is_held` says.
+    pub fn forget(&mut self, floor: impl Fn(NodeId) -> Term, restarts: bool, is_held: impl Fn(LogId) -> bool) {
+        self.votes.retain(|(term, voter), _| *term >= floor(*voter));
+        let lowest = self.nodes.keys().map(|node| floor(*node)).min().unwrap_or_default();
+        self.leaders.retain(|term, _| *term >= lowest);
+        // Only the leader of its term makes an entry.
+        self.appended.retain(|(index, term), _| *term >= lowest || is_held(LogId::new(*term, *index)));
+        if !restarts {
+            self.vouched.clear();
+            self.nodes.values_mut().for_each(|observed| observed.spoken = HardState::default());
+        }
+    }
+
     /// A replica was made from what was durable: at first, or after a crash.
     pub fn started(&mut self, replica: &Replica) -> Result<(), Violation> {
         let (node, status) = (replica.id(), replica.status());

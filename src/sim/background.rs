@@ -51,7 +51,8 @@ impl Simulation {
     pub(super) fn write_time(&mut self, node: usize) -> u64 {
         let is_slow = self.now < self.nodes[node].slow_until || self.disk.slow_node == Some(node);
         let max = if is_slow { self.disk.slow_time_max } else { self.disk.write_time_max };
-        20 + self.random.below(max)
+        let time = 20 + self.random.below(max);
+        time + self.disk.stall.map_or(0, |stall| stall.adds(self.now + time))
     }
 
     /// A snapshot is begun: a step now and then, among all else that happens.

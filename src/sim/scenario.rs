@@ -107,8 +107,25 @@ pub struct DiskOptions {
     pub slow_time_max: u64,
     /// The disk of this node is, until the calm.
     pub slow_node: Option<usize>,
+    /// All nodes stand on one disk, which stands still now and then, until the calm.
+    pub stall: Option<Stall>,
     /// A preparation and a read of the log wait up to this.
     pub background_time_max: u64,
+}
+
+/// From time to time no write ends, on any node.
+#[derive(Clone, Copy, Debug)]
+pub struct Stall {
+    /// From the beginning of one to that of the next.
+    pub interval: u64,
+    pub time: u64,
+}
+
+impl Stall {
+    /// How much longer a write takes that would end at this time.
+    pub fn adds(self, end: u64) -> u64 {
+        self.time.saturating_sub(end % self.interval)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -373,6 +390,7 @@ impl DiskOptions {
             write_time_max,
             slow_time_max: 500 * MILLISECOND,
             slow_node: None,
+            stall: None,
             background_time_max: *random.pick(&[MILLISECOND, 50 * MILLISECOND]),
         }
     }
@@ -382,6 +400,7 @@ impl DiskOptions {
             write_time_max: MILLISECOND,
             slow_time_max: MILLISECOND,
             slow_node: None,
+            stall: None,
             background_time_max: MILLISECOND,
         }
     }

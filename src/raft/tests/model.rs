@@ -4,7 +4,7 @@
 //!   World: replicas, disks, messages under way, what is left of the bounds, what the oracle remembers
 //!      │ each action that can be taken                    fingerprint, 128 bits
 //!      ▼                                                          ▼
-//!   World' ── rules (raft::invariants, and the logs side by side) ── seen? ── no: it waits for its turn
+//!   World' ── rules (raft::invariants, and the logs side by side) ── covered? ── no: it waits for its turn
 //! ```
 //!
 //! A state is made of real [`Replica`](crate::raft::Replica)s, and an action calls them as a driver does. What can
@@ -22,6 +22,13 @@
 //!   messages count as one; so many may arrive twice as [`Bounds::duplicates`] says. A message that can change nothing
 //!   any more is taken out (`dead.rs` has the rules, each of which is an argument of its own), and one that changes
 //!   nothing now stays, since whatever can happen without it can happen beside it.
+//! - **What is covered is not looked at.** Of two states that differ in what is under way alone, one of which has all
+//!   messages of the other, that one can do whatever the other can, since messages may be lost: the same nodes hear the
+//!   same and come to the same, with more under way. So whatever follows from the other and breaks a rule is found from
+//!   the one (`seen.rs`). What the oracle remembers is no more with fewer messages, so it finds no less.
+//! - **What can show nothing any more is forgotten** by the oracle (`Invariants::forget`): votes and leaders of terms that
+//!   nobody can come back to, entries that nobody holds and nobody can make again, and what a restart would have to
+//!   honour when none can follow.
 //! - **Disks.** While a crash may follow, each write waits until the model does it, and a crash keeps any number of the
 //!   oldest. Where none can follow any more writes are done at once, but with [`Bounds::slow_disks`]: then what waits for
 //!   a write is a message that comes later, but for what a leader counts of its own log.
@@ -30,7 +37,8 @@
 //! - **Symmetry.** Of voters that have not taken part yet the first is taken: the others are like it.
 //!
 //! Left out: several inputs before one output, reads of a log that is not in memory taking their time, disks that
-//! stall, full windows, snapshots. Random histories (random.rs) have all of them but the third, which own_disk.rs has.
+//! stall, full windows, logs of which more is kept than their snapshot needs. Random histories (random.rs) have all of
+//! them but the third, which own_disk.rs has.
 
 mod actions;
 mod canonical;
@@ -77,6 +85,9 @@ pub struct Bounds {
     pub changes: u8,
     /// Requests to hand leadership over.
     pub transfers: u8,
+    /// Nodes that make a snapshot of what they know to be committed, and whose logs begin behind it from then on. Who is
+    /// offered one installs it at any time, or never.
+    pub compactions: u8,
     /// Pre-votes, and the protection of a leader that is heard, are those of the core.
     pub pre_vote: bool,
 }
@@ -99,6 +110,7 @@ impl Bounds {
         reads: 0,
         changes: 0,
         transfers: 0,
+        compactions: 0,
         pre_vote: false,
     };
 

@@ -222,11 +222,11 @@ impl<'c> Victim<'c> {
         }
         let Output { persist, fetch, events, .. } = output;
         self.persists.extend(persist);
-        let offers = events.iter().filter_map(|event| match event {
+        let mut offers = events.iter().filter_map(|event| match event {
             Event::SnapshotOffered { base, .. } => Some(*base),
             _ => None,
         });
-        self.offered = offers.last().or(self.offered);
+        self.offered = offers.next_back().or(self.offered);
         for fetch in fetch {
             let stored = self.disk.entries_from(fetch.from).iter();
             let entries = stored.take_while(|entry| entry.id.index <= fetch.last).take(3).cloned().collect();

@@ -1,6 +1,6 @@
 //! D13 of docs/testing.md: flushes that take long.
 
-use super::super::scenario::{MILLISECOND, SECOND};
+use super::super::scenario::{MILLISECOND, SECOND, Stall};
 use super::super::{Faults, NetworkOptions, Options};
 use super::run;
 use crate::mutant::{self, Mutant};
@@ -99,4 +99,24 @@ fn the_slow_disk_of_one_node_slows_no_commit() {
     let by_all = mutant::with(Mutant::CommitByAll, || run(seed, &options)).answer_times;
     println!("commit_by_all: {by_all:?} us");
     assert!(!is_as_soon(by_all));
+}
+
+/// Three nodes on one disk, which stands still for 0.3 to 3 s out of 5: nobody is better, and leadership stays where it is.
+/// That takes the rule that who is asked to lead holds more: without it they pass it round.
+#[test]
+fn three_nodes_on_one_stalled_disk_do_not_pass_leadership_round() {
+    let seed = 13_600;
+    let mut options = quiet(seed, 30 * SECOND);
+    for time in [300 * MILLISECOND, SECOND, 3 * SECOND] {
+        options.disk.stall = Some(Stall { interval: 5 * SECOND, time });
+        let report = run(seed, &options);
+        let to_any = mutant::with(Mutant::StallHandsToAny, || run(seed, &options));
+        let (elections, records) = (report.elections, report.acknowledged_records);
+        println!(
+            "stalls of {time} us: {elections} elections, {records} records; stall_hands_to_any: {}",
+            to_any.elections
+        );
+        assert!(elections <= 2 && records > 1_000, "{report:?}");
+        assert!(to_any.elections > 3, "{to_any:?}");
+    }
 }

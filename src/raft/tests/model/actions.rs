@@ -26,6 +26,10 @@ pub enum Action {
     Read(NodeId),
     Change(NodeId, Vec<Change>),
     Transfer(NodeId, NodeId),
+    /// It makes a snapshot, and its log begins behind it.
+    Compact(NodeId),
+    /// The snapshot that it was offered is whole and durable there.
+    Install(NodeId),
     /// Of the writes under way so many are done, and it starts again; `remembers` what its state machine took.
     Crash {
         node: NodeId,
@@ -115,6 +119,12 @@ fn of_node(world: &World, id: NodeId, bounds: &Bounds, actions: &mut Vec<Action>
     if left.reads > 0 && node.replica.leader.is_some() {
         actions.push(Action::Read(id));
     }
+    if left.compactions > 0 && world.may_compact(id) {
+        actions.push(Action::Compact(id));
+    }
+    if node.offered.is_some() {
+        actions.push(Action::Install(id));
+    }
     if left.crashes > 0 {
         let commits = node.replica.status().commit.0 > 0;
         for kept in 0..=node.persists.len() {
@@ -175,13 +185,17 @@ fn spend(left: &mut Left, action: &Action) {
         Action::Propose(_) => &mut left.entries,
         Action::Change(..) => &mut left.changes,
         Action::Transfer(..) => &mut left.transfers,
+        Action::Compact(_) => &mut left.compactions,
         Action::Crash { .. } => &mut left.crashes,
         Action::Deliver { way: Way::AndStays, .. } => &mut left.duplicates,
         Action::Deliver { way: Way::Overdue, .. } => &mut left.resends,
         // A read is numbered by what is left of them.
-        Action::Read(_) | Action::Silence(_) | Action::Persist(_) | Action::Heartbeat(_) | Action::Deliver { .. } => {
-            return;
-        }
+        Action::Read(_)
+        | Action::Silence(_)
+        | Action::Persist(_)
+        | Action::Install(_)
+        | Action::Heartbeat(_)
+        | Action::Deliver { .. } => return,
     };
     *spent -= 1;
 }
@@ -212,6 +226,8 @@ fn happen(next: &mut World, action: &Action, bounds: &Bounds) -> Result<bool, Wr
         Action::Transfer(id, to) => {
             next.with_node(*id, bounds, |node| taken = node.replica.transfer(*to).is_ok())?;
         }
+        Action::Compact(id) => next.compact(*id, bounds)?,
+        Action::Install(id) => taken = next.install(*id, bounds)?,
         Action::Crash { node, kept, remembers } => next.restart(*node, *kept, *remembers, bounds)?,
         Action::Deliver { message, print, way } => taken = deliver(next, message, *print, *way, bounds)?,
     }
@@ -267,6 +283,8 @@ impl fmt::Display for Action {
                 write!(formatter, "{id} is asked for {}", wanted.join(" and "))
             }
             Action::Transfer(id, to) => write!(formatter, "{id} is asked to hand over to {to}"),
+            Action::Compact(id) => write!(formatter, "{id} makes a snapshot, and its log begins behind it"),
+            Action::Install(id) => write!(formatter, "{id} has the snapshot that it was offered"),
             Action::Crash { node, kept, remembers } => {
                 let machine = if *remembers { ", its state machine remembers" } else { "" };
                 write!(formatter, "{node} loses its power with {kept} of its writes done, and starts{machine}")

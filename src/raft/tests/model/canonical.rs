@@ -61,6 +61,9 @@ impl Progress {
         self.matched_in = Round(u64::MAX);
         self.matched_ticks_ago = u32::MAX;
         self.stalled_ticks = 0;
+        if let Mode::Snapshot { wait_ticks } = &mut self.mode {
+            *wait_ticks = (*wait_ticks).min(1);
+        }
         self.catch_up.ticks = 0;
         self.catch_up.last_round_ticks = self.catch_up.last_round_ticks.map(|_| 0);
         if bounds.changes == 0 {

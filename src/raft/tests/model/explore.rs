@@ -9,7 +9,7 @@ use crate::mutant;
 
 use super::Bounds;
 use super::actions::{self, Action};
-use super::seen::Seen;
+use super::seen::{Met, Print, Seen};
 use super::world::{World, Wrong};
 
 /// How a search went.
@@ -34,6 +34,7 @@ type Way = Option<Arc<Step>>;
 
 struct Waiting {
     world: World,
+    print: Print,
     way: Way,
     depth: usize,
 }
@@ -41,6 +42,8 @@ struct Waiting {
 struct Search<'b> {
     bounds: &'b Bounds,
     seen: Seen,
+    /// What is found first must have the shortest trace: a state is passed over only for one that is as near.
+    finds_shortest: bool,
     transitions: AtomicU64,
     depth: AtomicUsize,
     stop: AtomicBool,
@@ -51,7 +54,7 @@ struct Search<'b> {
 /// Breadth first, on one thread: what is found first has the shortest trace.
 pub fn breadth_first(bounds: &Bounds, states_max: usize) -> Found {
     let begin = Instant::now();
-    let search = Search::new(bounds, states_max);
+    let search = Search::new(bounds, states_max, true);
     let mut level = vec![search.root()];
     while !level.is_empty() && !search.stop.load(Ordering::Relaxed) {
         let mut next = Vec::new();
@@ -69,7 +72,7 @@ pub fn breadth_first(bounds: &Bounds, states_max: usize) -> Found {
 /// Depth first, on so many threads: what waits is a few thousand states, however many there are.
 pub fn depth_first(bounds: &Bounds, states_max: usize, threads: usize) -> Found {
     let begin = Instant::now();
-    let search = Search::new(bounds, states_max);
+    let search = Search::new(bounds, states_max, false);
     let shared = Mutex::new(vec![search.root()]);
     let (idle, mutants) = (AtomicUsize::new(0), mutant::inherit());
     std::thread::scope(|scope| {
@@ -84,10 +87,11 @@ pub fn depth_first(bounds: &Bounds, states_max: usize, threads: usize) -> Found 
 }
 
 impl<'b> Search<'b> {
-    fn new(bounds: &'b Bounds, states_max: usize) -> Search<'b> {
+    fn new(bounds: &'b Bounds, states_max: usize, finds_shortest: bool) -> Search<'b> {
         Search {
             bounds,
             seen: Seen::new(states_max),
+            finds_shortest,
             transitions: AtomicU64::new(0),
             depth: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
@@ -98,13 +102,17 @@ impl<'b> Search<'b> {
 
     fn root(&self) -> Waiting {
         let world = actions::beginning(self.bounds);
-        self.seen.insert(world.print());
-        Waiting { world, way: None, depth: 0 }
+        let print = world.print();
+        self.seen.insert(print.clone(), 0);
+        Waiting { world, print, way: None, depth: 0 }
     }
 
-    /// All that follows from a state, as far as it is new.
+    /// All that follows from a state, as far as it is new and nothing covers it.
     fn expand(&self, waiting: Waiting, next: &mut Vec<Waiting>) {
-        let Waiting { world, way, depth } = waiting;
+        let Waiting { world, print, way, depth } = waiting;
+        if self.seen.is_covered(&print, depth, self.finds_shortest) {
+            return;
+        }
         self.depth.fetch_max(depth, Ordering::Relaxed);
         let mut count = 0;
         for action in actions::possible(&world, self.bounds) {
@@ -115,13 +123,14 @@ impl<'b> Search<'b> {
                 Err(wrong) => return self.report(wrong, Some(Arc::new(Step { action, before: way }))),
                 Ok(Some(world)) => {
                     count += 1;
-                    match self.seen.insert(world.print()) {
-                        Some(false) => {}
-                        Some(true) => {
+                    let (print, depth) = (world.print(), depth + 1);
+                    match self.seen.insert(print.clone(), depth) {
+                        Met::Covered => {}
+                        Met::New => {
                             let way = Some(Arc::new(Step { action, before: way.clone() }));
-                            next.push(Waiting { world, way, depth: depth + 1 });
+                            next.push(Waiting { world, print, way, depth });
                         }
-                        None => {
+                        Met::Full => {
                             self.full.store(true, Ordering::Relaxed);
                             self.stop.store(true, Ordering::Relaxed);
                             return;

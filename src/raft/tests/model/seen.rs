@@ -1,20 +1,49 @@
-//! The fingerprints of the states that were met: 16 bytes each, and no more than a bound of them.
+//! The states that were met, so far as none of them is covered by another.
+//!
+//! Messages may be lost. So of two states that differ only in what is under way, the one with all messages of the other
+//! can do whatever the other can: it *covers* it, and nothing that follows from the other needs to be looked at.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 const SHARDS: usize = 256;
 
+/// A state: all of it but the network, and the network, as fingerprints, in rising order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Print {
+    pub core: u128,
+    pub network: Box<[u64]>,
+}
+
+/// What came of a state that was met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Met {
+    New,
+    /// It was there, or one that covers it.
+    Covered,
+    /// There is no room for it.
+    Full,
+}
+
 /// A set for several threads.
 pub struct Seen {
     shards: Vec<Mutex<Shard>>,
+    /// Of states in one shard.
     shard_max: usize,
 }
 
-/// Open addressing; 0 is a free place.
 #[derive(Default)]
 struct Shard {
-    places: Vec<u128>,
-    count: usize,
+    by_core: BTreeMap<u128, Vec<Kept>>,
+    /// States that were new when they were met.
+    met: u64,
+    kept: usize,
+}
+
+/// A network, and how far from the beginning it was met.
+struct Kept {
+    network: Box<[u64]>,
+    depth: usize,
 }
 
 impl Seen {
@@ -23,58 +52,90 @@ impl Seen {
         Seen { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), shard_max: states_max.div_ceil(SHARDS) }
     }
 
-    /// True if it is new; `None` if there is no room.
-    pub fn insert(&self, print: u128) -> Option<bool> {
-        let mut shard = self.shards[print as usize % SHARDS].lock().expect("nobody panics with it");
-        if shard.count >= self.shard_max {
-            return None;
+    /// A state is met, so far from the beginning. Those that it covers are kept no more if they are not nearer.
+    pub fn insert(&self, print: Print, depth: usize) -> Met {
+        let Print { core, network } = print;
+        let mut shard = self.shard(core);
+        if shard.kept >= self.shard_max {
+            return Met::Full;
         }
-        Some(shard.insert(print.max(1)))
+        let all = shard.by_core.entry(core).or_default();
+        if all.iter().any(|kept| covers(&kept.network, &network)) {
+            return Met::Covered;
+        }
+        let before = all.len();
+        all.retain(|kept| kept.depth < depth || !covers(&network, &kept.network));
+        all.push(Kept { network, depth });
+        let after = all.len();
+        shard.kept = shard.kept + after - before;
+        shard.met += 1;
+        Met::New
     }
 
-    /// How many there are.
+    /// Whether a state that was new when it was met is covered meanwhile by another one, no farther from the beginning if
+    /// `as_near`.
+    pub fn is_covered(&self, print: &Print, depth: usize, as_near: bool) -> bool {
+        let shard = self.shard(print.core);
+        let all = shard.by_core.get(&print.core).expect("it was met");
+        let is_other = |kept: &&Kept| kept.network != print.network && (!as_near || kept.depth <= depth);
+        all.iter().filter(is_other).any(|kept| covers(&kept.network, &print.network))
+    }
+
+    /// How many were new when they were met.
     pub fn count(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.lock().expect("nobody panics with it").count as u64).sum()
+        self.shards.iter().map(|shard| shard.lock().expect("nobody panics with it").met).sum()
+    }
+
+    fn shard(&self, core: u128) -> std::sync::MutexGuard<'_, Shard> {
+        self.shards[core as usize % SHARDS].lock().expect("nobody panics with it")
     }
 }
 
-impl Shard {
-    fn insert(&mut self, print: u128) -> bool {
-        if self.count * 5 >= self.places.len() * 4 {
-            self.grow();
-        }
-        let place = self.place(print);
-        let is_new = self.places[place] == 0;
-        self.places[place] = print;
-        self.count += usize::from(is_new);
-        is_new
+/// Whether everything in `small` is in `large`; both in rising order.
+fn covers(large: &[u64], small: &[u64]) -> bool {
+    if small.len() > large.len() {
+        return false;
     }
+    let mut rest = large.iter();
+    small.iter().all(|wanted| rest.by_ref().find(|found| *found >= wanted) == Some(wanted))
+}
 
-    /// Where it is, or would be. The lowest bits chose the shard.
-    fn place(&self, print: u128) -> usize {
-        let mask = self.places.len() - 1;
-        let mut place = (print >> 8) as usize & mask;
-        while self.places[place] != 0 && self.places[place] != print {
-            place = (place + 1) & mask;
-        }
-        place
-    }
+#[cfg(test)]
+fn print(core: u128, network: &[u64]) -> Print {
+    Print { core, network: network.into() }
+}
 
-    fn grow(&mut self) {
-        let places = vec![0; (self.places.len() * 2).max(16)];
-        for print in std::mem::replace(&mut self.places, places).into_iter().filter(|print| *print != 0) {
-            let place = self.place(print);
-            self.places[place] = print;
-        }
+#[test]
+fn one_set_covers_another_if_it_has_all_of_it() {
+    let subsets = |bits: u64| (0..6).filter(|bit| bits >> bit & 1 == 1).collect::<Vec<u64>>();
+    for (large, small) in (0..64u64).flat_map(|large| (0..64u64).map(move |small| (large, small))) {
+        assert_eq!(covers(&subsets(large), &subsets(small)), small & !large == 0, "{large:06b} {small:06b}");
     }
 }
 
 #[test]
-fn what_was_inserted_is_seen_and_the_bound_holds() {
+fn a_state_is_new_unless_one_that_covers_it_was_met() {
+    let seen = Seen::new(1 << 12);
+    assert_eq!(seen.insert(print(7, &[1, 3]), 4), Met::New);
+    assert_eq!(seen.insert(print(7, &[1, 3]), 5), Met::Covered);
+    assert_eq!(seen.insert(print(7, &[3]), 3), Met::Covered);
+    assert_eq!(seen.insert(print(7, &[1, 4]), 6), Met::New);
+    assert!(!seen.is_covered(&print(7, &[1, 4]), 6, false));
+    assert_eq!(seen.insert(print(7, &[1, 2, 4]), 6), Met::New);
+    assert!(seen.is_covered(&print(7, &[1, 4]), 6, true), "as near");
+    assert_eq!(seen.insert(print(7, &[1, 3, 9]), 6), Met::New);
+    assert!(!seen.is_covered(&print(7, &[1, 3]), 4, true), "it is farther away");
+    assert!(seen.is_covered(&print(7, &[1, 3]), 4, false));
+    assert_eq!(seen.insert(print(8, &[1]), 6), Met::New, "another core");
+    assert_eq!(seen.count(), 5);
+}
+
+#[test]
+fn the_bound_holds() {
     let seen = Seen::new(256 * 20);
-    let prints: Vec<u128> = (0..1_000u64).map(|number| super::fingerprint::of(&number)).collect();
-    assert!(prints.iter().all(|print| seen.insert(*print) == Some(true)));
-    assert!(prints.iter().all(|print| seen.insert(*print) == Some(false)));
+    let insert = |number: u64| seen.insert(print(super::fingerprint::of(&number), &[number]), 0);
+    assert!((0..1_000).all(|number| insert(number) == Met::New));
+    assert!((0..1_000).all(|number| insert(number) == Met::Covered));
     assert_eq!(seen.count(), 1_000);
-    assert!((1_000..10_000u64).any(|number| seen.insert(super::fingerprint::of(&number)).is_none()));
+    assert!((1_000..10_000).any(|number| insert(number) == Met::Full));
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use crate::raft::invariants::{Invariants, Violation};
 use crate::raft::tests::cluster::{limits_default, membership};
 use crate::raft::{
-    Config, Event, Fetch, Index, Input, Message, Outgoing, Output, Persist, PersistNumber, ReadToken, Replica, Role,
+    Base, Body, Config, Event, Fetch, Index, Input, Message, Outgoing, Output, Persist, PersistNumber, ReadToken,
+    Replica, Role,
 };
 use crate::sim::replica_disk::Disk;
-use crate::types::{NodeId, Term};
+use crate::types::{LogId, NodeId, Term};
 
+use super::seen::Print;
 use super::{Bounds, canonical, dead, fingerprint};
 
 /// Whatever must not be.
@@ -39,6 +41,8 @@ pub struct Node {
     pub persists: VecDeque<Persist>,
     /// Messages that wait for a persist.
     held: Vec<Outgoing>,
+    /// The snapshot that it was offered last, and has not.
+    pub offered: Option<Base>,
     lives: u8,
     print: u128,
 }
@@ -57,6 +61,7 @@ pub struct Left {
     pub reads: u8,
     pub changes: u8,
     pub transfers: u8,
+    pub compactions: u8,
 }
 
 /// A message that may arrive.
@@ -106,15 +111,18 @@ impl World {
             reads: bounds.reads,
             changes: bounds.changes,
             transfers: bounds.transfers,
+            compactions: bounds.compactions,
         };
         World { nodes, network: Vec::new(), oracle: Arc::new(oracle), asked: Vec::new(), left, touched: 0 }
     }
 
     /// Stands for everything that matters for what can happen from here on.
-    pub fn print(&self) -> u128 {
+    pub fn print(&self) -> Print {
         let nodes: Vec<u128> = self.nodes.iter().map(|node| node.print).collect();
-        let network = self.network.iter().fold(0u128, |sum, travelling| sum.wrapping_add(travelling.print));
-        fingerprint::of(&(nodes, network, &*self.oracle, &self.asked, self.left))
+        let core = fingerprint::of(&(nodes, &*self.oracle, &self.asked, self.left, self.touched));
+        let mut network: Box<[u64]> = self.network.iter().map(|travelling| travelling.print as u64).collect();
+        network.sort_unstable();
+        Print { core, network }
     }
 
     pub fn node(&self, id: NodeId) -> &Node {
@@ -149,6 +157,7 @@ impl World {
         node.finish(bounds);
         self.nodes[id.0 as usize - 1] = Arc::new(node);
         self.forget_dead_messages(bounds);
+        self.forget_history();
         self.compare_logs(id)
     }
 
@@ -165,6 +174,7 @@ impl World {
         self.nodes[id.0 as usize - 1] = Arc::new(node);
         self.asked.retain(|asked| asked.node != id);
         self.forget_dead_messages(bounds);
+        self.forget_history();
         self.compare_logs(id)
     }
 
@@ -193,6 +203,42 @@ impl World {
         Ok(taken)
     }
 
+    /// Whether there is something to make a snapshot of, and nothing under way that may take its place.
+    pub fn may_compact(&self, id: NodeId) -> bool {
+        let node = self.node(id);
+        let status = node.replica.status();
+        node.persists.is_empty() && status.commit.min(status.durable.index) >= node.replica.first_index()
+    }
+
+    pub fn compact(&mut self, id: NodeId, bounds: &Bounds) -> Result<(), Wrong> {
+        self.with_node(id, bounds, |node| {
+            let status = node.replica.status();
+            let last = status.commit.min(status.durable.index);
+            assert!(node.disk.take_snapshot(last, &membership(bounds.voters, bounds.learners)), "it is the newest");
+            let before_first = node.disk.compact(last).expect("it is behind the log's beginning");
+            node.replica.handle(Input::SnapshotMade { point: before_first });
+            node.replica.handle(Input::Compacted { before_first });
+        })
+    }
+
+    /// Whoever has the snapshot gives it. False if nobody has it any more.
+    pub fn install(&mut self, id: NodeId, bounds: &Bounds) -> Result<bool, Wrong> {
+        let base = self.node(id).offered.expect("it was offered one");
+        let taken = self.nodes.iter().filter_map(|node| node.disk.snapshot.as_ref());
+        let Some(membership) = taken.into_iter().find(|taken| taken.point == base.point).map(|t| t.membership.clone())
+        else {
+            return Ok(false);
+        };
+        self.with_node(id, bounds, |node| {
+            node.offered = None;
+            if node.replica.wants(base) {
+                node.disk.received.insert(base.point, membership.clone());
+            }
+            node.replica.handle(Input::Installed { base, membership });
+        })?;
+        Ok(true)
+    }
+
     fn settle(&mut self, node: &mut Node, bounds: &Bounds) -> Result<(), Wrong> {
         loop {
             let output = node.replica.take_output();
@@ -201,7 +247,7 @@ impl World {
                 return Ok(());
             }
             for Fetch { peer, from, last, .. } in fetches {
-                let entries = node.disk.entries.iter().skip(from.0 as usize - 1);
+                let entries = node.disk.entries_from(from).iter();
                 let entries = entries.take_while(|entry| entry.id.index <= last).cloned().collect();
                 node.replica.handle(Input::Fetched { peer, from, entries });
             }
@@ -213,8 +259,12 @@ impl World {
         Arc::make_mut(&mut self.oracle).took(&node.replica, &output)?;
         let Output { persist, send, commit: _, reads_ready, reads_refused, fetch, events } = output;
         for event in &events {
-            if let Event::Contradiction(contradiction) = event {
-                return Err(Wrong::Contradiction { node: id, what: contradiction.to_string() });
+            match event {
+                Event::Contradiction(contradiction) => {
+                    return Err(Wrong::Contradiction { node: id, what: contradiction.to_string() });
+                }
+                Event::SnapshotOffered { base, .. } => node.offered = Some(*base),
+                _ => {}
             }
         }
         node.persists.extend(persist);
@@ -264,6 +314,16 @@ impl World {
             network.into_iter().filter(|travelling| dead::may_matter(self, &travelling.message, bounds)).collect();
     }
 
+    /// What the oracle remembers and can show nothing any more.
+    fn forget_history(&mut self) {
+        let World { nodes, network, oracle, left, .. } = self;
+        let messages = || network.iter().map(|travelling| &*travelling.message);
+        let is_held =
+            |id: LogId| nodes.iter().any(|node| node.holds(id)) || messages().any(|message| names(message, id));
+        let floor = |id: NodeId| nodes[id.0 as usize - 1].floor();
+        Arc::make_mut(oracle).forget(floor, left.crashes > 0, is_held);
+    }
+
     /// Log matching and state machine safety, from what is there, whatever the oracle remembers.
     fn compare_logs(&self, id: NodeId) -> Result<(), Wrong> {
         let (own, first) = (&self.node(id).replica, id);
@@ -272,7 +332,8 @@ impl World {
             let (mine, theirs) = (own.status(), other.status());
             let last = mine.last.index.min(theirs.last.index);
             let mut agrees = false;
-            for index in (1..=last.0).rev().map(Index) {
+            let first_of_both = own.first_index().max(other.first_index());
+            for index in (first_of_both.0..=last.0).rev().map(Index) {
                 let same = own.term_at(index) == other.term_at(index);
                 if agrees && !same {
                     return Err(Wrong::LogsPart { first, second, index: index.next() });
@@ -301,7 +362,7 @@ impl Node {
         let lives_that_matter = if bounds.reads > 0 { lives } else { 0 };
         canonical::number_questions(&mut replica, lives_that_matter);
         let (persists, held) = (VecDeque::new(), Vec::new());
-        let mut node = Node { replica, disk, persists, held, lives: lives_that_matter, print: 0 };
+        let mut node = Node { replica, disk, persists, held, offered: None, lives: lives_that_matter, print: 0 };
         // Becoming one is told, and needs nothing to be done.
         let first = node.replica.take_output();
         assert!(first.persist.is_none() && first.send.is_empty(), "a start does nothing");
@@ -313,17 +374,39 @@ impl Node {
         self.replica.make_canonical(bounds);
         let base = self.replica.renumber_persists();
         canonical::renumber(self.persists.make_contiguous(), &mut self.held, base);
+        // What is offered and not wanted any more is as good as not offered.
+        self.offered = self.offered.filter(|base| self.replica.wants(*base));
         let essence = canonical::Essence(&self.replica);
-        self.print = fingerprint::of(&(essence, &self.disk, &self.persists, &self.held, self.lives));
+        self.print = fingerprint::of(&(essence, &self.disk, &self.persists, &self.held, self.offered, self.lives));
     }
 
     pub fn print(&self) -> u128 {
         self.print
     }
 
+    /// Neither this life of it, nor the next, nor a message of its that waits is of an earlier term.
+    fn floor(&self) -> Term {
+        let held = self.held.iter().map(|outgoing| outgoing.message.term);
+        held.fold(self.disk.hard_state.term.min(self.replica.term()), Term::min)
+    }
+
+    /// Whether this entry is in its log, on its disk, on the way there, or in what it is about to send.
+    fn holds(&self, id: LogId) -> bool {
+        let written = self.persists.iter().flat_map(|persist| &persist.entries);
+        self.replica.term_at(id.index) == Some(id.term)
+            || self.disk.term_at(id.index) == Some(id.term)
+            || written.into_iter().any(|entry| entry.id == id)
+            || self.held.iter().any(|outgoing| names(&outgoing.message, id))
+    }
+
     pub fn role(&self) -> Role {
         self.replica.role()
     }
+}
+
+/// Whether this message brings this entry.
+fn names(message: &Message, id: LogId) -> bool {
+    matches!(&message.body, Body::Append(append) if append.entries.iter().any(|entry| entry.id == id))
 }
 
 impl World {

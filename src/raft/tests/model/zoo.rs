@@ -17,6 +17,21 @@ const ROWS: &[(Mutant, Bounds, usize, &str)] = &[
     (Mutant::HeartbeatBeyondMatch, Bounds { terms: 2, elections: 2, ..LEAST }, 9, "counts on this node's entries"),
     (Mutant::ReadUnconfirmed, Bounds { reads: 1, ..SETTLED }, 8, "answers read"),
     (Mutant::ReadWithoutOwnEntry, Bounds { entries: 1, reads: 1, ..SETTLED }, 9, "answers read"),
+    (
+        Mutant::InstalledBeforeDurable,
+        Bounds {
+            terms: 1,
+            elections: 1,
+            entries: 1,
+            compactions: 1,
+            resends: 1,
+            heartbeats: Some(1),
+            slow_disks: true,
+            ..SETTLED
+        },
+        13,
+        "spoke of what is not on its disk",
+    ),
     (Mutant::ReadConfirmedByOlderRound, Bounds { reads: 1, ..SETTLED }, 8, "answers read"),
 ];
 
