@@ -261,7 +261,12 @@ mod tests {
             flushes: 2,
             sessions: 1,
             snapshots: SnapshotStatus {
-                last: Some(SnapshotMade { point: LogId::new(Term(2), Index(8)), bytes: 4000, milliseconds: 7 }),
+                last: Some(SnapshotMade {
+                    point: LogId::new(Term(2), Index(8)),
+                    bytes: 4000,
+                    milliseconds: 7,
+                    core_microseconds: 9,
+                }),
                 making: Some((LogId::new(Term(3), Index(10)), 1 << 20)),
                 failure: "the disk is full".into(),
             },

@@ -60,6 +60,9 @@ pub struct SnapshotMade {
     pub bytes: u64,
     /// How long it took; 0 of one that was there when the node started.
     pub milliseconds: u64,
+    /// The longest turn of the core in which its state was taken or handed to the thread that writes it, with all else that
+    /// was done in that turn; 0 where `milliseconds` is.
+    pub core_microseconds: u64,
 }
 
 /// What a node does.
@@ -117,6 +120,7 @@ pub(super) fn put_snapshot_made(out: &mut BytesMut, made: &SnapshotMade) {
     codec::put_log_id(out, made.point);
     out.put_u64_le(made.bytes);
     out.put_u64_le(made.milliseconds);
+    out.put_u64_le(made.core_microseconds);
 }
 
 pub(super) fn status(reader: &mut Reader<'_>) -> Result<NodeStatus, Error> {
@@ -159,6 +163,7 @@ pub(super) fn snapshot_made(reader: &mut Reader<'_>) -> Result<SnapshotMade, Err
         point: codec::log_id(reader)?,
         bytes: reader.u64("bytes of a snapshot")?,
         milliseconds: reader.u64("milliseconds that a snapshot took")?,
+        core_microseconds: reader.u64("microseconds that a snapshot took the core")?,
     })
 }
 

@@ -102,7 +102,7 @@ fn requests() -> Vec<Request> {
 }
 
 fn snapshot_made() -> SnapshotMade {
-    SnapshotMade { point: log_id(4, 6), bytes: 2000, milliseconds: 30 }
+    SnapshotMade { point: log_id(4, 6), bytes: 2000, milliseconds: 30, core_microseconds: 40 }
 }
 
 fn status() -> NodeStatus {

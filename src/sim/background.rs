@@ -75,7 +75,11 @@ impl Simulation {
         let result = match said {
             Ok(Step::Done) => {
                 self.report.snapshots_made += 1;
-                Ok(Made { bytes: builder.bytes(), milliseconds: (self.now - began) / MILLISECOND })
+                Ok(Made {
+                    bytes: builder.bytes(),
+                    milliseconds: (self.now - began) / MILLISECOND,
+                    core_microseconds: 0,
+                })
             }
             Ok(Step::Wrote { .. } | Step::Went | Step::Waits) => {
                 let after = self.snapshot_random.below(self.options.snapshots.step_time_max);

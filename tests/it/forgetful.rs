@@ -19,6 +19,7 @@
 
 mod protocol;
 mod requests;
+pub mod steps;
 
 use std::ffi::CString;
 use std::fs::File;
@@ -37,6 +38,7 @@ use trilith::sim::disk::{Code, SimDisk};
 
 use protocol::{REQUEST_BYTES_MAX, Request};
 use requests::Session;
+use steps::{Gate, Let};
 
 const DEVICE: &str = "/dev/fuse";
 
@@ -89,6 +91,8 @@ pub struct Forgetful {
     ended: Receiver<Counts>,
     is_mounted: bool,
     power: Arc<Power>,
+    /// Where a process may be stopped, in the middle of what it does.
+    pub gate: Arc<Gate>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -119,12 +123,14 @@ impl Forgetful {
         let (finished, ended) = channel();
         let power = Arc::new(Power::default());
         let shared = power.clone();
+        let gate = Arc::new(Gate::default());
+        let guarded = gate.clone();
         let thread = std::thread::spawn(move || {
             let disk = SimDisk::new();
             for order in incoming {
                 match order {
                     Order::Serve(device, plan) => {
-                        let counts = serve(&device, Session::new(&disk, plan), &disk, &shared);
+                        let counts = serve(&device, Session::new(&disk, plan), &disk, &shared, &guarded);
                         // Nobody waits for it where the file system is being dropped.
                         finished.send(counts).ok();
                     }
@@ -132,7 +138,15 @@ impl Forgetful {
                 }
             }
         });
-        Forgetful { at: at.to_owned(), orders: Some(orders), ended, is_mounted: false, power, thread: Some(thread) }
+        Forgetful {
+            at: at.to_owned(),
+            orders: Some(orders),
+            ended,
+            is_mounted: false,
+            power,
+            gate,
+            thread: Some(thread),
+        }
     }
 
     /// The power comes on: the file system is there.
@@ -180,6 +194,7 @@ impl Forgetful {
 
     fn unmount(&mut self) {
         if std::mem::take(&mut self.is_mounted) {
+            self.gate.open(Let::Refused);
             // By force: requests without an answer are ended. Lazily: a process may still have a file there.
             let said = unmount(&self.at, UnmountFlags::FORCE | UnmountFlags::DETACH);
             if let Err(error) = said {
@@ -201,7 +216,7 @@ impl Drop for Forgetful {
 }
 
 /// Until it is taken off.
-fn serve(device: &File, mut session: Session<'_>, disk: &SimDisk, power: &Power) -> Counts {
+fn serve(device: &File, mut session: Session<'_>, disk: &SimDisk, power: &Power, gate: &Gate) -> Counts {
     let mut buffer = vec![0; REQUEST_BYTES_MAX];
     loop {
         let length = match rustix::io::read(device, &mut buffer) {
@@ -215,7 +230,16 @@ fn serve(device: &File, mut session: Session<'_>, disk: &SimDisk, power: &Power)
         if power.pull.load(Ordering::SeqCst) {
             session.cut();
         }
-        let answer = session.carry_out(&Request::parse(&buffer[..length]));
+        let request = Request::parse(&buffer[..length]);
+        let passed = session.seen(&request).map_or(Let::Done, |seen| gate.pass(seen));
+        let answer = match passed {
+            Let::Done => session.carry_out(&request),
+            Let::Refused => Some(protocol::answer(request.unique, Err(Errno::IO.raw_os_error()))),
+            Let::Cut => {
+                session.cut();
+                session.carry_out(&request)
+            }
+        };
         power.is_off.store(disk.is_off(), Ordering::SeqCst);
         if let Some(answer) = answer {
             match rustix::io::write(device, &answer) {

@@ -1,6 +1,7 @@
 //! A log on a disk that is really full: a small tmpfs of its own.
 
-use std::path::PathBuf;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -18,28 +19,36 @@ const RECORD_BYTES: usize = 16 << 10;
 const PURGES: u64 = 4;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Eight MiB; taken off when it is dropped.
-struct Small {
+/// Taken off when it is dropped.
+pub struct Small {
     at: PathBuf,
-    _home: TempDir,
+    _home: Option<TempDir>,
 }
 
 impl Small {
-    /// None, and a line that says so, where nothing may be mounted.
+    /// Eight MiB.
     fn mounted() -> Option<Small> {
-        if !rustix::process::geteuid().is_root() {
-            skip("full_disk", "not root", "root");
-            return None;
-        }
         let home = tempfile::tempdir().expect("a directory can be made");
         let at = home.path().join("disk");
         std::fs::create_dir(&at).expect("a directory can be made");
+        let mut small = Small::mounted_at("full_disk", &at, 8)?;
+        small._home = Some(home);
+        Some(small)
+    }
+
+    /// None, and a line that says so, where nothing may be mounted.
+    pub fn mounted_at(name: &str, at: &Path, mib: u64) -> Option<Small> {
+        if !rustix::process::geteuid().is_root() {
+            skip(name, "not root", "root");
+            return None;
+        }
         let flags = MountFlags::NODEV | MountFlags::NOSUID;
-        match mount("tmpfs", &at, "tmpfs", flags, c"size=8m") {
-            Ok(()) => Some(Small { at, _home: home }),
+        let size = CString::new(format!("size={mib}m")).expect("there is no zero in it");
+        match mount("tmpfs", at, "tmpfs", flags, size.as_c_str()) {
+            Ok(()) => Some(Small { at: at.to_owned(), _home: None }),
             Err(error) => {
                 // A right that a container withholds.
-                skip("full_disk", &format!("no tmpfs can be mounted here: {error}"), "");
+                skip(name, &format!("no tmpfs can be mounted here: {error}"), "");
                 None
             }
         }

@@ -23,6 +23,8 @@ mod reading;
 mod refusals;
 mod restore;
 mod simulation;
+mod snapshot_kills;
+mod snapshot_room;
 mod snapshots;
 mod tidy;
 mod trim;

@@ -94,7 +94,7 @@ fn directory(trial: &Trial, node: NodeId) -> PathBuf {
 }
 
 /// Of snapshots, whole or not.
-fn names(trial: &Trial, node: NodeId) -> Vec<String> {
+pub fn names(trial: &Trial, node: NodeId) -> Vec<String> {
     let entries = fs::read_dir(directory(trial, node)).expect("it is there");
     let names = entries.map(|entry| entry.expect("it can be listed").file_name().into_string().expect("it is ours"));
     let mut names: Vec<String> = names.filter(|name| name.starts_with("snapshot-")).collect();
@@ -131,17 +131,17 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn view(trial: &Trial, node: NodeId) -> NodeStatus {
+pub fn view(trial: &Trial, node: NodeId) -> NodeStatus {
     let client = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
     status(&client, node).expect("it answers")
 }
 
 /// The index of the newest snapshot.
-fn last(status: &NodeStatus) -> u64 {
+pub fn last(status: &NodeStatus) -> u64 {
     status.snapshots.last.map_or(0, |last| last.point.index.0)
 }
 
-fn until(trial: &Trial, node: NodeId, is_so: impl Fn(&NodeStatus) -> bool) {
+pub fn until(trial: &Trial, node: NodeId, is_so: impl Fn(&NodeStatus) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so(&view(trial, node)) {
         assert!(Instant::now() < deadline, "node {node}: {:?}", view(trial, node));
@@ -149,7 +149,7 @@ fn until(trial: &Trial, node: NodeId, is_so: impl Fn(&NodeStatus) -> bool) {
     }
 }
 
-async fn connected(trial: &Trial) -> Client {
+pub async fn connected(trial: &Trial) -> Client {
     let client = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
     let identity = Identity::load(&client.certificate, &client.key, &client.ca, None).expect("the files are there");
     let nodes = client.nodes.iter().map(|node| (node.id, node.address)).collect();
@@ -161,7 +161,7 @@ fn value(key: u64) -> Bytes {
     Bytes::from(vec![key as u8; VALUE_BYTES])
 }
 
-fn put(trial: &Trial, keys: std::ops::Range<u64>) {
+pub fn put(trial: &Trial, keys: std::ops::Range<u64>) {
     block_on(async {
         let client = connected(trial).await;
         for key in keys {
@@ -171,7 +171,7 @@ fn put(trial: &Trial, keys: std::ops::Range<u64>) {
 }
 
 /// All that was put is there.
-fn check(trial: &Trial, keys: u64) {
+pub fn check(trial: &Trial, keys: u64) {
     block_on(async {
         let client = connected(trial).await;
         for key in 0..keys {

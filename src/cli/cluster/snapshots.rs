@@ -35,6 +35,7 @@ pub struct ShownSnapshot {
     term: u64,
     bytes: u64,
     milliseconds: u64,
+    core_microseconds: u64,
 }
 
 /// What `status -o json` says of a node's snapshots.
@@ -106,12 +107,12 @@ pub fn lines(status: &NodeStatus) -> Vec<String> {
 }
 
 fn line(made: &SnapshotMade) -> String {
-    let SnapshotMade { point, bytes, milliseconds } = made;
+    let SnapshotMade { point, bytes, milliseconds, .. } = made;
     let took = if *milliseconds > 0 { format!(", made in {milliseconds} ms") } else { String::new() };
     format!("a snapshot at {point}, {bytes} bytes{took}")
 }
 
 fn shown_snapshot(made: SnapshotMade) -> ShownSnapshot {
-    let SnapshotMade { point, bytes, milliseconds } = made;
-    ShownSnapshot { index: point.index.0, term: point.term.0, bytes, milliseconds }
+    let SnapshotMade { point, bytes, milliseconds, core_microseconds } = made;
+    ShownSnapshot { index: point.index.0, term: point.term.0, bytes, milliseconds, core_microseconds }
 }

@@ -122,6 +122,14 @@ pub(super) fn make_later(directory: &Path, id: NodeId, segment_bytes: u64) -> Re
     Ok(init::format(&configuration, Membership::default())?.0)
 }
 
+/// Sets a key of a node's configuration, whether it stands there or not.
+pub(super) fn set(file: &Path, key: &str, value: u64) -> Result<(), Failure> {
+    let text = fs::read_to_string(file).map_err(|error| failure(file, &error))?;
+    let is_other = |line: &&str| line.split('=').next().is_none_or(|name| name.trim() != key);
+    let lines = text.lines().filter(is_other);
+    write(file, &lines.fold(format!("{key} = {value}\n"), |text, line| text + line + "\n"))
+}
+
 fn make_client(
     directory: &Path,
     authority: &Authority,

@@ -88,6 +88,11 @@ impl LocalCluster {
         self.directory.join(format!("node-{id}.toml"))
     }
 
+    /// Sets a number in every node's configuration, for the starts from now on.
+    pub fn configure(&self, key: &str, value: u64) -> Result<(), Failure> {
+        self.nodes.iter().try_for_each(|node| files::set(&self.configuration_file(node.id), key, value))
+    }
+
     /// Makes the files of a node that is to join, and gives what to add it as. Not remembered for another value of
     /// this type on the same directory.
     pub fn prepare_later(&mut self, id: NodeId, segment_bytes: u64) -> Result<Member, Failure> {

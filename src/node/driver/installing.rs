@@ -166,7 +166,7 @@ impl<M: StateMachine> Driver<M> {
         self.replica.handle(RaftInput::Applied(of.point.index));
         self.name_snapshot(of.point);
         self.replica.handle(RaftInput::SnapshotMade { point: of.point });
-        let told = SnapshotMade { point: of.point, bytes, milliseconds: 0 };
+        let told = SnapshotMade { point: of.point, bytes, milliseconds: 0, core_microseconds: 0 };
         self.on_snapshot_installed(told);
         self.effects.push(Effect::Snapshot(SnapshotReport::Installed(told)));
     }

@@ -57,6 +57,8 @@ pub struct Made {
     /// Of the state.
     pub bytes: u64,
     pub milliseconds: u64,
+    /// The longest turn of the driver's thread that had to do with it.
+    pub core_microseconds: u64,
 }
 
 /// What is told to the operator.
@@ -149,7 +151,7 @@ impl Snapshots {
     /// Of a node that begins so, with a log up to `last`.
     pub fn new<M: StateMachine>(options: SnapshotOptions, beginning: &Beginning<M>, last: Index) -> Snapshots {
         assert!(options.bytes_per_second > 0, "a snapshot would never end");
-        let made = |(point, bytes)| SnapshotMade { point, bytes, milliseconds: 0 };
+        let made = |(point, bytes)| SnapshotMade { point, bytes, milliseconds: 0, core_microseconds: 0 };
         let from = beginning.from.as_ref().map(|from| from.point);
         let last_point = beginning.snapshot.map(|(point, _)| point).or(from);
         Snapshots {
@@ -314,6 +316,11 @@ impl<M: StateMachine> Driver<M> {
         self.snapshots.phase = Phase::Held { making, wait_ticks: self.turn() * self.snapshots.turn_ticks() };
     }
 
+    /// Whether the state of a point is held, to be handed out when its turn has come.
+    pub fn holds_state(&self) -> bool {
+        matches!(self.snapshots.phase, Phase::Held { .. })
+    }
+
     /// What is done next is done.
     pub(super) fn advance_snapshots(&mut self) {
         match &self.snapshots.phase {
@@ -336,9 +343,10 @@ impl<M: StateMachine> Driver<M> {
         let is_awaited = matches!(self.snapshots.phase, Phase::Making { point: awaited } if awaited == point);
         assert!(is_awaited, "the snapshot at {point} was not ordered: {:?}", self.snapshots.phase);
         match result {
-            Ok(Made { bytes, milliseconds }) => {
+            Ok(Made { bytes, milliseconds, core_microseconds }) => {
                 let save = self.name_snapshot(point);
-                self.snapshots.phase = Phase::Saving { made: SnapshotMade { point, bytes, milliseconds }, save };
+                let made = SnapshotMade { point, bytes, milliseconds, core_microseconds };
+                self.snapshots.phase = Phase::Saving { made, save };
             }
             Err(error) => {
                 self.snapshots.phase = Phase::Idle;

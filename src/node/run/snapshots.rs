@@ -1,10 +1,10 @@
 //! The thread that writes snapshots, and removes what they make superfluous.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -31,7 +31,19 @@ enum Order {
 pub(super) struct Snapshots {
     orders: Option<Sender<Order>>,
     control: Arc<Control>,
+    core: Core,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How long the driver's thread was busy with the snapshot that is made.
+#[derive(Default)]
+struct Core {
+    /// The longest of the turns that had to do with it. Given out, and 0 again, when it is made.
+    microseconds: Arc<AtomicU64>,
+    /// At the end of the last turn the driver held a state.
+    is_held: bool,
+    /// A state was handed over in this turn.
+    is_handed_over: bool,
 }
 
 impl Snapshots {
@@ -46,9 +58,11 @@ impl Snapshots {
         control.point_is_durable.store(true, Ordering::Release);
         let (orders, ordered) = channel::<Order>();
         let (files, results, woken, told) = (directory.clone(), results.clone(), woken.clone(), control.clone());
+        let core = Core::default();
+        let microseconds = core.microseconds.clone();
         let body = move || {
             for order in ordered {
-                let Some(input) = carry_out(&files, writing.cluster, order, &told) else { return };
+                let Some(input) = carry_out(&files, writing.cluster, order, &told, &microseconds) else { return };
                 if results.send(input).is_err() {
                     return;
                 }
@@ -57,11 +71,22 @@ impl Snapshots {
         };
         let spawned = std::thread::Builder::new().name("snapshot".to_owned()).spawn(body);
         let thread = spawned.map_err(|error| disk::Error::new(disk::Operation::SetUp, "snapshot", error))?;
-        Ok(Snapshots { orders: Some(orders), control, thread: Some(thread) })
+        Ok(Snapshots { orders: Some(orders), control, core, thread: Some(thread) })
     }
 
     pub fn make(&mut self, making: Box<Making>) {
+        self.core.is_handed_over = true;
         self.order(Order::Make(making));
+    }
+
+    /// A turn of the driver's thread is over.
+    pub fn after_turn(&mut self, is_held: bool, took: Duration) {
+        let core = &mut self.core;
+        if is_held != core.is_held || core.is_handed_over {
+            let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            core.microseconds.fetch_max(microseconds, Ordering::Relaxed);
+            (core.is_held, core.is_handed_over) = (is_held, false);
+        }
     }
 
     pub fn remove(&mut self, in_use: LogId, damaged: Vec<LogId>) {
@@ -80,7 +105,13 @@ impl Snapshots {
 }
 
 /// None if the node ends.
-fn carry_out(files: &Directory, cluster: ClusterId, order: Order, control: &Control) -> Option<Input> {
+fn carry_out(
+    files: &Directory,
+    cluster: ClusterId,
+    order: Order,
+    control: &Control,
+    core_microseconds: &AtomicU64,
+) -> Option<Input> {
     Some(match order {
         Order::Make(making) => {
             let Making { description, checkpoint } = *making;
@@ -90,6 +121,7 @@ fn carry_out(files: &Directory, cluster: ClusterId, order: Order, control: &Cont
                 Ok(Ended::Done(_)) => Ok(Made {
                     bytes: control.written_bytes.load(Ordering::Relaxed),
                     milliseconds: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    core_microseconds: core_microseconds.swap(0, Ordering::Relaxed),
                 }),
                 Err(error) => Err(error),
             };

@@ -67,6 +67,10 @@ pub enum Call<'a> {
         /// O_DSYNC or O_SYNC: the answer says that it is flushed.
         is_durable: bool,
     },
+    /// Room is set aside; what lies beyond the end reads as zero from now on.
+    Allocate {
+        end: u64,
+    },
     Sync,
     SyncDirectory,
     Space,
@@ -123,6 +127,7 @@ fn call(code: u32, body: &[u8]) -> Call<'_> {
         28 => Call::List { offset: u64_at(body, 8), bytes: u32_at(body, 16) as usize },
         30 => Call::SyncDirectory,
         35 => Call::Create { name: text(&body[16..]) },
+        43 if u32_at(body, 24) == 0 => Call::Allocate { end: u64_at(body, 8) + u64_at(body, 16) },
         51 => Call::CreateNameless,
         _ => Call::Unknown,
     }

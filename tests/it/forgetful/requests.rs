@@ -10,6 +10,7 @@ use trilith::random::Random;
 use trilith::sim::disk::{Code, Failure, SimDisk, SimFiles, SimQueue};
 
 use super::protocol::{self, Attributes, Call, Number, ROOT, Request};
+use super::steps::{Act, Seen};
 use super::{Counts, Fault, Plan, When};
 
 /// What the kernel says of a disk of this size.
@@ -139,6 +140,7 @@ impl<'a> Session<'a> {
             }
             Call::Read { offset, bytes } => self.read(on, offset, bytes),
             Call::Write { offset, bytes, is_durable } => self.write(on, offset, bytes, is_durable),
+            Call::Allocate { end } => self.allocate(on, end),
             Call::Sync => self.sync(on),
             Call::SyncDirectory => self.files.sync_directory(&self.directory(on)?).map_err(number).map(|()| Vec::new()),
             Call::Space => Ok(protocol::space(self.files.free_bytes().map_err(number)?, TOTAL_BYTES)),
@@ -191,8 +193,26 @@ impl<'a> Session<'a> {
         let (from, to) = (self.path(from.0, from.1)?, self.path(to.0, to.1)?);
         self.files.rename(&from, &to).map_err(number)?;
         self.by_name.remove(&to);
-        if let Some(moved) = self.by_name.remove(&from) {
-            self.by_name.insert(to, moved);
+        // A directory takes along what is in it.
+        let below = format!("{from}/");
+        let moved: Vec<String> =
+            self.by_name.keys().filter(|name| **name == from || name.starts_with(&below)).cloned().collect();
+        for name in moved {
+            let number = self.by_name.remove(&name).expect("it was listed");
+            let name = to.clone() + &name[from.len()..];
+            if let Some(Node::Directory(path)) = self.nodes.get_mut(&number) {
+                path.clone_from(&name);
+            }
+            self.by_name.insert(name, number);
+        }
+        Ok(Vec::new())
+    }
+
+    fn allocate(&mut self, on: Number, end: u64) -> Answer {
+        if let Node::File(file) = self.node(on)?
+            && self.files.length(file).map_err(number)? < end
+        {
+            self.files.allocate(file, end).map_err(number)?;
         }
         Ok(Vec::new())
     }
@@ -267,7 +287,38 @@ impl<'a> Session<'a> {
     }
 
     fn is_preparing(&self, on: Number) -> bool {
-        self.by_name.iter().any(|(name, number)| *number == on && name.ends_with(".preparing"))
+        self.name(on).is_some_and(|name| name.ends_with(".preparing"))
+    }
+
+    /// What a file or directory is called.
+    fn name(&self, of: Number) -> Option<&str> {
+        if of == ROOT {
+            return Some("");
+        }
+        self.by_name.iter().find(|(_, number)| **number == of).map(|(name, _)| name.as_str())
+    }
+
+    /// What a request is, in the words of a [`Step`]; none of those that change and tell nothing.
+    pub fn seen(&self, request: &Request<'_>) -> Option<Seen> {
+        let below = |name: &str| self.path(request.on, name).ok();
+        let itself = || self.name(request.on).map(str::to_owned);
+        let (act, name) = match request.call {
+            Call::MakeDirectory { name } => (Act::MakeDirectory, below(name)),
+            Call::Create { name } => (Act::Create, below(name)),
+            Call::Remove { name } => (Act::Remove, below(name)),
+            Call::Rename { from, .. } => (Act::Rename, below(from)),
+            Call::Read { .. } => (Act::Read, itself()),
+            Call::Write { .. } => (Act::Write, itself()),
+            Call::Allocate { .. } => (Act::Allocate, itself()),
+            Call::Sync => (Act::Flush, itself()),
+            Call::SyncDirectory => (Act::FlushDirectory, itself()),
+            _ => return None,
+        };
+        let offset = match request.call {
+            Call::Read { offset, .. } | Call::Write { offset, .. } => offset,
+            _ => 0,
+        };
+        Some(Seen { act, name: name?, offset })
     }
 
     fn node(&self, number: Number) -> Result<Node, Errno> {

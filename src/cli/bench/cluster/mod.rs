@@ -3,9 +3,13 @@
 //! This process is the clients; the nodes are other processes. In flight counts records: each is an entry of the log
 //! with its own index, in requests of at most 64. A latency is that of one batch, from its enqueuing to the
 //! acknowledgement of its last record. Without `--client` the bench makes a cluster of its own and removes it.
+//!
+//! With `--snapshot` the records are changes of a large map, and what is measured is what it costs them that all nodes
+//! make a snapshot of it: see [`snapshot`].
 
 mod load;
 mod report;
+mod snapshot;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,6 +51,8 @@ pub struct Arguments {
     /// How long is measured
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u16).range(1..=3600))]
     seconds: u16,
+    #[command(flatten)]
+    snapshot: snapshot::SnapshotArguments,
     /// The way to the disk of the bench's own nodes: auto, uring, blocking
     #[arg(long, value_name = "WAY")]
     io: Option<String>,
@@ -57,6 +63,9 @@ pub struct Arguments {
 
 /// Measures, and prints what came of it.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.snapshot.snapshot {
+        return snapshot::run(arguments);
+    }
     let report = if arguments.client.names_cluster() {
         measure(arguments, &arguments.client.configuration()?, None)?
     } else {
@@ -69,10 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn measure_own(arguments: &Arguments) -> Result<Report, Failure> {
-    let place = Place { path: arguments.directory.join(format!("trilith-bench-{}", std::process::id())) };
-    let options =
-        LocalOptions { nodes: arguments.nodes, segment_bytes: SEGMENT_BYTES_DEFAULT, io: arguments.io.clone() };
-    let mut cluster = LocalCluster::prepare(&place.path, &program()?, &options)?;
+    let (place, mut cluster) = own_cluster(arguments)?;
     let flush = flush_times(&place.path)?;
     cluster.start_all(PATIENCE)?;
     let report = measure(arguments, &cluster.client()?, Some(flush))?;
@@ -80,21 +86,21 @@ fn measure_own(arguments: &Arguments) -> Result<Report, Failure> {
     Ok(report)
 }
 
+/// Made, not started.
+fn own_cluster(arguments: &Arguments) -> Result<(Place, LocalCluster), Failure> {
+    let place = Place { path: arguments.directory.join(format!("trilith-bench-{}", std::process::id())) };
+    let options =
+        LocalOptions { nodes: arguments.nodes, segment_bytes: SEGMENT_BYTES_DEFAULT, io: arguments.io.clone() };
+    let cluster = LocalCluster::prepare(&place.path, &program()?, &options)?;
+    Ok((place, cluster))
+}
+
 fn measure(
     arguments: &Arguments,
     configuration: &ClientConfiguration,
     flush: Option<FlushTimes>,
 ) -> Result<Report, Failure> {
-    let in_flight = arguments.in_flight as usize;
-    let clients = arguments.clients.map_or(in_flight.div_ceil(SESSION_ANSWERS_MAX), |clients| clients as usize);
-    let most = clients * SESSION_ANSWERS_MAX;
-    if in_flight > most || in_flight < clients {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("{in_flight} records in flight do not fit {clients} clients"),
-            format!("a client has 1 to {SESSION_ANSWERS_MAX} records in flight; change --clients or --in-flight"),
-        ));
-    }
+    let (in_flight, clients) = in_flight(arguments)?;
     let load = Load {
         bytes: arguments.bytes as usize,
         clients,
@@ -105,6 +111,21 @@ fn measure(
     };
     let measured = access::block_on(load.run(configuration))?;
     Ok(Report::new(&arguments.directory, &load, flush, measured))
+}
+
+/// Records in flight, and the clients that they are spread over.
+fn in_flight(arguments: &Arguments) -> Result<(usize, usize), Failure> {
+    let in_flight = arguments.in_flight as usize;
+    let clients = arguments.clients.map_or(in_flight.div_ceil(SESSION_ANSWERS_MAX), |clients| clients as usize);
+    let most = clients * SESSION_ANSWERS_MAX;
+    if in_flight > most || in_flight < clients {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("{in_flight} records in flight do not fit {clients} clients"),
+            format!("a client has 1 to {SESSION_ANSWERS_MAX} records in flight; change --clients or --in-flight"),
+        ));
+    }
+    Ok((in_flight, clients))
 }
 
 fn flush_times(directory: &Path) -> Result<FlushTimes, Failure> {

@@ -54,7 +54,7 @@ fn make_watched(rig: &mut Rig<Map>, look: &mut dyn FnMut(&SimDisk)) -> LogId {
     while builder.step(&rig.files, true).expect("nothing is wrong with the disk") != Step::Done {
         look(&rig.disk);
     }
-    let result = Ok(Made { bytes: builder.bytes(), milliseconds: 5 });
+    let result = Ok(Made { bytes: builder.bytes(), milliseconds: 5, core_microseconds: 6 });
     rig.driver.handle(Input::SnapshotMade { point, result });
     for _ in 0..10 {
         rig.turn();
@@ -182,13 +182,14 @@ fn who_orders_one_is_answered_when_it_is_durable() {
     let point = builder.description().point;
     while builder.step(&rig.files, true).unwrap() != Step::Done {}
     rig.holds_writes = true;
-    rig.driver.handle(Input::SnapshotMade { point, result: Ok(Made { bytes: 9, milliseconds: 8 }) });
+    rig.driver
+        .handle(Input::SnapshotMade { point, result: Ok(Made { bytes: 9, milliseconds: 8, core_microseconds: 7 }) });
     rig.settle();
     assert!(rig.replies.is_empty(), "the superblock does not name it");
     rig.holds_writes = false;
     rig.settle();
     let (_, answer) = rig.replies.pop().expect("it is durable");
-    let made = SnapshotMade { point, bytes: 9, milliseconds: 8 };
+    let made = SnapshotMade { point, bytes: 9, milliseconds: 8, core_microseconds: 7 };
     assert_eq!((answer.id, answer.body), (id, ResponseBody::SnapshotMade(made)));
     assert!(matches!(rig.reports[..], [SnapshotReport::Made(told)] if told == made), "{:?}", rig.reports);
 }
@@ -277,7 +278,7 @@ fn the_leader_writes_first_and_the_others_one_after_the_other() {
     rig.driver.options.node = OTHER;
     assert_eq!(rig.driver.turn(), 0);
     assert_eq!(rig.driver.snapshots.turn_ticks(), 100, "as configured, at least");
-    let last = |bytes| Some(SnapshotMade { point: LogId::ZERO, bytes, milliseconds: 0 });
+    let last = |bytes| Some(SnapshotMade { point: LogId::ZERO, bytes, milliseconds: 0, core_microseconds: 0 });
     rig.driver.snapshots.last = last(5 << 20);
     assert_eq!(rig.driver.snapshots.turn_ticks(), 500, "as long as the one before writes");
     rig.driver.snapshots.last = last(1 << 50);

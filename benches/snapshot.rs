@@ -1,0 +1,399 @@
+//! What snapshots cost, and what they bring.
+//!
+//! - a cluster under load while all nodes make one, beside the same without (`trilith bench cluster --snapshot`);
+//! - the core's part by itself: the time that it takes to have the state as it is now, to hand it out, and to drop it on
+//!   another thread, of a map that goes on being changed;
+//! - a follower that was down comes back while writes go on, by the log and by a snapshot;
+//! - a start of a node whose state is in a snapshot, with few and with many entries behind that.
+//!
+//! `SNAPSHOT_STATE_MIB` sets the size of the state, 1024 by default; `SNAPSHOT_ROUNDS` how often one is made, 3;
+//! `SNAPSHOT_DOWN_RECORDS` what the follower misses, 1,000,000; `SNAPSHOT_START_RECORDS` the larger log of the starts,
+//! 10,000,000. `--test` only shows that it works.
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use trilith::cli::local::{LocalCluster, LocalOptions};
+use trilith::client::{Client, ClientOptions};
+use trilith::limits::SEGMENT_BYTES_DEFAULT;
+use trilith::machine::command::Command;
+use trilith::machine::{Map, StateMachine};
+use trilith::net::{Change, Identity, NodeStatus};
+use trilith::node::driver::checkpoint::Checkpoint;
+use trilith::node::sessions::Sessions;
+use trilith::random::Random;
+use trilith::snapshot::ChunkSource;
+use trilith::types::{self, Index, LogId, NodeId, RequestNumber, Service, SessionId, Term};
+
+const PATIENCE: Duration = Duration::from_secs(600);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_trilith");
+const RECORD_BYTES: usize = 128;
+const VALUE_BYTES: usize = 4096;
+const SESSIONS: u64 = 1000;
+/// Records that are sent together.
+const BATCH: usize = 64;
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How much is done.
+struct Size {
+    state_mib: u64,
+    rounds: u64,
+    seconds: u64,
+    down_records: u64,
+    start_records: [u64; 2],
+    lanes: usize,
+}
+
+fn main() {
+    let is_test = std::env::args().any(|argument| argument == "--test");
+    let set = |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let size = match is_test {
+        true => {
+            Size { state_mib: 4, rounds: 1, seconds: 1, down_records: 5_000, start_records: [1_000, 10_000], lanes: 2 }
+        }
+        false => Size {
+            state_mib: set("SNAPSHOT_STATE_MIB", 1024),
+            rounds: set("SNAPSHOT_ROUNDS", 3),
+            seconds: 10,
+            down_records: set("SNAPSHOT_DOWN_RECORDS", 1_000_000),
+            start_records: [100_000, set("SNAPSHOT_START_RECORDS", 10_000_000)],
+            lanes: 16,
+        },
+    };
+    cluster(&size);
+    core_alone(&size);
+    for way in [Way::Log, Way::Snapshot] {
+        come_back(&size, way);
+    }
+    starts(&size);
+}
+
+/// What was found beside what is wanted.
+fn judge(found: f64, is_met: bool, wanted: &str) -> String {
+    format!("{found:.2} (wanted: {wanted}; {})", if is_met { "met" } else { "missed" })
+}
+
+// ----- a cluster under load
+
+fn cluster(size: &Size) {
+    println!("== a cluster under load, while all nodes make a snapshot and without");
+    let home = tempfile::tempdir_in(".").expect("a directory can be made here");
+    let mut command = std::process::Command::new(PROGRAM);
+    command.args(["bench", "cluster", "--snapshot", "--directory"]).arg(home.path()).env_remove("TRILITH_CLIENT");
+    for (flag, number) in [("--state-mib", size.state_mib), ("--rounds", size.rounds), ("--seconds", size.seconds)] {
+        command.args([flag, &number.to_string()]);
+    }
+    let status = command.status().expect("the binary runs");
+    assert!(status.success(), "{status}");
+}
+
+// ----- the core's part by itself
+
+/// The state is taken, handed to a thread that encodes and drops it, and changed meanwhile; the longest of each.
+fn core_alone(size: &Size) {
+    let (mut sessions, mut machine) = (Sessions::new(), Map::new());
+    for number in 1..=SESSIONS {
+        let register = types::Command {
+            service: Service::Register,
+            session: SessionId(0),
+            number: RequestNumber(0),
+            lowest_unanswered: RequestNumber(0),
+        };
+        sessions.begin(Index(number), &register);
+    }
+    let entries = (size.state_mib << 20) / VALUE_BYTES as u64;
+    (0..entries).for_each(|number| put(&mut machine, number, VALUE_BYTES));
+    let (orders, ordered) = channel::<Checkpoint>();
+    let (done, dropped) = channel();
+    let writer = std::thread::spawn(move || {
+        for mut checkpoint in ordered {
+            let (mut piece, mut bytes) = (BytesMut::new(), 0);
+            while checkpoint.encode_next(&mut piece) {
+                bytes += piece.len();
+                piece.clear();
+            }
+            let began = Instant::now();
+            drop(checkpoint);
+            done.send((bytes, began.elapsed())).expect("the core waits for it");
+        }
+    });
+    let mut longest = [Duration::ZERO; 4];
+    let mut random = Random::seeded(1);
+    let mut encoded = 0;
+    for _ in 0..size.rounds.max(5) {
+        let began = Instant::now();
+        let checkpoint = Checkpoint::of(&sessions, &machine).expect("a map gives snapshots");
+        let taken = began.elapsed();
+        let began = Instant::now();
+        orders.send(checkpoint).expect("the thread lives");
+        let handed = began.elapsed();
+        let mut changed = Duration::ZERO;
+        let drop_there = loop {
+            if let Ok((bytes, took)) = dropped.try_recv() {
+                encoded = bytes;
+                break took;
+            }
+            let began = Instant::now();
+            put(&mut machine, random.below(entries), VALUE_BYTES);
+            changed = changed.max(began.elapsed());
+        };
+        for (most, found) in longest.iter_mut().zip([taken, handed, changed, drop_there]) {
+            *most = found.max(*most);
+        }
+    }
+    drop(orders);
+    writer.join().expect("it does not panic");
+    let [taken, handed, changed, drop_there] = longest.map(|time| time.as_nanos() as f64 / 1000.0);
+    println!(
+        "== the core's part by itself: {encoded} bytes in {entries} entries, {SESSIONS} sessions; longest of each, us"
+    );
+    println!("take the state: {}", judge(taken, taken <= 1000.0, "at most 1000"));
+    println!("hand it over: {}", judge(handed, handed <= 1000.0, "at most 1000"));
+    println!("drop it, on the thread that wrote it: {drop_there:.1}");
+    println!("a change of one entry meanwhile, whatever kept this thread from running among it: {changed:.1}");
+}
+
+fn put(machine: &mut Map, number: u64, bytes: usize) {
+    let (key, value) = (Bytes::from(format!("state/{number:010}")), Bytes::from(vec![number as u8; bytes]));
+    let command = Command::Put { key, value }.encode().expect("it is small");
+    machine.apply(LogId::new(Term(1), Index(1 + number)), &command);
+}
+
+// ----- a follower that comes back
+
+/// How it gets what it lacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Log,
+    Snapshot,
+}
+
+/// Records, 64 in a batch and one batch in flight for each lane, until it is told to end.
+struct Load {
+    records: Rc<Cell<u64>>,
+    is_over: Rc<Cell<bool>>,
+    lanes: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(client: &Client, lanes: usize) -> Load {
+        let (records, is_over) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+        let lane = |_| {
+            let (client, records, is_over) = (client.clone(), records.clone(), is_over.clone());
+            tokio::task::spawn_local(async move {
+                let batch = vec![Bytes::from(vec![b'x'; RECORD_BYTES]); BATCH];
+                while !is_over.get() {
+                    client.append_batch(batch.clone()).await.expect("a majority is up");
+                    records.set(records.get() + BATCH as u64);
+                }
+            })
+        };
+        let lanes = (0..lanes).map(lane).collect();
+        Load { records, is_over, lanes }
+    }
+
+    /// Records per second until it is so.
+    async fn rate_until(&self, is_so: impl AsyncFn(u64, Duration) -> bool) -> (f64, Duration) {
+        let (began, before) = (Instant::now(), self.records.get());
+        while !is_so(self.records.get() - before, began.elapsed()).await {
+            assert!(began.elapsed() < PATIENCE, "it does not come to an end");
+            tokio::time::sleep(LOOK).await;
+        }
+        let took = began.elapsed();
+        ((self.records.get() - before) as f64 / took.as_secs_f64(), took)
+    }
+
+    async fn end(self) {
+        self.is_over.set(true);
+        for lane in self.lanes {
+            lane.await.expect("it does not panic");
+        }
+    }
+}
+
+fn come_back(size: &Size, way: Way) {
+    let home = tempfile::tempdir_in(".").expect("a directory can be made here");
+    let cluster = RefCell::new(prepare(&home.path().join("cluster"), 3));
+    cluster.borrow_mut().start_all(PATIENCE).expect("the nodes serve");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let local = tokio::task::LocalSet::new();
+    let told = local.block_on(&runtime, async {
+        let admin = cluster.borrow().admin_file();
+        let client = connect(&admin).await;
+        if way == Way::Snapshot {
+            fill(&client, (size.state_mib << 20) / VALUE_BYTES as u64).await;
+        }
+        let followers = client.statuses().await.into_iter().map(|(node, ..)| node);
+        let follower = followers.filter(|node| Some(*node) != client.leader()).last().expect("there are three");
+        let load = Load::start(&client, size.lanes);
+        let seconds = Duration::from_secs(size.seconds);
+        load.rate_until(async |_, time| time >= seconds / 2).await;
+        let (all, _) = load.rate_until(async |_, time| time >= seconds).await;
+        let had = client.status(follower).await.expect("it answers").last.index;
+        cluster.borrow_mut().kill(follower).expect("it is a child");
+        let (without, _) = load.rate_until(async |records, _| records >= size.down_records).await;
+        if way == Way::Snapshot {
+            give_up_log(&client).await;
+        }
+        let missed = leader_status(&client).await.last.index.0 - had.0;
+        cluster.borrow_mut().start(follower, PATIENCE).expect("it serves");
+        let behind_max = (4 * size.lanes * BATCH) as u64;
+        let caught_up = async |_, _| lag(&client, follower).await.is_some_and(|lag| lag <= behind_max);
+        let (during, took) = load.rate_until(caught_up).await;
+        load.end().await;
+        let log = std::fs::read_to_string(home.path().join(format!("cluster/node-{follower}.log")));
+        let found = match log.expect("it was made").contains("another node's snapshot is this node's state") {
+            true => Way::Snapshot,
+            false => Way::Log,
+        };
+        (all, without, during, took, missed, found)
+    });
+    let (all, without, during, took, missed, found) = told;
+    println!("== a follower comes back that is to get what it lacks by {way:?}, and got it by {found:?}");
+    println!("records/s with all nodes {all:.0}, while it is down {without:.0}, while it catches up {during:.0}");
+    println!("it lacked {missed} entries, and had caught up after {:.1} s", took.as_secs_f64());
+    let ratio = during / all;
+    println!("while it catches up : with all nodes: {}", judge(ratio, ratio >= 0.8, "at least 0.8"));
+    println!("while it catches up : while it is down: {:.2}", during / without);
+    cluster.into_inner().stop_all(PATIENCE).expect("the nodes end when asked to");
+}
+
+/// Two snapshots, and nothing of the log before them is wanted any more.
+async fn give_up_log(client: &Client) {
+    for _ in 0..2 {
+        let made = client.snapshot().await.expect("the leader makes one");
+        let first = made.point.index;
+        client.change(Change::Trim { first }).await.expect("a majority is up");
+    }
+}
+
+/// By how many entries it is behind, if it answers.
+async fn lag(client: &Client, follower: NodeId) -> Option<u64> {
+    let last = leader_status(client).await.last.index.0;
+    let found = client.status(follower).await.ok()?;
+    Some(last.saturating_sub(found.last.index.0.min(found.applied.0)))
+}
+
+async fn leader_status(client: &Client) -> NodeStatus {
+    let leader = client.leader().expect("records were acknowledged");
+    client.status(leader).await.expect("it answers")
+}
+
+// ----- starts
+
+/// A node alone: its state is in a snapshot, and nothing of the log before that is wanted any more.
+struct Settled {
+    cluster: LocalCluster,
+    records: u64,
+    starts: Vec<Duration>,
+    mib: Vec<u64>,
+    _home: tempfile::TempDir,
+}
+
+fn starts(size: &Size) {
+    let mut settled: Vec<Settled> = size.start_records.into_iter().map(|records| settle(size, records)).collect();
+    for _ in 0..size.rounds.max(3) {
+        for one in &mut settled {
+            let began = Instant::now();
+            one.cluster.start(NodeId(1), PATIENCE).expect("it serves");
+            one.starts.push(began.elapsed());
+            one.mib.push(memory_mib(one.cluster.child(NodeId(1)).expect("it was started").id()));
+            one.cluster.stop_all(PATIENCE).expect("it ends when asked to");
+        }
+    }
+    println!("== starts of a node alone, by the entries behind its snapshot");
+    println!("entries | start s, median | MiB in memory, most | log and snapshots on disk, MiB");
+    let mut medians = Vec::new();
+    for one in &mut settled {
+        one.starts.sort_unstable();
+        let median = one.starts[one.starts.len() / 2].as_secs_f64();
+        medians.push(median);
+        let disk = disk_mib(&one.cluster.data_directory(NodeId(1)));
+        println!("{} | {median:.3} | {} | {disk}", one.records, one.mib.iter().max().expect("it was started"));
+    }
+    let ratio = medians[1] / medians[0];
+    println!("many : few: {}", judge(ratio, ratio <= 1.2, "at most 1.2"));
+}
+
+fn settle(size: &Size, records: u64) -> Settled {
+    let home = tempfile::tempdir_in(".").expect("a directory can be made here");
+    let mut cluster = prepare(&home.path().join("cluster"), 1);
+    cluster.start_all(PATIENCE).expect("it serves");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let client = connect(&cluster.admin_file()).await;
+        fill(&client, 256).await;
+        let load = Load::start(&client, size.lanes);
+        load.rate_until(async |done, _| done >= records).await;
+        load.end().await;
+        give_up_log(&client).await;
+        // What is no longer wanted is given up at leisure.
+        tokio::time::sleep(Duration::from_secs(size.seconds)).await;
+    });
+    cluster.stop_all(PATIENCE).expect("it ends when asked to");
+    Settled { cluster, records, starts: Vec::new(), mib: Vec::new(), _home: home }
+}
+
+// ----- what all of them need
+
+fn prepare(at: &Path, nodes: u64) -> LocalCluster {
+    let options = LocalOptions { nodes, segment_bytes: SEGMENT_BYTES_DEFAULT, io: None };
+    let cluster = LocalCluster::prepare(at, Path::new(PROGRAM), &options).expect("files can be made");
+    // When one is made is for the bench to say.
+    for key in ["snapshot_entries", "snapshot_bytes"] {
+        cluster.configure(key, 0).expect("files can be written");
+    }
+    cluster.configure("snapshot_bytes_per_second", 1 << 30).expect("files can be written");
+    cluster
+}
+
+/// As an administrator.
+async fn connect(file: &Path) -> Client {
+    let configuration = trilith::cli::configuration::ClientConfiguration::load(file).expect("it was made");
+    let identity = Identity::load(&configuration.certificate, &configuration.key, &configuration.ca, None);
+    let nodes = configuration.nodes.iter().map(|node| (node.id, node.address)).collect();
+    let options = ClientOptions {
+        timeout: PATIENCE,
+        ..ClientOptions::new(nodes, identity.expect("the certificates were made with the cluster"))
+    };
+    Client::connect(options).await.expect("a leader is elected")
+}
+
+async fn fill(client: &Client, entries: u64) {
+    let next = Rc::new(Cell::new(0));
+    let lane = |_| {
+        let (client, next) = (client.clone(), next.clone());
+        tokio::task::spawn_local(async move {
+            while next.get() < entries {
+                let key = Bytes::from(format!("state/{:010}", next.replace(next.get() + 1)));
+                client.put(key, Bytes::from(vec![b's'; VALUE_BYTES])).await.expect("a majority is up");
+            }
+        })
+    };
+    for lane in (0..256).map(lane).collect::<Vec<_>>() {
+        lane.await.expect("it does not panic");
+    }
+}
+
+fn memory_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("Linux has it");
+    let kib = line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok()).expect("a number of KiB");
+    kib >> 10
+}
+
+/// Of all files below.
+fn disk_mib(at: &Path) -> u64 {
+    fn bytes(at: &Path) -> u64 {
+        let entries = std::fs::read_dir(at).expect("it is there").map(|entry| entry.expect("it can be listed"));
+        entries.map(|entry| if entry.path().is_dir() { bytes(&entry.path()) } else { length(&entry) }).sum()
+    }
+    fn length(entry: &std::fs::DirEntry) -> u64 {
+        entry.metadata().expect("it is there").len()
+    }
+    bytes(at) >> 20
+}
