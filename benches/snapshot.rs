@@ -160,7 +160,7 @@ fn core_alone(size: &Size) {
 fn put(machine: &mut Map, number: u64, bytes: usize) {
     let (key, value) = (Bytes::from(format!("state/{number:010}")), Bytes::from(vec![number as u8; bytes]));
     let command = Command::Put { key, value }.encode().expect("it is small");
-    machine.apply(LogId::new(Term(1), Index(1 + number)), &command);
+    machine.apply(LogId::new(Term(1), Index(1 + number)), &command).expect("the map takes it");
 }
 
 // ----- a follower that comes back

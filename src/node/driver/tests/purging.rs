@@ -41,7 +41,7 @@ fn write(rig: &mut Rig<Map>) -> LogId {
     let point = description.point;
     let mut builder = Builder::new(description, Box::new(checkpoint));
     while builder.step(&rig.files, true).expect("nothing is wrong with the disk") != Step::Done {}
-    let result = Ok(Made { bytes: builder.bytes(), milliseconds: 5 });
+    let result = Ok(Made { bytes: builder.bytes(), milliseconds: 5, core_microseconds: 0 });
     rig.driver.handle(Input::SnapshotMade { point, result });
     rig.settle();
     point

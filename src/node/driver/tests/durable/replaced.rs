@@ -21,7 +21,7 @@ fn make(rig: &mut Rig<Ledger>) -> LogId {
     let mut builder = Builder::new(description, Box::new(checkpoint));
     let point = builder.description().point;
     while builder.step(&rig.files, true).expect("nothing is wrong with the disk") != Step::Done {}
-    let result = Ok(Made { bytes: builder.bytes(), milliseconds: 5 });
+    let result = Ok(Made { bytes: builder.bytes(), milliseconds: 5, core_microseconds: 0 });
     rig.driver.handle(Input::SnapshotMade { point, result });
     rig.settle();
     point
