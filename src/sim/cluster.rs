@@ -469,7 +469,8 @@ impl Simulation {
                 let explanation = format!("node {} needs {point}, and nothing is ever purged", node_id(node));
                 return Err(Broken::new(Oracle::Recovery, explanation));
             }
-            Effect::Snapshot(_) => {}
+            // What is not ordered is not cancelled.
+            Effect::Snapshot(_) | Effect::CancelFetch => {}
             Effect::Send(message) => self.send(node, process, &message)?,
             Effect::Forward { to, forward } => self.forward(node, process, to, &forward),
             Effect::Forwarded { to, forwarded } => self.forwarded(node, process, to, &forwarded),
