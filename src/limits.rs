@@ -103,7 +103,9 @@ pub const SNAPSHOT_BYTES_DEFAULT: u64 = 512 << 20;
 /// What is written of one in a second, unless configured otherwise: a small part of what any disk that a log stands on
 /// does, so that the log's flushes hardly notice.
 pub const SNAPSHOT_BYTES_PER_SECOND_DEFAULT: u64 = 32 << 20;
-/// The least and the most that may be configured.
+/// What is fetched of another node's in a second, unless configured otherwise: which a disk writes beside the log.
+pub const SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT: u64 = 64 << 20;
+/// The least and the most that may be configured of either.
 pub const SNAPSHOT_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 pub const SNAPSHOT_BYTES_PER_SECOND_MAX: u64 = 16 << 30;
 /// Between the beginnings of two nodes' snapshots at one point, at least.

@@ -90,6 +90,7 @@ fn options(configuration: &NodeConfiguration) -> Result<NodeOptions, Failure> {
         snapshot_entries: configuration.snapshot_entries,
         snapshot_bytes: configuration.snapshot_bytes,
         snapshot_bytes_per_second: configuration.snapshot_bytes_per_second,
+        snapshot_fetch_bytes_per_second: configuration.snapshot_fetch_bytes_per_second,
         heartbeat: configuration.heartbeat,
         election: configuration.election_min..configuration.election_max,
         fingerprint: configuration.fingerprint(),

@@ -15,6 +15,7 @@
 //! arrived meanwhile are one batch. A write goes to the kernel when the thread parks, or else at the next turn (see
 //! [`crate::disk`]): messages go first, since others have to wait for those.
 
+mod clocks;
 mod exchange;
 pub mod fetching;
 mod formatting;
@@ -33,11 +34,11 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
+use clocks::{boot_time, wall_clock_milliseconds};
 use exchange::Exchange;
 use fetching::{Fetched, Order};
 pub use formatting::format;
@@ -60,7 +61,7 @@ use crate::machine::StateMachine;
 use crate::net::{
     self, Arrival, Correspondents, Endpoint, Facts, Identity, Inbox, Peers, Replies, Settings, TailState,
 };
-use crate::raft::{BootTime, Event, LeaseOptions, Limits, Role};
+use crate::raft::{Event, LeaseOptions, Limits, Role};
 use crate::random::entropy;
 use crate::superblock;
 use crate::types::{GroupId, Index, LogId, NodeId};
@@ -100,6 +101,8 @@ pub struct NodeOptions {
     pub snapshot_bytes: u64,
     /// And written no faster than this.
     pub snapshot_bytes_per_second: u64,
+    /// And fetches others' no faster than this.
+    pub snapshot_fetch_bytes_per_second: u64,
     pub heartbeat: Duration,
     pub election: Range<Duration>,
     /// Of what must agree across the cluster.
@@ -218,6 +221,7 @@ async fn serve<M: StateMachine + Send + 'static>(
     let snapshots = SnapshotWriting {
         cluster: started.identity.cluster,
         bytes_per_second: options.snapshot_bytes_per_second,
+        fetch_bytes_per_second: options.snapshot_fetch_bytes_per_second,
         kept_free_bytes: SNAPSHOT_SEGMENTS_FREE * options.segment_bytes,
     };
     let mut node = Node::new(
@@ -229,6 +233,7 @@ async fn serve<M: StateMachine + Send + 'static>(
         options.lease_drift_percent > 0,
         snapshots,
     )?;
+    node.exchange.mend(&started.snapshot_findings);
     // Polled once before anyone is told: from then on a signal is heard.
     let is_over = poll_fn(|context| Poll::Ready(shutdown.as_mut().poll(context).is_ready())).await;
     if is_over {
@@ -289,18 +294,6 @@ fn told<M>(started: &Started<M>) -> Vec<String> {
     lines
 }
 
-/// A clock that goes on while the machine sleeps, and that nobody sets.
-fn boot_time() -> BootTime {
-    let now = clock_gettime(ClockId::Boottime);
-    BootTime(Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32))
-}
-
-/// The wall clock, for what is only written down.
-fn wall_clock_milliseconds() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A driver with everything around it.
 struct Node<M> {
     driver: Driver<M>,
@@ -351,8 +344,8 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         let mut buffer = wal::ReadBuffer::default();
         let read = move |plan: ReadPlan| plan.run_with(&files, &mut buffer);
         let readers = Readers::start(&sender, &woken, read)?;
-        let exchange = Exchange::start(&directory, endpoint, snapshots.cluster, &woken)?;
-        let snapshots = Snapshots::start(&directory, snapshots, &sender, &woken)?;
+        let exchange = Exchange::start(&directory, endpoint, snapshots.fetch_options(), &woken)?;
+        let snapshots = Snapshots::start(&directory, snapshots, exchange.names(), &sender, &woken)?;
         let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
         let correspondents = correspondents(driver.replica());
         peers.set_known(lives_met(&driver));
@@ -512,6 +505,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             Effect::MakeSnapshot(making) => self.snapshots.make(making),
             Effect::RemoveSnapshots { in_use, damaged } => self.snapshots.remove(in_use, damaged),
             Effect::FetchSnapshot { from, point } => self.fetch(from, point),
+            Effect::CancelFetch => self.exchange.cancel(),
             Effect::Snapshot(told) => report::snapshot(&told),
             Effect::Send(message) => self.peers.send(&message),
             Effect::Forward { to, forward } => {

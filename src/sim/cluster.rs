@@ -17,7 +17,7 @@ use super::rest::LOOK_INTERVAL;
 use super::scenario::{DiskOptions, MILLISECOND, Options};
 use super::steps::{Aim, Doing};
 use super::trace::{Label, Trace};
-use super::transfer::Transfer;
+use super::transfer::{Transfer, end_fetch};
 use super::{Report, recovery};
 use crate::disk::{Queue, Token};
 use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
@@ -496,6 +496,7 @@ impl Simulation {
                 self.order(after, Happening::RemoveSnapshots { node, life, in_use, damaged });
             }
             Effect::FetchSnapshot { from, point } => self.begin_fetch(node, process, from, point),
+            Effect::CancelFetch => end_fetch(process),
             Effect::Snapshot(report) => self.on_snapshot_report(&report),
             Effect::Send(message) => self.send(node, process, &message)?,
             Effect::Forward { to, forward } => self.forward(node, process, to, &forward),

@@ -13,9 +13,12 @@
 //! process, and what has come stays on its disk: the next one goes on with it. Rot may befall a chunk behind the last check
 //! of who sends it.
 
-use std::collections::{BTreeMap, VecDeque};
+mod fetch;
+
+pub(super) use fetch::Fetch;
 
 use bytes::{Bytes, BytesMut};
+use fetch::{Loading, Pull, Stage};
 
 use super::cluster::{Happening, Simulation};
 use super::disk::SimFiles;
@@ -28,9 +31,8 @@ use super::trace::Label;
 use crate::machine::Map;
 use crate::net::{self, SnapshotAnswer, SnapshotRefusal, SnapshotRequest};
 use crate::node::driver::SnapshotReport;
-use crate::node::driver::checkpoint::Restoring;
 use crate::node::sessions::Sessions;
-use crate::node::transfer::{Source, Sources, Unfit, here};
+use crate::node::transfer::{Sources, Unfit, here};
 use crate::snapshot::{self, Arrival, Manifest, Mended, Reader, Receiver};
 use crate::types::{GroupId, LogId, NodeId};
 
@@ -80,51 +82,6 @@ pub(super) enum Transfer {
     },
 }
 
-/// What a process fetches.
-#[derive(Debug)]
-pub(super) struct Fetch {
-    /// Which one it is of its process.
-    number: u64,
-    point: LogId,
-    sources: Sources,
-    /// Where in the round the next node stands.
-    next_source: usize,
-    pull: Option<Pull>,
-    last_question: u64,
-    /// When something came last.
-    news: u64,
-    stage: Stage,
-}
-
-/// What is asked of one node.
-#[derive(Debug)]
-struct Pull {
-    source: usize,
-    /// In order. What was asked for is in `under_way`.
-    wanted: VecDeque<u32>,
-    /// By the number of the question: which chunk, or the manifest.
-    under_way: BTreeMap<u64, Option<u32>>,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Looking,
-    /// There is a receiver as soon as a node has given its manifest.
-    Receiving(Option<Receiver>),
-    Loading(Loading),
-    /// The next chunk to be loaded cannot be used.
-    Mending(Loading),
-}
-
-/// The state, from the snapshot that is whole here.
-#[derive(Debug)]
-struct Loading {
-    manifest: Manifest,
-    restoring: Restoring<Map>,
-    reader: Option<Reader>,
-    next: u32,
-}
-
 /// What comes after a step.
 enum After {
     Step,
@@ -136,67 +93,17 @@ enum After {
     Failed(String),
 }
 
-impl Fetch {
-    /// The chunks that are wanted, if it is known which there are.
-    fn wanted(&self) -> Option<Vec<u32>> {
-        match &self.stage {
-            Stage::Receiving(Some(receiver)) => Some(receiver.missing().collect()),
-            Stage::Mending(loading) => Some(vec![loading.next]),
-            Stage::Looking | Stage::Receiving(None) | Stage::Loading(_) => None,
-        }
-    }
-
-    fn doing(&self) -> Doing {
-        match self.stage {
-            Stage::Looking | Stage::Receiving(_) => Doing::Receiving,
-            Stage::Loading(_) | Stage::Mending(_) => Doing::Loading,
-        }
-    }
-
-    /// Which one all nodes must have.
-    fn manifest(&self) -> Option<&Manifest> {
-        match &self.stage {
-            Stage::Receiving(receiver) => receiver.as_ref().map(Receiver::manifest),
-            Stage::Mending(loading) | Stage::Loading(loading) => Some(&loading.manifest),
-            Stage::Looking => None,
-        }
-    }
-
-    /// The next node of the round that may have something of what is wanted.
-    fn turn_to_next(&mut self) -> bool {
-        let wanted = self.wanted();
-        let may_have = |source: &Source| match &wanted {
-            Some(wanted) => wanted.iter().any(|number| source.has(*number)),
-            None => source.unfit.is_none(),
-        };
-        let all = &self.sources.all;
-        let Some(source) = (self.next_source..all.len()).find(|at| may_have(&all[*at])) else { return false };
-        self.next_source = source + 1;
-        self.pull = Some(Pull { source, wanted: VecDeque::new(), under_way: BTreeMap::new() });
-        true
-    }
-
-    /// What has come stays, if that can be flushed. A receiver whose disk failed leaves nothing that passes for more.
-    fn end(self, files: &SimFiles, has_failed: bool) {
-        let Stage::Receiving(Some(receiver)) = self.stage else { return };
-        // What cannot be removed or flushed comes again.
-        let _ = if has_failed { receiver.abandon(files) } else { receiver.close(files) };
-    }
-}
-
-impl Loading {
-    fn of(manifest: Manifest, process: &Process) -> Loading {
-        let restoring = process.driver.restoring().expect("the map takes states");
-        Loading { manifest, restoring, reader: None, next: 0 }
+/// It is not needed any more. What has come stays.
+pub(super) fn end_fetch(process: &mut Process) {
+    if let Some(fetch) = process.fetch.take() {
+        fetch.end(&process.files, false);
     }
 }
 
 impl Simulation {
     /// A node is to fetch the snapshot at this point, and nothing else any more.
     pub(super) fn begin_fetch(&mut self, node: usize, process: &mut Process, from: NodeId, point: LogId) {
-        if let Some(before) = process.fetch.take() {
-            before.end(&process.files, false);
-        }
+        end_fetch(process);
         let others = process.driver.replica().correspondents().into_iter().map(|member| member.id);
         process.last_fetch += 1;
         let number = process.last_fetch;
@@ -209,6 +116,8 @@ impl Simulation {
             last_question: 0,
             news: self.now,
             stage: Stage::Looking,
+            begun: None,
+            is_damaged: false,
         });
         self.report.fetches += 1;
         self.order_step(node, number);
@@ -309,6 +218,7 @@ impl Simulation {
     ) -> Result<Result<After, snapshot::Error>, Broken> {
         match &mut fetch.stage {
             Stage::Looking => Ok(here(&process.files, CLUSTER, GroupId::CLUSTER, fetch.point).map(|here| {
+                (fetch.begun, fetch.is_damaged) = (here.begun, !here.damaged.is_empty());
                 fetch.stage = match here.manifest {
                     Some(manifest) => Stage::Loading(Loading::of(manifest, process)),
                     None => Stage::Receiving(None),
@@ -525,7 +435,12 @@ impl Simulation {
 
     /// A node's manifest is there: whether it is asked for chunks.
     fn compare(&mut self, process: &Process, fetch: &mut Fetch, manifest: Manifest) -> Result<bool, snapshot::Error> {
-        if matches!(fetch.stage, Stage::Receiving(None)) {
+        let is_another = fetch.begun.as_ref().is_some_and(|begun| *begun != manifest);
+        if matches!(fetch.stage, Stage::Receiving(None)) && !is_another {
+            if std::mem::take(&mut fetch.is_damaged) {
+                snapshot::reopen(&process.files, &manifest)?;
+            }
+            fetch.begun = Some(manifest.clone());
             let receiver = Receiver::open(&process.files, manifest.clone(), CLUSTER)?;
             self.report.chunks_resumed += u64::from(receiver.resumed_count());
             self.report.fetches_resumed += u64::from(receiver.resumed_count() > 0);

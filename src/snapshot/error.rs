@@ -50,6 +50,15 @@ impl Error {
         matches!(self, Error::NoRoom { .. }) || matches!(self, Error::Disk(error) if error.is_no_space())
     }
 
+    /// A chunk is another one, or the disk says that it cannot be read: another node may have it.
+    pub fn is_rot(&self) -> bool {
+        match self {
+            Error::Damaged { damage, .. } => matches!(damage, Damage::Chunk { .. }),
+            Error::Disk(error) => error.is_media_error(),
+            _ => false,
+        }
+    }
+
     /// What to do about it.
     pub fn next_step(&self) -> String {
         match self {

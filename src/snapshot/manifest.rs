@@ -103,6 +103,23 @@ impl Manifest {
         })
     }
 
+    /// In what another one for the same point is not this one, for whoever has to find out why; empty if it is this one.
+    pub fn difference(&self, other: &Manifest) -> String {
+        let (one, two) = (&self.description, &other.description);
+        let chunk = (0..).zip(self.checksums.iter().zip(&other.checksums)).find(|(_, (one, two))| one != two);
+        let differences = [
+            (one.cluster != two.cluster).then(|| "cluster".to_owned()),
+            (one.log_digest != two.log_digest).then(|| "digest of the log".to_owned()),
+            ((&one.membership, one.membership_id) != (&two.membership, two.membership_id))
+                .then(|| "members".to_owned()),
+            (one.log_start != two.log_start).then(|| format!("log start {} and {}", one.log_start, two.log_start)),
+            (self.bytes != other.bytes).then(|| format!("{} and {} bytes", self.bytes, other.bytes)),
+            (self.chunk_bytes != other.chunk_bytes).then(|| "bytes of a chunk".to_owned()),
+            chunk.map(|(number, _)| format!("chunk {number}: the first that differs")),
+        ];
+        differences.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
     /// The bytes of the file `manifest`, and of its transfer.
     pub fn encode(&self) -> Vec<u8> {
         let of = &self.description;

@@ -1,10 +1,11 @@
-//! Putting a chunk back that has rotted: other nodes have the same one.
+//! Putting back what has rotted: other nodes have the same.
 
 use super::error::{Damage, Error};
 use super::listing::{damaged, examine};
 use super::manifest::Manifest;
-use super::naming::{CHUNKS, Stage};
+use super::naming::{CHUNKS, MANIFEST, Stage};
 use super::reader::Reader;
+use super::removal::put_away;
 use crate::disk::{FileId, Files};
 
 /// What became of a chunk that was to be put back.
@@ -16,6 +17,46 @@ pub enum Mended {
     WasRight,
     /// What came is not this chunk; nothing was written.
     Bad,
+}
+
+/// Makes of a snapshot that is damaged as a whole one that is being received, as this manifest says: chunks that are right
+/// need not come again. To be called when that manifest is here, and to be followed by [`super::Receiver::open`]. After a cut of
+/// power in the midst all of it comes again.
+///
+/// # Errors
+/// What the disk says.
+pub fn reopen(files: &impl Files, manifest: &Manifest) -> Result<(), Error> {
+    let whole = manifest.description.named(Stage::Whole);
+    let name = whole.with(Stage::Receiving);
+    if files.list("")?.contains(&name.to_string()) {
+        // More has come of it than was there.
+        return put_away(files, whole);
+    }
+    files.rename(&whole.to_string(), &name.to_string())?;
+    files.sync_directory("")?;
+    let there = files.list(&name.to_string())?;
+    let file = |is_there: bool, file: &str| if is_there { files.open(file) } else { files.create(file) };
+    let chunks = file(there.iter().any(|file| file == CHUNKS), &name.file(CHUNKS))?;
+    let lengthened = lengthen(files, chunks, manifest.bytes);
+    files.close(chunks);
+    lengthened?;
+    if there.iter().any(|file| file == MANIFEST) {
+        files.remove(&name.file(MANIFEST))?;
+    }
+    let written = files.create(&name.file(MANIFEST))?;
+    let flushed = files.write(written, 0, &manifest.encode()).and_then(|()| files.sync(written));
+    files.close(written);
+    flushed?;
+    Ok(files.sync_directory(&name.to_string())?)
+}
+
+/// One that is too long is none of this snapshot, and is made anew by whoever receives.
+fn lengthen(files: &impl Files, file: FileId, bytes: u64) -> Result<(), Error> {
+    let length = files.length(file)?;
+    if length < bytes {
+        files.zero(file, length, bytes - length)?;
+    }
+    Ok(files.sync(file)?)
 }
 
 /// Writes a chunk of a whole snapshot over what stands there, if that is damaged and this is the right one. A cut of power

@@ -58,7 +58,7 @@ pub use copying::copy;
 pub use error::{Damage, Error};
 pub use listing::{Condition, Found, Listing, list};
 pub use manifest::{Description, FORMAT_VERSION, Manifest};
-pub use mending::{Mended, mend};
+pub use mending::{Mended, mend, reopen};
 pub use naming::Stage;
 pub use reader::{BadChunk, Reader, verify};
 pub use receiver::{Arrival, Receiver};

@@ -80,6 +80,34 @@ fn a_node_that_is_killed_while_it_writes_or_finds_damage_uses_what_is_whole() {
     trial.cluster.stop_all(PATIENCE).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+/// What a start finds rotten comes back from another node: all of it, though the start stops at the first.
+#[test]
+fn what_a_start_finds_rotten_is_mended_from_another_node() {
+    let _alone = alone();
+    let node = NodeId(2);
+    let mut trial = Trial::start(3, None);
+    put(&trial, 0..8);
+    ordered(&trial, &[]);
+    let index = last(&view(&trial, trial.leader()));
+    let nodes: Vec<NodeId> = trial.cluster.nodes().collect();
+    nodes.iter().for_each(|node| until(&trial, *node, |status| last(status) == index));
+    trial.kill(node);
+    let chunks = directory(&trial, node).join(names(&trial, node).pop().expect("there is one")).join("chunks");
+    let right = fs::read(&chunks).expect("it is there");
+    let mut bytes = right.clone();
+    assert!(bytes.len() > 3 << 20);
+    (bytes[1000], bytes[(2 << 20) + 7]) = (!right[1000], !right[(2 << 20) + 7]);
+    fs::write(&chunks, bytes).expect("it can be written");
+    trial.start_node(node);
+    let deadline = Instant::now() + PATIENCE;
+    while fs::read(&chunks).expect("it is there") != right {
+        assert!(Instant::now() < deadline, "it stays rotten: {}", trial.log(node));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(trial.log(node).contains("is damaged: chunk 0"), "{}", trial.log(node));
+    trial.cluster.stop_all(PATIENCE).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// How fast snapshots are written.
 fn configure(trial: &Trial, bytes_per_second: u64) {
     let file = trial.cluster.configuration_file(NodeId(1));

@@ -17,8 +17,8 @@ use crate::limits::{
     BLOCK_BYTES, ELECTION_MAX_DEFAULT, ELECTION_MIN_DEFAULT, FOLLOWER_TAIL_BYTES_DEFAULT,
     FOLLOWER_TAIL_MINUTES_DEFAULT, HEARTBEAT_DEFAULT, MEMBERS_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
     SEGMENT_BYTES_MIN, SNAPSHOT_BYTES_DEFAULT, SNAPSHOT_BYTES_PER_SECOND_DEFAULT, SNAPSHOT_BYTES_PER_SECOND_MAX,
-    SNAPSHOT_BYTES_PER_SECOND_MIN, SNAPSHOT_ENTRIES_DEFAULT, TICK, UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX,
-    UNCOMMITTED_BYTES_MIN,
+    SNAPSHOT_BYTES_PER_SECOND_MIN, SNAPSHOT_ENTRIES_DEFAULT, SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT, TICK,
+    UNCOMMITTED_BYTES_DEFAULT, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_BYTES_MIN,
 };
 use crate::node::driver::{FollowerTail, RetentionRule, record_bytes_max};
 use crate::types::NodeId;
@@ -48,6 +48,7 @@ pub const SCHEMA: Schema = Schema {
         "snapshot_entries",
         "snapshot_bytes",
         "snapshot_bytes_per_second",
+        "snapshot_fetch_bytes_per_second",
     ],
     list: "member",
     list_keys: &["id", "address"],
@@ -106,6 +107,8 @@ pub struct NodeSettings {
     pub snapshot_bytes: u64,
     /// What this node writes of a snapshot in a second.
     pub snapshot_bytes_per_second: u64,
+    /// What it fetches of another node's.
+    pub snapshot_fetch_bytes_per_second: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,6 +167,7 @@ impl NodeSettings {
             snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
             snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
             snapshot_bytes_per_second: SNAPSHOT_BYTES_PER_SECOND_DEFAULT,
+            snapshot_fetch_bytes_per_second: SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT,
         }
     }
 }
@@ -256,6 +260,7 @@ impl NodeConfiguration {
         line("snapshot_entries", number(self.snapshot_entries));
         line("snapshot_bytes", number(self.snapshot_bytes));
         line("snapshot_bytes_per_second", number(self.snapshot_bytes_per_second));
+        line("snapshot_fetch_bytes_per_second", number(self.snapshot_fetch_bytes_per_second));
         for member in &self.members {
             let address = toml::Value::from(member.address.to_string());
             write!(out, "\n[[member]]\nid = {}\naddress = {address}\n", member.id).expect("a string takes every write");
@@ -342,6 +347,10 @@ fn settings(document: &Document) -> Result<NodeSettings, Error> {
         snapshot_entries: integer("snapshot_entries", SNAPSHOT_ENTRIES_DEFAULT)?,
         snapshot_bytes: integer("snapshot_bytes", SNAPSHOT_BYTES_DEFAULT)?,
         snapshot_bytes_per_second: integer("snapshot_bytes_per_second", SNAPSHOT_BYTES_PER_SECOND_DEFAULT)?,
+        snapshot_fetch_bytes_per_second: integer(
+            "snapshot_fetch_bytes_per_second",
+            SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT,
+        )?,
     })
 }
 
@@ -527,13 +536,17 @@ fn check_follower_tail(settings: &NodeSettings) -> Result<(), Invalid> {
 }
 
 fn check_snapshots(settings: &NodeSettings) -> Result<(), Invalid> {
-    let bytes = settings.snapshot_bytes_per_second;
-    if (SNAPSHOT_BYTES_PER_SECOND_MIN..=SNAPSHOT_BYTES_PER_SECOND_MAX).contains(&bytes) {
-        return Ok(());
+    let (written, fetched) = (settings.snapshot_bytes_per_second, settings.snapshot_fetch_bytes_per_second);
+    for (key, bytes, default) in [
+        ("snapshot_bytes_per_second", written, SNAPSHOT_BYTES_PER_SECOND_DEFAULT),
+        ("snapshot_fetch_bytes_per_second", fetched, SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT),
+    ] {
+        if !(SNAPSHOT_BYTES_PER_SECOND_MIN..=SNAPSHOT_BYTES_PER_SECOND_MAX).contains(&bytes) {
+            let allowed = format!("from {SNAPSHOT_BYTES_PER_SECOND_MIN} to {SNAPSHOT_BYTES_PER_SECOND_MAX}");
+            return refuse(key, bytes, &allowed, &format!("leave the key out for the default, {default}"));
+        }
     }
-    let allowed = format!("from {SNAPSHOT_BYTES_PER_SECOND_MIN} to {SNAPSHOT_BYTES_PER_SECOND_MAX}");
-    let next = format!("leave the key out for the default, {SNAPSHOT_BYTES_PER_SECOND_DEFAULT}");
-    refuse("snapshot_bytes_per_second", bytes, &allowed, &next)
+    Ok(())
 }
 
 fn check_times(settings: &NodeSettings) -> Result<(), Invalid> {

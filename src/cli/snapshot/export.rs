@@ -22,7 +22,9 @@ use crate::cli::output::{self, Format};
 use crate::cli::progress::Meter;
 use crate::client::Client;
 use crate::disk::{Directory, Files};
-use crate::limits::{SNAPSHOT_BYTES_PER_SECOND_MAX, SNAPSHOT_BYTES_PER_SECOND_MIN};
+use crate::limits::{
+    SNAPSHOT_BYTES_PER_SECOND_MAX, SNAPSHOT_BYTES_PER_SECOND_MIN, SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT,
+};
 use crate::net::{NodeRole, NodeStatus};
 use crate::node::run::fetching::{Export, FetchError, FetchOptions};
 use crate::node::transfer::Unfit;
@@ -33,8 +35,6 @@ use crate::types::{ClusterId, GroupId, LogId, NodeId};
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
-/// As nodes fetch from each other.
-const RATE_DEFAULT: u64 = 64 << 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -45,7 +45,7 @@ pub struct Arguments {
     #[arg(long)]
     newest: bool,
     /// Fetch no faster than this
-    #[arg(long, value_name = "BYTES", default_value_t = RATE_DEFAULT, value_parser = rate())]
+    #[arg(long, value_name = "BYTES", default_value_t = SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT, value_parser = rate())]
     bytes_per_second: u64,
     /// How long to wait until the leader has made the snapshot
     #[arg(long, value_name = "SECONDS", value_parser = parse_timeout, default_value_t = Seconds(Duration::from_secs(600)))]

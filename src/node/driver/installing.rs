@@ -118,6 +118,14 @@ impl<M: StateMachine> Driver<M> {
         }
     }
 
+    /// This node leads, or has come by another way to what the snapshot was for: it goes on for nothing.
+    pub(super) fn cancel_fetch_if_useless(&mut self) {
+        let replica = &self.replica;
+        if self.installing.wanted.take_if(|base| !replica.wants(*base)).is_some() {
+            self.effects.push(Effect::CancelFetch);
+        }
+    }
+
     /// What came of an [`Effect::FetchSnapshot`]: the snapshot is whole and durable in this node's directory, and this is
     /// its state; or why there is none. What is not wanted any more is dropped.
     pub fn fetched(&mut self, point: LogId, result: Result<(Manifest, Sessions, M), String>) {

@@ -24,6 +24,8 @@ use crate::wal::GroupLog;
 pub struct SnapshotFinding {
     pub what: String,
     pub next_step: String,
+    /// The snapshot of which a chunk is not what was written, or cannot be read: another node may have it.
+    pub rotten: Option<Box<Manifest>>,
 }
 
 impl std::fmt::Display for SnapshotFinding {
@@ -128,8 +130,7 @@ pub(super) fn choose<F: Files, M: StateMachine>(
                 return Ok(Beginning { sessions, machine, from, snapshot, older, begins_log, ..beginning });
             }
             Err(error) => {
-                beginning.note(&error);
-                beginning.damaged.push(manifest.description.point);
+                beginning.note_damage(&error, manifest);
                 if mutant::is_on(Mutant::SnapshotDamagedIsEmpty) {
                     let snapshot = Some((manifest.description.point, 0));
                     return Ok(Beginning { from: Some(manifest.description.clone()), snapshot, ..beginning });
@@ -171,8 +172,7 @@ impl<M: StateMachine> Beginning<M> {
                     return;
                 }
                 Err(error) => {
-                    self.note(&error);
-                    self.damaged.push(manifest.description.point);
+                    self.note_damage(&error, manifest);
                 }
             }
         }
@@ -229,7 +229,18 @@ impl<M> Beginning<M> {
     }
 
     fn note(&mut self, error: &snapshot::Error) {
-        self.findings.push(SnapshotFinding { what: error.to_string(), next_step: error.next_step() });
+        let (what, next_step) = (error.to_string(), error.next_step());
+        self.findings.push(SnapshotFinding { what, next_step, rotten: None });
+    }
+
+    /// One that is whole by its manifest does not read back.
+    fn note_damage(&mut self, error: &snapshot::Error, manifest: &Manifest) {
+        self.note(error);
+        self.damaged.push(manifest.description.point);
+        if error.is_rot() {
+            let finding = self.findings.last_mut().expect("it was noted above");
+            finding.rotten = Some(Box::new(manifest.clone()));
+        }
     }
 
     /// What a look at names and manifests shows.
@@ -241,6 +252,7 @@ impl<M> Beginning<M> {
                 what: format!("the snapshot at {named}, which the superblock names, is not there"),
                 next_step: "see who removes files from this directory: an older snapshot and the log are used"
                     .to_owned(),
+                rotten: None,
             });
         }
         for found in listing.found {
@@ -253,6 +265,7 @@ impl<M> Beginning<M> {
         self.findings.extend(listing.strange.into_iter().map(|name| SnapshotFinding {
             what: format!("{name} is no name of a snapshot, and is not looked at"),
             next_step: "remove it, or give it the name that it had".to_owned(),
+            rotten: None,
         }));
     }
 }

@@ -255,6 +255,8 @@ pub enum Effect {
         from: NodeId,
         point: LogId,
     },
+    /// The snapshot that was ordered last is not needed any more. What has come of it may stay.
+    CancelFetch,
     /// For the operator.
     Snapshot(SnapshotReport),
     /// For the operator.
@@ -421,6 +423,7 @@ impl<M: StateMachine> Driver<M> {
                 break;
             }
         }
+        self.cancel_fetch_if_useless();
         self.advance_snapshots();
         let has_reads = self.serve_reads();
         let has_tails = self.serve_tails();

@@ -1,8 +1,8 @@
 //! The two threads by which nodes have each other's snapshots: one serves, one fetches, and what the one finds rotten the
 //! other mends.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
@@ -11,7 +11,7 @@ use super::serving::Serving;
 use crate::disk::{self, Directory};
 use crate::machine::StateMachine;
 use crate::net::Endpoint;
-use crate::types::ClusterId;
+use crate::node::driver::SnapshotFinding;
 
 /// Dropped, it ends both threads, and waits for them.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
     pub fn start(
         files: &Directory,
         endpoint: &Endpoint,
-        cluster: ClusterId,
+        options: FetchOptions,
         woken: &Arc<Notify>,
     ) -> Result<Exchange<M>, disk::Error> {
         let (sender, fetched) = channel();
@@ -38,15 +38,30 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
                 woken.notify_one();
             }
         };
-        let fetching = Fetching::start(files.clone(), endpoint.peers(), FetchOptions::new(cluster), told)?;
+        let fetching = Fetching::start(files.clone(), endpoint.peers(), options, told)?;
         let mender = fetching.mender();
         let rotten = move |manifest: &_, number| mender.is_rotten(manifest, number);
-        let serving = Serving::start(files.clone(), endpoint.peers(), cluster, rotten)?;
+        let serving = Serving::start(files.clone(), endpoint.peers(), options.cluster, rotten)?;
         Ok(Exchange { _serving: serving, fetching, fetched })
     }
 
     pub fn order(&self, order: Order<M>) {
         self.fetching.order(order);
+    }
+
+    pub fn cancel(&self) {
+        self.fetching.cancel();
+    }
+
+    /// To be held by whoever else removes snapshots.
+    pub fn names(&self) -> Arc<Mutex<()>> {
+        self.fetching.names()
+    }
+
+    /// What the start found rotten is looked through, and mended.
+    pub fn mend(&self, findings: &[SnapshotFinding]) {
+        let mender = self.fetching.mender();
+        findings.iter().filter_map(|finding| finding.rotten.as_ref()).for_each(|manifest| mender.is_suspect(manifest));
     }
 
     /// What came of an order.

@@ -47,7 +47,7 @@ use session::Session;
 use way::Way;
 
 use crate::disk::{self, Directory};
-use crate::limits::DISK_OPERATION_AGE_MAX;
+use crate::limits::{DISK_OPERATION_AGE_MAX, SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT};
 use crate::machine::StateMachine;
 use crate::net::Peers;
 use crate::node::driver::checkpoint::Restoring;
@@ -66,17 +66,20 @@ pub struct FetchOptions {
     pub bytes_per_second: u64,
     /// After so long without any news it is given up.
     pub patience: Duration,
+    /// Room that stays free for others, the log above all: rather than take it, a fetch fails. 0: nobody else needs any.
+    pub kept_free_bytes: u64,
     /// A node that has not answered a question for so long is taken for gone.
     pub answer_timeout: Duration,
 }
 
 impl FetchOptions {
-    /// 64 MiB/s, which a disk writes beside the log; a minute of patience.
+    /// As fast as is usual; a minute of patience.
     pub fn new(cluster: ClusterId) -> FetchOptions {
         FetchOptions {
             cluster,
-            bytes_per_second: 64 << 20,
+            bytes_per_second: SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT,
             patience: Duration::from_secs(60),
+            kept_free_bytes: 0,
             // Whoever serves reads it from a disk.
             answer_timeout: DISK_OPERATION_AGE_MAX,
         }
@@ -130,6 +133,8 @@ pub struct Fetching<M> {
 #[derive(Clone, Debug)]
 pub struct Mender {
     rotten: Arc<Mutex<VecDeque<(Manifest, u32)>>>,
+    /// Snapshots that have a rotten chunk, if not more: which, is still to be found.
+    suspects: Arc<Mutex<VecDeque<Manifest>>>,
     changed: Arc<Notify>,
 }
 
@@ -155,6 +160,9 @@ struct Control {
     is_over: AtomicBool,
     changed: Arc<Notify>,
     progress: Mutex<Option<Progress>>,
+    /// Held while names of snapshots are given or taken away, by this thread and by the one that removes what is
+    /// superfluous: else one could give its name to what the other is removing.
+    names: Arc<Mutex<()>>,
     /// Chunks that came, whatever they were.
     chunks_received: AtomicU64,
 }
@@ -175,7 +183,7 @@ impl<M: StateMachine + Send + 'static> Fetching<M> {
         let shared = Arc::new(Shared {
             control: Control::new(changed.clone()),
             next: Mutex::new(Next { order: None, current: None }),
-            mender: Mender { rotten: Arc::default(), changed },
+            mender: Mender { rotten: Arc::default(), suspects: Arc::default(), changed },
         });
         let set_up = |error| disk::Error::new(disk::Operation::SetUp, "fetch", error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(set_up)?;
@@ -209,6 +217,11 @@ impl<M: StateMachine + Send + 'static> Fetching<M> {
         *self.shared.control.progress()
     }
 
+    /// To be held by whoever else removes snapshots of this directory.
+    pub fn names(&self) -> Arc<Mutex<()>> {
+        self.shared.control.names.clone()
+    }
+
     /// Where to tell of rotten chunks.
     pub fn mender(&self) -> Mender {
         self.shared.mender.clone()
@@ -237,6 +250,19 @@ impl Mender {
             rotten.push_back((manifest.clone(), number));
             self.changed.notify_one();
         }
+    }
+
+    /// This whole snapshot has a chunk that is not what was written: all are looked at, and fetched where they are not.
+    pub fn is_suspect(&self, manifest: &Manifest) {
+        let mut suspects = self.suspects.lock().expect("no holder of this lock can panic");
+        if !suspects.contains(manifest) {
+            suspects.push_back(manifest.clone());
+            self.changed.notify_one();
+        }
+    }
+
+    fn take_suspect(&self) -> Option<Manifest> {
+        self.suspects.lock().expect("no holder of this lock can panic").pop_front()
     }
 
     fn rotten(&self) -> MutexGuard<'_, VecDeque<(Manifest, u32)>> {
@@ -271,7 +297,14 @@ impl<M> Shared<M> {
 impl Control {
     fn new(changed: Arc<Notify>) -> Control {
         let (generation, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
-        Control { generation, is_over, changed, progress: Mutex::default(), chunks_received: AtomicU64::new(0) }
+        Control {
+            generation,
+            is_over,
+            changed,
+            progress: Mutex::default(),
+            names: Arc::default(),
+            chunks_received: AtomicU64::new(0),
+        }
     }
 
     /// Ends what is under way.
@@ -280,12 +313,16 @@ impl Control {
         self.changed.notify_one();
     }
 
+    fn names(&self) -> MutexGuard<'_, ()> {
+        self.names.lock().expect("no holder of this lock can panic")
+    }
+
     fn progress(&self) -> MutexGuard<'_, Option<Progress>> {
         self.progress.lock().expect("no holder of this lock can panic")
     }
 }
 
-/// Until the handle is dropped: orders first, then rotten chunks.
+/// Until the handle is dropped: orders first, then rotten chunks, then those that are to be found.
 async fn work<M: StateMachine>(
     shared: &Shared<M>,
     files: &Directory,
@@ -313,6 +350,14 @@ async fn work<M: StateMachine>(
             let mut session = Session::new(files, Way::Member(peers), options, control, generation_before);
             if !session.mend_one(&manifest, number).await {
                 shared.mender.is_rotten(&manifest, number);
+            }
+            continue;
+        }
+        if let Some(manifest) = shared.mender.take_suspect() {
+            let session = Session::new(files, Way::Member(peers), options, control, generation_before);
+            match session.find_rotten(&manifest) {
+                Some(numbers) => numbers.iter().for_each(|number| shared.mender.is_rotten(&manifest, *number)),
+                None => shared.mender.is_suspect(&manifest),
             }
             continue;
         }

@@ -1,25 +1,34 @@
 //! The thread that writes snapshots, and removes what they make superfluous.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::fetching::FetchOptions;
 use crate::disk::{self, Directory};
 use crate::node::driver::{Input, Made, Making};
 use crate::snapshot::run::{Control, Ended, run};
 use crate::snapshot::{self, Builder};
 use crate::types::{ClusterId, GroupId, LogId};
 
-/// How this node writes snapshots.
+/// How this node writes snapshots, and fetches them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SnapshotWriting {
     pub cluster: ClusterId,
     pub bytes_per_second: u64,
+    pub fetch_bytes_per_second: u64,
     pub kept_free_bytes: u64,
+}
+
+impl SnapshotWriting {
+    pub fn fetch_options(self) -> FetchOptions {
+        let SnapshotWriting { cluster, fetch_bytes_per_second: bytes_per_second, kept_free_bytes, .. } = self;
+        FetchOptions { bytes_per_second, kept_free_bytes, ..FetchOptions::new(cluster) }
+    }
 }
 
 enum Order {
@@ -50,6 +59,7 @@ impl Snapshots {
     pub fn start(
         directory: &Directory,
         writing: SnapshotWriting,
+        names: Arc<Mutex<()>>,
         results: &Sender<Input>,
         woken: &Arc<Notify>,
     ) -> Result<Snapshots, disk::Error> {
@@ -62,7 +72,9 @@ impl Snapshots {
         let microseconds = core.microseconds.clone();
         let body = move || {
             for order in ordered {
-                let Some(input) = carry_out(&files, writing.cluster, order, &told, &microseconds) else { return };
+                let Some(input) = carry_out(&files, writing.cluster, order, (&told, &microseconds), &names) else {
+                    return;
+                };
                 if results.send(input).is_err() {
                     return;
                 }
@@ -109,8 +121,8 @@ fn carry_out(
     files: &Directory,
     cluster: ClusterId,
     order: Order,
-    control: &Control,
-    core_microseconds: &AtomicU64,
+    (control, core_microseconds): (&Control, &AtomicU64),
+    names: &Mutex<()>,
 ) -> Option<Input> {
     Some(match order {
         Order::Make(making) => {
@@ -127,9 +139,11 @@ fn carry_out(
             };
             Input::SnapshotMade { point, result }
         }
-        Order::Remove { in_use, damaged } => Input::SnapshotsRemoved {
-            result: snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, in_use, &damaged),
-        },
+        Order::Remove { in_use, damaged } => {
+            let _names = names.lock().expect("no holder of this lock can panic");
+            let result = snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, in_use, &damaged);
+            Input::SnapshotsRemoved { result }
+        }
     })
 }
 

@@ -258,6 +258,27 @@ fn what_could_not_be_fetched_is_ordered_again() {
     assert_eq!(rig.driver.replica().status().last, id(1, 3), "what was given up does not count");
 }
 
+/// The log's beginning came as entries: what is still being fetched is of no use, and goes on no longer.
+#[test]
+fn a_fetch_that_is_not_needed_any_more_is_cancelled() {
+    let mut rig = following(3);
+    rig.driver.handle(from_other(offer(base())));
+    rig.settle();
+    assert_eq!((rig.fetches.len(), rig.fetches_cancelled), (1, 0));
+    rig.driver.handle(from_other(append(2, id(1, 3), 3)));
+    rig.settle();
+    assert_eq!(rig.fetches_cancelled, 0, "the log's beginning is behind that");
+    rig.driver.handle(from_other(append(2, id(2, 6), 2)));
+    rig.settle();
+    assert_eq!(rig.fetches_cancelled, 1);
+    let last = rig.driver.replica().status().last;
+    rig.driver.fetched(base().point, Ok(state(base().point)));
+    rig.settle();
+    assert_eq!((rig.driver.replica().status().last, rig.fetches_cancelled), (last, 1), "what came late does not count");
+    let ResponseBody::Status(status) = rig.ask(RequestBody::Status) else { panic!("a status") };
+    assert_eq!(status.waiting, "");
+}
+
 /// A state at the very beginning of the log is there at once, and after a start.
 #[test]
 fn a_state_where_the_log_begins_counts_at_once() {

@@ -66,6 +66,8 @@ pub struct Rig<M> {
     pub missing: Vec<(Index, WantedBy)>,
     /// Which snapshots it wants, and from whom.
     pub fetches: Vec<(NodeId, LogId)>,
+    /// How often it wanted none any more.
+    pub fetches_cancelled: usize,
     /// Snapshots that were ordered and are not begun.
     pub makings: Vec<Making>,
     /// What was told of snapshots.
@@ -140,6 +142,7 @@ impl<M: StateMachine> Rig<M> {
             ended: Vec::new(),
             missing: Vec::new(),
             fetches: Vec::new(),
+            fetches_cancelled: 0,
             makings: Vec::new(),
             reports: Vec::new(),
             last_request: 0,
@@ -210,6 +213,7 @@ impl<M: StateMachine> Rig<M> {
                 self.driver.handle(Input::SnapshotsRemoved { result });
             }
             Effect::FetchSnapshot { from, point } => self.fetches.push((from, point)),
+            Effect::CancelFetch => self.fetches_cancelled += 1,
             Effect::Snapshot(report) => self.reports.push(report),
             Effect::Event(_) | Effect::Unreadable(_) => {}
         }

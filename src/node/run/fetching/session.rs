@@ -24,6 +24,8 @@ const CHUNKS_UNDER_WAY_MAX: usize = 4;
 /// Between two rounds of all nodes in which nothing came.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Between two looks at the room that is left.
+const LOOK_BYTES: u64 = 16 << 20;
 
 /// Everything that it needs.
 pub(super) struct Session<'a, F> {
@@ -34,6 +36,12 @@ pub(super) struct Session<'a, F> {
     /// Another one than the control's: this work is not wanted any more.
     generation: u64,
     pace: Pace,
+    /// What has come of the ordered snapshot is of this one: nothing is added to it of another.
+    begun: Option<Manifest>,
+    /// What is here under the ordered name cannot be used as it is; its chunks may be right.
+    is_damaged: bool,
+    /// Bytes that came since the room on the disk was looked at.
+    unlooked_bytes: u64,
 }
 
 /// Why one node gave no more. It may be asked again, unless it became unfit.
@@ -55,7 +63,8 @@ impl<'a, F: Files> Session<'a, F> {
         generation: u64,
     ) -> Session<'a, F> {
         let pace = Pace::new(options.bytes_per_second, Instant::now());
-        Session { files, way, options, control, generation, pace }
+        let (begun, is_damaged, unlooked_bytes) = (None, false, 0);
+        Session { files, way, options, control, generation, pace, begun, is_damaged, unlooked_bytes }
     }
 
     /// The snapshot that is ordered, whole and durable, and its state.
@@ -92,12 +101,30 @@ impl<'a, F: Files> Session<'a, F> {
         }
     }
 
+    /// The chunks of a whole snapshot that are not what was written, those last that cannot be read; none if something more
+    /// urgent came.
+    pub fn find_rotten(&self, manifest: &Manifest) -> Option<Vec<u32>> {
+        let mut reader = match Reader::open(self.files, manifest.clone()) {
+            Ok(reader) => reader,
+            Err(error) => {
+                tracing::error!(name = manifest.description.name(), "a damaged snapshot cannot be looked at: {error}");
+                return Some(Vec::new());
+            }
+        };
+        let is_rotten = |number: &u32| reader.chunk(self.files, *number).is_err();
+        let rotten = (0..manifest.chunks()).take_while(|_| self.check().is_ok()).filter(is_rotten).collect();
+        reader.close(self.files);
+        self.check().is_ok().then_some(rotten)
+    }
+
     /// What is here already under this name.
-    fn look(&self, group: GroupId, point: LogId) -> Result<Option<Manifest>, FetchError> {
+    fn look(&mut self, group: GroupId, point: LogId) -> Result<Option<Manifest>, FetchError> {
+        let _names = self.control.names();
         let here = here(self.files, self.options.cluster, group, point)?;
-        for (name, damage) in &here.removed {
-            tracing::warn!(name, %damage, "a snapshot that was damaged made room for the same one of another node");
+        for (name, damage) in &here.damaged {
+            tracing::warn!(name, %damage, "a snapshot is damaged: what is right of it stays, the rest is fetched");
         }
+        (self.begun, self.is_damaged) = (here.begun, !here.damaged.is_empty());
         Ok(here.manifest)
     }
 
@@ -109,12 +136,17 @@ impl<'a, F: Files> Session<'a, F> {
             (Some(receiver), Ok(())) => {
                 let name = receiver.manifest().description.name();
                 let (bytes, resumed) = (receiver.manifest().bytes, receiver.resumed_count());
-                let manifest = receiver.finish(self.files)?;
+                let finished = {
+                    let _names = self.control.names();
+                    receiver.finish(self.files)
+                };
+                let manifest = finished?;
                 tracing::info!(name, bytes, chunks = manifest.chunks(), resumed, "snapshot received");
                 Ok(manifest)
             }
             // The disk failed: what it holds is not known. It is removed as far as that goes, and by the next order else.
             (Some(receiver), Err(error @ FetchError::Snapshot(_))) => {
+                let _names = self.control.names();
                 drop(receiver.abandon(self.files));
                 Err(error)
             }
@@ -185,13 +217,12 @@ impl<'a, F: Files> Session<'a, F> {
         let pulled = async {
             let mut link = self.link(source.node).await?;
             let Some(manifest) = self.manifest(&mut link, group, point, source).await? else { return Ok(()) };
-            match receiver {
-                Some(receiver) if *receiver.manifest() != manifest => {
-                    differs(source);
-                    return Ok(());
-                }
-                Some(_) => {}
-                None => *receiver = Some(self.open(manifest)?),
+            if let Some(begun) = self.begun.as_ref().filter(|begun| **begun != manifest) {
+                differs(source, begun, &manifest);
+                return Ok(());
+            }
+            if receiver.is_none() {
+                *receiver = Some(self.open(manifest)?);
             }
             let receiver = receiver.as_mut().expect("it was opened above");
             self.show(Some(receiver), source.node);
@@ -200,7 +231,14 @@ impl<'a, F: Files> Session<'a, F> {
         pulled.await.err().unwrap_or(Ended::Over)
     }
 
-    fn open(&self, manifest: Manifest) -> Result<Receiver, Ended> {
+    fn open(&mut self, manifest: Manifest) -> Result<Receiver, Ended> {
+        let is_new = self.begun.is_none() && !self.is_damaged;
+        self.check_room(if is_new { manifest.bytes } else { 0 })?;
+        self.begun = Some(manifest.clone());
+        let _names = self.control.names();
+        if std::mem::take(&mut self.is_damaged) {
+            snapshot::reopen(self.files, &manifest).map_err(|error| Ended::Failed(error.into()))?;
+        }
         let is_wanted = || self.check().is_ok();
         let opened = Receiver::open_while(self.files, manifest, self.options.cluster, is_wanted);
         let opened = opened.map_err(|error| Ended::Failed(error.into()))?;
@@ -210,6 +248,20 @@ impl<'a, F: Files> Session<'a, F> {
             tracing::info!(name, chunks, "goes on with what has come of the snapshot before");
         }
         Ok(receiver)
+    }
+
+    /// What is left free is the log's.
+    fn check_room(&self, bytes: u64) -> Result<(), Ended> {
+        let kept_free_bytes = self.options.kept_free_bytes;
+        if kept_free_bytes == 0 {
+            return Ok(());
+        }
+        let free_bytes = self.files.free_bytes().map_err(|error| Ended::Failed(snapshot::Error::from(error).into()))?;
+        let needed_bytes = kept_free_bytes + bytes;
+        match free_bytes >= needed_bytes {
+            true => Ok(()),
+            false => Err(Ended::Failed(snapshot::Error::NoRoom { needed_bytes, free_bytes }.into())),
+        }
     }
 
     /// All chunks that are missing and that this node is not known to lack, a few under way.
@@ -239,6 +291,11 @@ impl<'a, F: Files> Session<'a, F> {
                 }
                 continue;
             };
+            self.unlooked_bytes += bytes.len() as u64;
+            if self.unlooked_bytes >= LOOK_BYTES {
+                self.unlooked_bytes = 0;
+                self.check_room(0)?;
+            }
             let taken = receiver.take(self.files, number, &bytes).map_err(|error| Ended::Failed(error.into()))?;
             if taken == Arrival::Bad {
                 is_bad(source, &of.name(), number);
@@ -320,7 +377,7 @@ impl<'a, F: Files> Session<'a, F> {
         let mut link = self.link(source.node).await?;
         let Some(theirs) = self.manifest(&mut link, group, point, source).await? else { return Ok(None) };
         if theirs != *manifest {
-            differs(source);
+            differs(source, manifest, &theirs);
             return Ok(None);
         }
         self.ask(&mut link, SnapshotRequest::Chunk { group, point, number }).await?;
@@ -441,8 +498,13 @@ impl<'a, F: Files> Session<'a, F> {
 }
 
 /// Nodes make the same of the same log: that these did not is an error of the program, or of one of them.
-fn differs(source: &mut Source) {
-    tracing::error!(node = %source.node, "a node has another state at the same point: compare the nodes");
+fn differs(source: &mut Source, ours: &Manifest, theirs: &Manifest) {
+    let (name, difference) = (ours.description.name(), ours.difference(theirs));
+    tracing::error!(
+        node = %source.node, name, difference,
+        "a node has another state at the same point than what is here, or than another node: nothing of it is taken; compare \
+         the nodes"
+    );
     source.unfit = Some(Unfit::Another);
 }
 

@@ -1,5 +1,6 @@
 //! Nodes on loopback, each with a directory: one has a snapshot, another one fetches it. `trouble.rs` has what goes wrong.
 
+mod leftovers;
 mod trouble;
 
 use std::net::SocketAddr;

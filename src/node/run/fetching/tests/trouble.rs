@@ -71,7 +71,7 @@ async fn a_chunk_that_rotted_at_the_server_comes_from_another_node_and_is_put_ba
     let _one = crate::node::run::exchange::Exchange::<Map>::start(
         &one.files,
         &one.endpoint,
-        CLUSTER,
+        FetchOptions::new(CLUSTER),
         &std::sync::Arc::default(),
     )
     .unwrap();
