@@ -17,6 +17,9 @@ use crate::types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, Mem
 /// What it is called, what becomes of the disk, how `verify` ends.
 type Case<'a> = (&'a str, &'a dyn Fn(&SimDisk), Exit);
 
+/// What it is called, the disk before, what becomes of it, how a restore from it ends.
+type Restored<'a> = (&'a str, SimDisk, &'a dyn Fn(&SimDisk), Exit);
+
 struct Once(Option<Vec<u8>>);
 
 impl ChunkSource for Once {
@@ -209,7 +212,7 @@ fn a_restore_takes_an_older_one_on_purpose_alone() {
     let name = |index| description(index).name();
     let manifest = |index| format!("{}/manifest", name(index));
     let flip: &dyn Fn(&SimDisk) = &|disk| disk.flip_bit(&manifest(200), 50, 1);
-    let cases: [(&str, SimDisk, &dyn Fn(&SimDisk), Exit); 7] = [
+    let cases: [Restored<'_>; 7] = [
         ("a rotten manifest", backup(&[100, 200]), flip, Exit::Corrupt),
         ("one that does not open", backup(&[100, 200]), &refuse, Exit::DiskFailed),
         ("chunks cut short", node(), &|disk| disk.truncate(&format!("{}/chunks", name(200)), 512), Exit::Corrupt),
