@@ -94,3 +94,43 @@ fn what_a_peer_contradicts_ends_with_10_and_a_documented_step() {
         assert!(page.contains(&failure.next_step), "docs/operations.md lacks the step: {failure}");
     }
 }
+
+/// What a text tells a person to type is there to be typed.
+#[test]
+fn every_command_that_a_text_names_is_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut waiting, mut unknown, mut count) =
+        (vec![root.join("src"), root.join("docs"), root.join("README.md")], vec![], 0);
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        // What is not UTF-8 is data.
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        for named in text.split("`trilith ").skip(1) {
+            count += 1;
+            if !is_command(named.split(['`', '\n']).next().unwrap()) {
+                unknown.push(format!("{}: trilith {}", path.display(), named.chars().take(30).collect::<String>()));
+            }
+        }
+    }
+    assert!(count > 100 && unknown.is_empty(), "{count}: {unknown:#?}");
+}
+
+/// Whether it begins with a command and, where that has some, one of its sub-commands. Options and values end it.
+fn is_command(text: &str) -> bool {
+    let mut command = Arguments::command();
+    for word in text.split(' ') {
+        if command.get_subcommands().next().is_none() {
+            return true;
+        }
+        let word: String = word.chars().take_while(|letter| letter.is_ascii_lowercase()).collect();
+        if word.is_empty() {
+            return true;
+        }
+        let Some(found) = command.find_subcommand(&word).cloned() else { return false };
+        command = found;
+    }
+    true
+}

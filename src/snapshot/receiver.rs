@@ -47,7 +47,8 @@ impl Receiver {
     /// same point is removed.
     ///
     /// # Errors
-    /// [`Error::WrongCluster`], [`Error::Exists`], and what the disk says, also that it has no room for all of it.
+    /// [`Error::WrongCluster`], [`Error::Exists`], and what the disk says, also that it has no room for all of it, or that
+    /// another one receives it just now.
     pub fn open(files: &impl Files, manifest: Manifest, cluster: ClusterId) -> Result<Receiver, Error> {
         let opened = Receiver::open_while(files, manifest, cluster, || true)?;
         Ok(opened.expect("it is wanted to the end"))
@@ -251,7 +252,12 @@ fn resume(files: &impl Files, name: Name, manifest: &Manifest) -> Result<Option<
         Ok(found) if found == *manifest || mutant::is_on(Mutant::ResumedUnverified) => {}
         _ => return Ok(None),
     }
-    let Ok(file) = files.open(&name.file(CHUNKS)) else { return Ok(None) };
+    let file = match files.open(&name.file(CHUNKS)) {
+        Ok(file) => file,
+        // Somebody receives it just now: what is there is of use.
+        Err(error) if error.is_locked() => return Err(error.into()),
+        Err(_) => return Ok(None),
+    };
     match files.length(file) {
         Ok(length) if length == manifest.bytes => Ok(Some(file)),
         _ => {

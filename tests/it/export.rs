@@ -1,6 +1,7 @@
 //! A backup of a cluster that runs, and a new cluster that begins with it: over real processes.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +21,10 @@ const CHUNK_BYTES: usize = 1 << 20;
 fn export(client: &Path, to: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(["snapshot", "export"]).arg(to).args(arguments).arg("--client").arg(client);
-    command.args(["--timeout", "30"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if !arguments.contains(&"--timeout") {
+        command.args(["--timeout", "30"]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -144,6 +148,13 @@ fn a_client_may_not_and_nothing_is_written_over_what_is_there() {
     assert!(!at("none").exists());
     told(&run(&client, "client", &[]), 15, &["use an admin's certificate"]);
     assert!(!at("client").exists());
+    // Whether there is a place for it is found out before a snapshot is ordered: there is none after this.
+    fs::create_dir(at("locked")).expect("it can be made");
+    let lock = fs::File::open(at("locked")).expect("it can be read");
+    lock.lock().expect("nobody has it");
+    told(&run(&admin, "locked", &[]), 19, &["another command writes into it"]);
+    drop(lock);
+    told(&run(&admin, "none", &["--newest"]), 16, &["no node that answers has a snapshot"]);
     told(&run(&admin, "first", &[]), 0, &["at entry", "1 chunk", "not in it: records", "snapshot restore"]);
     put(&trial, 2..3);
     // Now there is one, and to see it is no way round.
@@ -158,6 +169,7 @@ fn a_client_may_not_and_nothing_is_written_over_what_is_there() {
         2,
         &["first is not empty: it holds snapshot-", "name a directory that is not there"],
     );
+    told(&run(&admin, "first", &[]), 2, &["that is a whole snapshot", "snapshot verify"]);
     fs::create_dir(at("mine")).expect("it can be made");
     fs::write(at("mine").join("a file"), "of mine").expect("it can be written");
     told(&run(&admin, "mine", &["--newest"]), 2, &["mine is not empty: it holds a file"]);
@@ -177,12 +189,14 @@ fn an_export_that_is_killed_goes_on_where_it_was_and_another_node_takes_the_plac
     let mut first = export(&admin, &backup, &slowly).spawn().expect("the binary runs");
     until_arrived(&backup, 3);
     let second = export(&admin, &backup, &slowly).output().expect("the binary runs");
-    told(&second, 19, &["another export writes into it"]);
+    told(&second, 19, &["another command writes into it"]);
     first.kill().expect("it is ours");
     first.wait().expect("it has ended");
     let here = arrived(&backup);
     assert!((3..9).contains(&here), "{here}");
     told(&offline(&["snapshot", "inspect"], &backup, &[]), 0, &["being received"]);
+    let verified = offline(&["snapshot", "verify"], &backup, &[]);
+    told(&verified, 10, &["it is not finished", "snapshot export"]);
     // Written behind the point: not in it, though the command is given anew.
     put(&trial, 20..21);
     let mut again = export(&admin, &backup, &slowly);
@@ -198,4 +212,72 @@ fn an_export_that_is_killed_goes_on_where_it_was_and_another_node_takes_the_plac
     trial.cluster.kill_all().unwrap_or_else(|failure| panic!("{failure}"));
     told(&offline(&["snapshot", "verify"], &backup, &[]), 0, &["ok: 1 snapshot"]);
     restored_has(&backup, 20);
+}
+
+/// Until all nodes have a snapshot that was ordered now.
+fn snapshot_on_all(trial: &Trial) {
+    let ordered = crate::member_waits::order(trial, &["snapshot"]);
+    told(&ordered, 0, &[]);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let statuses = block_on(async { connected(trial).await.statuses().await });
+        let mut all = statuses.iter().map(|(.., status)| status.as_ref().is_ok_and(|of| of.snapshots.last.is_some()));
+        if all.all(|has| has) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{statuses:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_node_that_restarts_is_waited_for() {
+    let _alone = alone();
+    let mut trial = Trial::start(1, None);
+    let (admin, backup) = (trial.cluster.admin_file(), trial.home.path().join("backup"));
+    put(&trial, 0..10);
+    let mut running = export(&admin, &backup, &["--bytes-per-second", "2000000"]).spawn().expect("the binary runs");
+    let said = running.stderr.take().expect("it is a pipe");
+    until_arrived(&backup, 2);
+    trial.kill(NodeId(1));
+    // Longer than nodes wait for each other's answers: then it ended.
+    let mut lines = BufReader::new(said).lines().map(|line| line.expect("it is text"));
+    assert!(lines.any(|line| line.contains("looking again")), "it ended: {:?}", running.wait());
+    trial.start_node(NodeId(1));
+    let rest: Vec<String> = lines.collect();
+    assert!(running.wait().expect("it has ended").success(), "{rest:?}");
+    told(&offline(&["snapshot", "verify"], &backup, &[]), 0, &["ok: 1 snapshot"]);
+}
+
+/// A majority is gone, and what it had is wanted the more.
+#[test]
+fn what_is_there_already_is_fetched_without_a_leader() {
+    let _alone = alone();
+    let mut trial = Trial::start(3, None);
+    let admin = trial.cluster.admin_file();
+    let at = |name: &str| trial.home.path().join(name);
+    let (begun, newest) = (at("begun"), at("newest"));
+    put(&trial, 0..8);
+    snapshot_on_all(&trial);
+    let mut broken_off = export(&admin, &begun, &["--newest", "--bytes-per-second", "2000000"]);
+    let mut broken_off = broken_off.spawn().expect("the binary runs");
+    until_arrived(&begun, 1);
+    broken_off.kill().expect("it is ours");
+    broken_off.wait().expect("it has ended");
+    let leader = trial.leader();
+    trial.kill(leader);
+    trial.kill(NodeId(leader.0 % 3 + 1));
+    let soon = ["--newest", "--timeout", "3"];
+    told(&export(&admin, &newest, &soon).output().expect("the binary runs"), 0, &["at entry"]);
+    told(
+        &export(&admin, &begun, &soon[1..]).output().expect("the binary runs"),
+        0,
+        &["goes on with the snapshot at", "at entry"],
+    );
+    for backup in [begun, newest] {
+        told(&offline(&["snapshot", "verify"], &backup, &[]), 0, &["ok: 1 snapshot"]);
+    }
+    let ordered = trial.home.path().join("ordered");
+    told(&export(&admin, &ordered, &soon[1..]).output().expect("the binary runs"), 16, &[]);
+    assert!(!ordered.exists());
 }

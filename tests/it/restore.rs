@@ -42,6 +42,12 @@ fn a_new_cluster_begins_with_a_snapshot_and_who_joins_it_fetches_that() {
     fs::remove_dir_all(&directory).expect("it is ours");
     told(&restore(&new, new.home.path()), 10, &["holds no whole snapshot", "snapshot verify"]);
     assert!(!directory.exists(), "nothing was made");
+    // As by another restore that is under way.
+    fs::create_dir(&directory).expect("it is ours");
+    let lock = fs::File::open(&directory).expect("it can be read");
+    lock.lock().expect("nobody has it");
+    told(&restore(&new, &kept), 19, &["another command writes into it"]);
+    drop(lock);
     told(&restore(&new, &kept), 0, &["it begins with the state of cluster", "records before it stay behind"]);
     new.start_all();
     let client = new.cluster.client_file();

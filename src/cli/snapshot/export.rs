@@ -6,14 +6,14 @@
 //!
 //! The same command again goes on where an earlier one was broken off, as long as a node has that snapshot.
 
-use std::fs::File;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 
+use super::locked::Locked;
 use super::{failure_of_snapshot, reading};
 use crate::cli::access::{self, ClientArguments, Seconds, parse_timeout};
 use crate::cli::cluster::snapshots::ordered;
@@ -21,14 +21,14 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Format};
 use crate::cli::progress::Meter;
 use crate::client::Client;
-use crate::disk::{Directory, Files};
+use crate::disk::Files;
 use crate::limits::{
     SNAPSHOT_BYTES_PER_SECOND_MAX, SNAPSHOT_BYTES_PER_SECOND_MIN, SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT,
 };
-use crate::net::{NodeRole, NodeStatus};
+use crate::net::{Identity, NodeRole, NodeStatus};
 use crate::node::run::fetching::{Export, FetchError, FetchOptions};
 use crate::node::transfer::Unfit;
-use crate::snapshot::{self, Condition, Manifest, Receiver, Stage};
+use crate::snapshot::{self, Condition, Found, Manifest, Receiver, Stage};
 use crate::types::{ClusterId, GroupId, LogId, NodeId};
 
 /// While nothing comes, the nodes are looked at anew after so long, and it is given up after so long.
@@ -77,16 +77,10 @@ const CONTAINS: &str = "the key-value map, the sessions, and who the members wer
 const LACKS: &str = "records that were appended (`trilith log`): they are in the log alone";
 
 /// Where it goes.
-struct Target<'a> {
-    path: &'a Path,
+struct Target {
+    locked: Locked,
     /// What an earlier export has left.
     begun: Option<Manifest>,
-}
-
-/// Locked until it is dropped: of two exports into one directory each would take away what the other writes.
-struct Open {
-    files: Directory,
-    _lock: File,
 }
 
 type Node = (NodeId, SocketAddr, Option<NodeStatus>);
@@ -97,9 +91,71 @@ fn rate() -> RangedU64ValueParser<u64> {
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let identity = access::identity(&arguments.client.configuration()?)?;
-    let mut target = Target::look(&arguments.directory, identity.name().cluster)?;
-    access::block_on(async {
-        let client = arguments.client.connect_for(arguments.wait.0).await?;
+    // Before a snapshot is ordered: to find out afterwards that there is no place for it would be a pity.
+    let locked = Locked::take(&arguments.directory)?;
+    let mut target = match look(arguments, &locked, identity.name().cluster) {
+        Ok(begun) => Target { locked, begun },
+        Err(failure) => {
+            locked.give_up();
+            return Err(failure);
+        }
+    };
+    let exported = access::block_on(target.fill(arguments, &identity));
+    match exported {
+        Ok(told) => output::print(&told),
+        Err(failure) => {
+            target.locked.give_up();
+            Err(failure)
+        }
+    }
+}
+
+/// What is there of a snapshot that was begun. Nothing may be written over.
+fn look(arguments: &Arguments, locked: &Locked, cluster: ClusterId) -> Result<Option<Manifest>, Failure> {
+    let (files, shown) = (&locked.files, arguments.directory.display());
+    let listing = snapshot::list(files, None).map_err(|error| failure_of_snapshot(&error))?;
+    let unfinished = |stage: Stage| {
+        let is_of = move |found: &&Found| matches!(&found.condition, Condition::Unfinished(of) if *of == stage);
+        listing.found.iter().filter(is_of)
+    };
+    let ours: Vec<&str> =
+        unfinished(Stage::Receiving).chain(unfinished(Stage::Removing)).map(|found| found.name.as_str()).collect();
+    let names = files.list("").map_err(|error| reading::disk_failure(&error))?;
+    if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_str())) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("{shown} is not empty: it holds {other}"),
+            match listing.whole(GroupId::CLUSTER).next_back() {
+                Some(_) => format!(
+                    "that is a whole snapshot (`trilith snapshot verify {shown}`), and stays as it is: for another backup \
+                     name a directory that is not there yet"
+                ),
+                None => "name a directory that is not there yet: a backup is never written over something".to_owned(),
+            },
+        ));
+    }
+    for found in unfinished(Stage::Removing) {
+        snapshot::remove(files, &found.name).map_err(|error| failure_of_snapshot(&error))?;
+    }
+    let begun = match unfinished(Stage::Receiving).next_back() {
+        Some(found) => Receiver::begun(files, found.group, found.point).map_err(|error| failure_of_snapshot(&error))?,
+        None => None,
+    };
+    match begun.as_ref().map(|manifest| manifest.description.cluster).filter(|found| *found != cluster) {
+        None => Ok(begun),
+        Some(found) => Err(Failure::new(
+            Exit::WrongIdentity,
+            format!("{shown} holds a part of a backup of cluster {found}, and this is cluster {cluster}"),
+            "name another directory",
+        )),
+    }
+}
+
+impl Target {
+    /// Fetches the snapshot that it is to be, and gives what there is to tell.
+    async fn fill(&mut self, arguments: &Arguments, identity: &Identity) -> Result<String, Failure> {
+        // No leader is needed for what is there already.
+        let client = arguments.client.start()?;
         let mut meter = Meter::new();
         let options = FetchOptions {
             bytes_per_second: arguments.bytes_per_second,
@@ -107,94 +163,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             ..FetchOptions::new(identity.name().cluster)
         };
         loop {
-            let point = target.point(arguments, &client, &mut meter).await?;
-            let open = target.open()?;
-            let export = Export::new(&open.files, &identity, options);
+            let point = self.point(arguments, &client, &mut meter).await?;
+            let export = Export::new(&self.locked.files, identity, options);
             match fetch(&export, &client, point, &mut meter).await {
-                Ok(manifest) => {
-                    drop(meter);
-                    return output::print(&answer(arguments, &manifest, &export));
-                }
-                Err(error) if target.begun.is_some() && is_gone(&error) => {
+                Ok(manifest) => return Ok(answer(arguments, &manifest, &export)),
+                Err(error) if self.begun.is_some() && is_gone(&error) => {
                     meter.say(&format!("no node has the snapshot at {point} any more: it begins anew"));
-                    target.begun = None;
+                    self.begun = None;
                 }
                 Err(error) => return Err(failure(&error)),
             }
-        }
-    })
-}
-
-impl Target<'_> {
-    /// Nothing is changed, and nothing that is there may be written over.
-    fn look(path: &Path, cluster: ClusterId) -> Result<Target<'_>, Failure> {
-        let files = match Directory::open(path) {
-            Ok(files) => files,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Target::missing(path),
-            Err(error) => return Err(reading::disk_failure(&error)),
-        };
-        let listing = snapshot::list(&files, None).map_err(|error| failure_of_snapshot(&error))?;
-        let unfinished = |stage| {
-            listing
-                .found
-                .iter()
-                .filter(move |found| matches!(&found.condition, Condition::Unfinished(of) if *of == stage))
-        };
-        let ours: Vec<&str> = unfinished(Stage::Receiving).map(|found| found.name.as_str()).collect();
-        let names = files.list("").map_err(|error| reading::disk_failure(&error))?;
-        if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_str())) {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!("{} is not empty: it holds {other}", path.display()),
-                "name a directory that is not there yet: a backup is never written over something",
-            ));
-        }
-        let begun = match unfinished(Stage::Receiving).next_back() {
-            Some(found) => {
-                Receiver::begun(&files, found.group, found.point).map_err(|error| failure_of_snapshot(&error))?
-            }
-            None => None,
-        };
-        match begun.as_ref().map(|manifest| manifest.description.cluster).filter(|found| *found != cluster) {
-            None => Ok(Target { path, begun }),
-            Some(found) => Err(Failure::new(
-                Exit::WrongIdentity,
-                format!(
-                    "{} holds a part of a backup of cluster {found}, and this is cluster {cluster}",
-                    path.display()
-                ),
-                "name another directory",
-            )),
-        }
-    }
-
-    fn missing(path: &Path) -> Result<Target<'_>, Failure> {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Directory::open(parent).map_err(|error| reading::disk_failure(&error))?;
-        Ok(Target { path, begun: None })
-    }
-
-    /// Made, if it is not there.
-    fn open(&self) -> Result<Open, Failure> {
-        let files = match Directory::create(self.path) {
-            Ok(files) => Ok(files),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Directory::open(self.path),
-            Err(error) => Err(error),
-        };
-        let files = files.map_err(|error| reading::disk_failure(&error))?;
-        let locked = File::open(self.path).map(|lock| lock.try_lock().map(|()| lock));
-        match locked {
-            Ok(Ok(lock)) => Ok(Open { files, _lock: lock }),
-            Ok(Err(std::fs::TryLockError::WouldBlock)) => Err(Failure::new(
-                Exit::InUse,
-                format!("{}: another export writes into it", self.path.display()),
-                "wait for that one, or name another directory",
-            )),
-            Ok(Err(std::fs::TryLockError::Error(error))) | Err(error) => Err(Failure::new(
-                Exit::DiskFailed,
-                format!("{} cannot be locked: {error}", self.path.display()),
-                "name a directory on a local disk",
-            )),
         }
     }
 
@@ -205,15 +183,20 @@ impl Target<'_> {
             meter.say(&format!(
                 "goes on with the snapshot at {point} that an earlier export has begun: what was written since is not in \
                  it (remove {} to begin anew)",
-                self.path.display()
+                arguments.directory.display()
             ));
             return Ok(point);
         }
         if !arguments.newest {
-            return Ok(ordered(client, meter).await?.point);
+            let client = arguments.client.connect_for(arguments.wait.0).await?;
+            return Ok(ordered(&client, meter).await?.point);
         }
         let last = |(.., status): &Node| status.as_ref()?.snapshots.last.map(|made| made.point);
-        nodes(client, LogId::ZERO).await.iter().filter_map(last).max_by_key(|point| point.index).ok_or_else(|| {
+        let nodes = nodes(client, LogId::ZERO).await;
+        for (node, ..) in nodes.iter().filter(|(.., status)| status.is_none()) {
+            meter.say(&format!("node {node} does not answer: it may have a newer snapshot"));
+        }
+        nodes.iter().filter_map(last).max_by_key(|point| point.index).ok_or_else(|| {
             Failure::new(
                 Exit::Unavailable,
                 "no node that answers has a snapshot",
@@ -238,8 +221,13 @@ async fn fetch(export: &Export<'_>, client: &Client, point: LogId, meter: &mut M
         }
         // The others make it later than the leader; who does not answer may be back soon.
         let may_have_it = |(.., status): &Node| status.as_ref().is_none_or(|status| !is_past(status, point));
-        if news.elapsed() >= PATIENCE || !nodes.iter().any(may_have_it) {
-            return Err(error);
+        let is_over = match &error {
+            FetchError::Nowhere { .. } => !nodes.iter().any(may_have_it),
+            // Whoever has it restarts, or sends to another administrator, or the network is gone.
+            _ => false,
+        };
+        if news.elapsed() >= PATIENCE || is_over {
+            return Err(error.after(PATIENCE));
         }
         meter.say(&format!("{error}; looking again"));
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -302,7 +290,8 @@ fn failure(error: &FetchError) -> Failure {
             return Failure::new(
                 Exit::Unavailable,
                 error.to_string(),
-                "check that the nodes run and are reached; the same command goes on where it is",
+                "check that the nodes run and are reached, and that no other export keeps them busy: a node sends to one \
+                 administrator at a time. The same command goes on where it is",
             );
         }
         FetchError::Interrupted | FetchError::State { .. } => Exit::Other,

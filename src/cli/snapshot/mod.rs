@@ -10,6 +10,7 @@
 
 mod export;
 mod inspect;
+mod locked;
 mod reading;
 mod restore;
 mod verify;

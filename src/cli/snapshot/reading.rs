@@ -8,6 +8,9 @@ use crate::snapshot::{self, BadChunk, Condition, Listing, Manifest};
 use crate::superblock;
 use crate::types::{ClusterId, GroupId, LogId};
 
+/// What decides the exit code where several things are wrong: the first of these.
+const WORST_FIRST: [Exit; 4] = [Exit::Corrupt, Exit::DiskFailed, Exit::WrongIdentity, Exit::NewerFormat];
+
 /// What a directory holds.
 #[derive(Debug)]
 pub struct Reading {
@@ -21,8 +24,10 @@ pub struct Reading {
 /// What is wrong.
 #[derive(Debug)]
 pub struct Finding {
-    /// Of the snapshot, or `superblock`.
+    /// Of the snapshot, or `superblock`, or what is there in place of a backup.
     pub name: String,
+    /// Of the snapshot that it is about, also one that is not there; none if that is not known.
+    pub point: Option<LogId>,
     pub exit: Exit,
     pub what: String,
     pub next_step: String,
@@ -41,14 +46,16 @@ impl Reading {
             Err(superblock::Error::NotFormatted) => (None, None),
             Err(error) => (None, Some(error)),
         };
+        let is_nobodys = state.is_none() && complaint.is_none();
         let cluster = state.as_ref().map(|state| state.cluster);
         let listing = list(files, cluster)?;
         let mut reading = Reading { directory, cluster, listing, findings: Vec::new() };
         reading.findings.extend(complaint.map(|error| {
             let next_step = format!("`trilith wal verify {}` says what is wrong with it", reading.directory);
-            Finding { name: superblock::FILE_NAME.to_owned(), exit: Exit::Corrupt, what: error.to_string(), next_step }
+            let (name, what) = (superblock::FILE_NAME.to_owned(), error.to_string());
+            Finding { name, point: None, exit: Exit::Corrupt, what, next_step }
         }));
-        reading.judge(files, every_chunk);
+        reading.judge(files, every_chunk, if is_nobodys { of_a_backup } else { of_a_node });
         for (group, of_group) in state.iter().flat_map(|state| &state.groups) {
             reading.miss(*group, of_group.snapshot);
         }
@@ -57,10 +64,50 @@ impl Reading {
             let names = files.list("").map_err(|error| disk_failure(&error))?;
             reading.findings.retain(|finding| names.contains(&finding.name) || finding.name == superblock::FILE_NAME);
         }
+        if is_nobodys && reading.listing.whole(GroupId::CLUSTER).next().is_none() && reading.findings.is_empty() {
+            let names = files.list("").map_err(|error| disk_failure(&error))?;
+            reading.findings.push(reading.no_backup(&names));
+        }
         Ok(reading)
     }
 
-    fn judge(&mut self, files: &impl Files, every_chunk: bool) {
+    /// What decides the exit code, of those findings that count.
+    pub fn worst(&self, counts: impl FnMut(&&Finding) -> bool) -> Option<&Finding> {
+        let rank = |exit: Exit| WORST_FIRST.iter().position(|worst| *worst == exit).unwrap_or(WORST_FIRST.len());
+        self.findings.iter().filter(counts).min_by_key(|finding| rank(finding.exit))
+    }
+
+    /// A directory that is no node's is there for what it holds.
+    fn no_backup(&self, names: &[String]) -> Finding {
+        const AGAIN: &str = "give the same `trilith snapshot export` again: it goes on where it is, or begins anew";
+        let unfinished = self.listing.found.iter().max_by_key(|found| found.point);
+        let is_inside = names.iter().any(|name| name == "manifest") && names.iter().any(|name| name == "chunks");
+        let (name, what, next_step) = match (unfinished, self.listing.strange.first()) {
+            (Some(found), _) => (&found.name, "it is not finished, and nothing else is here: this is no backup", AGAIN),
+            (None, Some(name)) => (
+                name,
+                "no snapshot has this name, and nothing else is here: it is not used",
+                "give it the name back that it had where it was made: snapshot-GROUP-INDEX-TERM",
+            ),
+            (None, None) if is_inside => {
+                (&self.directory, "it is the inside of a snapshot", "name the directory that the snapshot lies in")
+            }
+            (None, None) => (
+                &self.directory,
+                "there is no snapshot in it",
+                "name the directory that the snapshot lies in; `trilith snapshot export` makes one",
+            ),
+        };
+        Finding {
+            name: name.clone(),
+            point: None,
+            exit: Exit::Corrupt,
+            what: what.to_owned(),
+            next_step: next_step.to_owned(),
+        }
+    }
+
+    fn judge(&mut self, files: &impl Files, every_chunk: bool, next_step: fn(Exit) -> &'static str) {
         for found in &self.listing.found {
             let (exit, what) = match &found.condition {
                 Condition::Unfinished(_) => continue,
@@ -75,7 +122,7 @@ impl Reading {
                 Condition::Unreadable(error) => (Exit::DiskFailed, error.to_string()),
             };
             let next_step = next_step(exit).to_owned();
-            self.findings.push(Finding { name: found.name.clone(), exit, what, next_step });
+            self.findings.push(Finding { name: found.name.clone(), point: Some(found.point), exit, what, next_step });
         }
     }
 
@@ -87,6 +134,7 @@ impl Reading {
         if point != LogId::ZERO && !is_there {
             self.findings.push(Finding {
                 name: superblock::FILE_NAME.to_owned(),
+                point: Some(point),
                 exit: Exit::Corrupt,
                 what: format!("it names the snapshot of group {group} at {point}, which is not there"),
                 next_step: "put it back, if somebody moved it; the log before it may be gone".to_owned(),
@@ -113,7 +161,15 @@ fn chunks(files: &impl Files, manifest: &Manifest) -> Option<(Exit, String)> {
     (!both.is_empty()).then(|| (exit, both.join("; ")))
 }
 
-fn next_step(exit: Exit) -> &'static str {
+fn of_a_backup(exit: Exit) -> &'static str {
+    match exit {
+        Exit::Corrupt => "this is no backup any more: export again, into another directory",
+        Exit::DiskFailed => "check the disk (kernel log, SMART), and export again, to another one",
+        other => of_a_node(other),
+    }
+}
+
+fn of_a_node(exit: Exit) -> &'static str {
     match exit {
         Exit::WrongIdentity => "check how it came here: it holds another cluster's data",
         Exit::NewerFormat => "use the newer program that wrote it",
@@ -133,6 +189,7 @@ pub fn disk_failure(error: &disk::Error) -> Failure {
     let exit = match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Exit::WrongIdentity,
         std::io::ErrorKind::PermissionDenied => Exit::Other,
+        _ if error.is_locked() => Exit::InUse,
         _ => Exit::DiskFailed,
     };
     Failure::new(exit, error.to_string(), error.next_step())

@@ -1,12 +1,14 @@
 //! `trilith snapshot restore`: a new cluster that begins with what a snapshot holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::locked::Locked;
+use super::reading::{Finding, Reading};
 use super::{failure_of_snapshot, reading};
 use crate::cli::configuration::NodeConfiguration;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{init, node, output};
-use crate::disk::Directory;
+use crate::disk::{Directory, Files};
 use crate::snapshot::{self, Condition, Description, Found, Manifest};
 use crate::superblock;
 use crate::types::{ClusterId, GroupId, LogId, Membership};
@@ -20,6 +22,9 @@ pub struct Arguments {
     /// cluster
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Take the snapshot at this entry, and not the newest: where that one cannot be used, what came after is lost
+    #[arg(long, value_name = "INDEX")]
+    at: Option<u64>,
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -27,13 +32,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     check_alone(&configuration)?;
     let cluster = init::identity(&configuration)?.name().cluster;
     let from = reading::open(&arguments.from)?;
-    let source = newest(&from, arguments)?;
+    let source = choose(&from, &arguments.from, arguments.at)?;
     check_cluster(&source, cluster)?;
     let members = init::first_membership(&configuration);
     let to = target(&configuration)?;
     let description = description(&source.description, cluster, members.clone());
-    check_nothing_else(&to, &configuration, &description)?;
-    let manifest = snapshot::copy(&from, &source, &to, description).map_err(|error| failure_of_snapshot(&error))?;
+    check_nothing_else(&to.files, &configuration, &description)?;
+    let copied = snapshot::copy(&from, &source, &to.files, description);
+    let manifest = copied.map_err(|error| of_copy(&error))?;
     let (_, told) = init::format_from(&configuration, members, Some(&manifest.description))?;
     let Description { point, .. } = manifest.description;
     output::print(&format!(
@@ -58,15 +64,49 @@ fn check_alone(configuration: &NodeConfiguration) -> Result<(), Failure> {
     }
 }
 
-fn newest(from: &Directory, arguments: &Arguments) -> Result<Manifest, Failure> {
-    let listing = snapshot::list(from, None).map_err(|error| failure_of_snapshot(&error))?;
-    listing.whole(GroupId::CLUSTER).next_back().cloned().ok_or_else(|| {
-        Failure::new(
-            Exit::Corrupt,
-            format!("{} holds no whole snapshot", arguments.from.display()),
-            format!("`trilith snapshot verify {}` says what is there", arguments.from.display()),
-        )
-    })
+/// The newest that there is, or the one that is asked for. An older one in its place would be a loss that nobody was told of.
+pub fn choose(from: &impl Files, shown: &Path, at: Option<u64>) -> Result<Manifest, Failure> {
+    let reading = Reading::take(from, shown.display().to_string(), false)?;
+    let whole: Vec<&Manifest> = reading.listing.whole(GroupId::CLUSTER).collect();
+    let others = |newest: &[&Manifest]| {
+        let indexes: Vec<String> = newest.iter().map(|of| of.description.point.index.to_string()).collect();
+        if indexes.is_empty() { "none".to_owned() } else { indexes.join(", ") }
+    };
+    if let Some(index) = at {
+        let chosen = whole.iter().rev().find(|manifest| manifest.description.point.index.0 == index);
+        return chosen.map(|manifest| (*manifest).clone()).ok_or_else(|| {
+            let message = format!("{} holds no whole snapshot at entry {index}", shown.display());
+            Failure::new(Exit::Usage, message, format!("whole are those at: {}", others(&whole)))
+        });
+    }
+    let newest = whole.last().map_or(LogId::ZERO, |manifest| manifest.description.point);
+    let in_doubt = |finding: &&Finding| finding.point.is_none_or(|point| point > newest);
+    match (whole.last(), reading.worst(in_doubt)) {
+        (Some(newest), None) => Ok((*newest).clone()),
+        (Some(newest), Some(finding)) => Err(Failure::new(
+            finding.exit,
+            format!("{}: what is newest cannot be used: {}: {}", shown.display(), finding.name, finding.what),
+            format!(
+                "restore from another copy; or say `--at {}`: what came after that entry is lost then",
+                newest.description.point.index
+            ),
+        )),
+        (None, finding) => Err(Failure::new(
+            finding.map_or(Exit::Corrupt, |finding| finding.exit),
+            format!("{} holds no whole snapshot", shown.display()),
+            format!("`trilith snapshot verify {}` says what is there", shown.display()),
+        )),
+    }
+}
+
+fn of_copy(error: &snapshot::Error) -> Failure {
+    let failure = failure_of_snapshot(error);
+    let next_step =
+        "restore from another copy, or from an older snapshot with `--at INDEX`: what came after is lost then";
+    match error {
+        snapshot::Error::Damaged { .. } => Failure { next_step: next_step.to_owned(), ..failure },
+        _ => failure,
+    }
 }
 
 /// The same cluster would exist twice, and clients could write to either.
@@ -76,23 +116,17 @@ fn check_cluster(source: &Manifest, cluster: ClusterId) -> Result<(), Failure> {
         true => Err(Failure::new(
             Exit::Usage,
             format!("the configuration's certificate names cluster {cluster}, which the snapshot is of"),
-            "make certificates of a new cluster: `trilith certificate`; to give an old member its data back, let it join",
+            "make certificates of a new cluster: `trilith cert`; to give an old member its data back, let it join",
         )),
     }
 }
 
 /// The directory of the node to be, which may exist, and must be nobody's.
-fn target(configuration: &NodeConfiguration) -> Result<Directory, Failure> {
+fn target(configuration: &NodeConfiguration) -> Result<Locked, Failure> {
     let path = &configuration.data_directory;
-    let directory = match Directory::open(path) {
-        Ok(directory) => directory,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Directory::create(path).map_err(|error| reading::disk_failure(&error))?
-        }
-        Err(error) => return Err(reading::disk_failure(&error)),
-    };
-    match superblock::inspect(&directory) {
-        Err(superblock::Error::NotFormatted) => Ok(directory),
+    let to = Locked::take(path)?;
+    match superblock::inspect(&to.files) {
+        Err(superblock::Error::NotFormatted) => Ok(to),
         Ok(_) | Err(_) => Err(Failure::new(
             Exit::Usage,
             format!("{} belongs to a node already", path.display()),

@@ -2,8 +2,9 @@
 
 use bytes::BytesMut;
 
+use super::locked::Locked;
 use super::reading::Reading;
-use super::{inspect, verify};
+use super::{inspect, restore, verify};
 use crate::checksum::Checksum;
 use crate::cli::exit::Exit;
 use crate::cli::output::Format;
@@ -15,6 +16,9 @@ use crate::types::{ClusterId, GroupId, HardState, Incarnation, Index, LogId, Mem
 
 /// What it is called, what becomes of the disk, how `verify` ends.
 type Case<'a> = (&'a str, &'a dyn Fn(&SimDisk), Exit);
+
+/// What it is called, the disk before, what becomes of it, how a restore from it ends.
+type Restored<'a> = (&'a str, SimDisk, &'a dyn Fn(&SimDisk), Exit);
 
 struct Once(Option<Vec<u8>>);
 
@@ -168,4 +172,93 @@ fn a_real_directory_holds_snapshots_too() {
     assert_eq!(files.list("").unwrap().len(), 2);
     let missing = super::reading::open(&home.path().join("nothing")).unwrap_err();
     assert_eq!(missing.exit, Exit::WrongIdentity);
+}
+
+/// A directory with these that is no node's, as an export leaves one.
+fn backup(indexes: &[u64]) -> SimDisk {
+    let disk = SimDisk::new();
+    indexes.iter().for_each(|index| make(&disk.files(), *index));
+    disk
+}
+
+#[test]
+fn what_is_said_where_a_backup_ought_to_be_and_is_none() {
+    let name = |index| description(index).name();
+    let cases: [(&str, SimDisk, Exit); 6] = [
+        ("a backup", backup(&[100]), Exit::Done),
+        ("nothing", backup(&[]), Exit::Corrupt),
+        ("an export that was broken off", backup(&[]), Exit::Corrupt),
+        ("a copy under another name", backup(&[100]), Exit::Corrupt),
+        ("one level too deep", backup(&[]), Exit::Corrupt),
+        ("a chunk that rotted", backup(&[100]), Exit::Corrupt),
+    ];
+    let receiving = format!("{}.receiving", name(300));
+    cases[2].1.files().create_directory(&receiving).expect("nothing is wrong with the disk");
+    let renamed = format!("{}-copy", name(100));
+    cases[3].1.files().rename(&name(100), &renamed).expect("nothing is wrong with the disk");
+    ["manifest", "chunks"].iter().for_each(|file| cases[4].1.plant(file, b"of a snapshot"));
+    cases[5].1.flip_bit(&format!("{}/chunks", name(100)), 600, 1);
+    let mut all = String::new();
+    for (title, disk, exit) in &cases {
+        let (text, found) = said(disk, title);
+        assert_eq!(found, *exit, "{title}\n{text}");
+        all.push_str(&text);
+    }
+    assert_eq!(all, include_str!("tests/backups.txt"), "\n{all}");
+}
+
+/// What is whole and older is no stand-in for what is newest: acknowledged writes would be gone, and nobody told.
+#[test]
+fn a_restore_takes_an_older_one_on_purpose_alone() {
+    let name = |index| description(index).name();
+    let manifest = |index| format!("{}/manifest", name(index));
+    let flip: &dyn Fn(&SimDisk) = &|disk| disk.flip_bit(&manifest(200), 50, 1);
+    let cases: [Restored<'_>; 7] = [
+        ("a rotten manifest", backup(&[100, 200]), flip, Exit::Corrupt),
+        ("one that does not open", backup(&[100, 200]), &refuse, Exit::DiskFailed),
+        ("chunks cut short", node(), &|disk| disk.truncate(&format!("{}/chunks", name(200)), 512), Exit::Corrupt),
+        ("the one that the superblock names is gone", node(), &lose, Exit::Corrupt),
+        ("a superblock that nobody can read", node(), &|disk| disk.plant("superblock", &[1; 8192]), Exit::Corrupt),
+        ("another cluster's", node(), &foreign_and_newer, Exit::WrongIdentity),
+        ("unfinished ones", node(), &unfinished, Exit::Done),
+    ];
+    let shown = std::path::Path::new("DIR");
+    for (title, disk, change, exit) in cases {
+        let newest = |at| restore::choose(&disk.files(), shown, at).map(|manifest| manifest.description.point.index.0);
+        assert_eq!(newest(None), Ok(200), "{title}");
+        change(&disk);
+        match newest(None) {
+            Ok(index) => assert_eq!((index, exit), (200, Exit::Done), "{title}"),
+            Err(failure) => {
+                assert_eq!(failure.exit, exit, "{title}: {failure}");
+                assert!(failure.next_step.contains("--at"), "{title}: {failure}");
+            }
+        }
+        assert_eq!(newest(Some(100)), Ok(100), "{title}");
+        let missing = newest(Some(7)).unwrap_err();
+        assert!(missing.exit == Exit::Usage && missing.next_step.contains("100"), "{title}: {missing}");
+    }
+    // What is damaged and older is in nobody's way.
+    let disk = node();
+    disk.flip_bit(&manifest(100), 50, 1);
+    assert!(restore::choose(&disk.files(), shown, None).is_ok());
+}
+
+#[test]
+fn a_directory_is_written_into_by_one_command_at_a_time() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("backup");
+    let first = Locked::take(&path).unwrap();
+    let second = Locked::take(&path).unwrap_err();
+    assert_eq!(second.exit, Exit::InUse, "{second}");
+    first.give_up();
+    assert!(!path.exists(), "it was made for nothing");
+    Locked::take(&path).unwrap().files.create_directory("something").unwrap();
+    Locked::take(&path).unwrap().give_up();
+    assert!(path.join("something").exists(), "it was there before");
+    std::fs::write(home.path().join("file"), "").unwrap();
+    for (path, exit) in [("file", Exit::WrongIdentity), ("no/parent", Exit::WrongIdentity)] {
+        let refused = Locked::take(&home.path().join(path)).unwrap_err();
+        assert_eq!(refused.exit, exit, "{refused}");
+    }
 }

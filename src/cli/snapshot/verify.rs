@@ -6,12 +6,9 @@ use serde::Serialize;
 
 use super::inspect::{Shown, line};
 use super::reading::{self, Reading};
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::Failure;
 use crate::cli::output::{self, Format};
 use crate::snapshot::{Found, Manifest};
-
-/// What decides the exit code where several things are wrong: the first of these.
-const WORST_FIRST: [Exit; 4] = [Exit::Corrupt, Exit::DiskFailed, Exit::WrongIdentity, Exit::NewerFormat];
 
 /// The answer, as it goes into the JSON document.
 #[derive(Debug, Serialize)]
@@ -49,8 +46,7 @@ pub fn text(reading: &Reading, format: Format) -> String {
 
 /// The failure that the worst finding is.
 pub fn judge(reading: &Reading) -> Result<(), Failure> {
-    let rank = |exit: Exit| WORST_FIRST.iter().position(|worst| *worst == exit).unwrap_or(WORST_FIRST.len());
-    let Some(worst) = reading.findings.iter().min_by_key(|finding| rank(finding.exit)) else { return Ok(()) };
+    let Some(worst) = reading.worst(|_| true) else { return Ok(()) };
     let count = output::counted(reading.findings.len() as u64, "finding");
     let message = format!("{}: {count}, the worst: {}: {}", reading.directory, worst.name, worst.what);
     Err(Failure::new(worst.exit, message, worst.next_step.clone()))

@@ -6,7 +6,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::disk::{self, Directory};
 use crate::net::{Peers, SnapshotQuestion};
@@ -16,6 +16,9 @@ use crate::types::ClusterId;
 
 /// After so long without a question nothing is held open: what is removed then gives its room back.
 const QUIET: Duration = Duration::from_secs(5);
+/// What was removed and is still wanted is held open for at least so long, and at most twice as long: at the rate of a
+/// default configuration the largest snapshot is sent in little more.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30 * 60);
 
 /// A handle on the thread. Dropped, it ends the thread and waits for it.
 #[derive(Debug)]
@@ -55,7 +58,12 @@ impl Drop for Serving {
 }
 
 fn serve(mut shelf: Shelf<Directory>, questions: &Receiver<SnapshotQuestion>, mut rotten: impl FnMut(&Manifest, u32)) {
+    let mut swept = Instant::now();
     loop {
+        if swept.elapsed() >= SWEEP_INTERVAL {
+            swept = Instant::now();
+            shelf.sweep().unwrap_or_else(|error| tracing::error!("removed snapshots stay open: {error}"));
+        }
         match questions.recv_timeout(QUIET) {
             Ok(question) if question.is_moot() => {}
             Ok(question) => {

@@ -14,13 +14,16 @@ const OPEN_MAX: usize = 3;
 /// Bad chunks that are told of, each once.
 const TOLD_MAX: usize = 1024;
 
-/// Snapshots that are read. What is removed meanwhile keeps its room as long as it is open.
+/// Snapshots that are read. What is removed meanwhile keeps its room as long as it is open, and is given to all who want it
+/// until then.
 #[derive(Debug)]
 pub struct Shelf<F> {
     files: F,
     cluster: ClusterId,
     /// The one that was asked for last is the last.
     open: Vec<Reader>,
+    /// The points of those of them that the last [sweep](Shelf::sweep) found removed.
+    removed: BTreeSet<(GroupId, LogId)>,
     /// Bad chunks of which the operator knows.
     told: BTreeSet<(GroupId, LogId, u32)>,
 }
@@ -37,7 +40,7 @@ pub enum Finding {
 
 impl<F: Files> Shelf<F> {
     pub fn new(files: F, cluster: ClusterId) -> Shelf<F> {
-        Shelf { files, cluster, open: Vec::new(), told: BTreeSet::new() }
+        Shelf { files, cluster, open: Vec::new(), removed: BTreeSet::new(), told: BTreeSet::new() }
     }
 
     /// The answer to a question, and what is to be told to the operator and to whoever mends.
@@ -71,28 +74,61 @@ impl<F: Files> Shelf<F> {
         for reader in self.open.drain(..) {
             reader.close(&self.files);
         }
+        self.removed.clear();
     }
 
-    /// Makes a snapshot the last one of those that are open, if it is here. One that is asked for anew is looked for anew.
+    /// Closes what was removed and was found so by the last sweep, too: who is slow does not keep its room for good.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed: then all that is open stays so.
+    pub fn sweep(&mut self) -> Result<(), snapshot::Error> {
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        let names = self.files.list("")?;
+        let before = std::mem::take(&mut self.removed);
+        for reader in std::mem::take(&mut self.open) {
+            let of = &reader.manifest().description;
+            let key = (of.group, of.point);
+            if names.contains(&of.name()) {
+                self.open.push(reader);
+            } else if before.contains(&key) {
+                reader.close(&self.files);
+            } else {
+                self.removed.insert(key);
+                self.open.push(reader);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a snapshot the last one of those that are open, if it is here. One that is asked for anew is looked for anew; if
+    /// it has gone meanwhile, what is open is as good, and somebody may be in the midst of it.
     fn find(&mut self, group: GroupId, point: LogId, is_new: bool) -> Result<bool, snapshot::Error> {
         let is_it = |manifest: &Manifest| (manifest.description.group, manifest.description.point) == (group, point);
-        let found = self.open.iter().position(|reader| is_it(reader.manifest())).map(|place| self.open.remove(place));
-        match found {
-            Some(reader) if !is_new => {
-                self.open.push(reader);
-                return Ok(true);
+        let is_open = |shelf: &Self| shelf.open.iter().position(|reader| is_it(reader.manifest()));
+        if is_new {
+            if let Some(newer) = self.open_anew(group, point)? {
+                let older = is_open(self).map(|place| self.open.remove(place));
+                older.into_iter().for_each(|older| older.close(&self.files));
+                self.open.push(newer);
             }
-            Some(reader) => reader.close(&self.files),
-            None => {}
+        } else if is_open(self).is_none() {
+            self.open.extend(self.open_anew(group, point)?);
         }
-        let listing = snapshot::list(&self.files, Some(self.cluster))?;
-        let Some(manifest) = listing.whole(group).find(|manifest| is_it(manifest)).cloned() else { return Ok(false) };
-        let reader = Reader::open(&self.files, manifest)?;
-        if self.open.len() == OPEN_MAX {
+        let Some(place) = is_open(self) else { return Ok(false) };
+        let found = self.open.remove(place);
+        self.open.push(found);
+        if self.open.len() > OPEN_MAX {
             self.open.remove(0).close(&self.files);
         }
-        self.open.push(reader);
         Ok(true)
+    }
+
+    fn open_anew(&self, group: GroupId, point: LogId) -> Result<Option<Reader>, snapshot::Error> {
+        let listing = snapshot::list(&self.files, Some(self.cluster))?;
+        let found = listing.whole(group).find(|manifest| manifest.description.point == point).cloned();
+        found.map(|manifest| Reader::open(&self.files, manifest)).transpose()
     }
 
     /// A chunk of the last one is bad.
@@ -103,3 +139,6 @@ impl<F: Files> Shelf<F> {
         Finding::BadChunk { manifest, number, error, is_news }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -208,3 +208,21 @@ fn a_failure_of_each_operation_is_told_and_a_full_disk_before_the_first_chunk() 
     disk.set_capacity(1 << 40);
     receive(&disk, &sender).expect("there is room again");
 }
+
+/// Two programs, as two commands into one directory are.
+#[test]
+fn what_another_one_receives_just_now_is_left_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let one = crate::disk::Directory::open(home.path()).unwrap();
+    let other = crate::disk::Directory::open(home.path()).unwrap();
+    let sender = sender(20);
+    let mut receiver = Receiver::open(&one, sender.manifest.clone(), CLUSTER).unwrap();
+    receiver.take(&one, 1, &sender.chunks[1]).unwrap();
+    let refused = Receiver::open(&other, sender.manifest.clone(), CLUSTER);
+    assert!(matches!(&refused, Err(Error::Disk(error)) if error.is_locked()), "{refused:?}");
+    for number in [0, 2] {
+        receiver.take(&one, number, &sender.chunks[number as usize]).unwrap();
+    }
+    let manifest = receiver.finish(&one).unwrap();
+    assert!(verify(&other, &manifest).unwrap().is_empty());
+}

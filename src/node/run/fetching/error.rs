@@ -29,6 +29,14 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// The same, of who looked again and again for so long.
+    pub fn after(self, patience: Duration) -> FetchError {
+        match self {
+            FetchError::Stuck { point, last, .. } => FetchError::Stuck { point, patience, last },
+            other => other,
+        }
+    }
+
     /// What to do about it.
     pub fn next_step(&self) -> String {
         match self {
