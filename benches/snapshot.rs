@@ -218,6 +218,10 @@ impl Load {
 fn come_back(size: &Size, way: Way) {
     let home = tempfile::tempdir_in(".").expect("a directory can be made here");
     let cluster = RefCell::new(prepare(&home.path().join("cluster"), 3));
+    if way == Way::Snapshot {
+        // Else what it lacks might be in the tail that is kept for it.
+        cluster.borrow().configure("follower_tail_bytes", 0).expect("files can be written");
+    }
     cluster.borrow_mut().start_all(PATIENCE).expect("the nodes serve");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let local = tokio::task::LocalSet::new();
@@ -238,6 +242,8 @@ fn come_back(size: &Size, way: Way) {
         let (without, _) = load.rate_until(async |records, _| records >= size.down_records).await;
         if way == Way::Snapshot {
             give_up_log(&client).await;
+            // Nodes look once a second for what may go.
+            tokio::time::sleep(Duration::from_secs(3)).await;
         }
         let missed = leader_status(&client).await.last.index.0 - had.0;
         cluster.borrow_mut().start(follower, PATIENCE).expect("it serves");
