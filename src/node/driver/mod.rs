@@ -39,6 +39,7 @@ mod submissions;
 mod tails;
 #[cfg(test)]
 mod tests;
+mod wall_clock;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -67,6 +68,7 @@ pub use retention::RetentionRule;
 use snapshots::Snapshots;
 use submissions::{Asker, Submissions};
 use tails::Tails;
+use wall_clock::WallClock;
 
 pub use loading::SnapshotFinding;
 pub use snapshots::{Made, Making, SnapshotOptions, SnapshotReport};
@@ -119,7 +121,7 @@ pub struct About {
 /// What can happen to a node.
 #[derive(Debug)]
 pub enum Input {
-    /// One tick has passed. The wall clock is only written down.
+    /// One tick has passed. The wall clock is written down, and says what is too old to be kept.
     Tick {
         wall_clock_milliseconds: u64,
     },
@@ -325,6 +327,7 @@ pub struct Driver<M> {
     forwards: Forwards,
     /// The change of the members that somebody waits for.
     change: Option<changes::Waiting>,
+    wall_clock: WallClock,
     retention: Retention,
     purging: Purging,
     installing: Installing<M>,
@@ -352,8 +355,9 @@ impl<M: StateMachine> Driver<M> {
                 self.replica.handle(RaftInput::Tick);
                 self.look_for_missing();
                 self.age_forwards();
-                self.trim_by_rule(wall_clock_milliseconds);
-                self.purge_if_useful(wall_clock_milliseconds);
+                self.wall_clock.tick(wall_clock_milliseconds);
+                self.trim_by_rule();
+                self.purge_if_useful();
                 self.snapshots.tick();
                 self.installing.tick();
             }

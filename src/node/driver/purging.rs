@@ -32,7 +32,7 @@ const LOOK_TICKS: u32 = 100;
 pub struct FollowerTail {
     /// The newest of it, of whole segments.
     pub bytes: u64,
-    /// What was written so long ago at most, by the wall clock.
+    /// What was written so long ago at most, by the wall clock as far as it is believed.
     pub milliseconds: u64,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Purging {
 
 impl<M: StateMachine> Driver<M> {
     /// A tick has passed. Now and then what nobody needs goes, if that sets segments free.
-    pub(super) fn purge_if_useful(&mut self, wall_clock_milliseconds: u64) {
+    pub(super) fn purge_if_useful(&mut self) {
         let Some(tail) = self.options.follower_tail else { return };
         self.purging.ticks += 1;
         if self.purging.ticks < LOOK_TICKS || self.purging.under_way.is_some() {
@@ -57,7 +57,7 @@ impl<M: StateMachine> Driver<M> {
         if needed_by_nobody < self.replica.first_index() {
             return;
         }
-        let since_milliseconds = Some(wall_clock_milliseconds.saturating_sub(tail.milliseconds));
+        let since_milliseconds = self.wall_clock.older_than(tail.milliseconds);
         let kept = Kept { bytes: Some(tail.bytes), since_milliseconds };
         let beyond_tail = self.pipeline.log.kept_from(GroupId::CLUSTER, kept).previous();
         let held_by_all = self.replica.held_by_all().unwrap_or(Index::ZERO);

@@ -8,6 +8,7 @@ use super::loading::{Beginning, Named, SnapshotFinding, choose};
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
 use super::purging::Purging;
 use super::retention::Retention;
+use super::wall_clock::WallClock;
 use super::{Applying, Driver, Options, Reads, Snapshots, Submissions, Tails};
 use crate::checksum::Checksum;
 use crate::disk::Files;
@@ -209,6 +210,7 @@ impl<M: StateMachine> Driver<M> {
             submissions: Submissions::default(),
             forwards: Forwards::new(incarnation, boot),
             change: None,
+            wall_clock: WallClock::default(),
             retention,
             purging: Purging::default(),
             installing: Installing::new(beginning.coming),
