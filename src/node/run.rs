@@ -504,7 +504,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             Effect::Prepare(order) => self.preparer.order(order),
             Effect::ReadLog { read, plan, is_for_client } => self.readers.order(read, plan, is_for_client),
             Effect::MakeSnapshot(making) => self.snapshots.make(making),
-            Effect::RemoveSnapshots { in_use, damaged } => self.snapshots.remove(in_use, damaged),
+            Effect::RemoveSnapshots { in_use, reach } => self.snapshots.remove(in_use, reach),
             Effect::FetchSnapshot { from, point } => self.fetch(from, point),
             Effect::Snapshot(told) => report::snapshot(&told),
             Effect::Send(message) => self.peers.send(&message),

@@ -23,7 +23,7 @@ use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
 use crate::node::driver::{Effect, Input, ReadNumber};
 use crate::raft::{Body, Event, Message, Role};
 use crate::random::Random;
-use crate::snapshot::Builder;
+use crate::snapshot::{Builder, Reach};
 use crate::types::LogId;
 use crate::wal::{Prepare, ReadPlan};
 
@@ -150,7 +150,7 @@ pub(super) enum Happening {
         node: usize,
         life: u64,
         in_use: LogId,
-        damaged: Vec<LogId>,
+        reach: Reach,
     },
     Transfer {
         node: usize,
@@ -304,8 +304,8 @@ impl Simulation {
                 }
             }
             Happening::Snapshot { node, life, builder, began } => self.step_snapshot(node, life, builder, began),
-            Happening::RemoveSnapshots { node, life, in_use, damaged } => {
-                self.remove_snapshots(node, life, in_use, &damaged)
+            Happening::RemoveSnapshots { node, life, in_use, reach } => {
+                self.remove_snapshots(node, life, in_use, &reach)
             }
             Happening::Transfer { node, what } => self.transfer(node, what)?,
             Happening::Client { client } => self.step_client(client),
@@ -481,9 +481,9 @@ impl Simulation {
                 let begun = self.begin_snapshot(node, *making);
                 self.order(0, begun);
             }
-            Effect::RemoveSnapshots { in_use, damaged } => {
+            Effect::RemoveSnapshots { in_use, reach } => {
                 let after = self.snapshot_random.below(self.options.snapshots.step_time_max);
-                self.order(after, Happening::RemoveSnapshots { node, life, in_use, damaged });
+                self.order(after, Happening::RemoveSnapshots { node, life, in_use, reach });
             }
             Effect::FetchSnapshot { from, point } => self.begin_fetch(node, process, from, point),
             Effect::Snapshot(report) => self.on_snapshot_report(&report),

@@ -247,7 +247,7 @@ pub enum Effect {
     /// By [`snapshot::remove_superfluous`].
     RemoveSnapshots {
         in_use: LogId,
-        damaged: Vec<LogId>,
+        reach: snapshot::Reach,
     },
     /// The snapshot at this point, from this node or any other that has it: [`Driver::fetched`] answers it, unless another one
     /// is ordered first.

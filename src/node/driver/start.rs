@@ -155,7 +155,7 @@ impl<M: StateMachine> Driver<M> {
             // Nothing of what it held is part of it.
             names = GroupLog::new(GroupId::CLUSTER, named, names.last_place);
         }
-        beginning.remove_superfluous(files, identity.cluster, named);
+        beginning.remove_superfluous(files, identity.cluster, (&names, named));
         let snapshot = beginning.from.as_ref().map(|from| from.point);
         if let Some(point) = snapshot.filter(|point| *point > named) {
             superblock.save(|state| state.group_mut(GroupId::CLUSTER).snapshot = point);

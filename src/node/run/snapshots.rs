@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::disk::{self, Directory};
 use crate::node::driver::{Input, Made, Making};
 use crate::snapshot::run::{Control, Ended, run};
-use crate::snapshot::{self, Builder};
+use crate::snapshot::{self, Builder, Reach};
 use crate::types::{ClusterId, GroupId, LogId};
 
 /// How this node writes snapshots.
@@ -24,7 +24,7 @@ pub(super) struct SnapshotWriting {
 
 enum Order {
     Make(Box<Making>),
-    Remove { in_use: LogId, damaged: Vec<LogId> },
+    Remove { in_use: LogId, reach: Reach },
 }
 
 /// The thread. The driver orders one thing at a time.
@@ -64,8 +64,8 @@ impl Snapshots {
         self.order(Order::Make(making));
     }
 
-    pub fn remove(&mut self, in_use: LogId, damaged: Vec<LogId>) {
-        self.order(Order::Remove { in_use, damaged });
+    pub fn remove(&mut self, in_use: LogId, reach: Reach) {
+        self.order(Order::Remove { in_use, reach });
     }
 
     /// Of the state that is being written.
@@ -95,8 +95,8 @@ fn carry_out(files: &Directory, cluster: ClusterId, order: Order, control: &Cont
             };
             Input::SnapshotMade { point, result }
         }
-        Order::Remove { in_use, damaged } => Input::SnapshotsRemoved {
-            result: snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, in_use, &damaged),
+        Order::Remove { in_use, reach } => Input::SnapshotsRemoved {
+            result: snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, in_use, &reach),
         },
     })
 }

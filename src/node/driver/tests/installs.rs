@@ -174,7 +174,7 @@ fn state(point: LogId) -> (Manifest, Sessions, Map) {
     (manifest, Sessions::new(), map)
 }
 
-fn offer(base: Base) -> Message {
+pub fn offer(base: Base) -> Message {
     Message { from: OTHER, to: OWN, term: Term(2), body: Body::Snapshot { base, round: Round(0) } }
 }
 
@@ -273,7 +273,7 @@ fn a_state_where_the_log_begins_counts_at_once() {
 }
 
 /// The snapshot, whole and durable in the node's directory, as fetching leaves it.
-fn bring(rig: &Rig<Map>, (manifest, sessions, map): &(Manifest, Sessions, Map)) {
+pub fn bring(rig: &Rig<Map>, (manifest, sessions, map): &(Manifest, Sessions, Map)) {
     let files = rig.disk.files();
     let checkpoint = Checkpoint::of(sessions, map).expect("a map gives snapshots");
     let mut builder = Builder::new(manifest.description.clone(), Box::new(checkpoint));
@@ -281,7 +281,7 @@ fn bring(rig: &Rig<Map>, (manifest, sessions, map): &(Manifest, Sessions, Map)) 
 }
 
 /// With a configuration of its own, whose entry lies before the log that goes with it.
-fn state_of_members(point: LogId) -> (Manifest, Sessions, Map) {
+pub fn state_of_members(point: LogId) -> (Manifest, Sessions, Map) {
     let (mut manifest, sessions, map) = state(point);
     manifest.description.membership = Rig::<Map>::started(Map::new(), &[OTHER]).driver.replica().membership().clone();
     manifest.description.membership_id = id(2, 5);

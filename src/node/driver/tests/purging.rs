@@ -36,7 +36,7 @@ fn fill(rig: &mut Rig<Map>, segments: u64) {
     rig.append(segments * SEGMENT_RECORDS, RECORD_BYTES);
 }
 
-fn write(rig: &mut Rig<Map>) -> LogId {
+pub fn write(rig: &mut Rig<Map>) -> LogId {
     let Making { description, checkpoint } = rig.makings.remove(0);
     let point = description.point;
     let mut builder = Builder::new(description, Box::new(checkpoint));
@@ -93,7 +93,7 @@ fn on(disk: SimDisk) -> Rig<Map> {
     Rig::with_options(disk, Map::new(), with(NOTHING))
 }
 
-fn file(point: LogId, file: &str) -> String {
+pub fn file(point: LogId, file: &str) -> String {
     format!("snapshot-{:010}-{:020}-{:020}/{file}", 0, point.index.0, point.term.0)
 }
 
@@ -373,7 +373,7 @@ fn a_follower_that_hangs_does_not_fill_the_disk() {
 }
 
 /// What the other leader sends: records up to here, and what stands behind them. All of it is committed.
-fn sends(rig: &mut Rig<Map>, until: u64, behind: &[Payload]) {
+pub fn sends(rig: &mut Rig<Map>, until: u64, behind: &[Payload]) {
     let record = |index: u64| {
         let command = data(Service::Append, SessionId(1), (index, index), &[7; RECORD_BYTES]);
         Payload::Data(command)
@@ -391,12 +391,12 @@ fn sends(rig: &mut Rig<Map>, until: u64, behind: &[Payload]) {
     }
 }
 
-fn id(index: u64) -> LogId {
+pub fn id(index: u64) -> LogId {
     LogId::new(Term(1), Index(index))
 }
 
 /// The other one leads. This one has two snapshots of six segments that were trimmed.
-fn following(tail: FollowerTail) -> Rig<Map> {
+pub fn following(tail: FollowerTail) -> Rig<Map> {
     let mut rig = Rig::with_options(formatted_with(&[OTHER], SEGMENT_BYTES), Map::new(), with(tail));
     sends(&mut rig, 6 * SEGMENT_RECORDS, &[]);
     let first = rig.driver.applied().0.index;
