@@ -78,6 +78,7 @@ mutants! {
     PurgedToNewestSnapshot "purged_to_newest_snapshot" "A node's log loses what the newest snapshot alone holds.",
     SnapshotBeyondLogCounted "snapshot_beyond_log_counted" "A snapshot that the log has not come to counts as one of the two that are kept.",
     SnapshotNotReadBack "snapshot_not_read_back" "A snapshot counts when it was flushed, whatever the disk gives back.",
+    OfferNotKept "offer_not_kept" "A leader's log loses what goes with a snapshot that a member is fetching.",
     ClockJumpBelieved "clock_jump_believed" "What goes by its age goes by whatever the wall clock shows.",
     TrimMovesBack "trim_moves_back" "A trim below an earlier one makes readable what was trimmed.",
     ProbesOneByOne "probes_one_by_one" "A leader does not look at the hint, and asks for one entry after the other.",

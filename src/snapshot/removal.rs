@@ -21,6 +21,8 @@ pub struct Reach {
     pub log: RangeInclusive<Index>,
     /// Points of those that cannot be used for another reason: they did not read back, or the log has another entry there.
     pub unusable: Vec<LogId>,
+    /// Points of those that other nodes may be fetching: they stay, and count as ever.
+    pub offered: Vec<LogId>,
 }
 
 impl Reach {
@@ -90,6 +92,10 @@ pub fn remove_superfluous(
         if !names.contains(&found.name) {
             names.push(found.name.clone());
         }
+    }
+    let is_offered = |found: &&Found| found.group == group && reach.offered.contains(&found.point);
+    for found in listing.found.iter().filter(is_offered) {
+        names.retain(|name| *name != found.name);
     }
     names.iter().try_for_each(|name| remove(files, name))?;
     Ok(names.len())

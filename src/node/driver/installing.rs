@@ -110,8 +110,15 @@ impl<M: StateMachine> Driver<M> {
         match &mut self.installing.wanted {
             // The leader's log still reaches back to it: to begin with each newer one might never end.
             Some(wanted) if base.begin_after.index <= wanted.point.index => wanted.begin_after = base.begin_after,
-            _ if self.installing.pause.is_over() => {
-                self.installing.wanted = Some(base);
+            wanted if self.installing.pause.is_over() => {
+                // What had come of it goes.
+                if let Some(Base { point, .. }) = wanted.replace(base) {
+                    let what = format!(
+                        "the log of node {from} begins behind it by now; raise `follower_tail_minutes` on all nodes if that \
+                         comes again, so that more time is left to fetch"
+                    );
+                    self.effects.push(Effect::Snapshot(SnapshotReport::NotFetched { point, what }));
+                }
                 self.effects.push(Effect::FetchSnapshot { from, point: base.point });
             }
             _ => {}

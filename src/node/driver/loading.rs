@@ -181,7 +181,7 @@ impl<M> Beginning<M> {
     /// What an earlier process left. That it stays is no reason not to start.
     pub fn remove_superfluous(&mut self, files: &impl Files, cluster: ClusterId, (log, named): (&GroupLog, LogId)) {
         let unusable = self.damaged.iter().chain(&self.elsewhere).copied().collect();
-        let reach = Reach { log: log.before_first.index..=log.last.index, unusable };
+        let reach = Reach { log: log.before_first.index..=log.last.index, unusable, offered: Vec::new() };
         let removed = snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, named, &reach);
         removed.err().iter().for_each(|error| self.note(error));
     }

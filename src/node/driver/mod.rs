@@ -27,6 +27,8 @@ mod forwards;
 mod installing;
 mod lives;
 mod loading;
+mod log_reads;
+mod offers;
 mod pipeline;
 mod purging;
 mod reads;
@@ -54,11 +56,12 @@ use crate::net::{
 use crate::node::sessions::{self, Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
 use crate::snapshot;
-use crate::types::{ClusterId, Entry, GroupId, Index, LogId, Membership, NodeId, SegmentNumber};
+use crate::types::{ClusterId, Entry, Index, LogId, Membership, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
 use forwards::Forwards;
 use installing::Installing;
+use offers::Offers;
 use pipeline::Pipeline;
 pub use purging::FollowerTail;
 use purging::Purging;
@@ -330,6 +333,7 @@ pub struct Driver<M> {
     wall_clock: WallClock,
     retention: Retention,
     purging: Purging,
+    offers: Offers,
     installing: Installing<M>,
     reads: Reads,
     tails: Tails,
@@ -491,6 +495,7 @@ impl<M: StateMachine> Driver<M> {
             self.pipeline.persist(persist);
         }
         for outgoing in output.send {
+            self.offers.note(&outgoing.message);
             self.pipeline.send(outgoing.message, outgoing.after, effects);
         }
         if let Some(commit) = output.commit {
@@ -532,44 +537,6 @@ impl<M: StateMachine> Driver<M> {
         }
     }
 
-    /// Orders entries that memory does not have all of. Only what is durable is read: behind it the disk may still
-    /// hold entries that have been replaced.
-    fn read_log(&mut self, from: Index, to: Index, bytes_max: usize, purpose: ReadFor) {
-        let to = to.min(self.replica.status().durable.index.next());
-        assert!(from < to, "what is not durable is in memory: {from}..{to}");
-        let plan = self.pipeline.log.plan_read(GroupId::CLUSTER, from, to, bytes_max);
-        self.last_read = ReadNumber(self.last_read.0 + 1);
-        let is_for_client = matches!(purpose, ReadFor::Client(_) | ReadFor::Tail(_));
-        self.log_reads.push_back((self.last_read, purpose));
-        self.effects.push(Effect::ReadLog { read: self.last_read, plan, is_for_client });
-    }
-
-    fn on_read_done(&mut self, read: ReadNumber, result: Result<Vec<Entry>, wal::Error>) {
-        let at = self.log_reads.iter().position(|(number, _)| *number == read).expect("a read was ordered");
-        let (_, purpose) = self.log_reads.remove(at).expect("the position was found");
-        let result = self.pipeline.log.judged(result);
-        match purpose {
-            ReadFor::Apply => self.on_read_to_apply(result),
-            ReadFor::Follower(fetch) => {
-                // What cannot be read now is tried again; a follower waits meanwhile.
-                let wanted_by = WantedBy::Follower(fetch.peer);
-                let (entries, reported) = match result {
-                    Ok(entries) if entries.is_empty() => {
-                        (entries, Some(Effect::Missing { index: fetch.from, wanted_by }))
-                    }
-                    Ok(entries) => (entries, None),
-                    Err(error) if log_moved_on(&error) => (Vec::new(), None),
-                    Err(error) => (Vec::new(), Some(Effect::Unreadable(error))),
-                };
-                self.effects.extend(reported);
-                self.replica.handle(RaftInput::Fetched { peer: fetch.peer, from: fetch.from, entries });
-            }
-            ReadFor::Client(read) => self.on_records_read(read, result),
-            ReadFor::Tail(tail) => self.on_tail_read(tail, result),
-            ReadFor::Nobody => {}
-        }
-    }
-
     /// Of what was to be done nothing is done any more.
     fn end_if_stopped(&mut self, effects: &mut Vec<Effect>) -> Result<(), Stopped> {
         match self.stopped.take() {
@@ -588,9 +555,4 @@ impl<M: StateMachine> Driver<M> {
             self.stopped = Some(stopped);
         }
     }
-}
-
-/// It is no fault of the disk: the entries went while they were read. Another plan says what became of them.
-fn log_moved_on(error: &wal::Error) -> bool {
-    matches!(error, wal::Error::Stale { .. } | wal::Error::Trimmed { .. })
 }

@@ -396,7 +396,8 @@ impl<M: StateMachine> Driver<M> {
 
     fn remove_superfluous(&mut self, in_use: LogId) {
         let log = self.replica.first_index().previous()..=self.replica.status().durable.index;
-        let reach = snapshot::Reach { log, unusable: self.snapshots.damaged.clone() };
+        let (unusable, offered) = (self.snapshots.damaged.clone(), self.offers.points());
+        let reach = snapshot::Reach { log, unusable, offered };
         self.effects.push(Effect::RemoveSnapshots { in_use, reach });
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::forwards::Forwards;
 use super::installing::Installing;
 use super::loading::{Beginning, Named, SnapshotFinding, choose};
+use super::offers::Offers;
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
 use super::purging::Purging;
 use super::retention::Retention;
@@ -213,6 +214,7 @@ impl<M: StateMachine> Driver<M> {
             wall_clock: WallClock::default(),
             retention,
             purging: Purging::default(),
+            offers: Offers::default(),
             installing: Installing::new(beginning.coming),
             reads: Reads::default(),
             tails: Tails::default(),

@@ -253,6 +253,10 @@ fn what_could_not_be_fetched_is_ordered_again() {
     rig.driver.handle(from_other(offer(Base { point: id(2, 50), begin_after: id(2, 20) })));
     rig.settle();
     assert_eq!(rig.fetches.len(), 2, "the log behind it is gone");
+    let given_up = |what: &str| what.contains("raise `follower_tail_minutes`");
+    assert!(
+        matches!(&rig.reports[..], [SnapshotReport::NotFetched { point, what }] if *point == base().point && given_up(what))
+    );
     rig.driver.fetched(base().point, Ok(state(base().point)));
     assert_eq!(rig.driver.replica().status().last, id(1, 3), "what was given up does not count");
 }

@@ -478,3 +478,54 @@ fn a_follower_whose_entries_go_while_they_are_read_is_offered_the_snapshot() {
     });
     assert_eq!(offers.last(), Some(Base { point, begin_after: previous }));
 }
+
+fn offers(rig: &Rig<Map>) -> Vec<Base> {
+    let offers = rig.sent.iter().filter_map(|message| match message.body {
+        Body::Snapshot { base, .. } => Some(base),
+        _ => None,
+    });
+    offers.collect()
+}
+
+/// Two newer snapshots, and the records that they hold let go, while it fetches the one that it was offered.
+fn keeps_what_was_offered() -> Result<(), String> {
+    let mut rig = leading(FollowerTail { bytes: 0, milliseconds: 60_000 });
+    fill(&mut rig, 3);
+    matched(&mut rig, Index(100));
+    let_go(&mut rig);
+    second(&mut rig, 0);
+    let begin_after = first(&rig).previous();
+    let previous = LogId::new(rig.driver.replica().term_at(begin_after).expect("it is known"), begin_after);
+    let rejected = AppendOutcome::Rejected { previous, hint: LogId::new(previous.term, Index(100)) };
+    answers(&mut rig, rejected);
+    rig.tick();
+    rig.settle();
+    let point = offers(&rig).first().expect("it is offered one").point;
+    for _ in 0..3 {
+        fill(&mut rig, 2);
+        let_go(&mut rig);
+        answers(&mut rig, rejected);
+        second(&mut rig, 0);
+    }
+    if first(&rig) > point.index.next() {
+        return Err(format!("the log begins at {}, and {point} is fetched", first(&rig)));
+    }
+    let is_there = {
+        let listing = crate::snapshot::list(&rig.files, None).unwrap();
+        listing.whole(GroupId::CLUSTER).any(|manifest| manifest.description.point == point)
+    };
+    assert!(is_there);
+    for _ in 0..60 {
+        answers(&mut rig, rejected);
+        second(&mut rig, 0);
+    }
+    assert!(first(&rig) > point.index.next(), "it hangs, and keeps what it was offered for no longer than its tail");
+    assert!(offers(&rig).last().is_some_and(|base| base.point > point), "it is offered a newer one");
+    Ok(())
+}
+
+#[test]
+fn what_a_member_was_offered_stays_while_it_may_be_fetching_it() {
+    keeps_what_was_offered().unwrap();
+    assert!(mutant::with(Mutant::OfferNotKept, keeps_what_was_offered).is_err());
+}
