@@ -489,6 +489,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     fn turn(&mut self) -> Result<bool, Stopped> {
         let mut effects = std::mem::take(&mut self.effects);
         let has_more = self.driver.take_effects(&mut effects)?;
+        self.driver.take_discarded().into_iter().for_each(|state| self.snapshots.discard(Box::new(state)));
         let mut has_news = false;
         for effect in effects.drain(..) {
             has_news |= self.carry_out(effect);

@@ -431,6 +431,7 @@ impl Simulation {
                 broken = invariants.took(replica, output);
             }
         });
+        drop(process.driver.take_discarded());
         broken?;
         self.oracles.check_node(&process.driver)?;
         let replica = process.driver.replica();

@@ -17,6 +17,7 @@
 //! - Effects are independent of each other: what must wait for a flush is held back here until it may leave.
 //! - [`Driver::take_effects`] fails when the disk failed, or a peer said what cannot be, once and for ever: then nothing
 //!   more may leave, and the process ends, with exit code 18 or 10.
+//! - States that are not needed any more are handed out by [`Driver::take_discarded`]: to drop them takes long.
 //! - A [`Effect::ReadLog`] is answered by [`Input::ReadDone`], with whatever came of it; [`Effect::MakeSnapshot`] by
 //!   [`Input::SnapshotMade`], and [`Effect::RemoveSnapshots`] by [`Input::SnapshotsRemoved`].
 

@@ -24,10 +24,15 @@ pub(super) struct SnapshotWriting {
 
 enum Order {
     Make(Box<Making>),
-    Remove { in_use: LogId, reach: Reach },
+    Remove {
+        in_use: LogId,
+        reach: Reach,
+    },
+    /// To drop this takes long.
+    Discard(Box<dyn Send>),
 }
 
-/// The thread. The driver orders one thing at a time.
+/// The thread. The driver orders one thing at a time, and now and then to drop something.
 pub(super) struct Snapshots {
     orders: Option<Sender<Order>>,
     control: Arc<Control>,
@@ -48,7 +53,8 @@ impl Snapshots {
         let (files, results, woken, told) = (directory.clone(), results.clone(), woken.clone(), control.clone());
         let body = move || {
             for order in ordered {
-                let Some(input) = carry_out(&files, writing.cluster, order, &told) else { return };
+                let Some(carried_out) = carry_out(&files, writing.cluster, order, &told) else { return };
+                let Some(input) = carried_out else { continue };
                 if results.send(input).is_err() {
                     return;
                 }
@@ -68,6 +74,11 @@ impl Snapshots {
         self.order(Order::Remove { in_use, reach });
     }
 
+    /// Drops this on the thread, once what is under way is done.
+    pub fn discard(&mut self, what: Box<dyn Send>) {
+        self.order(Order::Discard(what));
+    }
+
     /// Of the state that is being written.
     pub fn written_bytes(&self) -> u64 {
         self.control.written_bytes.load(Ordering::Relaxed)
@@ -79,8 +90,8 @@ impl Snapshots {
     }
 }
 
-/// None if the node ends.
-fn carry_out(files: &Directory, cluster: ClusterId, order: Order, control: &Control) -> Option<Input> {
+/// None if the node ends; else what it is told, if anything.
+fn carry_out(files: &Directory, cluster: ClusterId, order: Order, control: &Control) -> Option<Option<Input>> {
     Some(match order {
         Order::Make(making) => {
             let Making { description, checkpoint } = *making;
@@ -93,11 +104,15 @@ fn carry_out(files: &Directory, cluster: ClusterId, order: Order, control: &Cont
                 }),
                 Err(error) => Err(error),
             };
-            Input::SnapshotMade { point, result }
+            Some(Input::SnapshotMade { point, result })
         }
-        Order::Remove { in_use, reach } => Input::SnapshotsRemoved {
+        Order::Remove { in_use, reach } => Some(Input::SnapshotsRemoved {
             result: snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, in_use, &reach),
-        },
+        }),
+        Order::Discard(what) => {
+            drop(what);
+            None
+        }
     })
 }
 
@@ -111,5 +126,32 @@ impl Drop for Snapshots {
         {
             tracing::error!("the thread that writes snapshots panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says by which thread it is dropped.
+    struct Noted(Sender<Option<String>>);
+
+    impl Drop for Noted {
+        fn drop(&mut self) {
+            let name = std::thread::current().name().map(str::to_owned);
+            self.0.send(name).expect("the test waits for it");
+        }
+    }
+
+    #[test]
+    fn what_takes_long_to_drop_is_dropped_by_the_thread() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = Directory::open(home.path()).unwrap();
+        let writing = SnapshotWriting { cluster: ClusterId(1), bytes_per_second: 1 << 20, kept_free_bytes: 0 };
+        let (results, _inputs) = channel();
+        let mut snapshots = Snapshots::start(&directory, writing, &results, &Arc::new(Notify::new())).unwrap();
+        let (noted, dropped) = channel();
+        snapshots.discard(Box::new(Noted(noted)));
+        assert_eq!(dropped.recv().unwrap().as_deref(), Some("snapshot"));
     }
 }

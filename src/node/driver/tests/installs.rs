@@ -208,6 +208,9 @@ fn another_nodes_state_counts_when_the_log_has_come_to_it() {
             rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: Term(2), body }));
             rig.settle();
             assert!(is_blue(&mut rig));
+            let discarded = rig.driver.take_discarded();
+            assert_eq!(discarded.len(), 1, "the state of before is dropped elsewhere");
+            assert!(discarded[0].1.digest() != rig.driver.machine().digest() && rig.driver.take_discarded().is_empty());
             assert_eq!(rig.driver.applied().0, id(2, 10), "and what is committed behind it is applied");
             rig.driver.handle(from_other(offer(base())));
             rig.settle();
@@ -226,6 +229,7 @@ fn what_could_not_be_fetched_is_ordered_again() {
     rig.driver.handle(from_other(offer(base())));
     rig.settle();
     rig.driver.fetched(id(2, 5), Ok(state(id(2, 5))));
+    assert_eq!(rig.driver.take_discarded().len(), 1, "nobody wants it");
     rig.driver.fetched(base().point, Err("nobody has it".to_owned()));
     rig.settle();
     assert!(matches!(&rig.reports[..], [SnapshotReport::NotFetched { what, .. }] if what == "nobody has it"));
