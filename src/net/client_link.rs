@@ -24,7 +24,11 @@ const FIRST_FRAME_BYTES_MAX: usize = 64;
 /// Serves a client until it goes, or gives a reason to be closed.
 pub(super) async fn serve(context: Arc<Context>, connection: Connection, role: Role) {
     let _registered = context.open.add(&connection);
-    let accepted = within(2 * context.settings.first_frame_timeout, accept_requests(&context, &connection)).await;
+    let accepted = within(
+        2 * context.settings.first_frame_timeout,
+        accept_requests(&context, &connection, CLIENT_FRAME_BYTES_MAX),
+    )
+    .await;
     match accepted {
         Ok((send, requests)) => {
             settings::widen_for_client(&connection, context.replies.clients() + 1);
@@ -35,11 +39,15 @@ pub(super) async fn serve(context: Arc<Context>, connection: Connection, role: R
 }
 
 /// The stream for requests, after the greeting.
-async fn accept_requests(context: &Context, connection: &Connection) -> Result<(SendStream, FrameReader), StreamError> {
+pub(super) async fn accept_requests(
+    context: &Context,
+    connection: &Connection,
+    frame_bytes_max: usize,
+) -> Result<(SendStream, FrameReader), StreamError> {
     let within = context.settings.first_frame_timeout;
     let accepted = tokio::time::timeout(within, connection.accept_bi()).await;
     let (mut send, receive) = accepted.map_err(|_| StreamError::Slow)??;
-    let mut requests = FrameReader::of_client(receive, CLIENT_FRAME_BYTES_MAX);
+    let mut requests = FrameReader::of_client(receive, frame_bytes_max);
     match client_wire::client_stream(&requests.first(within).await?)? {
         ClientStream::Requests(hello) if hello.protocol_version == CLIENT_PROTOCOL_VERSION => {}
         ClientStream::Requests(_) | ClientStream::Tail(_) => {

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use quinn::{Connection, SendStream};
 
-use super::client_wire::{self, CLIENT_PROTOCOL_VERSION, ClientStream};
+use super::client_link::accept_requests;
 use super::close::CloseReason;
-use super::context::Context;
 use super::name::Role;
 use super::peer::{Peer, Peers};
 use super::peer_link::{check, refuse_or_close, send_hello};
@@ -52,7 +51,8 @@ pub(super) async fn serve_administrator(peers: &Peers, connection: Connection, n
     let context = peers.context();
     let _registered = context.open.add(&connection);
     settings::narrow_for_snapshots(&connection);
-    let welcomed = within(2 * context.settings.first_frame_timeout, welcome_administrator(context, &connection)).await;
+    let accepted = accept_requests(context, &connection, REQUEST_FRAME_BYTES_MAX);
+    let welcomed = within(2 * context.settings.first_frame_timeout, accepted).await;
     let ended = match welcomed {
         Ok((send, questions)) => {
             tracing::info!(admin = name, "an administrator fetches snapshots");
@@ -79,24 +79,6 @@ async fn welcome_node(
         return Err(broken);
     }
     Ok((peer, hello, send, questions))
-}
-
-async fn welcome_administrator(
-    context: &Context,
-    connection: &Connection,
-) -> Result<(SendStream, FrameReader), StreamError> {
-    let (mut send, receive) = connection.accept_bi().await?;
-    let mut questions = FrameReader::of_client(receive, REQUEST_FRAME_BYTES_MAX);
-    match client_wire::client_stream(&questions.first(context.settings.first_frame_timeout).await?)? {
-        ClientStream::Requests(hello) if hello.protocol_version == CLIENT_PROTOCOL_VERSION => {}
-        ClientStream::Requests(_) | ClientStream::Tail(_) => {
-            return Err(StreamError::Refused(CloseReason::WrongVersion));
-        }
-    }
-    let mut out = BytesMut::new();
-    client_wire::put_welcome(&mut out, &context.welcome());
-    send.write_chunk(out.freeze()).await?;
-    Ok((send, questions))
 }
 
 async fn serve_until_closed(

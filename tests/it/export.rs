@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use trilith::client::{Client, ClientOptions};
-use trilith::net::{Consistency, Identity};
+use trilith::net::Consistency;
 use trilith::types::NodeId;
 
 use crate::member_waits::told;
 use crate::processes::{PATIENCE, PROGRAM, Trial, alone, block_on};
+use crate::snapshots::connected;
 
 const VALUE_BYTES: usize = 500 << 10;
 const CHUNK_BYTES: usize = 1 << 20;
@@ -37,14 +37,6 @@ fn done(mut command: Command) -> serde_json::Value {
 fn offline(arguments: &[&str], directory: &Path, rest: &[&Path]) -> Output {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).arg(directory).args(rest).output().expect("the binary runs")
-}
-
-async fn connected(trial: &Trial) -> Client {
-    let client = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
-    let identity = Identity::load(&client.certificate, &client.key, &client.ca, None).expect("the files are there");
-    let nodes = client.nodes.iter().map(|node| (node.id, node.address)).collect();
-    let options = ClientOptions { timeout: PATIENCE, ..ClientOptions::new(nodes, identity) };
-    Client::connect(options).await.expect("it leads")
 }
 
 /// No zeros, which a file has where nothing was written yet.
