@@ -41,8 +41,9 @@ impl Replica {
         if let State::Leader(leading) = &mut self.state
             && before.is_some_and(|before| before != incarnation)
         {
-            // Another disk: what the one before held is gone.
+            // Another disk: what the one before held is gone, and what has not left yet counts on it.
             leading.progress.insert(node, Progress::new(next));
+            self.output.send.retain(|outgoing| outgoing.message.to != node);
             self.lost.remove(&node);
         }
         self.continue_change();

@@ -20,7 +20,7 @@ use crate::types::{Index, Member, Membership, NodeId, Payload};
 
 use super::change::{self, Change, Impossible, Plan};
 use super::leader::Leading;
-use super::progress::Departure;
+use super::progress::{Departure, Progress};
 use super::replica::{Replica, State};
 use super::transfer::Transfer;
 use super::{Body, Message, quorum};
@@ -196,6 +196,11 @@ impl Replica {
             leading.told_farewell(former, next).depart(departure);
         }
         for member in membership.members.iter().filter(|member| member.id != own) {
+            let comes_back = leading.progress.get(&member.id).is_some_and(Progress::departs);
+            if comes_back {
+                // What has not left yet was for the life before, and counts on what its disk held.
+                self.output.send.retain(|outgoing| outgoing.message.to != member.id);
+            }
             leading.follow(member.id, next);
         }
     }

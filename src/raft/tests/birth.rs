@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::cluster::Cluster;
-use crate::raft::{ChangeRefused, Input, Sender};
+use crate::raft::{Body, ChangeRefused, Input, Replica, Sender};
 use crate::random::Random;
 use crate::types::{Data, Incarnation, Index, LogId, Membership, NodeId, Payload, Term};
 
@@ -125,6 +125,33 @@ fn a_first_member_that_is_lost_before_the_birth_is_made_anew() {
         let expected = ALL.map(|id| if id == lost { id.0 + 100 } else { id.0 });
         assert_eq!(lives, expected);
     }
+}
+
+/// What was to go to the life before counts on what its disk held.
+#[test]
+fn what_has_not_left_for_a_first_member_never_leaves_for_its_next_life() {
+    let mut cluster = Cluster::unborn(3, 7);
+    cluster.run(200);
+    let leader = cluster.leader().expect("all are there");
+    // The names are on all disks but one.
+    let others: Vec<NodeId> = ALL.into_iter().filter(|id| *id != leader).collect();
+    let (lost, stalled) = (others[0], others[1]);
+    cluster.stalled.insert(stalled);
+    cluster.meet_all();
+    cluster.run(5);
+    let mut replica = cluster.replica(leader).clone();
+    assert!(replica.membership().forming);
+    let counts = |replica: &mut Replica| {
+        let counts = |body: &Body| matches!(body, Body::Heartbeat { commit, .. } if *commit > Index::ZERO);
+        let sent = replica.take_output().send.into_iter().map(|outgoing| outgoing.message);
+        sent.filter(|message| counts(&message.body)).map(|message| message.to).collect::<Vec<_>>()
+    };
+    while counts(&mut replica.clone()).is_empty() {
+        replica.handle(Input::Tick);
+    }
+    assert!(counts(&mut replica.clone()).contains(&lost));
+    replica.handle(Input::Met { node: lost, incarnation: Incarnation(lost.0 + 100) });
+    assert_eq!(counts(&mut replica), [stalled]);
 }
 
 /// A supervisor has emptied and made anew two directories of three: the third names other lives, and has no link to them.

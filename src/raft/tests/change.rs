@@ -7,7 +7,9 @@ use crate::limits::MEMBERS_MAX;
 use crate::raft::change::{Change, Impossible, Plan, leave, plan};
 use crate::raft::memberships::unsound;
 use crate::raft::quorum::won;
-use crate::raft::{Append, AppendOutcome, AppendReply, Body, ChangeRefused, Changed, Event, Input, Replica, Round};
+use crate::raft::{
+    Append, AppendOutcome, AppendReply, Body, ChangeRefused, Changed, Event, Input, Outgoing, Replica, Round,
+};
 use crate::types::{Incarnation, Index, Membership, NodeId, Payload};
 
 use super::cluster::{member, membership};
@@ -238,6 +240,32 @@ fn who_comes_back_while_it_is_still_told_farewell_is_another_node() {
     }
     let behind = ChangeRefused::Behind { node: NodeId(4), matched: Index(0), last: Index(16) };
     assert_eq!(replica.change(&[Change::Promote { node: NodeId(4) }]), Err(behind));
+}
+
+/// Seed 104084: what was to go to the life before counts on what its disk held.
+#[test]
+fn what_has_not_left_for_the_life_before_never_leaves_for_the_one_that_follows() {
+    let mut replica = with_learner(false);
+    learner_holds(&mut replica, Index(14));
+    let Ok(Changed::Begun { index }) = replica.change(&[Change::Remove { node: NodeId(4) }]) else {
+        panic!("it can be")
+    };
+    durable(&mut replica);
+    replica.handle(from_peer(2, 4, reply(AppendOutcome::Matched { last: index })));
+    replica.take_output();
+    // The disk of the fourth is lost meanwhile, and it is made anew, before what follows is taken.
+    (0..5).for_each(|_| replica.handle(Input::Tick));
+    let last = replica.clone().take_output().send;
+    let counts =
+        |outgoing: &Outgoing| matches!(outgoing.message.body, Body::Heartbeat { commit, .. } if commit > Index(0));
+    assert!(last.iter().any(|outgoing| outgoing.message.to == NodeId(4) && counts(outgoing)), "{last:?}");
+    let mut another = member(4);
+    another.incarnation = Incarnation(99);
+    let begun = replica.change(&[Change::Add { member: another, promote: false }]);
+    assert!(matches!(begun, Ok(Changed::Begun { .. })), "{begun:?}");
+    let sent = replica.take_output().send;
+    assert!(!sent.iter().any(|outgoing| outgoing.message.to == NodeId(4) && counts(outgoing)), "{sent:?}");
+    assert!(sent.iter().any(|outgoing| outgoing.message.to == NodeId(2) && counts(outgoing)), "{sent:?}");
 }
 
 /// The removed node hears no more than its removal, whatever is appended meanwhile.
