@@ -379,13 +379,13 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         let mut clock = pin!(tokio::time::sleep_until(next_tick.into()));
         loop {
             self.queue.hand_over();
-            let began = Instant::now();
+            let before = clocks::thread_time();
             self.gather();
             if self.tick(&mut next_tick) {
                 clock.as_mut().reset(next_tick.into());
             }
             let has_more = self.turn()?;
-            self.snapshots.after_turn(self.driver.holds_state(), began.elapsed());
+            self.snapshots.after_turn(self.driver.holds_state(), before);
             if self.removed_ticks >= FAREWELL_TICKS {
                 return Err(self.leave().await?);
             }

@@ -57,7 +57,7 @@ pub struct Made {
     /// Of the state.
     pub bytes: u64,
     pub milliseconds: u64,
-    /// The longest turn of the driver's thread that had to do with it.
+    /// How long the driver's thread worked in the longest turn that had to do with it.
     pub core_microseconds: u64,
 }
 

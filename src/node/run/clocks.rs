@@ -1,4 +1,4 @@
-//! The two clocks that a node reads.
+//! The clocks that a node reads.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,4 +16,11 @@ pub(super) fn boot_time() -> BootTime {
 pub(super) fn wall_clock_milliseconds() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long this thread has worked. While it waits for a core that others use nothing is counted: that would tell nothing of
+/// the work.
+pub(super) fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }

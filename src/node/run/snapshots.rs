@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::clocks::thread_time;
 use super::fetching::FetchOptions;
 use crate::disk::{self, Directory};
 use crate::node::driver::{Input, Made, Making};
@@ -44,7 +45,7 @@ pub(super) struct Snapshots {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long the driver's thread was busy with the snapshot that is made.
+/// How long the driver's thread has worked at the snapshot that is made.
 #[derive(Default)]
 struct Core {
     /// The longest of the turns that had to do with it. Given out, and 0 again, when it is made.
@@ -91,10 +92,11 @@ impl Snapshots {
         self.order(Order::Make(making));
     }
 
-    /// A turn of the driver's thread is over.
-    pub fn after_turn(&mut self, is_held: bool, took: Duration) {
+    /// A turn of the driver's thread is over, which had worked so long before it.
+    pub fn after_turn(&mut self, is_held: bool, before: Duration) {
         let core = &mut self.core;
         if is_held != core.is_held || core.is_handed_over {
+            let took = thread_time().saturating_sub(before);
             let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             core.microseconds.fetch_max(microseconds, Ordering::Relaxed);
             (core.is_held, core.is_handed_over) = (is_held, false);

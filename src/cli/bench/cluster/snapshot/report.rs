@@ -10,6 +10,7 @@ use crate::disk::FlushTimes;
 
 const RATE_RATIO_MIN: f64 = 0.9;
 const P99_RATIO_MAX: f64 = 1.5;
+const CORE_MICROSECONDS_MAX: f64 = 1000.0;
 
 /// A snapshot, and what was without one just before and just after.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct Node {
     pub id: u64,
     /// From the first byte to the last.
     pub milliseconds: u64,
-    /// The longest turn of the core in which the state was taken or handed over, with all else that it did.
+    /// How long the core worked in the longest turn in which the state was taken or handed over, with all else that it did.
     pub core_microseconds: u64,
     pub bytes: u64,
     /// The most that the process had in the time without, just before.
@@ -136,7 +137,7 @@ impl Report {
             "round | changes/s without, with, without | p99 ms | seconds with | changes/s ratio | p99 ratio".to_owned(),
         ];
         lines.extend(self.rounds.iter().enumerate().map(|(number, round)| round.line(number + 1)));
-        lines.push("round | node | wrote MiB | in s | core's longest turn with the state in hand, us | memory MiB before, at most during".to_owned());
+        lines.push("round | node | wrote MiB | in s | core's work in a turn with the state in hand, us | memory MiB before, at most during".to_owned());
         for (number, round) in self.rounds.iter().enumerate() {
             lines.extend(round.nodes.iter().map(|node| node.line(number + 1)));
         }
@@ -171,6 +172,10 @@ impl ShownRound {
             self.rate_ratio,
             self.p99_ratio
         )
+    }
+
+    fn core_microseconds(&self) -> u64 {
+        self.nodes.iter().map(|node| node.core_microseconds).max().unwrap_or(0)
     }
 
     /// By how much the memory of the node that grew most has grown.
@@ -237,6 +242,11 @@ fn aims(rounds: &[ShownRound], state: State) -> Vec<Aim> {
             "memory grew by MiB, worst node and round; wanted: what changes meanwhile",
             mib(most(ShownRound::growth_bytes)),
             mib(state.growth_bytes_max()),
+        ),
+        Aim::at_most(
+            "core's work in a turn with the state in hand, us, worst node and round",
+            most(ShownRound::core_microseconds) as f64,
+            CORE_MICROSECONDS_MAX,
         ),
     ]
 }
