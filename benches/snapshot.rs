@@ -237,6 +237,8 @@ fn come_back(size: &Size, way: Way) {
         let seconds = Duration::from_secs(size.seconds);
         load.rate_until(async |_, time| time >= seconds / 2).await;
         let (all, _) = load.rate_until(async |_, time| time >= seconds).await;
+        // By their defaults nodes make them: without one it would begin by applying all that its log has.
+        has_snapshot(&client, follower).await;
         let had = client.status(follower).await.expect("it answers").last.index;
         cluster.borrow_mut().kill(follower).expect("it is a child");
         let (without, _) = load.rate_until(async |records, _| records >= size.down_records).await;
@@ -266,6 +268,17 @@ fn come_back(size: &Size, way: Way) {
     println!("while it catches up : with all nodes: {}", judge(ratio, ratio >= 0.8, "at least 0.8"));
     println!("while it catches up : while it is down: {:.2}", during / without);
     cluster.into_inner().stop_all(PATIENCE).expect("the nodes end when asked to");
+}
+
+/// Has all nodes make a snapshot, and waits until this one has.
+async fn has_snapshot(client: &Client, node: NodeId) {
+    let made = client.snapshot().await.expect("the leader makes one");
+    let has_it = |status: NodeStatus| status.snapshots.last.is_some_and(|last| last.point >= made.point);
+    let began = Instant::now();
+    while !client.status(node).await.is_ok_and(has_it) {
+        assert!(began.elapsed() < PATIENCE, "it does not come to an end");
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Two snapshots, and nothing of the log before them is wanted any more.

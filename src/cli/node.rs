@@ -83,6 +83,7 @@ fn options(configuration: &NodeConfiguration) -> Result<NodeOptions, Failure> {
         identity,
         io: io_choice(configuration.io),
         segment_bytes: configuration.segment_bytes,
+        verify_at_start: configuration.verify_at_start,
         uncommitted_bytes_max: configuration.uncommitted_bytes_max,
         lease_drift_percent: configuration.lease_drift_percent,
         retention: configuration.retention,

@@ -89,6 +89,8 @@ pub struct NodeOptions {
     pub identity: Identity,
     pub io: IoChoice,
     pub segment_bytes: u64,
+    /// A start reads the whole log; else its end, and of each older segment what it says of itself.
+    pub verify_at_start: bool,
     /// Taken and not committed while this node leads; beyond it clients are told `Busy`.
     pub uncommitted_bytes_max: usize,
     /// By how many hundredths one member's clock may be faster than another's, for reads by lease; 0: they are off.
@@ -256,6 +258,7 @@ fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) 
         node: options.id,
         segment_bytes: options.segment_bytes,
         writes_in_flight,
+        verify_at_start: options.verify_at_start,
         quiet_ticks: QUIET_TICKS,
         heartbeat_ticks: ticks(options.heartbeat),
         election_ticks: ticks(options.election.start)..ticks(options.election.end),

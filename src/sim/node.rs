@@ -211,6 +211,7 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
             drift_percent: DRIFT_PERCENT,
         }),
         writes_in_flight: options.writes_in_flight,
+        verify_at_start: at % 2 == 1,
         quiet_ticks: options.quiet_ticks,
         heartbeat_ticks: options.heartbeat_ticks,
         election_ticks: options.election_ticks.clone(),

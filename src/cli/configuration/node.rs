@@ -35,6 +35,7 @@ pub const SCHEMA: Schema = Schema {
         "crl",
         "io",
         "segment_bytes",
+        "verify_at_start",
         "uncommitted_bytes_max",
         "heartbeat_milliseconds",
         "election_milliseconds_min",
@@ -88,6 +89,8 @@ pub struct NodeSettings {
     pub io: IoChoice,
     /// Of segments made from now on. A multiple of [`BLOCK_BYTES`].
     pub segment_bytes: u64,
+    /// A start reads the whole log, and not its end alone.
+    pub verify_at_start: bool,
     /// Taken and not committed while this node leads; beyond it clients are told to ask later.
     pub uncommitted_bytes_max: usize,
     pub heartbeat: Duration,
@@ -158,6 +161,7 @@ impl NodeSettings {
             heartbeat: HEARTBEAT_DEFAULT,
             election_min: ELECTION_MIN_DEFAULT,
             election_max: ELECTION_MAX_DEFAULT,
+            verify_at_start: false,
             lease_drift_percent: 0,
             retention: RetentionRule::default(),
             follower_tail: FollowerTail {
@@ -247,6 +251,7 @@ impl NodeConfiguration {
         }
         line("io", self.io.name().into());
         line("segment_bytes", number(self.segment_bytes));
+        line("verify_at_start", self.verify_at_start.into());
         line("uncommitted_bytes_max", number(self.uncommitted_bytes_max as u64));
         line("heartbeat_milliseconds", number(milliseconds(self.heartbeat)));
         line("election_milliseconds_min", number(milliseconds(self.election_min)));
@@ -318,6 +323,7 @@ fn settings(document: &Document) -> Result<NodeSettings, Error> {
         io: optional("io")
             .map_or(Ok(IoChoice::Auto), |value| value.parse("io", "\"auto\", \"uring\" or \"blocking\""))?,
         segment_bytes: integer("segment_bytes", SEGMENT_BYTES_DEFAULT)?,
+        verify_at_start: optional("verify_at_start").map_or(Ok(false), |value| value.boolean("verify_at_start"))?,
         uncommitted_bytes_max: integer("uncommitted_bytes_max", UNCOMMITTED_BYTES_DEFAULT as u64)
             .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))?,
         heartbeat: duration("heartbeat_milliseconds", HEARTBEAT_DEFAULT)?,

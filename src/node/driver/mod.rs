@@ -90,6 +90,9 @@ pub struct Options {
     pub node: NodeId,
     pub segment_bytes: u64,
     pub writes_in_flight: usize,
+    /// A start reads the whole log and refuses it if it is damaged anywhere; else damage to older segments is met by who
+    /// reads there.
+    pub verify_at_start: bool,
     /// Ticks of quiet after which the log writes a covering frame.
     pub quiet_ticks: u32,
     pub heartbeat_ticks: u32,

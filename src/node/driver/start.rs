@@ -21,7 +21,7 @@ use crate::raft::{self, Replica, Restored};
 use crate::snapshot::{self, Description};
 use crate::superblock::{self, Writer};
 use crate::types::{GroupId, Index, Life, LogId, Membership, Place, Term};
-use crate::wal::{self, GroupLog, Identity, Log, Recovery};
+use crate::wal::{self, GroupLog, Identity, Log, Reading, Recovery};
 
 use super::ReadNumber;
 
@@ -146,7 +146,9 @@ impl<M: StateMachine> Driver<M> {
             options.quiet_ticks,
             options.seed ^ boot.rotate_left(32),
         );
-        let (mut log, recovery) = Log::open(files, log_options, state.durable_end, wall_clock_milliseconds)?;
+        let reading = if options.verify_at_start { Reading::Everything } else { Reading::BySeals };
+        let (mut log, recovery) =
+            Log::open_reading(files, log_options, (state.durable_end, reading), wall_clock_milliseconds)?;
         let mut names = names(state, &log)?;
         let superblock::Group { snapshot: named, log_start, .. } = state.group(GroupId::CLUSTER);
         let limits = session_limits(&options);

@@ -8,6 +8,7 @@ mod durable;
 mod ends;
 mod format;
 mod forwards;
+mod history;
 mod installs;
 mod lease;
 mod lives;

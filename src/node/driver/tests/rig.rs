@@ -395,6 +395,7 @@ pub fn options() -> driver::Options {
         node: OWN,
         segment_bytes: SEGMENT_BYTES,
         writes_in_flight: 1,
+        verify_at_start: false,
         quiet_ticks: 5,
         heartbeat_ticks: 5,
         election_ticks: 10..20,
