@@ -157,7 +157,7 @@ fn with_snapshots(seed: u64) -> Options {
 }
 
 #[test]
-fn nodes_that_begin_from_snapshots_show_what_the_others_show_in_twenty_seeds() {
+fn nodes_that_begin_from_snapshots_show_what_the_others_show_in_twenty_five_seeds() {
     let least = [
         ("snapshots_made", 500),
         ("snapshots_loaded", 100),
@@ -165,7 +165,7 @@ fn nodes_that_begin_from_snapshots_show_what_the_others_show_in_twenty_seeds() {
         ("crashes", 100),
         ("acknowledged_records", 1000),
     ];
-    assert_more(&run_all(61_000..61_020, with_snapshots), &least);
+    assert_more(&run_all(61_000..61_025, with_snapshots), &least);
 }
 
 #[test]

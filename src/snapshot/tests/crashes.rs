@@ -172,5 +172,5 @@ fn a_name_that_a_dead_process_did_not_flush_is_flushed_at_start() {
             break;
         }
     }
-    assert_eq!(seen, 1, "renamed and not flushed");
+    assert!(seen > 1, "renamed, and not flushed or not read back: {seen}");
 }
