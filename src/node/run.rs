@@ -491,6 +491,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     fn turn(&mut self) -> Result<bool, Stopped> {
         let mut effects = std::mem::take(&mut self.effects);
         let has_more = self.driver.take_effects(&mut effects)?;
+        self.driver.take_discarded().into_iter().for_each(|state| self.snapshots.discard(Box::new(state)));
         let mut has_news = false;
         for effect in effects.drain(..) {
             has_news |= self.carry_out(effect);
@@ -506,7 +507,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             Effect::Prepare(order) => self.preparer.order(order),
             Effect::ReadLog { read, plan, is_for_client } => self.readers.order(read, plan, is_for_client),
             Effect::MakeSnapshot(making) => self.snapshots.make(making),
-            Effect::RemoveSnapshots { in_use, damaged } => self.snapshots.remove(in_use, damaged),
+            Effect::RemoveSnapshots { in_use, reach } => self.snapshots.remove(in_use, reach),
             Effect::FetchSnapshot { from, point } => self.fetch(from, point),
             Effect::CancelFetch => self.exchange.cancel(),
             Effect::Snapshot(told) => report::snapshot(&told),

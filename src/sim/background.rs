@@ -6,7 +6,7 @@ use super::scenario::MILLISECOND;
 use crate::disk::{self, Token};
 use crate::limits::SECTOR_BYTES;
 use crate::node::driver::{Input, Made, Making, ReadNumber};
-use crate::snapshot::{self, Builder, Step};
+use crate::snapshot::{self, Builder, Reach, Step};
 use crate::types::{GroupId, LogId};
 use crate::wal::{self, Prepare, ReadPlan};
 
@@ -81,7 +81,7 @@ impl Simulation {
                     core_microseconds: 0,
                 })
             }
-            Ok(Step::Wrote { .. } | Step::Went | Step::Waits) => {
+            Ok(Step::Wrote { .. } | Step::Read { .. } | Step::Went | Step::Waits) => {
                 let after = self.snapshot_random.below(self.options.snapshots.step_time_max);
                 return self.order(after, Happening::Snapshot { node, life, builder, began });
             }
@@ -97,12 +97,12 @@ impl Simulation {
         }
     }
 
-    pub(super) fn remove_snapshots(&mut self, node: usize, life: u64, in_use: LogId, damaged: &[LogId]) {
+    pub(super) fn remove_snapshots(&mut self, node: usize, life: u64, in_use: LogId, reach: &Reach) {
         if !self.lives(node, life) {
             return;
         }
         let files = self.nodes[node].disk.files();
-        let result = snapshot::remove_superfluous(&files, CLUSTER, GroupId::CLUSTER, in_use, damaged);
+        let result = snapshot::remove_superfluous(&files, CLUSTER, GroupId::CLUSTER, in_use, reach);
         if !self.nodes[node].disk.is_off() {
             // With it the installation of another node's, if it was one, has ended.
             self.nodes[node].process.iter_mut().for_each(|process| process.installs = false);

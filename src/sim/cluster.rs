@@ -24,7 +24,7 @@ use crate::net::{self, ClientKey, Records, Request, Response, TailKey};
 use crate::node::driver::{Effect, Input, ReadNumber};
 use crate::raft::{Body, Event, Message, Role};
 use crate::random::Random;
-use crate::snapshot::Builder;
+use crate::snapshot::{Builder, Reach};
 use crate::types::LogId;
 use crate::wal::{Prepare, ReadPlan};
 
@@ -154,7 +154,7 @@ pub(super) enum Happening {
         node: usize,
         life: u64,
         in_use: LogId,
-        damaged: Vec<LogId>,
+        reach: Reach,
     },
     Transfer {
         node: usize,
@@ -314,8 +314,9 @@ impl Simulation {
             Happening::Snapshot { node, life, builder, began } => {
                 self.while_doing(Doing::Making, |simulation| simulation.step_snapshot(node, life, builder, began))
             }
-            Happening::RemoveSnapshots { node, life, in_use, damaged } => self
-                .while_doing(Doing::Removing, |simulation| simulation.remove_snapshots(node, life, in_use, &damaged)),
+            Happening::RemoveSnapshots { node, life, in_use, reach } => {
+                self.while_doing(Doing::Removing, |simulation| simulation.remove_snapshots(node, life, in_use, &reach))
+            }
             Happening::Transfer { node, what } => self.transfer(node, what)?,
             Happening::Client { client } => self.step_client(client),
             Happening::Follow => self.follow(),
@@ -440,6 +441,7 @@ impl Simulation {
                 broken = invariants.took(replica, output);
             }
         });
+        drop(process.driver.take_discarded());
         broken?;
         self.oracles.check_node(&process.driver)?;
         let replica = process.driver.replica();
@@ -491,9 +493,9 @@ impl Simulation {
                 let begun = self.begin_snapshot(node, *making);
                 self.order(0, begun);
             }
-            Effect::RemoveSnapshots { in_use, damaged } => {
+            Effect::RemoveSnapshots { in_use, reach } => {
                 let after = self.snapshot_random.below(self.options.snapshots.step_time_max);
-                self.order(after, Happening::RemoveSnapshots { node, life, in_use, damaged });
+                self.order(after, Happening::RemoveSnapshots { node, life, in_use, reach });
             }
             Effect::FetchSnapshot { from, point } => self.begin_fetch(node, process, from, point),
             Effect::CancelFetch => end_fetch(process),

@@ -13,7 +13,7 @@ use crate::node::driver::LOG_DIRECTORY;
 use crate::raft::Role;
 use crate::snapshot::{self, Manifest};
 use crate::superblock;
-use crate::types::GroupId;
+use crate::types::{GroupId, LogId};
 use crate::wal::{Analysis, Source};
 
 /// A kind of fault, as the options weigh them.
@@ -252,16 +252,18 @@ impl Simulation {
 
     /// A process ends, and a bit of one of its snapshots turns.
     fn rot_snapshot(&mut self, node: usize) {
-        if self.nodes[node].process.is_none() {
-            return;
-        }
+        let Some(process) = &self.nodes[node].process else { return };
         let disk = self.nodes[node].disk.clone();
         let files = disk.files();
         let Ok(listing) = snapshot::list(&files, None) else { return };
         let names: Vec<String> = listing.whole(GroupId::CLUSTER).map(|whole| whole.description.name()).collect();
-        // Where its log does not reach back to the first entry, a node needs one of them.
-        let is_intact = |whole: &&Manifest| snapshot::verify(&files, whole).is_ok_and(|bad| bad.is_empty());
-        let is_needed = || listing.whole(GroupId::CLUSTER).filter(is_intact).count() < 2;
+        // Where its log does not reach back to the first entry, a node needs one of those that it can begin from.
+        let replica = process.driver.replica();
+        let durable = replica.status().durable.index;
+        let is_in_log = |point: LogId| point.index <= durable && replica.term_at(point.index) == Some(point.term);
+        let is_intact = |whole: &Manifest| snapshot::verify(&files, whole).is_ok_and(|bad| bad.is_empty());
+        let is_usable = |whole: &&Manifest| is_in_log(whole.description.point) && is_intact(whole);
+        let is_needed = || listing.whole(GroupId::CLUSTER).filter(is_usable).count() < 2;
         if names.is_empty() || (self.options.purge.is_some() && is_needed()) {
             return;
         }

@@ -201,7 +201,7 @@ pub(super) fn driver_options(options: &super::Options, at: usize, seed: u64) -> 
         retention: driver::RetentionRule {
             is_for_map_alone: false,
             bytes: options.purge.map(|purge| purge.retention_bytes).filter(|bytes| *bytes > 0),
-            milliseconds: None,
+            ..driver::RetentionRule::default()
         },
         // By bytes alone: wall clocks jump.
         follower_tail: options.purge.map(|purge| FollowerTail { bytes: purge.tail_bytes, milliseconds: u64::MAX }),

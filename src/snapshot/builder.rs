@@ -2,9 +2,11 @@
 
 use bytes::BytesMut;
 
-use super::error::Error;
+use super::error::{Damage, Error};
+use super::listing::{damaged, examine};
 use super::manifest::{Description, Manifest};
-use super::naming::{CHUNKS, MANIFEST, Stage};
+use super::naming::{CHUNKS, MANIFEST, Name, Stage};
+use super::reader::Reader;
 use super::removal::{clear, put_away};
 use crate::disk::{FileId, Files};
 use crate::limits::{SECTOR_BYTES, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_MAX};
@@ -24,11 +26,13 @@ pub trait ChunkSource: Send {
 pub enum Step {
     /// A chunk is written, of so many bytes: whoever wants to spare the disk waits here.
     Wrote { bytes: usize },
+    /// A chunk is read back, of so many bytes: the same.
+    Read { bytes: usize },
     /// Something small.
     Went,
     /// All chunks are durable, and the caller has not said yet that the point is, too.
     Waits,
-    /// The snapshot is durable, under its name.
+    /// The snapshot is durable, under its name, and reads back.
     Done,
 }
 
@@ -36,8 +40,13 @@ pub enum Step {
 /// more but to be [abandoned](Builder::abandon).
 ///
 /// ```text
-///   Begin ──▶ Chunks ⟲ ──▶ Flush ──▶ Wait ──▶ Manifest ──▶ FlushManifest ──▶ FlushDirectory ──▶ Rename ──▶ FlushRoot ──▶ Done
+///   Begin ──▶ Chunks ⟲ ──▶ Flush ──▶ Wait ──▶ Manifest ──▶ FlushManifest ──▶ FlushDirectory ──▶ Rename ──▶ FlushRoot
+///     ╰─── it came from another node ─────────────────────────────────────────────────────────────────────▶    ▼
+///                                                                                                Done ◀── Verify ⟲
 /// ```
+///
+/// What of the log goes rests on it: so it is read back before it counts, as it was written, past the page cache where files
+/// are read so.
 pub struct Builder {
     /// What the manifest will say; its chunks are those written so far.
     manifest: Manifest,
@@ -49,6 +58,11 @@ pub struct Builder {
     /// Written since the last flush.
     unflushed_bytes: u64,
     phase: Phase,
+    /// It was there already, from another node: it is verified, and stays whatever comes of that.
+    is_adopted: bool,
+    /// What is read back, and how many chunks were.
+    reader: Option<Reader>,
+    verified_chunks: u32,
     /// The file that is written just now.
     file: Option<FileId>,
     /// A step failed.
@@ -66,6 +80,7 @@ enum Phase {
     FlushDirectory,
     Rename,
     FlushRoot,
+    Verify,
     Done,
 }
 
@@ -85,6 +100,9 @@ impl Builder {
             is_exhausted: false,
             unflushed_bytes: 0,
             phase: Phase::Begin,
+            is_adopted: false,
+            reader: None,
+            verified_chunks: 0,
             file: None,
             is_poisoned: false,
         }
@@ -104,7 +122,8 @@ impl Builder {
     /// manifest is not written, since a restart would find a state ahead of its log.
     ///
     /// # Errors
-    /// What the disk says; [`Error::Exists`] and [`Error::TooLarge`]. Then it is to be abandoned.
+    /// What the disk says; [`Error::Damaged`] if it does not read back; [`Error::Exists`] if another state is there under
+    /// its name; [`Error::TooLarge`]. Then it is to be abandoned.
     pub fn step(&mut self, files: &impl Files, point_is_durable: bool) -> Result<Step, Error> {
         assert!(!self.is_poisoned, "a step failed, and none is made after that");
         let said = self.advance(files, point_is_durable);
@@ -120,10 +139,14 @@ impl Builder {
         if let Some(file) = self.file.take() {
             files.close(file);
         }
+        if let Some(reader) = self.reader.take() {
+            reader.close(files);
+        }
         match self.phase {
             Phase::Begin | Phase::Done => Ok(()),
+            Phase::FlushRoot | Phase::Verify if self.is_adopted => Ok(()),
             // It has its name, but perhaps not durably; nobody was told of it.
-            Phase::FlushRoot => put_away(files, self.manifest.description.named(Stage::Whole)),
+            Phase::FlushRoot | Phase::Verify => put_away(files, self.manifest.description.named(Stage::Whole)),
             _ => clear(files, self.manifest.description.named(Stage::Making)),
         }
     }
@@ -132,17 +155,7 @@ impl Builder {
         let making = self.manifest.description.named(Stage::Making);
         let whole = making.with(Stage::Whole);
         self.phase = match self.phase {
-            Phase::Begin => {
-                if files.list("")?.contains(&whole.to_string()) {
-                    return Err(Error::Exists { name: whole.to_string() });
-                }
-                clear(files, making)?;
-                // From here on there is something to remove.
-                self.phase = Phase::Chunks;
-                files.create_directory(&making.to_string())?;
-                self.file = Some(files.create(&making.file(CHUNKS))?);
-                Phase::Chunks
-            }
+            Phase::Begin => self.begin(files, making)?,
             Phase::Chunks if self.unflushed_bytes >= FLUSH_BYTES => {
                 self.flush(files)?;
                 Phase::Chunks
@@ -191,11 +204,64 @@ impl Builder {
                     files.sync(file)?;
                     files.close(file);
                 }
-                Phase::Done
+                Phase::Verify
             }
+            Phase::Verify => match self.verify_next(files, whole)? {
+                Some(bytes) => return Ok(Step::Read { bytes }),
+                None => Phase::Done,
+            },
             Phase::Done => return Ok(Step::Done),
         };
         Ok(if self.phase == Phase::Done { Step::Done } else { Step::Went })
+    }
+
+    fn begin(&mut self, files: &impl Files, making: Name) -> Result<Phase, Error> {
+        let whole = making.with(Stage::Whole);
+        if files.list("")?.contains(&whole.to_string()) {
+            self.adopt(files, whole)?;
+            return Ok(Phase::FlushRoot);
+        }
+        clear(files, making)?;
+        // From here on there is something to remove.
+        self.phase = Phase::Chunks;
+        files.create_directory(&making.to_string())?;
+        self.file = Some(files.create(&making.file(CHUNKS))?);
+        Ok(Phase::Chunks)
+    }
+
+    /// It is there already: its state is the same if its description is, for the encoding is canonical.
+    fn adopt(&mut self, files: &impl Files, whole: Name) -> Result<(), Error> {
+        let found = examine(files, whole, Some(self.manifest.description.cluster))?;
+        if found.description != self.manifest.description {
+            return Err(Error::Exists { name: whole.to_string() });
+        }
+        (self.manifest, self.is_adopted) = (found, true);
+        Ok(())
+    }
+
+    /// Reads the next chunk back; tells its length, or that all were.
+    fn verify_next(&mut self, files: &impl Files, whole: Name) -> Result<Option<usize>, Error> {
+        if mutant::is_on(Mutant::SnapshotNotReadBack) {
+            return Ok(None);
+        }
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            none => {
+                if examine(files, whole, Some(self.manifest.description.cluster))? != self.manifest {
+                    return Err(damaged(whole, Damage::Manifest));
+                }
+                none.insert(Reader::open(files, self.manifest.clone())?)
+            }
+        };
+        if self.verified_chunks < self.manifest.chunks() {
+            let bytes = reader.chunk(files, self.verified_chunks)?.len();
+            self.verified_chunks += 1;
+            return Ok(Some(bytes));
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.close(files);
+        }
+        Ok(None)
     }
 
     /// Writes the next chunk; tells its length, or that there is none.

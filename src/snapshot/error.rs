@@ -14,7 +14,8 @@ pub enum Error {
     NewerFormat { name: String, found: u32 },
     #[error("snapshot {name} is of cluster {found}, not {expected}")]
     WrongCluster { name: String, expected: ClusterId, found: ClusterId },
-    #[error("snapshot {name} is there already")]
+    /// It is of the same point.
+    #[error("snapshot {name} is there already, and holds another state")]
     Exists { name: String },
     #[error("the state has more than {bytes_max} bytes, which is what a snapshot holds")]
     TooLarge { bytes_max: u64 },
@@ -67,7 +68,7 @@ impl Error {
             ),
             Error::NewerFormat { .. } => "use the newer program that wrote it".to_owned(),
             Error::WrongCluster { .. } => "check the directory: it holds another cluster's data".to_owned(),
-            Error::Exists { .. } => "nothing: it is the same state".to_owned(),
+            Error::Exists { .. } => "keep both, and report it: nodes of one cluster have different states".to_owned(),
             Error::TooLarge { .. } => {
                 "make the state smaller, or keep it in a state machine with a disk of its own".to_owned()
             }

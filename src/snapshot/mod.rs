@@ -62,4 +62,4 @@ pub use mending::{Mended, mend, reopen};
 pub use naming::Stage;
 pub use reader::{BadChunk, Reader, verify};
 pub use receiver::{Arrival, Receiver};
-pub use removal::{remove, remove_superfluous, settle, superfluous};
+pub use removal::{Reach, remove, remove_superfluous, settle, superfluous};

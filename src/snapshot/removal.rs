@@ -3,13 +3,34 @@
 //! A snapshot loses its name first, durably; what has an ending is never taken for one. So its files may go in any order,
 //! and a cut of power in the midst leaves a directory that the next start removes.
 
+use std::ops::RangeInclusive;
+
 use super::error::{Damage, Error};
-use super::listing::{Condition, Listing, list};
+use super::listing::{Condition, Found, Listing, list};
 use super::naming::{Name, Stage};
 use crate::disk::Files;
 use crate::limits::SNAPSHOTS_KEPT;
 use crate::mutant::{self, Mutant};
-use crate::types::{ClusterId, GroupId, LogId};
+use crate::types::{ClusterId, GroupId, Index, LogId};
+
+/// From which snapshots their node could begin, as far as the directory does not show it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reach {
+    /// From the entry before the log's first one to its last durable one. What was fetched and not begun from may lie
+    /// beyond, and what an installation has left behind lies before.
+    pub log: RangeInclusive<Index>,
+    /// Points of those that cannot be used for another reason: they did not read back, or the log has another entry there.
+    pub unusable: Vec<LogId>,
+    /// Points of those that other nodes may be fetching: they stay, and count as ever.
+    pub offered: Vec<LogId>,
+}
+
+impl Reach {
+    fn holds(&self, point: LogId) -> bool {
+        let is_held = self.log.contains(&point.index) && !self.unusable.contains(&point);
+        is_held || mutant::is_on(Mutant::SnapshotBeyondLogCounted)
+    }
+}
 
 /// Makes durable what a listing will show: to be called once at start, before it. What a dead process renamed and did not
 /// flush would be seen now and be gone after a cut of power.
@@ -41,8 +62,8 @@ pub fn superfluous(listing: &Listing, group: GroupId, in_use: LogId) -> Vec<Stri
     unfinished.into_iter().map(|found| found.name.clone()).collect()
 }
 
-/// Removes what is superfluous, and tells how much that was. Of those at the points in `damaged` it was found when they were
-/// read that they cannot be used: they do not count as whole.
+/// Removes what is superfluous, and tells how much that was. What is not in reach does not count as whole; what lies before
+/// the log goes as soon as there is another one in reach.
 ///
 /// # Errors
 /// The first one; what is left is removed another time.
@@ -51,16 +72,31 @@ pub fn remove_superfluous(
     cluster: ClusterId,
     group: GroupId,
     in_use: LogId,
-    damaged: &[LogId],
+    reach: &Reach,
 ) -> Result<usize, Error> {
     let mut listing = list(files, Some(cluster))?;
-    for found in listing.found.iter_mut().filter(|found| found.group == group && damaged.contains(&found.point)) {
+    for found in listing.found.iter_mut().filter(|found| found.group == group && !reach.holds(found.point)) {
         if found.manifest().is_some() {
             // Which chunk it is makes no difference here.
             found.condition = Condition::Damaged(Damage::Chunk { number: 0 });
         }
     }
-    let names = superfluous(&listing, group, in_use);
+    let mut names = superfluous(&listing, group, in_use);
+    let is_one_in_reach = listing.whole(group).next().is_some();
+    let is_before_log = |found: &&Found| {
+        let is_finished = matches!(found.condition, Condition::Whole(_) | Condition::Damaged(_));
+        let is_needed = found.group != group || in_use != LogId::ZERO && found.point >= in_use;
+        is_one_in_reach && is_finished && !is_needed && found.point.index < *reach.log.start()
+    };
+    for found in listing.found.iter().filter(is_before_log) {
+        if !names.contains(&found.name) {
+            names.push(found.name.clone());
+        }
+    }
+    let is_offered = |found: &&Found| found.group == group && reach.offered.contains(&found.point);
+    for found in listing.found.iter().filter(is_offered) {
+        names.retain(|name| *name != found.name);
+    }
     names.iter().try_for_each(|name| remove(files, name))?;
     Ok(names.len())
 }

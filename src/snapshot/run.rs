@@ -23,7 +23,7 @@ pub struct Control {
     pub stop: AtomicBool,
     /// Bytes of the state that are written.
     pub written_bytes: AtomicU64,
-    /// Writes are spread so that a second has no more than this.
+    /// Writes are spread so that a second has no more than this, and so is the reading back.
     bytes_per_second: u64,
     /// Room that is left free.
     kept_free_bytes: u64,
@@ -65,7 +65,7 @@ pub fn run(files: &impl Files, mut builder: Builder, control: &Control) -> Resul
     let description = builder.description().clone();
     let began = Instant::now();
     control.written_bytes.store(0, Ordering::Relaxed);
-    let mut looked_at_bytes = None;
+    let (mut looked_at_bytes, mut moved_bytes) = (None, 0);
     loop {
         // What others take meanwhile shows at the next look.
         if looked_at_bytes.is_none_or(|looked| builder.bytes() >= looked + LOOK_BYTES) {
@@ -79,9 +79,10 @@ pub fn run(files: &impl Files, mut builder: Builder, control: &Control) -> Resul
             return Ok(Ended::Stopped);
         }
         match builder.step(files, control.point_is_durable.load(Ordering::Acquire)) {
-            Ok(Step::Wrote { .. }) => {
+            Ok(Step::Wrote { bytes } | Step::Read { bytes }) => {
                 control.written_bytes.store(builder.bytes(), Ordering::Relaxed);
-                wait(began, builder.bytes(), control);
+                moved_bytes += bytes as u64;
+                wait(began, moved_bytes, control);
             }
             Ok(Step::Went) => {}
             Ok(Step::Waits) => thread::sleep(PAUSE),
@@ -104,7 +105,7 @@ fn check_room(files: &impl Files, kept_free_bytes: u64) -> Result<(), Error> {
     if free_bytes < needed_bytes { Err(Error::NoRoom { needed_bytes, free_bytes }) } else { Ok(()) }
 }
 
-/// Until so many bytes may have been written since.
+/// Until so many bytes may have been written, or read back, since.
 fn wait(began: Instant, bytes: u64, control: &Control) {
     let due = Duration::from_secs_f64(bytes as f64 / control.bytes_per_second as f64);
     while began.elapsed() < due && !control.stop.load(Ordering::Acquire) {

@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use super::*;
 use crate::checksum::Checksum;
 use crate::disk::{self, Files};
+use crate::mutant::{self, Mutant};
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::types::{ClusterId, GroupId, Incarnation, Index, LogId, Member, Membership, NodeId, Term};
@@ -194,7 +195,7 @@ fn the_manifest_waits_until_the_point_is_durable() {
             Step::Wrote { bytes } => wrote += bytes,
             Step::Went => {}
             Step::Waits => break,
-            Step::Done => panic!("it was not to be finished"),
+            Step::Read { .. } | Step::Done => panic!("it was not to be finished"),
         }
     }
     assert_eq!((wrote, builder.bytes()), (state(10).len(), state(10).len() as u64));
@@ -222,13 +223,46 @@ fn a_long_state_is_flushed_as_it_is_written() {
     assert_eq!((flushes, longest), (3 + 1, Some(1 << 20)), "two in between, one at the end, one of the manifest");
 }
 
+/// It came from another node. It is read, and not written; one of another state stays, and so does one that is damaged.
 #[test]
 fn one_that_is_there_is_not_made_again() {
     let disk = with_snapshots(&[10]);
-    let (builder, error) = run(&disk.files(), builder(10)).unwrap_err();
+    let before = disk.fork();
+    run(&disk.files(), builder(10)).map_err(|(_, error)| error).unwrap();
+    assert_eq!((whole(&disk), disk.used_bytes()), (vec![10], before.used_bytes()));
+    let other = Description { log_digest: crate::checksum::Checksum(99), ..description(10) };
+    let (builder_of_other, error) = run(&disk.files(), builder_of(other, state(10))).unwrap_err();
     assert!(matches!(error, Error::Exists { .. }), "{error}");
-    builder.abandon(&disk.files()).unwrap();
+    builder_of_other.abandon(&disk.files()).unwrap();
     assert_eq!(whole(&disk), [10]);
+    disk.flip_bit(&format!("{}/chunks", description(10).name()), 40, 3);
+    let (builder, error) = run(&disk.files(), builder(10)).unwrap_err();
+    assert!(matches!(error, Error::Damaged { damage: Damage::Chunk { number: 0 }, .. }), "{error}");
+    builder.abandon(&disk.files()).unwrap();
+    assert_eq!(disk.files().list("").unwrap(), [description(10).name()]);
+}
+
+/// The disk said that it was flushed, and gives back something else; tells whether that was seen.
+fn is_rot_seen(file: &str, at: u64) -> bool {
+    let disk = SimDisk::new();
+    let mut builder = builder(10);
+    while !disk.files().list("").unwrap().contains(&description(10).name()) {
+        builder.step(&disk.files(), true).unwrap();
+    }
+    disk.flip_bit(&format!("{}/{file}", description(10).name()), at, 3);
+    let Err((builder, error)) = run(&disk.files(), builder) else { return false };
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    builder.abandon(&disk.files()).unwrap();
+    assert!(disk.files().list("").unwrap().is_empty(), "nothing is left of it");
+    true
+}
+
+#[test]
+fn one_that_does_not_read_back_is_not_done() {
+    for (file, at) in [("chunks", 0), ("chunks", state(10).len() as u64 - 1), ("manifest", 40)] {
+        assert!(is_rot_seen(file, at), "{file} at {at}");
+    }
+    assert!(!mutant::with(Mutant::SnapshotNotReadBack, || is_rot_seen("chunks", 0)), "the check finds it");
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::log_reads::log_moved_on;
 use super::{
     APPLY_BATCH_ENTRIES, APPLY_READ_BYTES, Applying, Driver, Effect, ReadFor, STALE_READS_MAX, Stopped, WantedBy,
-    log_moved_on,
 };
 use crate::checksum::Checksum;
 use crate::codec;

@@ -35,6 +35,8 @@ pub(super) struct Installing<M> {
     /// Is being fetched.
     wanted: Option<Base>,
     coming: Option<Coming<M>>,
+    /// States that nobody needs any more, and that are not dropped here.
+    discarded: Vec<(Sessions, M)>,
     /// The state of this node is that of no entry: there was none to begin from.
     is_stateless: bool,
     pause: Pause,
@@ -64,7 +66,13 @@ impl Pause {
 impl<M> Installing<M> {
     /// Of a node that has a state, or of one whose state is to come.
     pub fn new(coming: Option<Coming<M>>) -> Installing<M> {
-        Installing { wanted: None, is_stateless: coming.is_some(), coming, pause: Pause::default() }
+        Installing {
+            wanted: None,
+            is_stateless: coming.is_some(),
+            coming,
+            discarded: Vec::new(),
+            pause: Pause::default(),
+        }
     }
 
     pub fn tick(&mut self) {
@@ -110,8 +118,15 @@ impl<M: StateMachine> Driver<M> {
         match &mut self.installing.wanted {
             // The leader's log still reaches back to it: to begin with each newer one might never end.
             Some(wanted) if base.begin_after.index <= wanted.point.index => wanted.begin_after = base.begin_after,
-            _ if self.installing.pause.is_over() => {
-                self.installing.wanted = Some(base);
+            wanted if self.installing.pause.is_over() => {
+                // What had come of it goes.
+                if let Some(Base { point, .. }) = wanted.replace(base) {
+                    let what = format!(
+                        "the log of node {from} begins behind it by now; raise `follower_tail_minutes` on all nodes if that \
+                         comes again, so that more time is left to fetch"
+                    );
+                    self.effects.push(Effect::Snapshot(SnapshotReport::NotFetched { point, what }));
+                }
                 self.effects.push(Effect::FetchSnapshot { from, point: base.point });
             }
             _ => {}
@@ -129,7 +144,9 @@ impl<M: StateMachine> Driver<M> {
     /// What came of an [`Effect::FetchSnapshot`]: the snapshot is whole and durable in this node's directory, and this is
     /// its state; or why there is none. What is not wanted any more is dropped.
     pub fn fetched(&mut self, point: LogId, result: Result<(Manifest, Sessions, M), String>) {
-        let Some(base) = self.installing.wanted.take_if(|base| base.point == point) else { return };
+        let Some(base) = self.installing.wanted.take_if(|base| base.point == point) else {
+            return self.installing.discarded.extend(result.ok().map(|(_, sessions, machine)| (sessions, machine)));
+        };
         let (manifest, sessions, machine) = match result {
             Ok(fetched) => fetched,
             // The leader offers it again.
@@ -140,12 +157,19 @@ impl<M: StateMachine> Driver<M> {
         };
         self.installing.pause = Pause::default();
         if !self.replica.wants(base) {
-            return;
+            return self.installing.discarded.push((sessions, machine));
         }
         let Manifest { description: of, bytes, .. } = manifest;
         let membership = (of.membership_id, of.membership.clone());
         self.replica.handle(RaftInput::Installed { base, membership });
-        self.installing.coming = Some(Coming { of, bytes, sessions, machine });
+        let before = self.installing.coming.replace(Coming { of, bytes, sessions, machine });
+        self.installing.discarded.extend(before.map(|Coming { sessions, machine, .. }| (sessions, machine)));
+    }
+
+    /// States that nobody needs any more. To drop one of many bytes takes long: that is for another thread than the one that
+    /// drives, and to be asked for after each [`Driver::take_effects`].
+    pub fn take_discarded(&mut self) -> Vec<(Sessions, M)> {
+        std::mem::take(&mut self.installing.discarded)
     }
 
     /// The state takes its place once the log has come to its point. Until then nothing is applied.
@@ -166,7 +190,9 @@ impl<M: StateMachine> Driver<M> {
         }
         self.applying = Applying::FromMemory;
         self.stale_reads = 0;
-        (self.sessions, self.machine) = (sessions, machine);
+        let sessions = std::mem::replace(&mut self.sessions, sessions);
+        let machine = std::mem::replace(&mut self.machine, machine);
+        self.installing.discarded.push((sessions, machine));
         self.replace_kept();
         (self.applied, self.log_digest) = (of.point, of.log_digest);
         self.configuration = (of.membership_id, of.membership);

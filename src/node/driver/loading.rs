@@ -15,7 +15,7 @@ use crate::disk::Files;
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::node::sessions::{Limits, Sessions};
-use crate::snapshot::{self, Condition, Damage, Description, Found, Listing, Manifest, Reader};
+use crate::snapshot::{self, Condition, Damage, Description, Found, Listing, Manifest, Reach, Reader};
 use crate::types::{ClusterId, GroupId, Index, LogId};
 use crate::wal::GroupLog;
 
@@ -50,6 +50,9 @@ pub(super) struct Beginning<M> {
     pub findings: Vec<SnapshotFinding>,
     /// Points of those that are there and cannot be used.
     pub damaged: Vec<LogId>,
+    /// Points of those that are whole and not in the log: they are older than its start, or came from a peer and were not
+    /// begun from.
+    pub elsewhere: Vec<LogId>,
     /// The superblock says that the log begins after the snapshot, and it does not: what it holds goes.
     pub begins_log: bool,
     /// The log does not reach back to any state, and comes to this one later.
@@ -105,13 +108,12 @@ pub(super) fn choose<F: Files, M: StateMachine>(
     snapshot::settle(files)?;
     let listing = snapshot::list(files, Some(cluster))?;
     let whole: Vec<Manifest> = listing.whole(GroupId::CLUSTER).rev().cloned().collect();
-    beginning.note_all(listing, cluster, point);
-    // Others are older than the log's start, or came from a peer and were not begun from yet.
+    // One before the log's start is of no use, and may have gone.
+    beginning.note_all(listing, cluster, if is_within { point } else { LogId::ZERO });
     let is_named = |of: LogId| begins_log && of == point;
-    let is_usable = |manifest: &&Manifest| {
-        let of = manifest.description.point;
-        is_in(log, of) || is_named(of)
-    };
+    let is_usable = |of: LogId| is_in(log, of) || is_named(of);
+    beginning.elsewhere =
+        whole.iter().map(|manifest| manifest.description.point).filter(|of| !is_usable(*of)).collect();
     // A log that is to begin later will not have what lies behind that state.
     if let Some(own) = own.take_if(|_| !begins_log) {
         let mut usable = whole.iter().filter(|manifest| is_in(log, manifest.description.point));
@@ -119,7 +121,7 @@ pub(super) fn choose<F: Files, M: StateMachine>(
         let older = usable.next().map(|older| older.description.point);
         return Ok(Beginning { snapshot, older, ..beginning.with_own(own) });
     }
-    let mut usable = whole.iter().filter(is_usable);
+    let mut usable = whole.iter().filter(|manifest| is_usable(manifest.description.point));
     while let Some(manifest) = usable.next() {
         match load(files, manifest, &beginning.machine, limits) {
             Ok((sessions, machine)) => {
@@ -191,6 +193,7 @@ impl<M> Beginning<M> {
             is_own: false,
             findings,
             damaged,
+            elsewhere: Vec::new(),
             begins_log: false,
             coming: None,
         }
@@ -223,8 +226,10 @@ impl<M> Beginning<M> {
     }
 
     /// What an earlier process left. That it stays is no reason not to start.
-    pub fn remove_superfluous(&mut self, files: &impl Files, cluster: ClusterId, named: LogId) {
-        let removed = snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, named, &self.damaged);
+    pub fn remove_superfluous(&mut self, files: &impl Files, cluster: ClusterId, (log, named): (&GroupLog, LogId)) {
+        let unusable = self.damaged.iter().chain(&self.elsewhere).copied().collect();
+        let reach = Reach { log: log.before_first.index..=log.last.index, unusable, offered: Vec::new() };
+        let removed = snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, named, &reach);
         removed.err().iter().for_each(|error| self.note(error));
     }
 

@@ -17,6 +17,7 @@
 //! - Effects are independent of each other: what must wait for a flush is held back here until it may leave.
 //! - [`Driver::take_effects`] fails when the disk failed, or a peer said what cannot be, once and for ever: then nothing
 //!   more may leave, and the process ends, with exit code 18 or 10.
+//! - States that are not needed any more are handed out by [`Driver::take_discarded`]: to drop them takes long.
 //! - A [`Effect::ReadLog`] is answered by [`Input::ReadDone`], with whatever came of it; [`Effect::MakeSnapshot`] by
 //!   [`Input::SnapshotMade`], and [`Effect::RemoveSnapshots`] by [`Input::SnapshotsRemoved`].
 
@@ -28,6 +29,8 @@ mod forwards;
 mod installing;
 mod lives;
 mod loading;
+mod log_reads;
+mod offers;
 mod pipeline;
 mod purging;
 mod reads;
@@ -40,6 +43,7 @@ mod submissions;
 mod tails;
 #[cfg(test)]
 mod tests;
+mod wall_clock;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -54,12 +58,13 @@ use crate::net::{
 use crate::node::sessions::{self, Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
 use crate::snapshot;
-use crate::types::{ClusterId, Entry, GroupId, Index, LogId, Membership, NodeId, SegmentNumber};
+use crate::types::{ClusterId, Entry, Index, LogId, Membership, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan};
 
 use durable::Kept;
 use forwards::Forwards;
 use installing::Installing;
+use offers::Offers;
 use pipeline::Pipeline;
 pub use purging::FollowerTail;
 use purging::Purging;
@@ -69,6 +74,7 @@ pub use retention::RetentionRule;
 use snapshots::Snapshots;
 use submissions::{Asker, Submissions};
 use tails::Tails;
+use wall_clock::WallClock;
 
 pub use loading::SnapshotFinding;
 pub use snapshots::{Made, Making, SnapshotOptions, SnapshotReport};
@@ -124,7 +130,7 @@ pub struct About {
 /// What can happen to a node.
 #[derive(Debug)]
 pub enum Input {
-    /// One tick has passed. The wall clock is only written down.
+    /// One tick has passed. The wall clock is written down, and says what is too old to be kept.
     Tick {
         wall_clock_milliseconds: u64,
     },
@@ -250,7 +256,7 @@ pub enum Effect {
     /// By [`snapshot::remove_superfluous`].
     RemoveSnapshots {
         in_use: LogId,
-        damaged: Vec<LogId>,
+        reach: snapshot::Reach,
     },
     /// The snapshot at this point, from this node or any other that has it: [`Driver::fetched`] answers it, unless another one
     /// is ordered first.
@@ -334,8 +340,10 @@ pub struct Driver<M> {
     forwards: Forwards,
     /// The change of the members that somebody waits for.
     change: Option<changes::Waiting>,
+    wall_clock: WallClock,
     retention: Retention,
     purging: Purging,
+    offers: Offers,
     installing: Installing<M>,
     reads: Reads,
     tails: Tails,
@@ -361,8 +369,9 @@ impl<M: StateMachine> Driver<M> {
                 self.replica.handle(RaftInput::Tick);
                 self.look_for_missing();
                 self.age_forwards();
-                self.trim_by_rule(wall_clock_milliseconds);
-                self.purge_if_useful(wall_clock_milliseconds);
+                self.wall_clock.tick(wall_clock_milliseconds);
+                self.trim_by_rule();
+                self.purge_if_useful();
                 self.snapshots.tick();
                 self.installing.tick();
             }
@@ -500,6 +509,7 @@ impl<M: StateMachine> Driver<M> {
             self.pipeline.persist(persist);
         }
         for outgoing in output.send {
+            self.offers.note(&outgoing.message);
             self.pipeline.send(outgoing.message, outgoing.after, effects);
         }
         if let Some(commit) = output.commit {
@@ -540,47 +550,4 @@ impl<M: StateMachine> Driver<M> {
             _ => {}
         }
     }
-
-    /// Orders entries that memory does not have all of. Only what is durable is read: behind it the disk may still
-    /// hold entries that have been replaced.
-    fn read_log(&mut self, from: Index, to: Index, bytes_max: usize, purpose: ReadFor) {
-        let to = to.min(self.replica.status().durable.index.next());
-        assert!(from < to, "what is not durable is in memory: {from}..{to}");
-        let plan = self.pipeline.log.plan_read(GroupId::CLUSTER, from, to, bytes_max);
-        self.last_read = ReadNumber(self.last_read.0 + 1);
-        let is_for_client = matches!(purpose, ReadFor::Client(_) | ReadFor::Tail(_));
-        self.log_reads.push_back((self.last_read, purpose));
-        self.effects.push(Effect::ReadLog { read: self.last_read, plan, is_for_client });
-    }
-
-    fn on_read_done(&mut self, read: ReadNumber, result: Result<Vec<Entry>, wal::Error>) {
-        let at = self.log_reads.iter().position(|(number, _)| *number == read).expect("a read was ordered");
-        let (_, purpose) = self.log_reads.remove(at).expect("the position was found");
-        let result = self.pipeline.log.judged(result);
-        match purpose {
-            ReadFor::Apply => self.on_read_to_apply(result),
-            ReadFor::Follower(fetch) => {
-                // What cannot be read now is tried again; a follower waits meanwhile.
-                let wanted_by = WantedBy::Follower(fetch.peer);
-                let (entries, reported) = match result {
-                    Ok(entries) if entries.is_empty() => {
-                        (entries, Some(Effect::Missing { index: fetch.from, wanted_by }))
-                    }
-                    Ok(entries) => (entries, None),
-                    Err(error) if log_moved_on(&error) => (Vec::new(), None),
-                    Err(error) => (Vec::new(), Some(Effect::Unreadable(error))),
-                };
-                self.effects.extend(reported);
-                self.replica.handle(RaftInput::Fetched { peer: fetch.peer, from: fetch.from, entries });
-            }
-            ReadFor::Client(read) => self.on_records_read(read, result),
-            ReadFor::Tail(tail) => self.on_tail_read(tail, result),
-            ReadFor::Nobody => {}
-        }
-    }
-}
-
-/// It is no fault of the disk: the entries went while they were read. Another plan says what became of them.
-fn log_moved_on(error: &wal::Error) -> bool {
-    matches!(error, wal::Error::Stale { .. } | wal::Error::Trimmed { .. })
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!   trimmed ─┐
 //!   older kept snapshot ─┤
-//!   what followers lack, within their tail ─┼─▶ the lowest ─▶ whole segments ─▶ purge ──durable──▶ Compacted
+//!   what followers lack, within their tail ─┤
+//!   what was offered, while it is fetched ─┼─▶ the lowest ─▶ whole segments ─▶ purge ──durable──▶ Compacted
 //!   applied, durable ─┘
 //! ```
 //!
@@ -12,8 +13,11 @@
 //! - A snapshot lets no record go: only a trim moves what may be read, and nothing goes that may be.
 //! - The node can begin from the older of the two snapshots that are kept, and the log behind it. With one of them alone
 //!   nothing goes: if that rotted there would be nothing to begin from.
+//! - Both were read back, and the log reaches both: another node's that lies beyond its end does not count, nor does what an
+//!   installation has left behind before its start.
 //! - The superblock need not know. It says where the log begins at least, and names a snapshot at or above the older one;
 //!   so a start before and after each step finds a snapshot whose point its log has, or is the one before its first entry.
+//!   Between an installation and its state's taking over it names one before the log's start: a start passes that over.
 //! - Nobody else keeps anything: who reads or tails what goes is told `Trimmed`, and a follower is offered the snapshot.
 
 use super::{Driver, Stopped};
@@ -32,7 +36,7 @@ const LOOK_TICKS: u32 = 100;
 pub struct FollowerTail {
     /// The newest of it, of whole segments.
     pub bytes: u64,
-    /// What was written so long ago at most, by the wall clock.
+    /// What was written so long ago at most, by the wall clock as far as it is believed.
     pub milliseconds: u64,
 }
 
@@ -46,8 +50,9 @@ pub(super) struct Purging {
 
 impl<M: StateMachine> Driver<M> {
     /// A tick has passed. Now and then what nobody needs goes, if that sets segments free.
-    pub(super) fn purge_if_useful(&mut self, wall_clock_milliseconds: u64) {
+    pub(super) fn purge_if_useful(&mut self) {
         let Some(tail) = self.options.follower_tail else { return };
+        self.offers.tick(tail.milliseconds);
         self.purging.ticks += 1;
         if self.purging.ticks < LOOK_TICKS || self.purging.under_way.is_some() {
             return;
@@ -57,11 +62,12 @@ impl<M: StateMachine> Driver<M> {
         if needed_by_nobody < self.replica.first_index() {
             return;
         }
-        let since_milliseconds = Some(wall_clock_milliseconds.saturating_sub(tail.milliseconds));
+        let since_milliseconds = self.wall_clock.older_than(tail.milliseconds);
         let kept = Kept { bytes: Some(tail.bytes), since_milliseconds };
         let beyond_tail = self.pipeline.log.kept_from(GroupId::CLUSTER, kept).previous();
         let held_by_all = self.replica.held_by_all().unwrap_or(Index::ZERO);
         let last = needed_by_nobody.min(beyond_tail.max(held_by_all));
+        let last = self.offers.needed_behind().map_or(last, |needed_behind| last.min(needed_behind));
         let Some(last) = self.pipeline.log.sets_free_until(GroupId::CLUSTER, last) else { return };
         assert_eq!(self.replica.term_at(last.index), Some(last.term), "what goes is committed");
         match self.pipeline.log.purge_prefix(GroupId::CLUSTER, last) {

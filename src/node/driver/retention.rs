@@ -21,7 +21,7 @@ const RULE_TICKS: u32 = 100;
 pub struct RetentionRule {
     /// The newest of it, in bytes on this disk.
     pub bytes: Option<u64>,
-    /// What was written so long ago at most, by the wall clock.
+    /// What was written so long ago at most, by the wall clock as far as it is believed.
     pub milliseconds: Option<u64>,
     /// The log is a means for the map alone, and takes no records: what snapshots hold is trimmed, unless there are records
     /// that may still be read.
@@ -105,7 +105,7 @@ impl<M: StateMachine> Driver<M> {
 
     /// A tick has passed. Now and then whoever leads trims what the rule does not keep; what it cannot propose now it will
     /// later.
-    pub(super) fn trim_by_rule(&mut self, wall_clock_milliseconds: u64) {
+    pub(super) fn trim_by_rule(&mut self) {
         let rule = self.options.retention;
         if rule == RetentionRule::default() {
             return;
@@ -117,7 +117,7 @@ impl<M: StateMachine> Driver<M> {
         self.retention.rule_ticks = 0;
         let first = match rule.is_for_map_alone {
             true => self.first_for_map(),
-            false => self.first_kept(rule, wall_clock_milliseconds),
+            false => self.first_kept(rule),
         };
         let is_asked_for = self.retention.by_rule.is_some_and(|asked| asked >= first);
         if first > self.retention.readable_from && !is_asked_for && self.propose_trim(first).is_ok() {
@@ -125,8 +125,8 @@ impl<M: StateMachine> Driver<M> {
         }
     }
 
-    fn first_kept(&self, rule: RetentionRule, wall_clock_milliseconds: u64) -> Index {
-        let since_milliseconds = rule.milliseconds.map(|age| wall_clock_milliseconds.saturating_sub(age));
+    fn first_kept(&self, rule: RetentionRule) -> Index {
+        let since_milliseconds = rule.milliseconds.and_then(|age| self.wall_clock.older_than(age));
         let kept = self.pipeline.log.kept_from(GroupId::CLUSTER, Kept { bytes: rule.bytes, since_milliseconds });
         kept.min(self.applied.index.next())
     }

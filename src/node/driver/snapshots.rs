@@ -218,8 +218,10 @@ impl Snapshots {
         oldest.copied().filter(|_| is_newest || self.kept.len() == SNAPSHOTS_KEPT)
     }
 
-    /// Another one is whole, and counts. What lies before the log's first entry can be begun from no more.
-    fn keep(&mut self, point: LogId) {
+    /// Another one is whole, and counts. What lies before the entry before the log's first one can be begun from no more.
+    fn keep(&mut self, point: LogId, before_first: Index) {
+        self.damaged.retain(|damaged| *damaged != point);
+        self.kept.retain(|kept| kept.index >= before_first);
         self.kept.push(point);
         self.kept.sort_by_key(|point| point.index);
         self.kept.dedup();
@@ -390,27 +392,33 @@ impl<M: StateMachine> Driver<M> {
     /// Another node's is this node's state. What is not written yet of an older one never will be; what is being written is
     /// followed by a removal of its own.
     pub(super) fn on_snapshot_installed(&mut self, installed: SnapshotMade) {
+        let before_first = self.replica.first_index().previous();
         let snapshots = &mut self.snapshots;
         (snapshots.last_point, snapshots.bytes_since) = (installed.point.index, 0);
         snapshots.last = Some(installed);
-        snapshots.keep(installed.point);
+        snapshots.keep(installed.point, before_first);
         if matches!(snapshots.phase, Phase::Idle | Phase::Held { .. }) {
             snapshots.phase = Phase::Removing;
-            let (in_use, damaged) = (installed.point, snapshots.damaged.clone());
-            self.effects.push(Effect::RemoveSnapshots { in_use, damaged });
+            self.remove_superfluous(installed.point);
         }
+    }
+
+    fn remove_superfluous(&mut self, in_use: LogId) {
+        let log = self.replica.first_index().previous()..=self.replica.status().durable.index;
+        let (unusable, offered) = (self.snapshots.damaged.clone(), self.offers.points());
+        let reach = snapshot::Reach { log, unusable, offered };
+        self.effects.push(Effect::RemoveSnapshots { in_use, reach });
     }
 
     fn end_making(&mut self, made: SnapshotMade) {
         self.replica.handle(RaftInput::SnapshotMade { point: made.point });
         self.snapshots.last = Some(made);
-        self.snapshots.keep(made.point);
+        self.snapshots.keep(made.point, self.replica.first_index().previous());
         self.snapshots.failure.clear();
         self.snapshots.phase = Phase::Removing;
         self.effects.push(Effect::Snapshot(SnapshotReport::Made(made)));
         self.answer_orders(&ResponseBody::SnapshotMade(made), |wanted| wanted <= made.point.index);
-        let damaged = self.snapshots.damaged.clone();
-        self.effects.push(Effect::RemoveSnapshots { in_use: made.point, damaged });
+        self.remove_superfluous(made.point);
     }
 
     /// The superblock is to name the snapshot at this point.

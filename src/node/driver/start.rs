@@ -6,9 +6,11 @@ use super::durable::{Kept, recover};
 use super::forwards::Forwards;
 use super::installing::Installing;
 use super::loading::{Beginning, Named, SnapshotFinding, choose};
+use super::offers::Offers;
 use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
 use super::purging::Purging;
 use super::retention::Retention;
+use super::wall_clock::WallClock;
 use super::{Applying, Driver, Options, Reads, Snapshots, Submissions, Tails};
 use crate::checksum::Checksum;
 use crate::codec;
@@ -169,7 +171,7 @@ impl<M: StateMachine> Driver<M> {
             // Nothing of what it held is part of it.
             names = GroupLog::new(GroupId::CLUSTER, named, names.last_place);
         }
-        beginning.remove_superfluous(files, identity.cluster, named);
+        beginning.remove_superfluous(files, identity.cluster, (&names, named));
         let snapshot = beginning.snapshot.map(|(point, _)| point);
         if let Some(point) = snapshot.filter(|point| *point > named) {
             superblock.save(|state| state.group_mut(GroupId::CLUSTER).snapshot = point);
@@ -227,8 +229,10 @@ impl<M: StateMachine> Driver<M> {
             submissions: Submissions::default(),
             forwards: Forwards::new(incarnation, boot),
             change: None,
+            wall_clock: WallClock::default(),
             retention,
             purging: Purging::default(),
+            offers: Offers::default(),
             installing: Installing::new(beginning.coming),
             reads: Reads::default(),
             tails: Tails::default(),

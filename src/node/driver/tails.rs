@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::log_reads::log_moved_on;
 use super::reads::take_record;
-use super::{Driver, Effect, ReadFor, STALE_READS_MAX, log_moved_on};
+use super::{Driver, Effect, ReadFor, STALE_READS_MAX};
 use crate::machine::StateMachine;
 use crate::net::{Records, Refusal, TailKey};
 use crate::types::{Entry, Index};

@@ -1,6 +1,7 @@
 //! A driver alone, on a simulated disk: what is bounded, what is forgotten, what waits for what.
 
 mod apply;
+mod brought;
 mod changes;
 mod checkpoint;
 mod clients;

@@ -13,7 +13,7 @@ use super::fetching::FetchOptions;
 use crate::disk::{self, Directory};
 use crate::node::driver::{Input, Made, Making};
 use crate::snapshot::run::{Control, Ended, run};
-use crate::snapshot::{self, Builder};
+use crate::snapshot::{self, Builder, Reach};
 use crate::types::{ClusterId, GroupId, LogId};
 
 /// How this node writes snapshots, and fetches them.
@@ -34,10 +34,15 @@ impl SnapshotWriting {
 
 enum Order {
     Make(Box<Making>),
-    Remove { in_use: LogId, damaged: Vec<LogId> },
+    Remove {
+        in_use: LogId,
+        reach: Reach,
+    },
+    /// To drop this takes long.
+    Discard(Box<dyn Send>),
 }
 
-/// The thread. The driver orders one thing at a time.
+/// The thread. The driver orders one thing at a time, and now and then to drop something.
 pub(super) struct Snapshots {
     orders: Option<Sender<Order>>,
     control: Arc<Control>,
@@ -73,9 +78,9 @@ impl Snapshots {
         let microseconds = core.microseconds.clone();
         let body = move || {
             for order in ordered {
-                let Some(input) = carry_out(&files, writing.cluster, order, (&told, &microseconds), &names) else {
-                    return;
-                };
+                let carried_out = carry_out(&files, writing.cluster, order, (&told, &microseconds), &names);
+                let Some(carried_out) = carried_out else { return };
+                let Some(input) = carried_out else { continue };
                 if results.send(input).is_err() {
                     return;
                 }
@@ -103,8 +108,13 @@ impl Snapshots {
         }
     }
 
-    pub fn remove(&mut self, in_use: LogId, damaged: Vec<LogId>) {
-        self.order(Order::Remove { in_use, damaged });
+    pub fn remove(&mut self, in_use: LogId, reach: Reach) {
+        self.order(Order::Remove { in_use, reach });
+    }
+
+    /// Drops this on the thread, once what is under way is done.
+    pub fn discard(&mut self, what: Box<dyn Send>) {
+        self.order(Order::Discard(what));
     }
 
     /// Of the state that is being written.
@@ -118,14 +128,14 @@ impl Snapshots {
     }
 }
 
-/// None if the node ends.
+/// None if the node ends; else what it is told, if anything.
 fn carry_out(
     files: &Directory,
     cluster: ClusterId,
     order: Order,
     (control, core_microseconds): (&Control, &AtomicU64),
     names: &Mutex<()>,
-) -> Option<Input> {
+) -> Option<Option<Input>> {
     Some(match order {
         Order::Make(making) => {
             let Making { description, checkpoint } = *making;
@@ -139,12 +149,16 @@ fn carry_out(
                 }),
                 Err(error) => Err(error),
             };
-            Input::SnapshotMade { point, result }
+            Some(Input::SnapshotMade { point, result })
         }
-        Order::Remove { in_use, damaged } => {
+        Order::Remove { in_use, reach } => {
             let _names = names.lock().expect("no holder of this lock can panic");
-            let result = snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, in_use, &damaged);
-            Input::SnapshotsRemoved { result }
+            let result = snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, in_use, &reach);
+            Some(Input::SnapshotsRemoved { result })
+        }
+        Order::Discard(what) => {
+            drop(what);
+            None
         }
     })
 }
@@ -159,5 +173,38 @@ impl Drop for Snapshots {
         {
             tracing::error!("the thread that writes snapshots panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says by which thread it is dropped.
+    struct Noted(Sender<Option<String>>);
+
+    impl Drop for Noted {
+        fn drop(&mut self) {
+            let name = std::thread::current().name().map(str::to_owned);
+            self.0.send(name).expect("the test waits for it");
+        }
+    }
+
+    #[test]
+    fn what_takes_long_to_drop_is_dropped_by_the_thread() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = Directory::open(home.path()).unwrap();
+        let writing = SnapshotWriting {
+            cluster: ClusterId(1),
+            bytes_per_second: 1 << 20,
+            fetch_bytes_per_second: 1 << 20,
+            kept_free_bytes: 0,
+        };
+        let (results, _inputs) = channel();
+        let mut snapshots =
+            Snapshots::start(&directory, writing, Arc::default(), &results, &Arc::new(Notify::new())).unwrap();
+        let (noted, dropped) = channel();
+        snapshots.discard(Box::new(Noted(noted)));
+        assert_eq!(dropped.recv().unwrap().as_deref(), Some("snapshot"));
     }
 }

@@ -175,7 +175,7 @@ fn state(point: LogId) -> (Manifest, Sessions, Map) {
     (manifest, Sessions::new(), map)
 }
 
-fn offer(base: Base) -> Message {
+pub fn offer(base: Base) -> Message {
     Message { from: OTHER, to: OWN, term: Term(2), body: Body::Snapshot { base, round: Round(0) } }
 }
 
@@ -209,6 +209,9 @@ fn another_nodes_state_counts_when_the_log_has_come_to_it() {
             rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: Term(2), body }));
             rig.settle();
             assert!(is_blue(&mut rig));
+            let discarded = rig.driver.take_discarded();
+            assert_eq!(discarded.len(), 1, "the state of before is dropped elsewhere");
+            assert!(discarded[0].1.digest() != rig.driver.machine().digest() && rig.driver.take_discarded().is_empty());
             assert_eq!(rig.driver.applied().0, id(2, 10), "and what is committed behind it is applied");
             rig.driver.handle(from_other(offer(base())));
             rig.settle();
@@ -227,6 +230,7 @@ fn what_could_not_be_fetched_is_ordered_again() {
     rig.driver.handle(from_other(offer(base())));
     rig.settle();
     rig.driver.fetched(id(2, 5), Ok(state(id(2, 5))));
+    assert_eq!(rig.driver.take_discarded().len(), 1, "nobody wants it");
     rig.driver.fetched(base().point, Err("nobody has it".to_owned()));
     rig.settle();
     assert!(matches!(&rig.reports[..], [SnapshotReport::NotFetched { what, .. }] if what == "nobody has it"));
@@ -254,6 +258,10 @@ fn what_could_not_be_fetched_is_ordered_again() {
     rig.driver.handle(from_other(offer(Base { point: id(2, 50), begin_after: id(2, 20) })));
     rig.settle();
     assert_eq!(rig.fetches.len(), 2, "the log behind it is gone");
+    let given_up = |what: &str| what.contains("raise `follower_tail_minutes`");
+    assert!(
+        matches!(&rig.reports[..], [SnapshotReport::NotFetched { point, what }] if *point == base().point && given_up(what))
+    );
     rig.driver.fetched(base().point, Ok(state(base().point)));
     assert_eq!(rig.driver.replica().status().last, id(1, 3), "what was given up does not count");
 }
@@ -295,7 +303,7 @@ fn a_state_where_the_log_begins_counts_at_once() {
 }
 
 /// The snapshot, whole and durable in the node's directory, as fetching leaves it.
-fn bring(rig: &Rig<Map>, (manifest, sessions, map): &(Manifest, Sessions, Map)) {
+pub fn bring(rig: &Rig<Map>, (manifest, sessions, map): &(Manifest, Sessions, Map)) {
     let files = rig.disk.files();
     let checkpoint = Checkpoint::of(sessions, map).expect("a map gives snapshots");
     let mut builder = Builder::new(manifest.description.clone(), Box::new(checkpoint));
@@ -303,7 +311,7 @@ fn bring(rig: &Rig<Map>, (manifest, sessions, map): &(Manifest, Sessions, Map)) 
 }
 
 /// With a configuration of its own, whose entry lies before the log that goes with it.
-fn state_of_members(point: LogId) -> (Manifest, Sessions, Map) {
+pub fn state_of_members(point: LogId) -> (Manifest, Sessions, Map) {
     let (mut manifest, sessions, map) = state(point);
     manifest.description.membership = Rig::<Map>::started(Map::new(), &[OTHER]).driver.replica().membership().clone();
     manifest.description.membership_id = id(2, 5);

@@ -36,7 +36,7 @@ fn fill(rig: &mut Rig<Map>, segments: u64) {
     rig.append(segments * SEGMENT_RECORDS, RECORD_BYTES);
 }
 
-fn write(rig: &mut Rig<Map>) -> LogId {
+pub fn write(rig: &mut Rig<Map>) -> LogId {
     let Making { description, checkpoint } = rig.makings.remove(0);
     let point = description.point;
     let mut builder = Builder::new(description, Box::new(checkpoint));
@@ -93,7 +93,7 @@ fn on(disk: SimDisk) -> Rig<Map> {
     Rig::with_options(disk, Map::new(), with(NOTHING))
 }
 
-fn file(point: LogId, file: &str) -> String {
+pub fn file(point: LogId, file: &str) -> String {
     format!("snapshot-{:010}-{:020}-{:020}/{file}", 0, point.index.0, point.term.0)
 }
 
@@ -330,12 +330,12 @@ fn a_follower_that_lags_finds_what_it_lacks_within_its_tail_and_no_longer() {
 fn a_follower_that_is_away_for_long_keeps_nothing() {
     let minute = FollowerTail { bytes: 1 << 40, milliseconds: 60_000 };
     let mut rig = leading(minute);
-    second(&mut rig, 1_000_000);
     fill(&mut rig, 3);
     let_go(&mut rig);
-    second(&mut rig, 1_059_000);
+    let begins = 1_000_000;
+    (0..59).for_each(|at| second(&mut rig, begins + 1000 * at));
     assert_eq!(first(&rig), Index::FIRST, "it may come back");
-    second(&mut rig, 1_061_000);
+    (59..65).for_each(|at| second(&mut rig, begins + 1000 * at));
     assert!(log_bytes(&rig) < 2 * SEGMENT_BYTES, "{}", first(&rig));
 }
 
@@ -375,7 +375,7 @@ fn a_follower_that_hangs_does_not_fill_the_disk() {
 }
 
 /// What the other leader sends: records up to here, and what stands behind them. All of it is committed.
-fn sends(rig: &mut Rig<Map>, until: u64, behind: &[Payload]) {
+pub fn sends(rig: &mut Rig<Map>, until: u64, behind: &[Payload]) {
     let record = |index: u64| {
         let command = data(Service::Append, SessionId(1), (index, index), &[7; RECORD_BYTES]);
         Payload::Data(command)
@@ -393,12 +393,12 @@ fn sends(rig: &mut Rig<Map>, until: u64, behind: &[Payload]) {
     }
 }
 
-fn id(index: u64) -> LogId {
+pub fn id(index: u64) -> LogId {
     LogId::new(Term(1), Index(index))
 }
 
 /// The other one leads. This one has two snapshots of six segments that were trimmed.
-fn following(tail: FollowerTail) -> Rig<Map> {
+pub fn following(tail: FollowerTail) -> Rig<Map> {
     let mut rig = Rig::with_options(formatted_with(&[OTHER], SEGMENT_BYTES), Map::new(), with(tail));
     sends(&mut rig, 6 * SEGMENT_RECORDS, &[]);
     let first = rig.driver.applied().0.index;
@@ -479,4 +479,55 @@ fn a_follower_whose_entries_go_while_they_are_read_is_offered_the_snapshot() {
         _ => None,
     });
     assert_eq!(offers.next_back(), Some(Base { point, begin_after: previous }));
+}
+
+fn offers(rig: &Rig<Map>) -> Vec<Base> {
+    let offers = rig.sent.iter().filter_map(|message| match message.body {
+        Body::Snapshot { base, .. } => Some(base),
+        _ => None,
+    });
+    offers.collect()
+}
+
+/// Two newer snapshots, and the records that they hold let go, while it fetches the one that it was offered.
+fn keeps_what_was_offered() -> Result<(), String> {
+    let mut rig = leading(FollowerTail { bytes: 0, milliseconds: 60_000 });
+    fill(&mut rig, 3);
+    matched(&mut rig, Index(100));
+    let_go(&mut rig);
+    second(&mut rig, 0);
+    let begin_after = first(&rig).previous();
+    let previous = LogId::new(rig.driver.replica().term_at(begin_after).expect("it is known"), begin_after);
+    let rejected = AppendOutcome::Rejected { previous, hint: LogId::new(previous.term, Index(100)) };
+    answers(&mut rig, rejected);
+    rig.tick();
+    rig.settle();
+    let point = offers(&rig).first().expect("it is offered one").point;
+    for _ in 0..3 {
+        fill(&mut rig, 2);
+        let_go(&mut rig);
+        answers(&mut rig, rejected);
+        second(&mut rig, 0);
+    }
+    if first(&rig) > point.index.next() {
+        return Err(format!("the log begins at {}, and {point} is fetched", first(&rig)));
+    }
+    let is_there = {
+        let listing = crate::snapshot::list(&rig.files, None).unwrap();
+        listing.whole(GroupId::CLUSTER).any(|manifest| manifest.description.point == point)
+    };
+    assert!(is_there);
+    for _ in 0..60 {
+        answers(&mut rig, rejected);
+        second(&mut rig, 0);
+    }
+    assert!(first(&rig) > point.index.next(), "it hangs, and keeps what it was offered for no longer than its tail");
+    assert!(offers(&rig).last().is_some_and(|base| base.point > point), "it is offered a newer one");
+    Ok(())
+}
+
+#[test]
+fn what_a_member_was_offered_stays_while_it_may_be_fetching_it() {
+    keeps_what_was_offered().unwrap();
+    assert!(mutant::with(Mutant::OfferNotKept, keeps_what_was_offered).is_err());
 }

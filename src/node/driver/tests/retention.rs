@@ -1,11 +1,12 @@
 //! What was trimmed is read no more, on whichever node, and trims are answered when they are committed.
 
-use super::rig::{CLIENT, OTHER, OWN, Rig, from_other};
+use super::rig::{CLIENT, OTHER, OWN, Rig, from_other, options};
 use crate::machine::Map;
 use crate::mutant::{self, Mutant};
 use crate::net::{Change, Consistency, Refusal, RequestBody, ResponseBody, TailKey};
 use crate::node::driver::{self, Input};
 use crate::raft::{Body, Message};
+use crate::random::Random;
 use crate::types::{Index, Term};
 
 fn trim(rig: &mut Rig<Map>, first: u64) -> ResponseBody {
@@ -136,22 +137,69 @@ fn who_leads_trims_what_lies_beyond_so_many_bytes() {
     assert_eq!(rig.driver.replica().status().last, proposed, "nothing new, nothing to be trimmed");
 }
 
+const MINUTE: u64 = 60_000;
+
+/// So many minutes, as ticks count them and as the clock shows them, from this time of it on.
+fn minutes(rig: &mut Rig<Map>, from_milliseconds: u64, count: u64) {
+    for tick in 0..count * MINUTE / 10 {
+        rig.driver.handle(Input::Tick { wall_clock_milliseconds: from_milliseconds + tick * 10 });
+        if tick % 100 == 0 {
+            rig.settle();
+        }
+    }
+    rig.settle();
+}
+
 #[test]
 fn who_leads_trims_what_is_older() {
-    let minute = 60_000;
-    let mut rig = rule(None, Some(10 * minute));
+    let begins = 100 * MINUTE;
+    let mut rig = rule(None, Some(2 * MINUTE));
     for at in 0..6 {
-        second(&mut rig, 100 * minute + at);
+        second(&mut rig, begins + at);
         rig.append(700, 3 << 10);
     }
-    second(&mut rig, 105 * minute);
+    minutes(&mut rig, begins, 1);
     assert_eq!(first_readable(&mut rig), Index(1));
-    second(&mut rig, 111 * minute);
+    minutes(&mut rig, begins + MINUTE, 2);
     let first = first_readable(&mut rig);
-    assert!(first > Index(1), "segments that have ended are older than ten minutes");
-    second(&mut rig, 1000 * minute);
+    assert!(first > Index(1), "segments that have ended are older than two minutes");
+    minutes(&mut rig, begins + 3 * MINUTE, 3);
     let last = rig.driver.replica().status().last.index;
     assert!(first_readable(&mut rig) < last, "the segment in use stays");
+}
+
+/// The clock is ten years ahead, for a second or for less than what is kept, and right again.
+#[test]
+fn a_jump_of_the_clock_takes_nothing() {
+    let test = || std::panic::catch_unwind(jump);
+    test().unwrap();
+    assert!(mutant::with(Mutant::ClockJumpBelieved, test).is_err());
+}
+
+fn jump() {
+    let years = 10 * 365 * 24 * 60 * MINUTE;
+    let mut rig = rule(None, Some(60 * MINUTE));
+    let begins = 1000 * MINUTE;
+    for _ in 0..3 {
+        second(&mut rig, begins);
+        rig.append(1400, 3 << 10);
+    }
+    minutes(&mut rig, begins, 1);
+    let last = rig.driver.replica().status().last;
+    second(&mut rig, begins + years);
+    second(&mut rig, begins + 2 * MINUTE);
+    minutes(&mut rig, begins + years, 3);
+    minutes(&mut rig, begins + 6 * MINUTE, 2);
+    assert_eq!((rig.driver.replica().status().last, first_readable(&mut rig)), (last, Index(1)));
+    // A start with a clock that is wrong.
+    let disk = rig.disk.clone();
+    drop(rig);
+    disk.kill(&mut Random::seeded(1));
+    let retention = driver::RetentionRule { milliseconds: Some(60 * MINUTE), ..Default::default() };
+    let mut rig = Rig::with_options(disk, Map::new(), driver::Options { retention, ..options() });
+    rig.elect();
+    minutes(&mut rig, begins + years, 2);
+    assert_eq!(first_readable(&mut rig), Index(1));
 }
 
 #[test]

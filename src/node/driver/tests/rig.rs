@@ -208,8 +208,8 @@ impl<M: StateMachine> Rig<M> {
             Effect::EndTail { refusal, .. } => self.ended.push(refusal),
             Effect::Missing { index, wanted_by } => self.missing.push((index, wanted_by)),
             Effect::MakeSnapshot(making) => self.makings.push(*making),
-            Effect::RemoveSnapshots { in_use, damaged } => {
-                let result = snapshot::remove_superfluous(&self.files, CLUSTER, GroupId::CLUSTER, in_use, &damaged);
+            Effect::RemoveSnapshots { in_use, reach } => {
+                let result = snapshot::remove_superfluous(&self.files, CLUSTER, GroupId::CLUSTER, in_use, &reach);
                 self.driver.handle(Input::SnapshotsRemoved { result });
             }
             Effect::FetchSnapshot { from, point } => self.fetches.push((from, point)),

@@ -98,7 +98,7 @@ fn end_at_each(doing: Doing, wanted: u64, runs_max: u64) -> Counts {
 fn c7_nodes_end_at_each_step_of_a_snapshots_way() {
     let run = |proof: &Proof| {
         let all = Mutex::new(Counts::new());
-        let (wanted, runs_max) = (proof.pick(1, 1, 100), proof.pick(40, 40, 4000));
+        let (wanted, runs_max) = (proof.pick(1, 1, 100), proof.pick(80, 80, 4000));
         proof.spread(STEPS.len() as u64, |at| {
             let counts = end_at_each(STEPS[at as usize].0, wanted, runs_max);
             (0..counts.values().map(|[_, cuts, kills]| cuts + kills).sum()).for_each(|_| proof.case());

@@ -1,0 +1,70 @@
+//! Snapshots that members were offered, and may be fetching: what they need for that stays for a while.
+//!
+//! To fetch takes long, and is of use only as long as the leader's log reaches back to the point and the files are there.
+//! Without this, whoever fetches more slowly than snapshots are made would begin with a newer one again and again. One that
+//! hangs must not fill the disk: what a member was offered stays for as long as the tail of followers, from the first offer
+//! on; then it may be offered a newer one.
+
+use std::collections::BTreeMap;
+
+use crate::limits::TICK;
+use crate::mutant::{self, Mutant};
+use crate::raft::{Body, Message};
+use crate::types::{Index, LogId, NodeId};
+
+/// Who is offered nothing for so long, ten seconds, has what it needs, or is gone.
+const SILENCE_TICKS_MAX: u64 = 1000;
+/// An hour: nobody gets longer.
+const AGE_TICKS_MAX: u64 = 360_000;
+
+/// By member.
+#[derive(Debug, Default)]
+pub(super) struct Offers(BTreeMap<NodeId, Offer>);
+
+#[derive(Clone, Copy, Debug)]
+struct Offer {
+    /// It goes on with this one though it is offered newer ones.
+    point: LogId,
+    /// Since the first offer of it.
+    age_ticks: u64,
+    /// Since the last offer: only who is heard gets any.
+    silent_ticks: u64,
+}
+
+impl Offers {
+    /// A message leaves: if it is an offer, what it offers is wanted from now on, or what was before.
+    pub fn note(&mut self, message: &Message) {
+        let Body::Snapshot { base, .. } = message.body else { return };
+        let new = Offer { point: base.point, age_ticks: 0, silent_ticks: 0 };
+        let offer = self.0.entry(message.to).or_insert(new);
+        // The log reaches back to it no more: it begins with the new one.
+        if base.begin_after.index > offer.point.index {
+            *offer = new;
+        }
+        offer.silent_ticks = 0;
+    }
+
+    /// A tick has passed. What was offered stays for so long.
+    pub fn tick(&mut self, milliseconds_max: u64) {
+        let age_ticks_max = (milliseconds_max / TICK.as_millis() as u64).min(AGE_TICKS_MAX);
+        self.0.retain(|_, offer| {
+            offer.age_ticks += 1;
+            offer.silent_ticks += 1;
+            offer.age_ticks <= age_ticks_max && offer.silent_ticks <= SILENCE_TICKS_MAX
+        });
+    }
+
+    /// The last entry that nobody needs who fetches.
+    pub fn needed_behind(&self) -> Option<Index> {
+        if mutant::is_on(Mutant::OfferNotKept) {
+            return None;
+        }
+        self.0.values().map(|offer| offer.point.index).min()
+    }
+
+    /// Snapshots that may be being fetched from here.
+    pub fn points(&self) -> Vec<LogId> {
+        let points: std::collections::BTreeSet<LogId> = self.0.values().map(|offer| offer.point).collect();
+        points.into_iter().collect()
+    }
+}
