@@ -8,11 +8,13 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use trilith::limits;
-use trilith::raft::{Config, Input, Limits, Message, Replica, Restored, Role};
+use trilith::raft::{Config, Input, Limits, Message, Outgoing, Output, Replica, Restored, Role};
 use trilith::types::{Data, Incarnation, Index, Member, Membership, NodeId, Payload};
 
 struct Cluster {
     replicas: BTreeMap<NodeId, Replica>,
+    /// What is to be done now; its memory is used again.
+    output: Output,
     network: VecDeque<Message>,
     /// Hears nothing, and nothing is heard of it.
     silent: Option<NodeId>,
@@ -22,7 +24,7 @@ impl Cluster {
     fn elected() -> (Cluster, NodeId) {
         let ids = [NodeId(1), NodeId(2), NodeId(3)];
         let replicas = ids.into_iter().map(|id| (id, replica(id))).collect();
-        let mut cluster = Cluster { replicas, network: VecDeque::new(), silent: None };
+        let mut cluster = Cluster { replicas, output: Output::default(), network: VecDeque::new(), silent: None };
         let leader = cluster.run_until_led();
         (cluster, leader)
     }
@@ -31,7 +33,7 @@ impl Cluster {
         for _ in 0..10_000 {
             self.tick();
             let mut heard = self.replicas.iter().filter(|(id, _)| Some(**id) != self.silent);
-            if let Some((id, _)) = heard.find(|(_, replica)| replica.status().role == Role::Leader) {
+            if let Some((id, _)) = heard.find(|(_, replica)| replica.role() == Role::Leader) {
                 return *id;
             }
         }
@@ -62,20 +64,22 @@ impl Cluster {
 
     /// Everything that an output asks for is done at once.
     fn carry_out(&mut self, id: NodeId) {
-        let replica = self.replicas.get_mut(&id).expect("a member");
+        let Cluster { replicas, output, network, silent } = self;
+        let replica = replicas.get_mut(&id).expect("a member");
         loop {
-            let output = replica.take_output();
-            let (persist, commit) = (output.persist, output.commit);
-            let leaving = output.send.into_iter().map(|outgoing| outgoing.message);
-            let silent = self.silent;
-            self.network.extend(leaving.filter(|message| Some(message.to) != silent && Some(id) != silent));
-            if let Some(commit) = commit {
+            if !replica.fill_output(output) {
+                return;
+            }
+            for Outgoing { message, .. } in output.send.drain(..) {
+                if Some(message.to) != *silent && Some(id) != *silent {
+                    network.push_back(message);
+                }
+            }
+            if let Some(commit) = output.commit {
                 replica.handle(Input::Applied(commit));
             }
-            match persist {
-                Some(persist) => replica.handle(Input::Durable(persist.number)),
-                None if commit.is_none() => return,
-                None => {}
+            if let Some(persist) = &output.persist {
+                replica.handle(Input::Durable(persist.number));
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::mutant::{self, Mutant};
 use crate::types::{HardState, LogId, Membership, NodeId, Term};
 
+use super::by_node::ByNode;
 use super::leader::Leading;
 use super::replica::{Replica, State, Tally};
 use super::{AppendOutcome, AppendReply, Body, Event, Message, Round, quorum};
@@ -43,7 +44,7 @@ impl Replica {
     /// Ask whether an election could be won, so that a node that cannot win does not raise the term (dissertation
     /// §9.6).
     fn begin_pre_vote(&mut self) {
-        self.state = State::PreCandidate(Tally::default());
+        self.state = State::PreCandidate(Tally::new());
         self.tell_role();
         let body = Body::PreVote { next: self.term().next(), last: self.log.last() };
         self.send_to_voters(&body);
@@ -54,7 +55,7 @@ impl Replica {
     fn stand(&mut self, transfer: bool) {
         let own = self.config.id;
         self.set_hard_state(HardState { term: self.term().next(), vote: Some(own) });
-        self.state = State::Candidate(Tally::default());
+        self.state = State::Candidate(Tally::new());
         self.set_leader(None);
         self.restart_election_timer();
         self.tell_role();
@@ -236,6 +237,10 @@ impl Replica {
 }
 
 impl Tally {
+    fn new() -> Tally {
+        Tally { answers: ByNode::new() }
+    }
+
     /// Of others nothing is kept, however many of them there are.
     fn count(&mut self, membership: &Membership, from: NodeId, granted: bool) {
         if membership.is_voter(from) {

@@ -107,6 +107,10 @@ impl Replica {
     pub(super) fn send_as_follower(&mut self) {
         let Some(leader) = self.leader else { return };
         self.send_read_index(leader);
+        let State::Follower(following) = &self.state else { unreachable!("called for followers") };
+        if !following.answer_due && following.rejected.is_none() {
+            return;
+        }
         let envelope = self.envelope();
         let State::Follower(following) = &mut self.state else { unreachable!("called for followers") };
         let round = following.round;

@@ -82,7 +82,7 @@ impl Replica {
         if leading.knows_commit(self.commit) {
             leading.reads.begin(leading.round, self.commit);
         }
-        for (peer, progress) in &mut leading.progress {
+        for (peer, progress) in leading.progress.iter_mut() {
             progress.retry_fetch();
             if !progress.pace.is_due(progress.silent_ticks, pacing) {
                 continue;

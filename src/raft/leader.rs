@@ -1,12 +1,12 @@
 //! What a leader takes, counts and commits. What it sends stands in sending.rs.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::mutant::{self, Mutant};
 use crate::types::{Entry, Index, LogId, NodeId, Payload};
 
+use super::by_node::ByNode;
 use super::lease::LeaderLease;
 use super::progress::{Progress, Rejected};
 use super::reads::LeaderReads;
@@ -20,7 +20,7 @@ pub(super) struct Leading {
     /// The no-op that began the term. Once it is committed, so is all before it, and the leader knows what is.
     pub(super) term_first: Index,
     /// All members but this node, learners too.
-    pub(super) progress: BTreeMap<NodeId, Progress>,
+    pub(super) progress: ByNode<Progress>,
     /// The newest round of heartbeats.
     pub(super) round: Round,
     pub(super) heartbeat_elapsed_ticks: u32,
@@ -35,7 +35,7 @@ impl Leading {
     pub(super) fn new(term_first: Index, uncommitted_bytes: usize) -> Leading {
         Leading {
             term_first,
-            progress: BTreeMap::new(),
+            progress: ByNode::new(),
             round: Round::default(),
             heartbeat_elapsed_ticks: 0,
             uncommitted_bytes,
@@ -47,13 +47,13 @@ impl Leading {
 
     /// This node is no member any more.
     pub(super) fn told_farewell(&mut self, node: NodeId, next: Index) -> &mut Progress {
-        self.progress.entry(node).or_insert_with(|| Progress::new(next))
+        self.progress.get_or_insert_with(node, || Progress::new(next))
     }
 
     /// This node is replicated to. One that was told farewell and comes back may have another disk.
     pub(super) fn follow(&mut self, node: NodeId, next: Index) -> &mut Progress {
         self.progress.retain(|id, progress| *id != node || !progress.departs());
-        self.progress.entry(node).or_insert_with(|| Progress::new(next))
+        self.progress.get_or_insert_with(node, || Progress::new(next))
     }
 
     /// What this follower gets from now on carries a round in which it got nothing yet.

@@ -8,7 +8,7 @@
 //!              └──────┴─────────┴───────────┴──────────┴─────────┘
 //!                                ▼  handle
 //!    propose, read ──▶  Replica (cannot fail, cannot block)
-//!                                ▼  take_output
+//!                                ▼  take_output, fill_output
 //!     persist n ── send ── send after n ── commit to i ── read ready ── fetch ── events
 //! ```
 //!
@@ -16,7 +16,7 @@
 //!
 //! - Whoever drives the replica calls [`Replica::take_output`] after one or many inputs and carries it out. Calling
 //!   it after many is how batches form: entries that were proposed or received meanwhile are one persist and one
-//!   message per follower.
+//!   message per follower. [`Replica::fill_output`] does the same in the caller's memory.
 //! - [`Persist`]s are carried out in the order of their numbers. First the hard state, durably, then the entries. An
 //!   append at index i ends all older entries from i on. `Durable(n)` says that persist n **and all before it** are
 //!   on disk; a number, because a log id does not name a write: after a change of term the same index may be written
@@ -78,6 +78,7 @@
 //! taken. Damaged entries.
 
 mod birth;
+mod by_node;
 pub mod change;
 mod contradiction;
 mod election;
@@ -235,6 +236,27 @@ pub struct Output {
     pub fetch: Vec<Fetch>,
     /// What an operator or a test wants to know, in order.
     pub events: Vec<Event>,
+}
+
+impl Output {
+    /// Whether there is nothing to be done.
+    fn is_empty(&self) -> bool {
+        let Output { persist, send, commit, reads_ready, reads_refused, fetch, events } = self;
+        // Without a branch for each: this is asked after every input.
+        let listed = send.len() | events.len() | fetch.len() | reads_ready.len() | reads_refused.len();
+        listed == 0 && persist.is_none() && commit.is_none()
+    }
+
+    /// Nothing is to be done; what was, leaves its memory behind.
+    fn clear(&mut self) {
+        let Output { persist, send, commit, reads_ready, reads_refused, fetch, events } = self;
+        (*persist, *commit) = (None, None);
+        send.clear();
+        reads_ready.clear();
+        reads_refused.clear();
+        fetch.clear();
+        events.clear();
+    }
 }
 
 /// To be made durable: first the hard state and the base, then the log's new beginning, then the entries.

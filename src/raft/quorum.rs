@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::limits::MEMBERS_MAX;
 use crate::mutant::{self, Mutant};
 use crate::types::{Membership, NodeId};
 
@@ -24,21 +25,28 @@ pub(super) fn reached<V: Ord + Copy + Default>(membership: &Membership, value: i
     configurations(membership).map(|voters| reached_by(membership, voters, &value)).min().unwrap_or_default()
 }
 
-/// Quadratic in the number of voters, which is small, and without an allocation.
+/// Of all values in order the one that as many have reached as are needed.
 fn reached_by<V: Ord + Copy + Default>(
     membership: &Membership,
     voters: &BTreeSet<NodeId>,
     value: &impl Fn(NodeId) -> V,
 ) -> V {
-    let supported = |mark: &V| suffices(membership, voters, &|voter| value(voter) >= *mark);
-    voters.iter().map(|&voter| value(voter)).filter(supported).max().unwrap_or_default()
+    let mut values = [V::default(); MEMBERS_MAX];
+    let values = &mut values[..voters.len()];
+    values.iter_mut().zip(voters).for_each(|(reached, voter)| *reached = value(*voter));
+    values.sort_unstable();
+    // In rising order: whoever stands here or behind has reached it.
+    voters.len().checked_sub(needed(membership, voters)).and_then(|at| values.get(at)).copied().unwrap_or_default()
 }
 
 fn suffices(membership: &Membership, voters: &BTreeSet<NodeId>, yes: &impl Fn(NodeId) -> bool) -> bool {
-    let count = voters.iter().filter(|&&voter| yes(voter)).count();
+    voters.iter().filter(|&&voter| yes(voter)).count() >= needed(membership, voters)
+}
+
+fn needed(membership: &Membership, voters: &BTreeSet<NodeId>) -> usize {
     match membership.forming && !mutant::is_on(Mutant::BornByMajority) {
-        true => count == voters.len(),
-        false => count > voters.len() / 2,
+        true => voters.len(),
+        false => voters.len() / 2 + 1,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::mutant::{self, Mutant};
 use crate::random::Random;
 use crate::types::{Entry, HardState, Incarnation, Index, Life, LogId, Member, Membership, NodeId, Payload, Term};
 
+use super::by_node::ByNode;
 use super::contradiction;
 use super::follower::Following;
 use super::leader::Leading;
@@ -72,9 +73,9 @@ pub(super) enum State {
 }
 
 /// The answers to one election, real or not.
-#[derive(Clone, Hash, Debug, Default)]
+#[derive(Clone, Hash, Debug)]
 pub(super) struct Tally {
-    pub(super) answers: BTreeMap<NodeId, bool>,
+    pub(super) answers: ByNode<bool>,
 }
 
 /// Which persists were handed out, and which of them are on disk.
@@ -224,27 +225,43 @@ impl Replica {
 
     /// Everything that must be done since the last call.
     pub fn take_output(&mut self) -> Output {
+        let mut output = Output::default();
+        self.fill_output(&mut output);
+        output
+    }
+
+    /// The same in place of what `output` holds, whose memory is used again: for callers who take many. False if there is
+    /// nothing to be done.
+    pub fn fill_output(&mut self, output: &mut Output) -> bool {
+        output.clear();
         if self.contradiction.is_some() {
-            return self.take_last_words();
+            self.fill_last_words(output);
+            return !output.is_empty();
         }
         match self.state {
             State::Leader(_) => self.send_as_leader(),
             State::Follower(_) => self.send_as_follower(),
             State::PreCandidate(_) | State::Candidate(_) => {}
         }
-        self.output.persist = self.take_persist();
+        if let Some(persist) = self.take_persist() {
+            self.output.persist = Some(persist);
+        }
         if self.commit > self.commit_told {
             self.commit_told = self.commit;
             self.output.commit = Some(self.commit);
         }
-        std::mem::take(&mut self.output)
+        let is_empty = self.output.is_empty();
+        if !is_empty {
+            std::mem::swap(&mut self.output, output);
+        }
+        !is_empty
     }
 
     /// Nothing is done any more; whoever waits for a read is told.
-    fn take_last_words(&mut self) -> Output {
+    fn fill_last_words(&mut self, output: &mut Output) {
         let Output { reads_ready, mut reads_refused, events, .. } = std::mem::take(&mut self.output);
         reads_refused.extend(reads_ready.into_iter().map(|ready| ready.token));
-        Output { reads_refused, events, ..Output::default() }
+        *output = Output { reads_refused, events, ..Output::default() };
     }
 
     /// What this replica knows of itself.
@@ -344,7 +361,8 @@ impl Replica {
         self.log.term_at(index)
     }
 
-    pub(super) fn role(&self) -> Role {
+    /// Of [`Replica::status`] what is asked most.
+    pub fn role(&self) -> Role {
         match self.state {
             State::Follower(_) => Role::Follower,
             State::PreCandidate(_) => Role::PreCandidate,
@@ -492,10 +510,11 @@ impl Replica {
     }
 
     fn take_persist(&mut self) -> Option<Persist> {
-        let base = self.base_waits.take();
-        if !self.persists.hard_state_waits && !self.log.has_unpersisted() && base.is_none() {
+        let waits = self.persists.hard_state_waits || self.log.has_unpersisted() || self.base_waits.is_some();
+        if !waits {
             return None;
         }
+        let base = self.base_waits.take();
         let hard_state = self.persists.hard_state_waits.then_some(self.hard_state);
         let number = self.persists.hand_out();
         self.own_disk.on_handed_out(number, self.log.last().index);

@@ -2,9 +2,10 @@
 
 use crate::types::{Entry, Index, LogId, NodeId};
 
+use super::log::Log;
 use super::progress::{Fetching, Mode, Progress};
 use super::replica::{Envelope, Replica, State};
-use super::{Append, Body, Fetch};
+use super::{Append, Body, Config, Fetch, Outgoing, Output, Round};
 
 impl Replica {
     /// Everything that followers may get now; and the round that waiting reads need.
@@ -14,45 +15,13 @@ impl Replica {
             self.begin_round();
         }
         let envelope = self.envelope();
-        let State::Leader(leading) = &mut self.state else { unreachable!("a round does not depose") };
-        let peers: Vec<NodeId> = leading.progress.keys().copied().collect();
-        for peer in peers {
-            self.send_appends(peer, envelope);
-            self.send_offer(peer, envelope);
-        }
-    }
-
-    /// Probe, or fill the window.
-    fn send_appends(&mut self, peer: NodeId, envelope: Envelope) {
-        let limits = self.config.limits;
-        let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
-        let progress = leading.progress.get_mut(&peer).expect("called for members");
-        let (commit, round) = (self.commit, leading.round);
-        let append = |previous: Index, entries| {
-            let term = self.log.term_at(previous).expect("followers are probed within the log");
-            let append = Append { previous: LogId::new(term, previous), entries, commit, round };
-            envelope.outgoing(peer, Body::Append(append))
-        };
-        match progress.mode {
-            Mode::Probe { outstanding: true } | Mode::Snapshot { .. } => {}
-            Mode::Probe { outstanding: false } => {
-                self.output.send.push(append(progress.next.previous(), Vec::new()));
-                progress.on_probe_sent();
-            }
-            Mode::Replicate => {
-                let last = progress.last_to_send(self.log.last().index);
-                while progress.next <= last && progress.window_is_open(&limits) {
-                    let entries_max = limits.append_entries_max.min((last.0 - progress.next.0) as usize + 1);
-                    let batch = self.log.batch(progress.next, limits.append_bytes_max, entries_max);
-                    let Some((entries, bytes)) = batch else {
-                        self.output.fetch.extend(progress.fetch(peer, last, limits.append_bytes_max));
-                        break;
-                    };
-                    let previous = progress.next.previous();
-                    progress.on_sent(previous.plus(entries.len() as u64), bytes);
-                    self.output.send.push(append(previous, entries));
-                }
-            }
+        let Replica { config, log, snapshot, commit, state, output, .. } = self;
+        let State::Leader(leading) = state else { unreachable!("a round does not depose") };
+        let (commit, round) = (*commit, leading.round);
+        let courier = Courier { config, log, snapshot: *snapshot, commit, round, envelope };
+        for (peer, progress) in leading.progress.iter_mut() {
+            courier.send_appends(*peer, progress, output);
+            courier.send_offer(*peer, progress, output);
         }
     }
 
@@ -79,6 +48,51 @@ impl Replica {
         progress.on_sent(last, bytes);
         let append = Append { previous, entries, commit, round: leading.round };
         self.output.send.push(envelope.outgoing(peer, Body::Append(append)));
+    }
+}
+
+/// What a leader sends from, the same for all that it sends to.
+pub(super) struct Courier<'a> {
+    pub(super) config: &'a Config,
+    pub(super) log: &'a Log,
+    /// As [`Replica::snapshot`].
+    pub(super) snapshot: LogId,
+    pub(super) commit: Index,
+    pub(super) round: Round,
+    pub(super) envelope: Envelope,
+}
+
+impl Courier<'_> {
+    /// Probe, or fill the window.
+    fn send_appends(&self, peer: NodeId, progress: &mut Progress, output: &mut Output) {
+        let limits = &self.config.limits;
+        match progress.mode {
+            Mode::Probe { outstanding: true } | Mode::Snapshot { .. } => {}
+            Mode::Probe { outstanding: false } => {
+                output.send.push(self.append(peer, progress.next.previous(), Vec::new()));
+                progress.on_probe_sent();
+            }
+            Mode::Replicate => {
+                let last = progress.last_to_send(self.log.last().index);
+                while progress.next <= last && progress.window_is_open(limits) {
+                    let entries_max = limits.append_entries_max.min((last.0 - progress.next.0) as usize + 1);
+                    let batch = self.log.batch(progress.next, limits.append_bytes_max, entries_max);
+                    let Some((entries, bytes)) = batch else {
+                        output.fetch.extend(progress.fetch(peer, last, limits.append_bytes_max));
+                        break;
+                    };
+                    let previous = progress.next.previous();
+                    progress.on_sent(previous.plus(entries.len() as u64), bytes);
+                    output.send.push(self.append(peer, previous, entries));
+                }
+            }
+        }
+    }
+
+    fn append(&self, peer: NodeId, previous: Index, entries: Vec<Entry>) -> Outgoing {
+        let term = self.log.term_at(previous).expect("followers are probed within the log");
+        let (previous, commit, round) = (LogId::new(term, previous), self.commit, self.round);
+        self.envelope.outgoing(peer, Body::Append(Append { previous, entries, commit, round }))
     }
 }
 

@@ -24,9 +24,10 @@
 use crate::mutant::{self, Mutant};
 use crate::types::{Index, LogId, Membership, NodeId};
 
-use super::progress::Mode;
-use super::replica::{Envelope, Replica, State};
-use super::{Base, Body, Event, Round};
+use super::progress::{Mode, Progress};
+use super::replica::{Replica, State};
+use super::sending::Courier;
+use super::{Base, Body, Event, Output, Round};
 
 /// Intervals of heartbeats from one offer to the next.
 const OFFER_INTERVALS: u32 = 4;
@@ -113,18 +114,17 @@ impl Replica {
         let stays = leading.progress.values().filter(|progress| !progress.departs());
         Some(stays.map(|progress| progress.matched).min().unwrap_or(self.log.last().index))
     }
+}
 
+impl Courier<'_> {
     /// To one that is heard: who is silent takes nothing.
-    pub(super) fn send_offer(&mut self, peer: NodeId, envelope: Envelope) {
+    pub(super) fn send_offer(&self, peer: NodeId, progress: &mut Progress, output: &mut Output) {
         let interval_ticks = OFFER_INTERVALS * self.config.heartbeat_ticks;
         let patience_ticks = self.config.election_ticks.start;
-        let base = Base { point: self.snapshot, begin_after: self.log.before_first() };
-        let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
-        let round = leading.round;
-        let progress = leading.progress.get_mut(&peer).expect("called for members");
         if progress.mode == (Mode::Snapshot { wait_ticks: 0 }) && progress.silent_ticks < patience_ticks {
             progress.mode = Mode::Snapshot { wait_ticks: interval_ticks };
-            self.output.send.push(envelope.outgoing(peer, Body::Snapshot { base, round }));
+            let base = Base { point: self.snapshot, begin_after: self.log.before_first() };
+            output.send.push(self.envelope.outgoing(peer, Body::Snapshot { base, round: self.round }));
         }
     }
 }

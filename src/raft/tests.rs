@@ -1,6 +1,7 @@
 //! The protocol's tests: scripts that tell one situation each, random histories, and tables.
 
 mod birth;
+mod by_node;
 mod change;
 mod contradiction;
 mod depth;
@@ -13,6 +14,7 @@ mod life;
 mod log;
 mod model;
 mod nearly_valid;
+mod output;
 mod own_disk;
 mod paper;
 mod pipeline;

@@ -317,6 +317,8 @@ enum ReadFor {
 #[derive(Debug)]
 pub struct Driver<M> {
     replica: Replica,
+    /// Empty between two of its outputs; its memory is used again.
+    output: raft::Output,
     pipeline: Pipeline,
     sessions: Sessions,
     /// Messages of nodes whose present start is not durable here yet.
@@ -503,12 +505,13 @@ impl<M: StateMachine> Driver<M> {
     }
 
     fn dispatch_output(&mut self, effects: &mut Vec<Effect>, watch: &mut dyn FnMut(&Replica, &raft::Output)) {
-        let output = self.replica.take_output();
+        let mut output = std::mem::take(&mut self.output);
+        self.replica.fill_output(&mut output);
         watch(&self.replica, &output);
-        if let Some(persist) = output.persist {
+        if let Some(persist) = output.persist.take() {
             self.pipeline.persist(persist);
         }
-        for outgoing in output.send {
+        for outgoing in output.send.drain(..) {
             self.offers.note(&outgoing.message);
             self.pipeline.send(outgoing.message, outgoing.after, effects);
         }
@@ -516,19 +519,20 @@ impl<M: StateMachine> Driver<M> {
             assert!(commit > self.commit, "the commit index only grows");
             self.commit = commit;
         }
-        for ready in output.reads_ready {
+        for ready in output.reads_ready.drain(..) {
             self.reads.confirmed(ready.token, ready.index);
         }
-        for token in output.reads_refused {
+        for token in output.reads_refused.drain(..) {
             self.refuse_read(token);
         }
-        for fetch in output.fetch {
+        for fetch in output.fetch.drain(..) {
             self.read_log(fetch.from, fetch.last.next(), fetch.bytes_max, ReadFor::Follower(fetch));
         }
-        for event in output.events {
+        for event in output.events.drain(..) {
             self.on_event(&event);
             effects.push(Effect::Event(event));
         }
+        self.output = output;
         self.give_up_on_earlier_leaders();
         effects.append(&mut self.effects);
     }

@@ -213,6 +213,7 @@ impl<M: StateMachine> Driver<M> {
             kept: is_durable.then(|| Kept::new(applied, beginning.is_of_snapshot())),
             applied,
             commit: restored.commit,
+            output: raft::Output::default(),
             replica: match options.leases {
                 Some(leases) => Replica::in_life(config, restored, life).with_leases(leases),
                 None => Replica::in_life(config, restored, life),

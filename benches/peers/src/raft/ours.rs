@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use trilith::limits;
-use trilith::raft::{Config, Input, Limits, Message, Output, Persist, Replica, Restored, Role};
+use trilith::raft::{Config, Input, Limits, Message, Outgoing, Output, Persist, Replica, Restored, Role};
 use trilith::types::{Data, Entry, HardState, Incarnation, Index, Member, Membership, NodeId, Payload};
 
 use super::{Applied, Cluster, ELECTION_TICKS, HEARTBEAT_TICKS, KEPT_ENTRIES, NODES, PAYLOAD};
 
 pub struct Ours {
     nodes: Vec<Node>,
+    /// What is to be done now; its memory is used again.
+    output: Output,
     network: VecDeque<Message>,
     leader: NodeId,
     data: Data,
@@ -78,6 +80,7 @@ impl Ours {
         });
         let mut cluster = Ours {
             nodes: nodes.collect(),
+            output: Output::default(),
             network: VecDeque::new(),
             leader: NodeId(0),
             data: Data::new(Bytes::copy_from_slice(PAYLOAD)),
@@ -91,55 +94,52 @@ impl Ours {
         &mut self.nodes[id.0 as usize - 1]
     }
 
-    fn handle(&mut self, id: NodeId, input: Input) {
-        self.node(id).replica.handle(input);
-        self.carry_out(id);
-    }
-
     /// Everything that an output asks for is done at once.
     fn carry_out(&mut self, id: NodeId) {
-        let Ours { nodes, network, silent, .. } = self;
+        let Ours { nodes, output, network, silent, .. } = self;
         let node = &mut nodes[id.0 as usize - 1];
         loop {
-            let Output { persist, send, commit, .. } = node.replica.take_output();
-            let leaving = send.into_iter().map(|outgoing| outgoing.message);
-            network.extend(leaving.filter(|message| Some(message.to) != *silent && Some(id) != *silent));
-            if let Some(commit) = commit {
+            if !node.replica.fill_output(output) {
+                return;
+            }
+            for Outgoing { message, .. } in output.send.drain(..) {
+                if Some(message.to) != *silent && Some(id) != *silent {
+                    network.push_back(message);
+                }
+            }
+            if let Some(commit) = output.commit {
                 node.apply(commit);
                 node.replica.handle(Input::Applied(commit));
             }
-            match persist {
-                Some(persist) => {
-                    let number = persist.number;
-                    node.store.write(persist);
-                    node.replica.handle(Input::Durable(number));
-                }
-                None if commit.is_none() => return,
-                None => {}
+            if let Some(persist) = output.persist.take() {
+                let number = persist.number;
+                node.store.write(persist);
+                node.replica.handle(Input::Durable(number));
             }
         }
     }
 
     fn deliver(&mut self) {
         while let Some(message) = self.network.pop_front() {
-            self.handle(message.to, Input::Message(message));
+            let to = message.to;
+            self.node(to).replica.handle(Input::Message(message));
+            self.carry_out(to);
         }
     }
 
     fn tick(&mut self) {
         let silent = self.silent;
         for id in (1..=NODES).map(NodeId).filter(|id| Some(*id) != silent) {
-            self.handle(id, Input::Tick);
+            self.node(id).replica.handle(Input::Tick);
+            self.carry_out(id);
         }
         self.deliver();
     }
 
     fn leader_now(&self) -> Option<NodeId> {
-        let leads = |id: &NodeId| {
-            let node = &self.nodes[id.0 as usize - 1];
-            Some(*id) != self.silent && node.replica.status().role == Role::Leader
-        };
-        (1..=NODES).map(NodeId).find(leads)
+        let mut leading =
+            self.nodes.iter().filter(|node| node.replica.role() == Role::Leader).map(|node| node.replica.id());
+        leading.find(|id| Some(*id) != self.silent)
     }
 
     fn run_until_led(&mut self) {

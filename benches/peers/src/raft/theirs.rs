@@ -51,7 +51,11 @@ impl Theirs {
         let Theirs { nodes, network, silent, .. } = self;
         let node = &mut nodes[id as usize - 1];
         let mut send = |messages: Vec<Message>| {
-            network.extend(messages.into_iter().filter(|message| Some(message.to) != *silent && Some(id) != *silent));
+            for message in messages {
+                if Some(message.to) != *silent && Some(id) != *silent {
+                    network.push_back(message);
+                }
+            }
         };
         while node.raw.has_ready() {
             let mut ready = node.raw.ready();
@@ -93,9 +97,9 @@ impl Theirs {
     }
 
     fn leader_now(&self) -> Option<u64> {
-        let leads =
-            |id: &u64| Some(*id) != self.silent && self.nodes[*id as usize - 1].raw.raft.state == StateRole::Leader;
-        (1..=NODES).find(leads)
+        let rafts = self.nodes.iter().map(|node| &node.raw.raft);
+        let mut leading = rafts.filter(|raft| raft.state == StateRole::Leader).map(|raft| raft.id);
+        leading.find(|id| Some(*id) != self.silent)
     }
 
     fn run_until_led(&mut self) {
