@@ -45,6 +45,8 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 pub const SEGMENTS_READY: usize = 2;
 /// Kept for internal entries (votes need none; no-ops, membership and trims do) when the disk is full.
 pub const SEGMENTS_SPARE: usize = 1;
+/// Kept of those that are given up, to be used again: as many as stand ready. What is more goes back to the disk.
+pub const SEGMENTS_GIVEN_UP: usize = SEGMENTS_READY + SEGMENTS_SPARE;
 /// Where no spare segment stands ready, so much of the one in use is kept for them.
 pub const SPARE_BYTES: u64 = 1 << 20;
 

@@ -22,6 +22,7 @@ mod formatting;
 mod links;
 mod queue;
 mod report;
+mod segments;
 mod serving;
 mod snapshots;
 mod workers;
@@ -65,7 +66,7 @@ use crate::raft::{Event, LeaseOptions, Limits, Role};
 use crate::random::entropy;
 use crate::superblock;
 use crate::types::{GroupId, Index, LogId, NodeId};
-use crate::wal::{self, Prepare, ReadPlan};
+use crate::wal::{self, ReadPlan};
 
 /// How long the last writes of a node that is told to end may take.
 const FINISH_PATIENCE: Duration = Duration::from_secs(2);
@@ -306,7 +307,7 @@ struct Node<M> {
     peers: Peers,
     replies: Replies,
     /// Work for the other threads, and what came of it.
-    preparer: Worker<Prepare>,
+    preparer: Worker<segments::Order>,
     readers: Readers<ReadPlan>,
     snapshots: Snapshots,
     exchange: Exchange<M>,
@@ -338,11 +339,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         let woken = Arc::new(Notify::new());
         let (sender, results) = channel();
         let queue = AnyQueue::new(&directory, backend, sync_mode, &woken)?;
-        let files = directory.clone();
-        let preparer = Worker::start("prepare", &sender, &woken, move |order: Prepare| Input::Prepared {
-            number: order.header.number,
-            result: wal::prepare(&files, &order),
-        })?;
+        let preparer = segments::start(&directory, &sender, &woken)?;
         let files = directory.clone();
         let mut buffer = wal::ReadBuffer::default();
         let read = move |plan: ReadPlan| plan.run_with(&files, &mut buffer);
@@ -468,6 +465,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         if behind > 0 {
             self.follow_correspondents();
             self.driver.handle(Input::SnapshotProgress { bytes: self.snapshots.written_bytes() });
+            self.snapshots.note_log(self.driver.is_log_full());
             let replica = self.driver.replica();
             let (status, last) = (replica.status(), self.last);
             self.last = status.last.index;
@@ -504,7 +502,8 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     fn carry_out(&mut self, effect: Effect) -> bool {
         match effect {
             Effect::Write(write) => self.queue.submit(write),
-            Effect::Prepare(order) => self.preparer.order(order),
+            Effect::Prepare(order) => self.preparer.order(segments::Order::Prepare(order)),
+            Effect::Remove(order) => self.preparer.order(segments::Order::Remove(order)),
             Effect::ReadLog { read, plan, is_for_client } => self.readers.order(read, plan, is_for_client),
             Effect::MakeSnapshot(making) => self.snapshots.make(making),
             Effect::RemoveSnapshots { in_use, reach } => self.snapshots.remove(in_use, reach),

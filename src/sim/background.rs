@@ -8,7 +8,7 @@ use crate::limits::SECTOR_BYTES;
 use crate::node::driver::{Input, Made, Making, ReadNumber};
 use crate::snapshot::{self, Builder, Reach, Step};
 use crate::types::{GroupId, LogId};
-use crate::wal::{self, Prepare, ReadPlan};
+use crate::wal::{self, Prepare, ReadPlan, Remove};
 
 /// Small, so that a snapshot has many.
 const CHUNK_BYTES: usize = 2 * SECTOR_BYTES;
@@ -33,6 +33,17 @@ impl Simulation {
         self.report.preparations_refused += u64::from(result.as_ref().is_err_and(disk::Error::is_no_space));
         if !self.nodes[node].disk.is_off() {
             self.input(node, Input::Prepared { number: order.header.number, result });
+        }
+    }
+
+    pub(super) fn remove(&mut self, node: usize, life: u64, order: &Remove) {
+        if !self.lives(node, life) {
+            return;
+        }
+        let result = wal::remove(&self.nodes[node].disk.files(), order);
+        self.report.segments_removed += u64::from(result.is_ok());
+        if !self.nodes[node].disk.is_off() {
+            self.input(node, Input::Removed { number: order.number, result });
         }
     }
 

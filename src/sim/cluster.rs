@@ -26,7 +26,7 @@ use crate::raft::{Body, Event, Message, Role};
 use crate::random::Random;
 use crate::snapshot::{Builder, Reach};
 use crate::types::LogId;
-use crate::wal::{Prepare, ReadPlan};
+use crate::wal::{Prepare, ReadPlan, Remove};
 
 /// Of so many seeds one begins with a cluster that is not born yet.
 const UNBORN_SEEDS: u64 = 4;
@@ -112,6 +112,11 @@ pub(super) enum Happening {
         node: usize,
         life: u64,
         order: Prepare,
+    },
+    Remove {
+        node: usize,
+        life: u64,
+        order: Remove,
     },
     Read {
         node: usize,
@@ -296,6 +301,9 @@ impl Simulation {
                 let doing = if order.recycled.is_some() { Doing::Purging } else { Doing::Other };
                 self.while_doing(doing, |simulation| simulation.prepare(node, life, &order))
             }
+            Happening::Remove { node, life, order } => {
+                self.while_doing(Doing::Purging, |simulation| simulation.remove(node, life, &order))
+            }
             Happening::Read { node, life, read, plan } => self.read(node, life, read, &plan),
             Happening::Request { client, request, .. } if self.is_given_up(client, &request) => {}
             Happening::Request { node, client, request } => {
@@ -396,7 +404,7 @@ impl Simulation {
             Input::ClientGone { .. } => 3,
             Input::TailOpened { tail, .. } | Input::TailReady { tail } | Input::TailClosed { tail } => 3 + tail.0,
             Input::Written(completion) => 4 + completion.token.0,
-            Input::Prepared { number, .. } => 5 + number.0,
+            Input::Prepared { number, .. } | Input::Removed { number, .. } => 5 + number.0,
             Input::ReadDone { read, .. } => 6 + read.0,
             Input::Forward { .. } | Input::Forwarded { .. } | Input::NotForwarded { .. } | Input::Lost { .. } => 7,
             Input::SnapshotMade { point, result } => 8 + 2 * point.index.0 + u64::from(result.is_ok()),
@@ -484,6 +492,10 @@ impl Simulation {
             Effect::Prepare(order) => {
                 let after = self.random.below(self.disk.background_time_max);
                 self.order(after, Happening::Prepare { node, life, order });
+            }
+            Effect::Remove(order) => {
+                let after = self.random.below(self.disk.background_time_max);
+                self.order(after, Happening::Remove { node, life, order });
             }
             Effect::ReadLog { read, plan, .. } => {
                 let after = self.random.below(self.disk.background_time_max);

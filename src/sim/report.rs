@@ -96,6 +96,8 @@ pub struct Report {
     pub tails_trimmed: u64,
     /// Logs that began later than before.
     pub purges: u64,
+    /// Segments that were given up and whose room went back to the disk.
+    pub segments_removed: u64,
     /// Chunks that left a node, arrived as they should be or not, were there from an earlier order, were damaged where they
     /// were asked for, and were put back.
     pub chunks_sent: u64,
@@ -108,7 +110,7 @@ pub struct Report {
 
 impl Report {
     /// The counts by name, in a fixed order.
-    pub fn counts(&self) -> [(&'static str, u64); 61] {
+    pub fn counts(&self) -> [(&'static str, u64); 62] {
         [
             ("nodes", self.nodes),
             ("steps", self.steps),
@@ -164,6 +166,7 @@ impl Report {
             ("trims", self.trims),
             ("tails_trimmed", self.tails_trimmed),
             ("purges", self.purges),
+            ("segments_removed", self.segments_removed),
             ("chunks_sent", self.chunks_sent),
             ("chunks_received", self.chunks_received),
             ("chunks_bad", self.chunks_bad),

@@ -21,11 +21,14 @@ pub struct Control {
     pub point_is_durable: AtomicBool,
     /// Nobody wants it any more.
     pub stop: AtomicBool,
+    /// There is no room for another segment of the log. What is left is of no use to the log, and a snapshot may be what lets
+    /// a part of it go.
+    pub log_is_full: AtomicBool,
     /// Bytes of the state that are written.
     pub written_bytes: AtomicU64,
     /// Writes are spread so that a second has no more than this, and so is the reading back.
     bytes_per_second: u64,
-    /// Room that is left free.
+    /// Room that is left free for the log.
     kept_free_bytes: u64,
 }
 
@@ -45,13 +48,14 @@ impl Control {
         Control {
             point_is_durable: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            log_is_full: AtomicBool::new(false),
             written_bytes: AtomicU64::new(0),
             bytes_per_second,
             kept_free_bytes: 0,
         }
     }
 
-    /// The same, and it fails where it would leave less room than this.
+    /// The same, and it fails where it would leave less room than this, unless the log is full.
     pub fn keeping_free(self, kept_free_bytes: u64) -> Control {
         Control { kept_free_bytes, ..self }
     }
@@ -70,7 +74,7 @@ pub fn run(files: &impl Files, mut builder: Builder, control: &Control) -> Resul
         // What others take meanwhile shows at the next look.
         if looked_at_bytes.is_none_or(|looked| builder.bytes() >= looked + LOOK_BYTES) {
             looked_at_bytes = Some(builder.bytes());
-            if let Err(error) = check_room(files, control.kept_free_bytes) {
+            if let Err(error) = check_room(files, control) {
                 return abandoned(files, builder, error);
             }
         }
@@ -99,9 +103,10 @@ fn abandoned(files: &impl Files, builder: Builder, error: Error) -> Result<Ended
     }
 }
 
-fn check_room(files: &impl Files, kept_free_bytes: u64) -> Result<(), Error> {
-    let needed_bytes = kept_free_bytes + LOOK_BYTES;
-    let free_bytes = if kept_free_bytes > 0 { files.free_bytes()? } else { u64::MAX };
+fn check_room(files: &impl Files, control: &Control) -> Result<(), Error> {
+    let needed_bytes = control.kept_free_bytes + LOOK_BYTES;
+    let is_kept = control.kept_free_bytes > 0 && !control.log_is_full.load(Ordering::Acquire);
+    let free_bytes = if is_kept { files.free_bytes()? } else { u64::MAX };
     if free_bytes < needed_bytes { Err(Error::NoRoom { needed_bytes, free_bytes }) } else { Ok(()) }
 }
 

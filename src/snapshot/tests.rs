@@ -6,6 +6,7 @@ mod crashes;
 mod damage;
 mod full;
 mod mending;
+mod proofs;
 mod receiving;
 mod running;
 mod zoo;

@@ -7,6 +7,7 @@ use super::copying::Copying;
 use super::error::Refused;
 use super::flight::{InFlight, JOINED_BYTES_MAX};
 use super::frame::{FrameHead, FrameKind, Run, SEAL_FRAME_BYTES_MAX};
+use super::given_up::Remove;
 use super::group::GroupLog;
 use super::locator::Locator;
 use super::record::RecordKind;
@@ -48,6 +49,8 @@ pub enum Effect {
     Write(Write),
     /// Run [`super::prepare`] off the core; answer with [`Log::prepared`].
     Prepare(Prepare),
+    /// Run [`super::remove`] off the core; answer with [`Log::removed`].
+    Remove(Remove),
 }
 
 /// A write or a flush failed: nothing more is written, and nothing more becomes durable.
@@ -66,6 +69,8 @@ pub struct Counters {
     /// Segments that were opened although their blocks had only been allocated: the preparer fell behind.
     pub unzeroed_segments: u64,
     pub segments: u64,
+    /// Segments that were given up and whose room went back to the disk.
+    pub removed_segments: u64,
     /// Frames of entries that were copied forward, and their bytes: part of what was written.
     pub copies: u64,
     pub copied_bytes: u64,
@@ -124,6 +129,10 @@ pub struct Log {
     pub(super) preparing: BTreeMap<SegmentNumber, Prepare>,
     /// Segments of no chain, to be zeroed again.
     pub(super) recyclable: BTreeMap<SegmentNumber, FileId>,
+    /// One that is being removed.
+    pub(super) removing: Option<SegmentNumber>,
+    /// A removal failed, and nothing was given up since.
+    pub(super) keeps_all: bool,
     /// Segments of no chain that were zeroed, and were not ready when they were needed.
     pub(super) late: BTreeMap<SegmentNumber, FileId>,
     pub(super) next_segment: SegmentNumber,
@@ -422,6 +431,7 @@ impl Log {
     fn pump(&mut self) {
         assert!((1..=WRITES_IN_FLIGHT_MAX).contains(&self.options.writes_in_flight), "checked when opened");
         self.keep_ready();
+        self.give_back();
         loop {
             let went_on = match self.phase {
                 Phase::Running => self.pump_running(),

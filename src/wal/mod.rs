@@ -10,6 +10,7 @@
 //!  durable_ticket ◀── contiguous completed prefix ◀── completed
 //!
 //!  Effect::Prepare ──▶ prepare(), anywhere ──▶ prepared     (segments zero-filled ahead of use)
+//!  Effect::Remove ──▶ remove(), anywhere ──▶ removed     (segments that nobody needs)
 //!  plan_read ──▶ ReadPlan::run(), anywhere
 //!  take_copy ──▶ ReadPlan::run(), anywhere ──▶ copy_read  (what alone keeps old segments in use)
 //! ```
@@ -25,7 +26,7 @@
 //! # Where to read what
 //!
 //! Bytes, from small to large: `record`, `frame`, `sections` with the `outline`, `body` (building and verifying),
-//! `salvage`, `encoded`, `segment`. Writing: `log`, `naming`, `flight`, `cover`, `rotation`, `copying`. Reading:
+//! `salvage`, `encoded`, `segment`. Writing: `log`, `naming`, `flight`, `cover`, `rotation`, `given_up`, `copying`. Reading:
 //! `locator`, `plan`, `tail_cache`, `reader` with `ahead`, `stretch` and `taken`, `scan` with its `window`; `followed`
 //! is told to those who follow. Recovery: `recovery` is the table by which faults are judged, `chain` and `walk` gather
 //! the facts, `sealed` those that a seal tells, `dead` says which of them do not matter, `analysis` is their sum,
@@ -47,6 +48,7 @@ mod error;
 mod flight;
 mod followed;
 mod frame;
+mod given_up;
 mod group;
 pub mod handle;
 mod locator;
@@ -84,6 +86,7 @@ pub use contents::{Piece, contents};
 pub use error::{Error, Finding, LogIds, Refused, Severity, shell_quoted};
 pub use flight::LARGE_IN_FLIGHT_MAX;
 pub use frame::batch_bytes_max;
+pub use given_up::{Remove, remove};
 pub use group::GroupLog;
 pub use handle::Wal;
 pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};

@@ -251,6 +251,8 @@ impl Log {
             ready: BTreeMap::new(),
             preparing: BTreeMap::new(),
             recyclable: BTreeMap::new(),
+            removing: None,
+            keeps_all: false,
             late: BTreeMap::new(),
             next_segment: active.number.next(),
             no_space: None,

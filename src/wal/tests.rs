@@ -9,6 +9,7 @@ mod crowded;
 mod dead;
 mod errors;
 mod forged;
+mod given_up;
 mod holes;
 mod identity;
 mod lost;

@@ -1,5 +1,6 @@
 //! The integration tests: one crate, one file per theme.
 
+mod all_records;
 mod birth;
 mod command_line;
 mod ends;
@@ -8,6 +9,7 @@ mod export;
 mod forgetful;
 mod forwarding;
 mod full_disk;
+mod full_node;
 mod handing_over;
 mod kills;
 mod log_cuts;
@@ -19,6 +21,7 @@ mod partitions;
 mod power_cut;
 mod processes;
 mod purging;
+mod purging_kills;
 mod reading;
 mod refusals;
 mod restore;

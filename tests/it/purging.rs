@@ -12,8 +12,8 @@ use trilith::types::{Index, NodeId};
 use crate::member_waits::told;
 use crate::processes::{PATIENCE, PROGRAM, Trial, alone, block_on, connect, status, trilith};
 
-const SEGMENT_BYTES: u64 = 512 << 10;
-const RECORD_BYTES: u64 = 16 << 10;
+pub const SEGMENT_BYTES: u64 = 512 << 10;
+pub const RECORD_BYTES: u64 = 16 << 10;
 /// Of records, of the tail for followers, and from one snapshot to the next.
 const BOUND_BYTES: u64 = 1 << 20;
 /// Written while a node has a snapshot made: all of them have one in each round.
@@ -26,15 +26,21 @@ const BATCH: u64 = 2;
 const DISK_BYTES_MAX: u64 = (2 * (BOUND_BYTES + ROUND_BYTES) + ROUND_BYTES) * 3 / 2 + 7 * SEGMENT_BYTES;
 // Else a log that keeps everything would do.
 const _: () = assert!(ROUNDS * ROUND_BYTES > DISK_BYTES_MAX);
-const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+pub const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
-type Acknowledged = BTreeMap<Index, Bytes>;
+pub type Acknowledged = BTreeMap<Index, Bytes>;
+pub type Map = Vec<(Bytes, Bytes)>;
 
-fn started() -> Trial {
+/// Three nodes with small segments, not started.
+pub fn prepared() -> Trial {
     let home = tempfile::tempdir().expect("a directory can be made");
     let options = LocalOptions { nodes: 3, segment_bytes: SEGMENT_BYTES, io: None };
     let cluster = LocalCluster::prepare(&home.path().join("cluster"), std::path::Path::new(PROGRAM), &options);
-    let mut trial = Trial { cluster: cluster.unwrap_or_else(|failure| panic!("{failure}")), home };
+    Trial { cluster: cluster.unwrap_or_else(|failure| panic!("{failure}")), home }
+}
+
+fn started() -> Trial {
+    let mut trial = prepared();
     let bound = BOUND_BYTES.to_string();
     let keys = ["retention_bytes", "follower_tail_bytes", "snapshot_bytes"].map(|key| (key, bound.as_str()));
     NODES.iter().for_each(|node| configure(&trial, *node, &keys));
@@ -43,7 +49,7 @@ fn started() -> Trial {
 }
 
 /// Other values for some keys.
-fn configure(trial: &Trial, node: NodeId, keys: &[(&str, &str)]) {
+pub fn configure(trial: &Trial, node: NodeId, keys: &[(&str, &str)]) {
     let file = trial.cluster.configuration_file(node);
     let text = std::fs::read_to_string(&file).expect("it was made");
     let set: String = keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
@@ -60,7 +66,7 @@ async fn connected(trial: &Trial) -> Client {
 }
 
 /// What these nodes say, as soon as all of them answer and it is so.
-fn until(trial: &Trial, nodes: &[NodeId], what: &str, is_so: impl Fn(&[NodeStatus]) -> bool) -> Vec<NodeStatus> {
+pub fn until(trial: &Trial, nodes: &[NodeId], what: &str, is_so: impl Fn(&[NodeStatus]) -> bool) -> Vec<NodeStatus> {
     let client = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -78,7 +84,7 @@ fn points(said: &[NodeStatus]) -> Vec<Index> {
 }
 
 /// Writes, and waits until each of these nodes has another snapshot.
-fn round(trial: &Trial, nodes: &[NodeId], acknowledged: &mut Acknowledged) {
+pub fn round(trial: &Trial, nodes: &[NodeId], acknowledged: &mut Acknowledged) {
     let before = points(&until(trial, nodes, "they answer", |_| true));
     block_on(async {
         let client = connected(trial).await;
@@ -100,13 +106,19 @@ fn round(trial: &Trial, nodes: &[NodeId], acknowledged: &mut Acknowledged) {
 }
 
 /// Of a node's log.
-fn disk_bytes(trial: &Trial, node: NodeId) -> u64 {
+pub fn disk_bytes(trial: &Trial, node: NodeId) -> u64 {
     let files = std::fs::read_dir(trial.cluster.data_directory(node).join("log")).expect("it is there");
-    files.map(|file| file.and_then(|file| file.metadata()).expect("it can be looked at").len()).sum()
+    let bytes = |file: std::io::Result<std::fs::DirEntry>| match file.and_then(|file| file.metadata()) {
+        Ok(metadata) => metadata.len(),
+        // It was renamed, or removed, just now.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => panic!("it can be looked at: {error}"),
+    };
+    files.map(bytes).sum()
 }
 
 /// All that was acknowledged and is kept, and the map.
-fn held(trial: &Trial, node: NodeId, to: Index) -> (Index, Acknowledged, Vec<(Bytes, Bytes)>) {
+pub fn held(trial: &Trial, node: NodeId, to: Index) -> (Index, Acknowledged, Map) {
     let client = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
     block_on(async {
         let mut connection = connect(&client, node, PATIENCE).await.expect("it answers");

@@ -22,13 +22,13 @@ use crate::member_waits::{order, told};
 use crate::processes::{PATIENCE, PROGRAM, SEGMENT_BYTES, Trial, alone, block_on, connect, skip, status};
 use crate::snapshots::connected;
 
-const FIRST: NodeId = NodeId(1);
+pub const FIRST: NodeId = NodeId(1);
 const SECOND: NodeId = NodeId(2);
 const VALUE_BYTES: usize = 500 << 10;
 /// Of a few chunks.
 const KEYS: u64 = 8;
 /// How a step ends.
-const ENDS: [Let; 3] = [Let::Refused, Let::Done, Let::Cut];
+pub const ENDS: [Let; 3] = [Let::Refused, Let::Done, Let::Cut];
 
 /// From the directory's first entry to the removal of what is superfluous.
 const MAKING: [(&str, Step); 15] = [
@@ -157,20 +157,26 @@ fn a_node_that_is_killed_at_each_step_of_sending_receiving_or_installing_goes_on
 }
 
 /// A cluster whose nodes' directories are disks of the test's own.
-struct OnForgetful {
+pub struct OnForgetful {
     // Dropped in this order: a process that has a file there holds the file system.
-    inner: Trial,
+    pub inner: Trial,
     disks: Vec<(NodeId, Forgetful)>,
 }
 
 impl OnForgetful {
     /// Of one node.
     fn start() -> OnForgetful {
-        let mut trial = OnForgetful { inner: prepare(), disks: Vec::new() };
+        OnForgetful::of(prepare())
+    }
+
+    /// Of one node, which is prepared and starts.
+    pub fn of(inner: Trial) -> OnForgetful {
+        let mut trial = OnForgetful { inner, disks: Vec::new() };
         trial.mount(FIRST);
         trial.inner.start_node(FIRST);
         trial
     }
+
     /// Of one node, whose log begins behind its state.
     fn restored(keys: &mut u64) -> OnForgetful {
         let old = OnForgetful::start();
@@ -230,20 +236,20 @@ impl OnForgetful {
     }
 
     /// Is asked for one, and goes on asking.
-    fn order(&self) -> Child {
+    pub fn order(&self) -> Child {
         let mut command = std::process::Command::new(PROGRAM);
         command.args(["cluster", "snapshot", "--timeout", "60", "--client"]).arg(self.inner.cluster.admin_file());
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs")
     }
 
-    fn snapshot(&self) {
+    pub fn snapshot(&self) {
         let done = order(&self.inner, &["snapshot", "--timeout", "60"]);
         told(&done, 0, &["a snapshot at"]);
     }
 
     /// What stands in the way of `victim` when `watched` reaches the step: its death.
     #[expect(clippy::too_many_arguments, reason = "a step is told by all of these")]
-    fn kill_at(
+    pub fn kill_at(
         &mut self,
         watched: NodeId,
         victim: NodeId,
@@ -327,7 +333,7 @@ fn prepare() -> Trial {
 }
 
 /// Much is started here.
-fn hurry(trial: &Trial) {
+pub fn hurry(trial: &Trial) {
     for (key, number) in [
         ("snapshot_bytes_per_second", 1 << 30),
         ("heartbeat_milliseconds", 30),

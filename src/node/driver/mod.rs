@@ -2,12 +2,12 @@
 //! thread; the simulator runs this very code.
 //!
 //! ```text
-//!   Tick  Peer(message)  Client(request)  Written  Prepared  ReadDone
-//!     └────────┴───────────────┴─────────────┴────────┴────────┘
+//!   Tick  Peer(message)  Client(request)  Written  Prepared  Removed  ReadDone
+//!     └────────┴───────────────┴─────────────┴────────┴────────┴────────┘
 //!                              ▼ handle (many)
 //!     Replica ⇄ Pipeline (superblock, log) ⇄ Applier (sessions, machine) ⇄ Submissions, Reads, Tails
 //!                              ▼ take_effects (once)
-//!      Write  Prepare  Send  Reply  Tail  ReadLog  Event
+//!      Write  Prepare  Remove  Send  Reply  Tail  ReadLog  Event
 //! ```
 //!
 //! # The contract
@@ -58,8 +58,8 @@ use crate::net::{
 use crate::node::sessions::{self, Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
 use crate::snapshot;
-use crate::types::{ClusterId, Entry, Index, LogId, Membership, NodeId, SegmentNumber};
-use crate::wal::{self, Prepare, ReadPlan};
+use crate::types::{ClusterId, Entry, GroupId, Index, LogId, Membership, NodeId, SegmentNumber};
+use crate::wal::{self, Prepare, ReadPlan, Remove};
 
 use durable::Kept;
 use forwards::Forwards;
@@ -196,6 +196,11 @@ pub enum Input {
         number: SegmentNumber,
         result: Result<FileId, disk::Error>,
     },
+    /// What came of an [`Effect::Remove`].
+    Removed {
+        number: SegmentNumber,
+        result: Result<(), disk::Error>,
+    },
     ReadDone {
         read: ReadNumber,
         result: Result<Vec<Entry>, wal::Error>,
@@ -220,6 +225,7 @@ pub enum Input {
 pub enum Effect {
     Write(Write),
     Prepare(Prepare),
+    Remove(Remove),
     Send(Message),
     /// A client's request, for the node that leads: it arrives once or not at all.
     Forward {
@@ -398,9 +404,8 @@ impl<M: StateMachine> Driver<M> {
                 self.stop_on(written);
                 self.release_held();
             }
-            Input::Prepared { number, result } => {
-                self.pipeline.log.prepared(number, result);
-            }
+            Input::Prepared { number, result } => self.pipeline.log.prepared(number, result),
+            Input::Removed { number, result } => self.pipeline.log.removed(number, &result),
             Input::ReadDone { read, result } => self.on_read_done(read, result),
             Input::SnapshotProgress { bytes } => self.snapshots.progress(bytes),
             Input::SnapshotMade { point, result } => self.on_snapshot_made(point, result),

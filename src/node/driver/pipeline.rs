@@ -146,6 +146,7 @@ impl Pipeline {
             effects.push(match effect {
                 LogEffect::Write(write) => Effect::Write(write),
                 LogEffect::Prepare(order) => Effect::Prepare(order),
+                LogEffect::Remove(order) => Effect::Remove(order),
             });
         }
     }

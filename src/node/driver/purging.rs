@@ -21,6 +21,7 @@
 //! - Nobody else keeps anything: who reads or tails what goes is told `Trimmed`, and a follower is offered the snapshot.
 
 use super::{Driver, Stopped};
+use crate::disk;
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::raft::Input as RaftInput;
@@ -81,6 +82,11 @@ impl<M: StateMachine> Driver<M> {
         let Some(older) = self.snapshots.oldest_kept() else { return Index::FIRST };
         let held = self.applied.index.min(self.replica.status().durable.index).min(older.index);
         if mutant::is_on(Mutant::PurgedThoughReadable) { held.next() } else { held.next().min(self.readable_from()) }
+    }
+
+    /// Whether the disk has no room for another segment of the log.
+    pub fn is_log_full(&self) -> bool {
+        self.pipeline.log.preparation_error().is_some_and(disk::Error::is_no_space)
     }
 
     /// Whether something of the log is on its way out.

@@ -117,6 +117,11 @@ impl Snapshots {
         self.order(Order::Discard(what));
     }
 
+    /// Whether there is no room for another segment of the log.
+    pub fn note_log(&self, is_full: bool) {
+        self.control.log_is_full.store(is_full, Ordering::Release);
+    }
+
     /// Of the state that is being written.
     pub fn written_bytes(&self) -> u64 {
         self.control.written_bytes.load(Ordering::Relaxed)

@@ -17,7 +17,7 @@ pub(crate) mod rig;
 
 use super::disk::SimDisk;
 use crate::disk::Queue;
-use crate::wal::{Effect, Log, prepare};
+use crate::wal::{Effect, Log, prepare, remove};
 
 /// All that the log wants now is done, and reported to it: once, since more may come of it.
 pub(crate) fn carry_out(disk: &SimDisk, queue: &mut impl Queue, log: &mut Log) {
@@ -25,6 +25,7 @@ pub(crate) fn carry_out(disk: &SimDisk, queue: &mut impl Queue, log: &mut Log) {
         match effect {
             Effect::Write(write) => queue.submit(write),
             Effect::Prepare(order) => log.prepared(order.header.number, prepare(&disk.files(), &order)),
+            Effect::Remove(order) => log.removed(order.number, &remove(&disk.files(), &order)),
         }
     }
     disk.complete_all();

@@ -8,7 +8,9 @@ use crate::limits::SEGMENT_BYTES_MIN;
 use crate::random::Random;
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 use crate::types::{ClusterId, Entry, GroupId, Incarnation, Index, LogId, NodeId, Place};
-use crate::wal::{Effect, Error, Identity, Log, Options, Prepare, ReadBuffer, Reading, Recovery, prepare};
+use crate::wal::{
+    Effect, Error, Identity, Log, Options, Prepare, ReadBuffer, Reading, Recovery, Remove, prepare, remove,
+};
 
 pub const DIRECTORY: &str = "log";
 
@@ -19,6 +21,9 @@ pub struct Rig {
     pub log: Log,
     /// Ordered and not yet carried out.
     pub prepares: VecDeque<Prepare>,
+    pub removes: VecDeque<Remove>,
+    /// None of them is: what is given up stays where it is.
+    pub keeps_given_up: bool,
     pub model: Model,
     pub is_poisoned: bool,
     /// What the superblock beside the log may say: durable ends that it was told since the log was opened, oldest first.
@@ -86,9 +91,23 @@ impl Rig {
 
     pub fn with(disk: SimDisk, log: Log, model: Model) -> Rig {
         let (files, queue) = (disk.files(), disk.queue());
-        let (prepares, learned) = (VecDeque::new(), vec![log.durable_end()]);
+        let (prepares, removes, learned) = (VecDeque::new(), VecDeque::new(), vec![log.durable_end()]);
         let (read_buffer, is_poisoned, submitted, retired) = (ReadBuffer::default(), false, 0, None);
-        Rig { disk, files, queue, log, prepares, model, is_poisoned, learned, submitted, read_buffer, retired }
+        Rig {
+            disk,
+            files,
+            queue,
+            log,
+            prepares,
+            removes,
+            keeps_given_up: false,
+            model,
+            is_poisoned,
+            learned,
+            submitted,
+            read_buffer,
+            retired,
+        }
     }
 
     /// How the log is opened next: drawn, by its seed and by what the disk has done.
@@ -152,6 +171,7 @@ impl Rig {
                     self.queue.submit(write);
                 }
                 Effect::Prepare(order) => self.prepares.push_back(order),
+                Effect::Remove(order) => self.removes.push_back(order),
             }
         }
     }
@@ -171,6 +191,17 @@ impl Rig {
         }
         let result = prepare(&self.files, &order);
         self.log.prepared(order.header.number, result);
+    }
+
+    fn has_removal(&self) -> bool {
+        !self.removes.is_empty() && !self.keeps_given_up
+    }
+
+    /// Removes a segment that the log has given up.
+    pub fn remove(&mut self) {
+        let order = self.removes.pop_front().expect("there is one");
+        let result = remove(&self.files, &order);
+        self.log.removed(order.number, &result);
     }
 
     /// Hands completions to the log.
@@ -197,6 +228,7 @@ impl Rig {
         self.pump();
         match random.below(3) {
             0 if !self.prepares.is_empty() => self.prepare(random.below(self.prepares.len() as u64) as usize),
+            0 if self.has_removal() => self.remove(),
             1 => self.log.tick(1),
             _ => drop(self.disk.complete_any(random)),
         }
@@ -213,13 +245,16 @@ impl Rig {
             while !self.prepares.is_empty() && !self.disk.is_off() {
                 self.prepare(0);
             }
+            while self.has_removal() && !self.disk.is_off() {
+                self.remove();
+            }
             self.disk.complete_all();
             self.take();
             let waits = self.prepares.is_empty() && self.disk.pending().is_empty();
             if waits && (self.log.durable_ticket() == self.log.last_ticket() || self.is_poisoned || self.disk.is_off())
             {
                 self.pump();
-                if self.prepares.is_empty() && self.disk.pending().is_empty() {
+                if self.prepares.is_empty() && !self.has_removal() && self.disk.pending().is_empty() {
                     return;
                 }
             }

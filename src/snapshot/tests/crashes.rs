@@ -183,3 +183,43 @@ fn a_name_that_a_dead_process_did_not_flush_is_flushed_at_start() {
     let chunks = state(20).len().div_ceil(CHUNK_BYTES);
     assert_eq!((not_flushed, not_read_back), (1, 1 + chunks), "renamed, and not flushed or not read back");
 }
+
+/// A process dies while it removes one, its renaming seen by all and on no disk; the next start clears what it left, and the
+/// power goes in that, too. Had the start cleared it before it flushed the name, a cut would bring back the name without the
+/// files.
+#[test]
+fn what_a_dead_process_began_to_remove_is_cleared_and_at_no_cut_damaged() {
+    use crate::sim::disk::{Code, Failure};
+    let (mut left, mut cuts) = (0, 0);
+    for operation in 0.. {
+        let disk = with_snapshots(&[10, 20]);
+        run(&disk.files(), builder(30)).map_err(|_| ()).expect("nothing is wrong with the disk");
+        disk.fail_at(disk.operations() + operation, Failure::Error(Code::Io));
+        let is_removed = sweep(&disk.files()).is_ok();
+        disk.kill(&mut Random::seeded(operation));
+        disk.clear_failures();
+        let names = disk.files().list("").expect("it can be listed");
+        let is_removed = is_removed && !names.iter().any(|name| name.starts_with(&description(10).name()));
+        left += u64::from(names.iter().any(|name| name.ends_with(".removing")));
+        for at in 0.. {
+            let fork = disk.fork();
+            fork.crash_at(fork.operations() + at);
+            let is_started = start(&fork).is_ok() && !fork.is_off();
+            cuts += each_crash(&fork, operation + at, |disk| {
+                let what = format!("it died at {operation}, and the power went at {at}");
+                check_start(disk, &[&[10, 20, 30], &[20, 30]], &what);
+                start(disk).expect("nothing is wrong with the disk");
+                disk.crash_with(&mut |_| 0);
+                let names = disk.files().list("").expect("it can be listed");
+                assert_eq!(names, [20, 30].map(|index| description(index).name()), "{what}");
+            });
+            if is_started {
+                break;
+            }
+        }
+        if is_removed {
+            break;
+        }
+    }
+    assert!(left >= 4 && cuts > 100, "{left} times something was left, {cuts} cuts");
+}

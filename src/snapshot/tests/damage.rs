@@ -105,15 +105,16 @@ fn chunks_that_changed_places_are_damaged() {
     assert!(bad(&disk, 10).is_empty());
 }
 
-#[test]
-fn blocks_that_are_zero_full_junk_or_stale_are_found() {
+/// Blocks of 512 bytes and of 4 KiB, as far as the files go. Tells how many cases there were.
+pub fn spoil_every_block() -> usize {
     let disk = with_snapshots(&[10, 20]);
     let mut random = Random::seeded(5);
     let mut tried = 0;
-    for name in ["manifest", "chunks"] {
+    for (name, block_bytes) in ["manifest", "chunks"].into_iter().flat_map(|name| [(name, SECTOR_BYTES), (name, 4096)])
+    {
         let length = disk.contents(&file(20, name)).len() as u64;
-        for start in (0..length).step_by(SECTOR_BYTES) {
-            let range = start..(start + SECTOR_BYTES as u64).min(length);
+        for start in (0..length).step_by(block_bytes) {
+            let range = start..(start + block_bytes as u64).min(length);
             for kind in 0..4 {
                 let fork = disk.fork();
                 match kind {
@@ -129,13 +130,23 @@ fn blocks_that_are_zero_full_junk_or_stale_are_found() {
                 }
                 tried += 1;
                 match name {
-                    "chunks" => assert_eq!(bad(&fork, 20), [start as u32 / CHUNK_BYTES as u32], "{kind} at {start}"),
+                    "chunks" => {
+                        let chunks = start / CHUNK_BYTES as u64..range.end.div_ceil(CHUNK_BYTES as u64);
+                        let chunks: Vec<u32> = chunks.map(|chunk| chunk as u32).collect();
+                        assert_eq!(bad(&fork, 20), chunks, "{kind} at {start}");
+                    }
                     _ => assert!(matches!(condition(&fork, 20), Condition::Damaged(_)), "{kind}"),
                 }
             }
         }
     }
-    assert!(tried > 20, "{tried}");
+    tried
+}
+
+#[test]
+fn blocks_that_are_zero_full_junk_or_stale_are_found() {
+    let tried = spoil_every_block();
+    assert!(tried > 25, "{tried}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn open(disk: &SimDisk, sender: &Sender) -> Result<Receiver, Error> {
 }
 
 /// Sends what is missing, and finishes. Tells how many chunks were sent.
-fn receive(disk: &SimDisk, sender: &Sender) -> Result<usize, Error> {
+pub fn receive(disk: &SimDisk, sender: &Sender) -> Result<usize, Error> {
     let mut receiver = open(disk, sender)?;
     let missing: Vec<u32> = receiver.missing().collect();
     for number in &missing {

@@ -66,6 +66,13 @@ fn one_that_would_leave_too_little_room_is_not_begun_or_not_ended() {
     let error = run(&disk.files(), of(40 << 20), &control()).unwrap_err();
     assert!(matches!(error, Error::NoRoom { .. }) && error.is_no_space(), "{error}");
     assert!(disk.files().list("").unwrap().is_empty());
+    // A log that is full has no use for it.
+    disk.set_capacity(5 << 20);
+    let full = control();
+    full.log_is_full.store(true, Ordering::Release);
+    full.point_is_durable.store(true, Ordering::Release);
+    assert!(matches!(run(&disk.files(), of(4 << 20), &full), Ok(Ended::Done(_))));
+    remove(&disk.files(), &description(10).name()).unwrap();
     disk.set_capacity(kept + (60 << 20));
     let control = control();
     control.point_is_durable.store(true, Ordering::Release);

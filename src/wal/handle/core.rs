@@ -24,7 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Shared;
 use super::error::OutcomeUnknown;
 use super::gathering::Gathering;
-use super::inbox::Taken;
+use super::inbox::{Taken, Upkeep};
 use super::open::SUPERBLOCK_TOKENS;
 use super::pending::Woken;
 use super::preparer::Preparer;
@@ -276,11 +276,22 @@ impl Core {
         for item in self.taken.items.drain(..) {
             log.push(item).expect("the inbox refuses what the log would");
         }
-        for (number, result) in self.taken.prepared.drain(..) {
-            if let Err(error) = &result {
-                self.warnings.push(format!("a segment could not be made, and is tried again: {error}"));
+        for upkeep in self.taken.upkeep.drain(..) {
+            match upkeep {
+                Upkeep::Prepared(number, result) => {
+                    if let Err(error) = &result {
+                        self.warnings.push(format!("a segment could not be made, and is tried again: {error}"));
+                    }
+                    log.prepared(number, result);
+                }
+                Upkeep::Removed(number, result) => {
+                    if let Err(error) = &result {
+                        let what = "a segment that nobody needs could not be removed, the next start tries again";
+                        self.warnings.push(format!("{what}: {error}"));
+                    }
+                    log.removed(number, &result);
+                }
             }
-            log.prepared(number, result);
         }
     }
 
@@ -316,6 +327,7 @@ impl Core {
             match effect {
                 Effect::Write(write) => self.queue.submit(write),
                 Effect::Prepare(order) => self.preparer.prepare(order),
+                Effect::Remove(order) => self.preparer.remove(order),
             }
         }
         self.copy_forward(log);

@@ -35,8 +35,12 @@ pub(super) enum Share {
     Cuts,
 }
 
-/// What became of a preparation.
-pub(super) type Prepared = (SegmentNumber, Result<FileId, disk::Error>);
+/// What became of a segment that was ordered to be made, or to be removed.
+#[derive(Debug)]
+pub(super) enum Upkeep {
+    Prepared(SegmentNumber, Result<FileId, disk::Error>),
+    Removed(SegmentNumber, Result<(), disk::Error>),
+}
 
 #[derive(Debug)]
 pub(super) struct Inbox {
@@ -66,7 +70,7 @@ struct State {
     /// Record bytes that wait in the core, and what they take of a segment at most.
     core_bytes: usize,
     core_frame_bytes: u64,
-    prepared: Vec<Prepared>,
+    upkeep: Vec<Upkeep>,
     /// Threads that wait for room.
     blocked: usize,
     /// What is ready for what waits.
@@ -94,7 +98,7 @@ struct State {
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub items: Vec<Item>,
-    pub prepared: Vec<Prepared>,
+    pub upkeep: Vec<Upkeep>,
     pub closing: bool,
     pub poisoned: bool,
     /// See [`Log::hurry_room`].
@@ -112,7 +116,7 @@ impl Inbox {
             item_frame_bytes: 0,
             core_bytes: 0,
             core_frame_bytes: 0,
-            prepared: Vec::new(),
+            upkeep: Vec::new(),
             blocked: 0,
             disk_room: log.room(),
             is_room_wanted: false,
@@ -271,8 +275,9 @@ impl Inbox {
         }
     }
 
-    pub fn prepared(&self, prepared: Prepared) {
-        self.lock().prepared.push(prepared);
+    /// A segment is made, or removed.
+    pub fn kept_up(&self, upkeep: Upkeep) {
+        self.lock().upkeep.push(upkeep);
         self.wake();
     }
 
@@ -325,7 +330,7 @@ impl Inbox {
         }
         (taken.closing, taken.poisoned) = (state.closing, state.poisoned);
         taken.is_room_wanted = std::mem::take(&mut state.is_room_wanted);
-        std::mem::swap(&mut taken.prepared, &mut state.prepared);
+        std::mem::swap(&mut taken.upkeep, &mut state.upkeep);
         if state.reaches(from_bytes) {
             std::mem::swap(&mut taken.items, &mut state.items);
             state.core_bytes += std::mem::take(&mut state.item_bytes);
@@ -345,7 +350,7 @@ impl Inbox {
         state.disk_room = disk_room;
         state.turns += 1;
         state.wake_from_bytes = from_bytes;
-        let is_wanted = state.is_room_wanted || !state.prepared.is_empty();
+        let is_wanted = state.is_room_wanted || !state.upkeep.is_empty();
         let again = (state.reaches(from_bytes) && !state.items.is_empty()) || is_wanted;
         let has_room = state.item_bytes + core_bytes < self.queue_bytes_max;
         // On a full disk the queue may never empty: who waits for that is told now.

@@ -1,23 +1,30 @@
 //! Makes segments ahead of need, off the log's thread: to fill one with zeros takes as long as to write it. What frees old
-//! ones is started here, too.
+//! ones is started here, too, and those whose room goes back to the disk are removed here.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 
+use super::inbox::Upkeep;
 use super::{Shared, copier};
 use crate::disk::{Error, Operation};
-use crate::wal::{Fill, Prepare, ReadPlan, prepare};
+use crate::wal::{Fill, Prepare, ReadPlan, Remove, prepare, remove};
 
 /// Dropping it waits for the segment that is being made and for the read that is under way; there are no more then.
 #[derive(Debug)]
 pub(super) struct Preparer {
     shared: Weak<Shared>,
     /// At most a few orders: the log keeps count. None once it is being dropped.
-    orders: Option<Sender<Prepare>>,
+    orders: Option<Sender<Order>>,
     stopping: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Prepare(Prepare),
+    Remove(Remove),
 }
 
 impl Preparer {
@@ -37,6 +44,15 @@ impl Preparer {
         if order.fill != Fill::Zeros {
             return self.prepare_at_once(order);
         }
+        self.order(Order::Prepare(order));
+    }
+
+    /// Sees to it that the inbox hears of its end.
+    pub fn remove(&mut self, order: Remove) {
+        self.order(Order::Remove(order));
+    }
+
+    fn order(&mut self, order: Order) {
         let orders = self.orders.as_ref().expect("it is taken by drop alone");
         orders.send(order).expect("the thread runs until the sender is dropped");
     }
@@ -48,13 +64,13 @@ impl Preparer {
         let number = order.header.number;
         let worker = Arc::clone(&shared);
         let started = Builder::new().name("wal-prepare-now".to_owned()).spawn(move || {
-            worker.inbox.prepared((number, prepare(&worker.directory, &order)));
+            worker.inbox.kept_up(Upkeep::Prepared(number, prepare(&worker.directory, &order)));
         });
         match started {
             Ok(thread) => self.threads.push(thread),
             Err(error) => {
                 let error = Error::new(Operation::SetUp, "the thread that prepares segments", error);
-                shared.inbox.prepared((number, Err(error)));
+                shared.inbox.kept_up(Upkeep::Prepared(number, Err(error)));
             }
         }
     }
@@ -86,12 +102,14 @@ impl Drop for Preparer {
     }
 }
 
-fn work(shared: &Shared, incoming: &Receiver<Prepare>, stopping: &AtomicBool) {
+fn work(shared: &Shared, incoming: &Receiver<Order>, stopping: &AtomicBool) {
     while let Ok(order) = incoming.recv() {
         if stopping.load(Ordering::Relaxed) {
             return;
         }
-        let prepared = prepare(&shared.directory, &order);
-        shared.inbox.prepared((order.header.number, prepared));
+        shared.inbox.kept_up(match order {
+            Order::Prepare(order) => Upkeep::Prepared(order.header.number, prepare(&shared.directory, &order)),
+            Order::Remove(order) => Upkeep::Removed(order.number, remove(&shared.directory, &order)),
+        });
     }
 }

@@ -124,6 +124,8 @@ fn to_repair(evidence: Place) -> Source {
 /// A log behind so many segments that a purge gave up, at rest.
 fn given_up(count: u64) -> (SimDisk, Place) {
     let mut rig = Rig::new(options());
+    // The power goes before the first of them is removed.
+    rig.keeps_given_up = true;
     rig.settle();
     (0..count).for_each(|_| rig.rotate(G));
     rig.purge(G, rig.model.group(G).last());

@@ -37,7 +37,8 @@ fn life(disk: &SimDisk) -> Option<(Rig, bool)> {
     let is_formatted = superblock::format(&disk.files(), &state).is_ok();
     let log = Log::create(&disk.files(), options(), 1).ok()?;
     let mut rig = Rig::with(disk.clone(), log, super::model::Model::new(State::new()));
-    for _ in 0..3 {
+    // More than are kept for use again.
+    for _ in 0..5 {
         rig.rotate(G);
         rig.settle();
     }
@@ -109,6 +110,7 @@ pub fn names(proof: &Proof) {
         ("create", "segment in the making"),
         ("rename", "segment in the making"),
         ("rename", "segment"),
+        ("remove", "segment"),
         ("create", "copy in the making"),
         ("rename", "copy in the making"),
         ("create", "superblock in the making"),

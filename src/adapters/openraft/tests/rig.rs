@@ -12,7 +12,7 @@ use crate::limits::SEGMENT_BYTES_MIN;
 use crate::random::Random;
 use crate::sim::disk::{SimDisk, SimQueue};
 use crate::types::{ClusterId, GroupId, Incarnation, Index, NodeId, Place};
-use crate::wal::{Effect, GroupLog, Identity, Log, Options, Prepare, Ticket, prepare};
+use crate::wal::{Effect, GroupLog, Identity, Log, Options, Prepare, Remove, Ticket, prepare, remove};
 
 /// All that openraft can ask a log storage for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -210,6 +210,7 @@ impl Rig {
             match effect {
                 Effect::Write(write) => self.queue.submit(write),
                 Effect::Prepare(order) => self.prepares.push_back(order),
+                Effect::Remove(order) => self.remove(&order),
             }
         }
     }
@@ -248,6 +249,13 @@ impl Rig {
             }
         }
         panic!("the log does not come to rest");
+    }
+
+    fn remove(&mut self, order: &Remove) {
+        let result = remove(&self.disk.files(), order);
+        if !self.disk.is_off() {
+            self.log.removed(order.number, &result);
+        }
     }
 
     fn prepare(&mut self, order: &Prepare) {

@@ -203,6 +203,7 @@ impl Load {
             written_bytes: after.written_bytes - before.written_bytes,
             unzeroed_segments: after.unzeroed_segments - before.unzeroed_segments,
             segments: after.segments - before.segments,
+            removed_segments: after.removed_segments - before.removed_segments,
             copies: after.copies - before.copies,
             copied_bytes: after.copied_bytes - before.copied_bytes,
             copies_dropped: after.copies_dropped - before.copies_dropped,

@@ -197,6 +197,10 @@ impl<M: StateMachine> Rig<M> {
                 let result = wal::prepare(&self.files, &order);
                 self.driver.handle(Input::Prepared { number: order.header.number, result });
             }
+            Effect::Remove(order) => {
+                let result = wal::remove(&self.files, &order);
+                self.driver.handle(Input::Removed { number: order.number, result });
+            }
             Effect::Send(message) => self.sent.push(message),
             Effect::Forward { to, forward } => self.forwards.push((to, forward)),
             Effect::Forwarded { to, forwarded } => self.forwarded.push((to, forwarded)),

@@ -1,0 +1,91 @@
+//! A node whose disk its log has filled: what is trimmed makes room again, for the log and for others, and writing goes on.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use trilith::cli::local::{LocalCluster, LocalOptions};
+use trilith::types::NodeId;
+
+use crate::full_disk::Small;
+use crate::member_waits::{order, told};
+use crate::processes::{PATIENCE, PROGRAM, Trial, alone, trilith};
+use crate::purging::disk_bytes;
+use crate::snapshot_kills::copy;
+use crate::snapshots::view;
+
+const NODE: NodeId = NodeId(1);
+const SEGMENT_BYTES: u64 = 2 << 20;
+const DISK_MIB: u64 = 49;
+const RECORD_BYTES: usize = 64 << 10;
+/// More than the disk has room for.
+const RECORDS: usize = 1_000;
+/// A segment or two in use, three that stand ready, three that are kept for use again, and one on its way.
+const LEFT_BYTES: u64 = 9 * SEGMENT_BYTES;
+const DONE: &[i32] = &[0];
+/// Or, of what was sent once more just before its time was over, that nothing was heard of it.
+const NO_SPACE: &[i32] = &[13, 17];
+
+#[test]
+fn what_is_trimmed_on_a_full_disk_makes_room_and_writing_goes_on() {
+    let _alone = alone();
+    let home = tempfile::tempdir().expect("a directory can be made");
+    let options = LocalOptions { nodes: 1, segment_bytes: SEGMENT_BYTES, io: None };
+    let cluster = LocalCluster::prepare(&home.path().join("cluster"), Path::new(PROGRAM), &options);
+    let mut trial = Trial { cluster: cluster.unwrap_or_else(|failure| panic!("{failure}")), home };
+    let at = trial.cluster.data_directory(NODE);
+    let aside = at.with_extension("aside");
+    fs::rename(&at, &aside).and_then(|()| fs::create_dir(&at)).expect("they can be put aside");
+    let Some(_small) = Small::mounted_at("full_node", &at, DISK_MIB) else { return };
+    copy(&aside, &at);
+    trial.start_node(NODE);
+    let (client, admin) = (trial.cluster.client_file(), trial.cluster.admin_file());
+
+    // Twice: what is used again fills the disk, too.
+    for round in 0..2_u8 {
+        let first = filled(&trial, round);
+        let full_bytes = disk_bytes(&trial, NODE);
+        assert!(full_bytes + 6 * SEGMENT_BYTES > DISK_MIB << 20, "round {round}: {full_bytes} bytes");
+        // By entries that are let in where a client's are not, and snapshots that take what the log has no use for.
+        let before = (first + 1).to_string();
+        told(&trilith(&admin, &["log", "trim", "--before", &before]), 0, &[]);
+        for _ in 0..2 {
+            told(&order(&trial, &["snapshot", "--timeout", "60"]), 0, &["a snapshot at"]);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while disk_bytes(&trial, NODE) > LEFT_BYTES {
+            assert!(Instant::now() < deadline, "{} bytes stay: {:?}", disk_bytes(&trial, NODE), view(&trial, NODE));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let left_bytes = disk_bytes(&trial, NODE);
+        println!("round {round}: {full_bytes} bytes of log, {left_bytes} behind the trim at {before}");
+        append(&trial, round, 3, DONE);
+        let read = trilith(&client, &["log", "read", "--from", &before]);
+        told(&read, 0, &[]);
+        assert!(read.stdout.len() > 3 * RECORD_BYTES);
+    }
+    trial.kill(NODE);
+    trial.start_node(NODE);
+    append(&trial, 7, 3, DONE);
+    assert!(disk_bytes(&trial, NODE) <= LEFT_BYTES);
+    trial.cluster.stop_all(PATIENCE).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// Appends until there is no room; gives the index of the last record that was taken.
+fn filled(trial: &Trial, round: u8) -> u64 {
+    let indexes = append(trial, round, RECORDS, NO_SPACE);
+    assert!(indexes.len() > 100, "{} records of {RECORD_BYTES} bytes", indexes.len());
+    *indexes.last().expect("there are some")
+}
+
+/// Appends records, which ends so; gives the indexes of those that were taken.
+fn append(trial: &Trial, round: u8, records: usize, codes: &[i32]) -> Vec<u64> {
+    let file = trial.home.path().join("records");
+    let line = format!("{}\n", char::from(b'a' + round).to_string().repeat(RECORD_BYTES));
+    fs::write(&file, line.repeat(records)).expect("the ground is ours");
+    let said = trilith(&trial.cluster.client_file(), &["log", "append", file.to_str().expect("UTF-8")]);
+    let is_so = said.status.code().is_some_and(|code| codes.contains(&code));
+    assert!(is_so, "{}: {}", said.status, String::from_utf8_lossy(&said.stderr));
+    let printed = String::from_utf8_lossy(&said.stdout).into_owned();
+    printed.lines().map(|line| line.parse().expect("an index")).collect()
+}
