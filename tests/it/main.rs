@@ -18,6 +18,7 @@ mod overload;
 mod partitions;
 mod power_cut;
 mod processes;
+mod progress;
 mod purging;
 mod reading;
 mod refusals;
