@@ -15,6 +15,8 @@ use crate::net::{NodeRole, NodeStatus, SnapshotMade, SnapshotStatus};
 
 /// While a snapshot is waited for, nodes are asked how far it is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// No longer than this is one waited for that does not answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Flags of every command that has a snapshot made.
 #[derive(Debug, clap::Args)]
@@ -76,7 +78,7 @@ async fn watched(client: &Client, meter: &mut Meter) -> Result<SnapshotMade, Fai
         }
         let statuses = tokio::select! {
             made = &mut ordered => return made.map_err(access::failure),
-            statuses = client.statuses() => statuses,
+            statuses = client.statuses_within(ANSWER_PATIENCE) => statuses,
         };
         let leading = statuses.iter().filter_map(|(.., status)| status.as_ref().ok());
         let leading = leading.filter(|status| status.role == NodeRole::Leader).max_by_key(|status| status.term);

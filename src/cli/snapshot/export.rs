@@ -34,6 +34,8 @@ use crate::types::{ClusterId, GroupId, LogId, NodeId};
 /// While nothing comes, the nodes are looked at anew after so long, and it is given up after so long.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Who has not said anything for so long is asked last: a node that is gone costs no more than this, however many are.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
@@ -248,7 +250,7 @@ async fn shown(
 
 /// All nodes: first who has it, the leader first among those, and last who does not answer.
 async fn nodes(client: &Client, point: LogId) -> Vec<Node> {
-    let statuses = client.statuses().await.into_iter();
+    let statuses = client.statuses_within(ANSWER_PATIENCE).await.into_iter();
     let mut nodes: Vec<Node> = statuses.map(|(node, address, status)| (node, address, status.ok())).collect();
     nodes.sort_by_key(|(_, _, status)| match status {
         Some(status) => (!is_past(status, point), status.role != NodeRole::Leader, false),
