@@ -1,15 +1,16 @@
 //! Three nodes as processes on this machine and a client in this one: what a record costs from the client's call to the
 //! acknowledgement of a majority, flushed. `trilith bench cluster` measures the same under load, with quantiles.
 
+mod connect;
+
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use connect::connect;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use trilith::cli::local::{LocalCluster, LocalOptions};
-use trilith::client::{Client, ClientOptions};
 use trilith::limits::SEGMENT_BYTES_DEFAULT;
-use trilith::net::Identity;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const RECORD_BYTES: usize = 128;
@@ -22,7 +23,8 @@ fn replicate(criterion: &mut Criterion) {
         LocalCluster::prepare(&home.path().join("cluster"), program, &options).expect("files can be made");
     cluster.start_all(PATIENCE).expect("the nodes serve");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let client = runtime.block_on(connect(&cluster));
+    let configuration = cluster.client().expect("client.toml was made");
+    let client = runtime.block_on(connect(&configuration, PATIENCE));
     let mut group = criterion.benchmark_group("replicate");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     for records in [1usize, 64, 1024] {
@@ -38,17 +40,6 @@ fn replicate(criterion: &mut Criterion) {
     group.finish();
     drop(client);
     cluster.stop_all(PATIENCE).expect("the nodes end when asked to");
-}
-
-async fn connect(cluster: &LocalCluster) -> Client {
-    let configuration = cluster.client().expect("client.toml was made");
-    let identity = Identity::load(&configuration.certificate, &configuration.key, &configuration.ca, None);
-    let nodes = configuration.nodes.iter().map(|node| (node.id, node.address)).collect();
-    let options = ClientOptions {
-        timeout: PATIENCE,
-        ..ClientOptions::new(nodes, identity.expect("the certificates were made with the cluster"))
-    };
-    Client::connect(options).await.expect("a leader is elected")
 }
 
 criterion_group!(benches, replicate);

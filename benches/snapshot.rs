@@ -10,6 +10,8 @@
 //! `SNAPSHOT_DOWN_RECORDS` what the follower misses, 1,000,000; `SNAPSHOT_START_RECORDS` the larger log of the starts,
 //! 10,000,000. `--test` only shows that it works.
 
+mod connect;
+
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
@@ -17,12 +19,14 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use connect::connect;
+use trilith::cli::configuration::ClientConfiguration;
 use trilith::cli::local::{LocalCluster, LocalOptions};
-use trilith::client::{Client, ClientOptions};
+use trilith::client::Client;
 use trilith::limits::SEGMENT_BYTES_DEFAULT;
 use trilith::machine::command::Command;
 use trilith::machine::{Map, StateMachine};
-use trilith::net::{Change, Identity, NodeStatus};
+use trilith::net::{Change, NodeStatus};
 use trilith::node::driver::checkpoint::Checkpoint;
 use trilith::node::sessions::Sessions;
 use trilith::random::Random;
@@ -227,7 +231,7 @@ fn come_back(size: &Size, way: Way) {
     let local = tokio::task::LocalSet::new();
     let told = local.block_on(&runtime, async {
         let admin = cluster.borrow().admin_file();
-        let client = connect(&admin).await;
+        let client = connected(&admin).await;
         if way == Way::Snapshot {
             fill(&client, (size.state_mib << 20) / VALUE_BYTES as u64).await;
         }
@@ -344,7 +348,7 @@ fn settle(size: &Size, records: u64) -> Settled {
     cluster.start_all(PATIENCE).expect("it serves");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let client = connect(&cluster.admin_file()).await;
+        let client = connected(&cluster.admin_file()).await;
         fill(&client, 256).await;
         let load = Load::start(&client, size.lanes);
         load.rate_until(async |done, _| done >= records).await;
@@ -371,15 +375,8 @@ fn prepare(at: &Path, nodes: u64) -> LocalCluster {
 }
 
 /// As an administrator.
-async fn connect(file: &Path) -> Client {
-    let configuration = trilith::cli::configuration::ClientConfiguration::load(file).expect("it was made");
-    let identity = Identity::load(&configuration.certificate, &configuration.key, &configuration.ca, None);
-    let nodes = configuration.nodes.iter().map(|node| (node.id, node.address)).collect();
-    let options = ClientOptions {
-        timeout: PATIENCE,
-        ..ClientOptions::new(nodes, identity.expect("the certificates were made with the cluster"))
-    };
-    Client::connect(options).await.expect("a leader is elected")
+async fn connected(file: &Path) -> Client {
+    connect(&ClientConfiguration::load(file).expect("it was made"), PATIENCE).await
 }
 
 async fn fill(client: &Client, entries: u64) {

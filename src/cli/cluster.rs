@@ -1,6 +1,7 @@
 //! `trilith cluster`: what the nodes say of themselves, and orders to the cluster.
 
 mod members;
+mod moving;
 pub mod snapshots;
 mod transfer;
 
@@ -231,7 +232,7 @@ fn role(role: NodeRole) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{SnapshotMade, SnapshotStatus};
+    use crate::net::{SnapshotMade, SnapshotMaking, SnapshotStatus};
     use crate::types::{Incarnation, Index, LogId, Member, Membership, Term};
 
     fn nodes() -> Vec<Answered> {
@@ -267,8 +268,13 @@ mod tests {
                     milliseconds: 7,
                     core_microseconds: 9,
                 }),
-                making: Some((LogId::new(Term(3), Index(10)), 1 << 20)),
+                making: Some(SnapshotMaking {
+                    point: LogId::new(Term(3), Index(10)),
+                    bytes: 1 << 20,
+                    milliseconds: 2000,
+                }),
                 failure: "the disk is full".into(),
+                ..SnapshotStatus::default()
             },
         };
         let dead = Error::Unavailable { reason: "nobody there".into() };
@@ -286,6 +292,7 @@ mod tests {
         assert_eq!(reached["members"][0]["voter"], true);
         let snapshots = &reached["snapshots"];
         assert_eq!((&snapshots["last"]["bytes"], &snapshots["making"]["index"]), (&4000.into(), &10.into()));
+        assert_eq!((&snapshots["fetching"], &snapshots["sending"]), (&().into(), &Vec::<u8>::new().into()));
         assert_eq!((&dead["id"], &dead["address"]), (&2.into(), &"127.0.0.1:7402".into()));
         assert!(dead["error"].as_str().unwrap().contains("nobody there"));
         assert!(dead.get("role").is_none());
@@ -299,7 +306,7 @@ mod tests {
         assert_eq!(lines[7], "voters 1", "{table}");
         let of_snapshots = [
             "    node 1 has a snapshot at 8@2, 4000 bytes, made in 7 ms",
-            "    node 1 writes a snapshot at 10@3, 1048576 bytes so far",
+            "    node 1 writes a snapshot at 10@3, 1048576 bytes so far, 0.5 MiB/s, for 2 s",
             "    node 1 says of its snapshots: the disk is full",
         ];
         assert_eq!(lines[3..6], of_snapshots, "{table}");

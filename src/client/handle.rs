@@ -239,15 +239,20 @@ impl Client {
     /// What all known nodes say of themselves, and the members that a leader among them names, asked at the same time; by
     /// rising id.
     pub async fn statuses(&self) -> Vec<(NodeId, SocketAddr, Result<NodeStatus, Error>)> {
+        self.statuses_within(self.shared.timeout).await
+    }
+
+    /// The same, for whoever goes on without those that have not answered for so long.
+    pub async fn statuses_within(&self, patience: Duration) -> Vec<(NodeId, SocketAddr, Result<NodeStatus, Error>)> {
         let known = self.shared.directory.nodes();
-        let mut statuses = self.statuses_of(&known).await;
+        let mut statuses = self.statuses_of(&known, patience).await;
         let answers = statuses.iter().filter_map(|(_, address, status)| Some((address, status.as_ref().ok()?)));
         for (address, status) in answers.filter(|(_, status)| status.role == NodeRole::Leader) {
             self.shared.directory.learn(status, *address);
         }
         let is_new = |node: &(NodeId, SocketAddr)| known.iter().all(|(id, _)| *id != node.0);
         let new: Vec<_> = self.shared.directory.nodes().into_iter().filter(is_new).collect();
-        statuses.extend(self.statuses_of(&new).await);
+        statuses.extend(self.statuses_of(&new, patience).await);
         statuses.sort_by_key(|(node, ..)| *node);
         statuses
     }
@@ -255,10 +260,15 @@ impl Client {
     async fn statuses_of(
         &self,
         nodes: &[(NodeId, SocketAddr)],
+        patience: Duration,
     ) -> Vec<(NodeId, SocketAddr, Result<NodeStatus, Error>)> {
         let ask = |(node, address): (NodeId, SocketAddr)| {
             let client = self.clone();
-            (node, address, tokio::spawn(async move { client.status(node).await }))
+            let asked = async move {
+                let said = tokio::time::timeout(patience, client.status(node)).await;
+                said.unwrap_or_else(|_| Err(Error::Unavailable { reason: format!("no answer within {patience:?}") }))
+            };
+            (node, address, tokio::spawn(asked))
         };
         let asked: Vec<_> = nodes.iter().copied().map(ask).collect();
         let mut statuses = Vec::with_capacity(asked.len());

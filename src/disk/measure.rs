@@ -331,10 +331,14 @@ impl Pace {
     }
 }
 
-/// Zero if there is none.
+/// Of an even number the mean of the two in the middle. Zero if there is none.
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+    let upper = times.get(times.len() / 2).copied().unwrap_or_default();
+    match times.len() % 2 {
+        0 if !times.is_empty() => (times[times.len() / 2 - 1] + upper) / 2,
+        _ => upper,
+    }
 }
 
 /// A buffer that is not zero: disks and file systems may know zeros.
@@ -390,4 +394,19 @@ pub(super) fn written_surface(directory: &Directory, bytes: u64) -> Result<Surfa
         Error::new(Operation::Write, directory.root().display().to_string(), error)
     })?;
     Ok(surface)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_even_number_of_times_the_median_lies_between_the_two_in_the_middle() {
+        let median_of = |times: &[u64]| {
+            let mut times: Vec<Duration> = times.iter().map(|time| Duration::from_micros(*time)).collect();
+            median(&mut times).as_micros()
+        };
+        assert_eq!([median_of(&[]), median_of(&[7]), median_of(&[4, 2]), median_of(&[9, 1, 2])], [0, 7, 3, 2]);
+        assert_eq!(median_of(&[100, 8, 2, 4]), 6);
+    }
 }

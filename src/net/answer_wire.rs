@@ -8,7 +8,8 @@ use crate::codec::{self, Error, Reader};
 use crate::limits::{RECORD_BYTES_MAX, REQUEST_RECORDS_MAX, SESSION_ANSWER_BYTES_MAX, WIRE_FRAME_BYTES_MAX};
 use crate::types::{Index, NodeId};
 
-use super::status_wire::{self, NodeStatus, SnapshotMade};
+use super::snapshot_status_wire::{self, SnapshotMade};
+use super::status_wire::{self, NodeStatus};
 use super::wire::{
     Frame, flag, plausible, put_frame, put_length, put_text, refuse_rest, take_bytes, take_fields, text,
 };
@@ -133,7 +134,7 @@ pub fn put_response(out: &mut BytesMut, response: &Response) {
             ResponseBody::Status(status) => status_wire::put_status(out, status),
             ResponseBody::Changed { index } => out.put_u64_le(index.0),
             ResponseBody::Refused(refusal) => put_refusal(out, refusal),
-            ResponseBody::SnapshotMade(made) => status_wire::put_snapshot_made(out, made),
+            ResponseBody::SnapshotMade(made) => snapshot_status_wire::put_snapshot_made(out, made),
         }
     });
 }
@@ -149,7 +150,7 @@ pub fn response(frame: Frame) -> Result<Response, Error> {
         KIND_STATUS => ResponseBody::Status(Box::new(take_fields(&mut bytes, status_wire::status)?)),
         KIND_CHANGED => ResponseBody::Changed { index: take_fields(&mut bytes, index)? },
         KIND_REFUSED => ResponseBody::Refused(take_fields(&mut bytes, refusal)?),
-        KIND_SNAPSHOT_MADE => ResponseBody::SnapshotMade(take_fields(&mut bytes, status_wire::snapshot_made)?),
+        KIND_SNAPSHOT_MADE => ResponseBody::SnapshotMade(take_fields(&mut bytes, snapshot_status_wire::snapshot_made)?),
         found => return Err(Error::Invalid { what: "kind of response", found: u64::from(found) }),
     };
     refuse_rest(&bytes, "response")?;

@@ -75,6 +75,7 @@ mod slot;
 mod snapshot_desk;
 mod snapshot_link;
 mod snapshot_service;
+mod snapshot_status_wire;
 mod snapshot_wire;
 mod status_wire;
 mod stream;
@@ -103,13 +104,16 @@ pub use peer::{Correspondents, KnownLife, NotForwarded, Peers};
 pub use peer_wire::{Hello, PEER_PROTOCOL_VERSION, hello, log_stream, message, put_hello, put_log_stream, put_message};
 pub use replies::{Replies, TailState};
 pub use settings::Settings;
-pub use snapshot_desk::SnapshotQuestion;
+pub use snapshot_desk::{Sending, SnapshotQuestion};
 pub use snapshot_link::SnapshotLink;
+pub use snapshot_status_wire::{
+    SnapshotFetching, SnapshotMade, SnapshotMaking, SnapshotReader, SnapshotSending, SnapshotStatus,
+};
 pub use snapshot_wire::{
     MANIFEST_BYTES_MAX, SnapshotAnswer, SnapshotRefusal, SnapshotRequest, put_snapshot_answer, put_snapshot_request,
     snapshot_answer, snapshot_request,
 };
-pub use status_wire::{NodeRole, NodeStatus, SnapshotMade, SnapshotStatus};
+pub use status_wire::{NodeRole, NodeStatus};
 pub use wire::{FRAME_HEAD_BYTES, Frame, FrameBuffer, put_frame};
 
 #[cfg(test)]

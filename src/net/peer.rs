@@ -30,7 +30,7 @@ use super::settings::{
     UNKNOWN_BYTES_MAX,
 };
 use super::slot::Slot;
-use super::snapshot_desk::SnapshotQuestion;
+use super::snapshot_desk::{Sending, SnapshotQuestion};
 
 /// Whom this node speaks with, and by which configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -242,6 +242,11 @@ impl Peers {
     /// them under way than nodes are served at once.
     pub fn answer_snapshots(&self, answerer: Option<Sender<SnapshotQuestion>>) {
         self.shared.context.snapshots.set_answerer(answerer);
+    }
+
+    /// The snapshots of this node that are being sent.
+    pub fn sendings(&self) -> Vec<Sending> {
+        self.shared.context.snapshots.sendings()
     }
 
     /// Whether a link to this node stands.

@@ -117,7 +117,7 @@ async fn serve(peers: &Peers, guest: &Guest, mut send: SendStream, mut questions
         }
         seat = seat.or_else(|| context.snapshots.seat(&role));
         let answer = match seat.as_ref().filter(|_| guest.is_listed(peers)) {
-            Some(_) => context.snapshots.ask(role.clone(), request).await,
+            Some(seat) => context.snapshots.ask(seat, request).await,
             None => SnapshotAnswer::Refused(SnapshotRefusal::Busy),
         };
         match within(idle, write(&mut send, answer)).await {

@@ -8,7 +8,8 @@ use crate::codec::{self, Error, Reader};
 use crate::types::{Incarnation, Index, LogId, Membership, NodeId, Term};
 
 use super::answer_wire::{leader, put_leader};
-use super::wire::{flag, put_text, text};
+use super::snapshot_status_wire::{SnapshotStatus, put_snapshots, snapshots};
+use super::wire::{put_text, text};
 
 /// A node's own view, at the moment when it was asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,31 +39,6 @@ pub struct NodeStatus {
     pub flushes: u64,
     pub sessions: u64,
     pub snapshots: SnapshotStatus,
-}
-
-/// What a node knows of its own snapshots.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct SnapshotStatus {
-    /// The newest that it has made or begun from.
-    pub last: Option<SnapshotMade>,
-    /// The point of the one that is being written, and the bytes of the state that are written.
-    pub making: Option<(LogId, u64)>,
-    /// Why the last attempt failed, or what is wrong with one that was found at the start; empty if nothing is.
-    pub failure: String,
-}
-
-/// A snapshot that is durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SnapshotMade {
-    /// The last entry whose effect is in it.
-    pub point: LogId,
-    /// Of the state.
-    pub bytes: u64,
-    /// How long it took; 0 of one that was there when the node started.
-    pub milliseconds: u64,
-    /// How long the core's thread worked in the longest turn in which the state was taken or handed to the thread that
-    /// writes it, with all else that was done in that turn: CPU time. 0 where `milliseconds` is.
-    pub core_microseconds: u64,
 }
 
 /// What a node does.
@@ -105,24 +81,6 @@ pub(super) fn put_status(out: &mut BytesMut, status: &NodeStatus) {
     put_snapshots(out, &status.snapshots);
 }
 
-fn put_snapshots(out: &mut BytesMut, snapshots: &SnapshotStatus) {
-    out.put_u8(u8::from(snapshots.last.is_some()));
-    snapshots.last.iter().for_each(|made| put_snapshot_made(out, made));
-    out.put_u8(u8::from(snapshots.making.is_some()));
-    if let Some((point, bytes)) = snapshots.making {
-        codec::put_log_id(out, point);
-        out.put_u64_le(bytes);
-    }
-    put_text(out, &snapshots.failure);
-}
-
-pub(super) fn put_snapshot_made(out: &mut BytesMut, made: &SnapshotMade) {
-    codec::put_log_id(out, made.point);
-    out.put_u64_le(made.bytes);
-    out.put_u64_le(made.milliseconds);
-    out.put_u64_le(made.core_microseconds);
-}
-
 pub(super) fn status(reader: &mut Reader<'_>) -> Result<NodeStatus, Error> {
     Ok(NodeStatus {
         id: NodeId(reader.u64("node id")?),
@@ -146,24 +104,6 @@ pub(super) fn status(reader: &mut Reader<'_>) -> Result<NodeStatus, Error> {
         flushes: reader.u64("flushes")?,
         sessions: reader.u64("sessions")?,
         snapshots: snapshots(reader)?,
-    })
-}
-
-fn snapshots(reader: &mut Reader<'_>) -> Result<SnapshotStatus, Error> {
-    let last = if flag(reader, "flag of a snapshot")? { Some(snapshot_made(reader)?) } else { None };
-    let making = match flag(reader, "flag of a snapshot that is made")? {
-        true => Some((codec::log_id(reader)?, reader.u64("bytes written of a snapshot")?)),
-        false => None,
-    };
-    Ok(SnapshotStatus { last, making, failure: text(reader, "why a snapshot failed")? })
-}
-
-pub(super) fn snapshot_made(reader: &mut Reader<'_>) -> Result<SnapshotMade, Error> {
-    Ok(SnapshotMade {
-        point: codec::log_id(reader)?,
-        bytes: reader.u64("bytes of a snapshot")?,
-        milliseconds: reader.u64("milliseconds that a snapshot took")?,
-        core_microseconds: reader.u64("microseconds that a snapshot took the core")?,
     })
 }
 

@@ -11,6 +11,9 @@ use super::identity::Identity;
 use super::inbox::{Arrival, Inbox};
 use super::name::Role;
 use super::settings::Settings;
+use super::snapshot_status_wire::{
+    SnapshotFetching, SnapshotMade, SnapshotMaking, SnapshotReader, SnapshotSending, SnapshotStatus,
+};
 use crate::codec::encode_command;
 use crate::raft::message::{Append, Body, Message, Round};
 use crate::types::*;
@@ -113,4 +116,37 @@ pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("not in time: {what}");
+}
+
+/// Made once, and in the midst of everything else.
+pub(super) fn snapshots() -> SnapshotStatus {
+    let point = |term, index| LogId::new(Term(term), Index(index));
+    let to = |to| SnapshotSending {
+        point: point(4, 6),
+        to,
+        bytes: 60,
+        bytes_sent: 50,
+        milliseconds: 40,
+        quiet_milliseconds: 30,
+    };
+    SnapshotStatus {
+        last: Some(snapshot_made()),
+        making: Some(SnapshotMaking { point: point(5, 7), bytes: 1000, milliseconds: 50 }),
+        fetching: Some(SnapshotFetching {
+            point: point(5, 8),
+            from: NodeId(3),
+            bytes: 900,
+            bytes_here: 800,
+            bytes_resumed: 700,
+            bytes_installed: 600,
+            milliseconds: 500,
+            quiet_milliseconds: 400,
+        }),
+        sending: [SnapshotReader::Node(NodeId(2)), SnapshotReader::Administrator("ops".into())].map(to).into(),
+        failure: "full".into(),
+    }
+}
+
+pub(super) fn snapshot_made() -> SnapshotMade {
+    SnapshotMade { point: LogId::new(Term(4), Index(6)), bytes: 2000, milliseconds: 30, core_microseconds: 40 }
 }

@@ -101,10 +101,6 @@ fn requests() -> Vec<Request> {
     bodies.into_iter().map(|body| Request { id: 77, body }).collect()
 }
 
-fn snapshot_made() -> SnapshotMade {
-    SnapshotMade { point: log_id(4, 6), bytes: 2000, milliseconds: 30, core_microseconds: 40 }
-}
-
 fn status() -> NodeStatus {
     NodeStatus {
         id: NodeId(1),
@@ -127,11 +123,7 @@ fn status() -> NodeStatus {
         record_bytes: 2,
         flushes: 3,
         sessions: 4,
-        snapshots: SnapshotStatus {
-            last: Some(snapshot_made()),
-            making: Some((log_id(5, 7), 1000)),
-            failure: "full".into(),
-        },
+        snapshots: snapshots(),
     }
 }
 

@@ -20,6 +20,7 @@ mod exchange;
 pub mod fetching;
 mod formatting;
 mod links;
+mod moving;
 mod queue;
 mod report;
 mod segments;
@@ -464,7 +465,8 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         }
         if behind > 0 {
             self.follow_correspondents();
-            self.driver.handle(Input::SnapshotProgress { bytes: self.snapshots.written_bytes() });
+            let progress = moving::progress(&self.snapshots, &self.exchange, &self.peers);
+            self.driver.handle(Input::SnapshotProgress(progress));
             self.snapshots.note_log(self.driver.is_log_full());
             let replica = self.driver.replica();
             let (status, last) = (replica.status(), self.last);

@@ -409,7 +409,7 @@ impl Simulation {
             Input::Forward { .. } | Input::Forwarded { .. } | Input::NotForwarded { .. } | Input::Lost { .. } => 7,
             Input::SnapshotMade { point, result } => 8 + 2 * point.index.0 + u64::from(result.is_ok()),
             Input::SnapshotsRemoved { .. } => 8,
-            Input::SnapshotProgress { .. } => unreachable!("nobody looks at it"),
+            Input::SnapshotProgress(_) => unreachable!("nobody looks at it"),
             Input::Refused { .. } => unreachable!("the network has nothing against a node"),
             Input::Clock(_) => unreachable!("the clock is read beside the inputs"),
         };

@@ -6,9 +6,19 @@ use super::reader::Reader;
 use super::receiver::{Arrival, Receiver};
 use crate::disk::Files;
 
+/// How far a copy is, of all bytes of the state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Copying {
+    /// So much was read and has its checksum.
+    Checked { bytes: u64, of: u64 },
+    /// So much is written.
+    Written { bytes: u64, of: u64 },
+}
+
 /// Makes a snapshot, whole and durable in the directory `to`, of the state that another one holds in the directory `from`:
 /// its chunks are the same, and their checksums are those of the new description. Every chunk is read twice, and checked
-/// each time. What an earlier attempt has brought is gone on with; if all of it is there nothing is done.
+/// each time, and `told` is how far it is. What an earlier attempt has brought is gone on with; if all of it is there nothing
+/// is done.
 ///
 /// # Errors
 /// [`Error::Damaged`] if a chunk is not what was written, and what either disk says.
@@ -17,9 +27,10 @@ pub fn copy(
     source: &Manifest,
     to: &impl Files,
     description: Description,
+    told: impl FnMut(Copying),
 ) -> Result<Manifest, Error> {
     let mut reader = Reader::open(from, source.clone())?;
-    let copied = copy_all(from, &mut reader, to, description);
+    let copied = copy_all(from, &mut reader, to, description, told);
     reader.close(from);
     copied
 }
@@ -29,9 +40,12 @@ fn copy_all(
     reader: &mut Reader,
     to: &impl Files,
     description: Description,
+    mut told: impl FnMut(Copying),
 ) -> Result<Manifest, Error> {
     let mut manifest = Manifest { description, ..reader.manifest().clone() };
+    let of = manifest.bytes;
     for number in 0..manifest.chunks() {
+        told(Copying::Checked { bytes: manifest.place(number).0, of });
         manifest.checksums[number as usize] = manifest.description.checksum_of(number, reader.chunk(from, number)?);
     }
     let mut receiver = match Receiver::open(to, manifest.clone(), manifest.description.cluster) {
@@ -41,6 +55,7 @@ fn copy_all(
     };
     let missing: Vec<u32> = receiver.missing().collect();
     for number in missing {
+        told(Copying::Written { bytes: manifest.place(number).0, of });
         let chunk = match reader.chunk(from, number) {
             Ok(chunk) => chunk,
             // What has come stays for the next attempt; if that cannot be flushed it comes again.

@@ -54,7 +54,7 @@ pub mod run;
 mod tests;
 
 pub use builder::{Builder, ChunkSource, Step};
-pub use copying::copy;
+pub use copying::{Copying, copy};
 pub use error::{Damage, Error};
 pub use listing::{Condition, Found, Listing, list};
 pub use manifest::{Description, FORMAT_VERSION, Manifest};

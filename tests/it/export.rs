@@ -241,6 +241,27 @@ fn a_node_that_restarts_is_waited_for() {
     told(&offline(&["snapshot", "verify"], &backup, &[]), 0, &["ok: 1 snapshot"]);
 }
 
+/// Whoever waits for an answer for a long time does not wait so long for each node that is gone.
+#[test]
+fn nodes_that_are_gone_cost_a_backup_little() {
+    let _alone = alone();
+    let mut trial = Trial::start(5, None);
+    let admin = trial.cluster.admin_file();
+    put(&trial, 0..3);
+    snapshot_on_all(&trial);
+    let leader = trial.leader();
+    let dead: Vec<NodeId> = trial.cluster.nodes().filter(|node| *node != leader).take(2).collect();
+    dead.iter().for_each(|node| trial.kill(*node));
+    for (name, arguments) in [("newest", &["--newest"][..]), ("ordered", &[])] {
+        let begun = Instant::now();
+        let arguments = [arguments, &["--timeout", "60"]].concat();
+        let exported = export(&admin, &trial.home.path().join(name), &arguments).output().expect("the binary runs");
+        told(&exported, 0, &["at entry"]);
+        println!("{name}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(30), "{name}: {:?}", begun.elapsed());
+    }
+}
+
 /// A majority is gone, and what it had is wanted the more.
 #[test]
 fn what_is_there_already_is_fetched_without_a_leader() {

@@ -20,6 +20,7 @@ mod overload;
 mod partitions;
 mod power_cut;
 mod processes;
+mod progress;
 mod purging;
 mod purging_kills;
 mod reading;

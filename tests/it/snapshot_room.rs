@@ -42,7 +42,7 @@ fn a_snapshot_fails_on_a_full_disk_the_log_goes_on_and_the_next_one_succeeds_whe
     fs::remove_file(&filler).expect("it is there");
     std::thread::scope(|scope| {
         let ordered = scope.spawn(|| order(&trial, &["snapshot", "--timeout", "30"]));
-        until(&trial, NODE, |status| status.snapshots.making.is_some_and(|(_, bytes)| bytes > 0));
+        until(&trial, NODE, |status| status.snapshots.making.is_some_and(|making| making.bytes > 0));
         fill(&filler, 0);
         let said = ordered.join().expect("it does not panic");
         let text = String::from_utf8_lossy(&said.stderr).into_owned();

@@ -46,7 +46,7 @@ fn a_node_that_is_killed_while_it_writes_or_finds_damage_uses_what_is_whole() {
     trial.start_all();
     put(&trial, 0..12);
     let order = command(&trial, &["snapshot"]).spawn().expect("the binary runs");
-    until(&trial, node, |status| status.snapshots.making.is_some_and(|(_, bytes)| bytes > 0));
+    until(&trial, node, |status| status.snapshots.making.is_some_and(|making| making.bytes > 0));
     trial.kill(node);
     let mut order = order;
     order.kill().expect("it is ours");

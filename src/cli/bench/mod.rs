@@ -6,6 +6,7 @@
 
 mod cluster;
 mod disk;
+mod median;
 mod place;
 mod surroundings;
 mod wal;

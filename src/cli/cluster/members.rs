@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::moving::fetching_bar;
 use crate::cli::access::{self, ClientArguments, Seconds, parse_wait};
+use crate::cli::progress::Meter;
 use crate::cli::{Exit, Failure, output};
 use crate::client::{Client, Error};
 use crate::limits::MEMBERS_MAX;
@@ -173,6 +175,7 @@ async fn change(client: &Client, changes: Vec<MemberChange>) -> Result<Index, Fa
 
 async fn until_voters(client: &Client, ids: &[u64], patience: Duration) -> Result<(), Failure> {
     let deadline = Instant::now() + patience;
+    let mut meter = Meter::new();
     loop {
         let found = leader(client).await;
         if let Ok(status) = &found {
@@ -193,7 +196,20 @@ async fn until_voters(client: &Client, ids: &[u64], patience: Duration) -> Resul
                         up, and this command may be run again to wait for it";
             return Err(Failure::new(Exit::Unavailable, message, next));
         }
+        show(client, ids, &mut meter).await;
         tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// How far those are that are waited for, as far as they say: one that has not been started yet says nothing.
+async fn show(client: &Client, ids: &[u64], meter: &mut Meter) {
+    for id in ids {
+        let asked = tokio::time::timeout(LOOK_INTERVAL, client.status(NodeId(*id)));
+        if let Ok(Ok(status)) = asked.await
+            && let Some((what, bytes_here, bytes)) = fetching_bar(&status)
+        {
+            return meter.show(&what, bytes_here, bytes);
+        }
     }
 }
 

@@ -15,10 +15,10 @@ use serde::Serialize;
 
 use super::locked::Locked;
 use super::{failure_of_snapshot, reading};
-use crate::cli::access::{self, ClientArguments, Seconds, parse_timeout};
-use crate::cli::cluster::snapshots::ordered;
+use crate::cli::access;
+use crate::cli::cluster::snapshots::Snapshot;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::output::{self, Format};
+use crate::cli::output;
 use crate::cli::progress::Meter;
 use crate::client::Client;
 use crate::disk::Files;
@@ -34,6 +34,8 @@ use crate::types::{ClusterId, GroupId, LogId, NodeId};
 /// While nothing comes, the nodes are looked at anew after so long, and it is given up after so long.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Who has not said anything for so long is asked last: a node that is gone costs no more than this, however many are.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
@@ -47,14 +49,8 @@ pub struct Arguments {
     /// Fetch no faster than this
     #[arg(long, value_name = "BYTES", default_value_t = SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT, value_parser = rate())]
     bytes_per_second: u64,
-    /// How long to wait until the leader has made the snapshot
-    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout, default_value_t = Seconds(Duration::from_secs(600)))]
-    wait: Seconds,
-    /// How to print what was fetched
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    client: ClientArguments,
+    order: Snapshot,
 }
 
 /// What was fetched, as it goes into the JSON document.
@@ -90,7 +86,7 @@ fn rate() -> RangedU64ValueParser<u64> {
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let identity = access::identity(&arguments.client.configuration()?)?;
+    let identity = access::identity(&arguments.order.client.configuration()?)?;
     // Before a snapshot is ordered: to find out afterwards that there is no place for it would be a pity.
     let locked = Locked::take(&arguments.directory)?;
     let mut target = match look(arguments, &locked, identity.name().cluster) {
@@ -155,7 +151,7 @@ impl Target {
     /// Fetches the snapshot that it is to be, and gives what there is to tell.
     async fn fill(&mut self, arguments: &Arguments, identity: &Identity) -> Result<String, Failure> {
         // No leader is needed for what is there already.
-        let client = arguments.client.start()?;
+        let client = arguments.order.client.start()?;
         let mut meter = Meter::new();
         let options = FetchOptions {
             bytes_per_second: arguments.bytes_per_second,
@@ -188,8 +184,7 @@ impl Target {
             return Ok(point);
         }
         if !arguments.newest {
-            let client = arguments.client.connect_for(arguments.wait.0).await?;
-            return Ok(ordered(&client, meter).await?.point);
+            return Ok(arguments.order.ordered(meter).await?.point);
         }
         let last = |(.., status): &Node| status.as_ref()?.snapshots.last.map(|made| made.point);
         let nodes = nodes(client, LogId::ZERO).await;
@@ -255,7 +250,7 @@ async fn shown(
 
 /// All nodes: first who has it, the leader first among those, and last who does not answer.
 async fn nodes(client: &Client, point: LogId) -> Vec<Node> {
-    let statuses = client.statuses().await.into_iter();
+    let statuses = client.statuses_within(ANSWER_PATIENCE).await.into_iter();
     let mut nodes: Vec<Node> = statuses.map(|(node, address, status)| (node, address, status.ok())).collect();
     nodes.sort_by_key(|(_, _, status)| match status {
         Some(status) => (!is_past(status, point), status.role != NodeRole::Leader, false),
@@ -313,7 +308,7 @@ fn answer(arguments: &Arguments, manifest: &Manifest, export: &Export<'_>) -> St
         contains: CONTAINS,
         lacks: LACKS,
     };
-    output::shown(&answer, |answer| table(answer, of.point), arguments.output)
+    output::shown(&answer, |answer| table(answer, of.point), arguments.order.output)
 }
 
 fn table(answer: &Answer, point: LogId) -> String {

@@ -7,9 +7,10 @@ use super::reading::{Finding, Reading};
 use super::{failure_of_snapshot, reading};
 use crate::cli::configuration::NodeConfiguration;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::progress::Meter;
 use crate::cli::{init, node, output};
 use crate::disk::{Directory, Files};
-use crate::snapshot::{self, Condition, Description, Found, Manifest};
+use crate::snapshot::{self, Condition, Copying, Description, Found, Manifest};
 use crate::superblock;
 use crate::types::{ClusterId, GroupId, LogId, Membership};
 
@@ -38,7 +39,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let to = target(&configuration)?;
     let description = description(&source.description, cluster, members.clone());
     check_nothing_else(&to.files, &configuration, &description)?;
-    let copied = snapshot::copy(&from, &source, &to.files, description);
+    let mut meter = Meter::new();
+    let copied = snapshot::copy(&from, &source, &to.files, description, |copying| match copying {
+        Copying::Checked { bytes, of } => meter.show("checks the snapshot", bytes, Some(of)),
+        Copying::Written { bytes, of } => meter.show("restores the snapshot", bytes, Some(of)),
+    });
+    drop(meter);
     let manifest = copied.map_err(|error| of_copy(&error))?;
     let (_, told) = init::format_from(&configuration, members, Some(&manifest.description))?;
     let Description { point, .. } = manifest.description;

@@ -77,7 +77,7 @@ use tails::Tails;
 use wall_clock::WallClock;
 
 pub use loading::SnapshotFinding;
-pub use snapshots::{Made, Making, SnapshotOptions, SnapshotReport};
+pub use snapshots::{Made, Making, SnapshotOptions, SnapshotProgress, SnapshotReport};
 pub use start::{LOG_DIRECTORY, StartError, Started, format, record_bytes_max};
 pub use stopped::Stopped;
 
@@ -205,10 +205,8 @@ pub enum Input {
         read: ReadNumber,
         result: Result<Vec<Entry>, wal::Error>,
     },
-    /// So many bytes are written of the snapshot that is being made: for status answers only.
-    SnapshotProgress {
-        bytes: u64,
-    },
+    /// How far snapshots are that are made, fetched or sent: for status answers only.
+    SnapshotProgress(SnapshotProgress),
     /// What came of an [`Effect::MakeSnapshot`]: it is durable under its name, or nothing is left of it.
     SnapshotMade {
         point: LogId,
@@ -407,7 +405,7 @@ impl<M: StateMachine> Driver<M> {
             Input::Prepared { number, result } => self.pipeline.log.prepared(number, result),
             Input::Removed { number, result } => self.pipeline.log.removed(number, &result),
             Input::ReadDone { read, result } => self.on_read_done(read, result),
-            Input::SnapshotProgress { bytes } => self.snapshots.progress(bytes),
+            Input::SnapshotProgress(progress) => self.snapshots.progress = progress,
             Input::SnapshotMade { point, result } => self.on_snapshot_made(point, result),
             Input::SnapshotsRemoved { result } => self.on_snapshots_removed(result),
         }

@@ -20,7 +20,9 @@ use super::{Driver, Effect};
 use crate::limits::{ENTRY_OVERHEAD_BYTES, SNAPSHOTS_KEPT, TICK};
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
-use crate::net::{ClientKey, Refusal, ResponseBody, SnapshotMade, SnapshotStatus};
+use crate::net::{
+    ClientKey, Refusal, ResponseBody, SnapshotFetching, SnapshotMade, SnapshotMaking, SnapshotSending, SnapshotStatus,
+};
 use crate::raft::{Input as RaftInput, Role};
 use crate::snapshot::{self, Description};
 use crate::superblock::SaveNumber;
@@ -59,6 +61,16 @@ pub struct Made {
     pub milliseconds: u64,
     /// How long the driver's thread worked in the longest turn that had to do with it.
     pub core_microseconds: u64,
+}
+
+/// What those who make, fetch and send snapshots have done so far.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct SnapshotProgress {
+    /// Of the one that is being made, and since when it is.
+    pub written_bytes: u64,
+    pub making_milliseconds: u64,
+    pub fetching: Option<SnapshotFetching>,
+    pub sending: Vec<SnapshotSending>,
 }
 
 /// What is told to the operator.
@@ -112,8 +124,8 @@ pub(super) struct Snapshots {
     /// The points of the newest that this node could begin from, at most [`SNAPSHOTS_KEPT`], the newest last. Durable, and
     /// named by the superblock or begun from.
     kept: Vec<LogId>,
-    /// Of the one that is being written.
-    written_bytes: u64,
+    /// As it was last told: it decides nothing.
+    pub(super) progress: SnapshotProgress,
     failure: String,
     /// Points of those that are there and cannot be used.
     damaged: Vec<LogId>,
@@ -165,7 +177,7 @@ impl Snapshots {
             orders: Vec::new(),
             last: beginning.snapshot.map(made),
             kept: beginning.older.into_iter().chain(beginning.snapshot.map(|(point, _)| point)).collect(),
-            written_bytes: 0,
+            progress: SnapshotProgress::default(),
             failure: String::new(),
             damaged: beginning.damaged.clone(),
             is_told_none: false,
@@ -189,21 +201,19 @@ impl Snapshots {
         }
     }
 
-    pub fn progress(&mut self, bytes: u64) {
-        self.written_bytes = bytes;
-    }
-
     /// Nobody waits for this client's answers any more.
     pub fn forget(&mut self, client: ClientKey) {
         self.orders.retain(|order| order.client != client);
     }
 
     pub fn status(&self) -> SnapshotStatus {
-        let making = match &self.phase {
-            Phase::Making { point } => Some((*point, self.written_bytes)),
+        let SnapshotProgress { written_bytes: bytes, making_milliseconds: milliseconds, fetching, sending } =
+            self.progress.clone();
+        let making = match self.phase {
+            Phase::Making { point } => Some(SnapshotMaking { point, bytes, milliseconds }),
             Phase::Idle | Phase::Held { .. } | Phase::Saving { .. } | Phase::Removing => None,
         };
-        SnapshotStatus { last: self.last, making, failure: self.failure.clone() }
+        SnapshotStatus { last: self.last, making, fetching, sending, failure: self.failure.clone() }
     }
 
     /// What was in the log when the node started is not, from here on.
@@ -384,7 +394,7 @@ impl<M: StateMachine> Driver<M> {
         if mutant::is_on(Mutant::SnapshotNamedBeforeDurable) {
             self.name_snapshot(point);
         }
-        self.snapshots.written_bytes = 0;
+        (self.snapshots.progress.written_bytes, self.snapshots.progress.making_milliseconds) = (0, 0);
         self.snapshots.phase = Phase::Making { point };
         self.effects.push(Effect::MakeSnapshot(making));
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use super::fetching::{FetchOptions, Fetched, Fetching, Order};
+use super::fetching::{FetchOptions, Fetched, Fetching, Order, Progress};
 use super::serving::Serving;
 use crate::disk::{self, Directory};
 use crate::machine::StateMachine;
@@ -51,6 +51,11 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
 
     pub fn cancel(&self) {
         self.fetching.cancel();
+    }
+
+    /// How far the fetch under way is.
+    pub fn progress(&self) -> Option<Progress> {
+        self.fetching.progress()
     }
 
     /// To be held by whoever else removes snapshots.

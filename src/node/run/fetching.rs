@@ -37,7 +37,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -120,6 +120,11 @@ pub struct Progress {
     pub bytes_here: u64,
     /// What was here already when this order began, from an earlier one.
     pub bytes_resumed: u64,
+    /// What is read into the state, once all of it is here.
+    pub bytes_installed: u64,
+    /// When the order began, and when anything of it came or was read.
+    pub began: Instant,
+    pub moved: Instant,
 }
 
 /// A handle on the thread. Dropped, it ends the thread and waits for it.
@@ -291,6 +296,13 @@ impl<M> Shared<M> {
             next.current = None;
         }
         is_wanted
+    }
+}
+
+impl Progress {
+    fn new(point: LogId, from: NodeId) -> Progress {
+        let now = Instant::now();
+        Progress { point, from, bytes: 0, bytes_here: 0, bytes_resumed: 0, bytes_installed: 0, began: now, moved: now }
     }
 }
 

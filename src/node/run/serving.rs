@@ -69,7 +69,7 @@ fn serve(mut shelf: Shelf<Directory>, questions: &Receiver<SnapshotQuestion>, mu
             Ok(question) => {
                 let (answer, finding) = shelf.answer(question.request);
                 finding.into_iter().for_each(|finding| tell(&finding, &mut rotten));
-                question.answer(answer);
+                question.answer_of(answer, shelf.state_bytes());
             }
             Err(RecvTimeoutError::Timeout) => shelf.close(),
             Err(RecvTimeoutError::Disconnected) => return shelf.close(),

@@ -46,6 +46,8 @@ enum Order {
 pub(super) struct Snapshots {
     orders: Option<Sender<Order>>,
     control: Arc<Control>,
+    /// The last one was handed over then.
+    began: Option<Instant>,
     core: Core,
     thread: Option<JoinHandle<()>>,
 }
@@ -89,11 +91,12 @@ impl Snapshots {
         };
         let spawned = std::thread::Builder::new().name("snapshot".to_owned()).spawn(body);
         let thread = spawned.map_err(|error| disk::Error::new(disk::Operation::SetUp, "snapshot", error))?;
-        Ok(Snapshots { orders: Some(orders), control, core, thread: Some(thread) })
+        Ok(Snapshots { orders: Some(orders), control, began: None, core, thread: Some(thread) })
     }
 
     pub fn make(&mut self, making: Box<Making>) {
         self.core.is_handed_over = true;
+        self.began = Some(Instant::now());
         self.order(Order::Make(making));
     }
 
@@ -125,6 +128,11 @@ impl Snapshots {
     /// Of the state that is being written.
     pub fn written_bytes(&self) -> u64 {
         self.control.written_bytes.load(Ordering::Relaxed)
+    }
+
+    /// When the one that is being written, or was written last, was begun.
+    pub fn began(&self) -> Option<Instant> {
+        self.began
     }
 
     fn order(&mut self, order: Order) {

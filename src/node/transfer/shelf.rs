@@ -69,6 +69,11 @@ impl<F: Files> Shelf<F> {
         }
     }
 
+    /// Of the snapshot that was asked for last; 0 if none is here.
+    pub fn state_bytes(&self) -> u64 {
+        self.open.last().map_or(0, |reader| reader.manifest().bytes)
+    }
+
     /// Nothing is held open any more: what is removed then gives its room back.
     pub fn close(&mut self) {
         for reader in self.open.drain(..) {

@@ -14,7 +14,7 @@ fn manifest_of(disk: &SimDisk) -> Manifest {
 }
 
 fn copied(from: &SimDisk, to: &SimDisk) -> Result<Manifest, Error> {
-    copy(&from.files(), &manifest_of(from), &to.files(), renamed(20))
+    copy(&from.files(), &manifest_of(from), &to.files(), renamed(20), |_| ())
 }
 
 #[test]
@@ -40,6 +40,20 @@ fn a_copy_is_the_same_state_under_another_name() {
 }
 
 #[test]
+fn how_far_it_is_is_told_of_both_rounds() {
+    let (from, to) = (with_snapshots(&[20]), SimDisk::new());
+    let (manifest, mut told) = (manifest_of(&from), Vec::new());
+    copy(&from.files(), &manifest, &to.files(), renamed(20), |copying| told.push(copying)).unwrap();
+    let of = manifest.bytes;
+    let starts: Vec<u64> = (0..manifest.chunks()).map(|number| manifest.place(number).0).collect();
+    let checked = starts.iter().map(|bytes| Copying::Checked { bytes: *bytes, of });
+    assert_eq!(
+        told,
+        checked.chain(starts.iter().map(|bytes| Copying::Written { bytes: *bytes, of })).collect::<Vec<_>>()
+    );
+}
+
+#[test]
 fn what_rotted_is_not_passed_on() {
     let (from, to) = (with_snapshots(&[20]), SimDisk::new());
     from.flip_bit(&format!("{}/chunks", description(20).name()), 1500, 3);
@@ -57,12 +71,13 @@ fn a_copy_that_fails_anywhere_is_made_by_the_next_attempt() {
             let manifest = manifest_of(&from);
             let disk = if is_source { &from } else { &to };
             disk.fail_at(disk.operations() + operation, Failure::Partial { bytes: 100, error: Code::Io });
-            let failed = copy(&from.files(), &manifest, &to.files(), renamed(20)).is_err();
+            let failed = copy(&from.files(), &manifest, &to.files(), renamed(20), |_| ()).is_err();
             disk.clear_failures();
             to.kill(&mut Random::seeded(operation));
             let whole = list(&to.files(), None).unwrap().whole(GROUP).count();
             assert!(!failed || whole == 0, "operation {operation}");
-            let manifest = copy(&from.files(), &manifest, &to.files(), renamed(20)).expect("nothing is wrong any more");
+            let manifest =
+                copy(&from.files(), &manifest, &to.files(), renamed(20), |_| ()).expect("nothing is wrong any more");
             assert_eq!(content(&to.files(), &manifest).unwrap(), state(20));
             if !failed {
                 assert!(operation > 3, "{operation}");

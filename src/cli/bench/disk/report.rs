@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Preparation, Row, SIZES_BYTES, SURFACE_BYTES};
+use crate::cli::bench::median;
 use crate::cli::bench::surroundings::Surroundings;
 use crate::disk::{Chosen, Pace, Probed};
 
@@ -142,7 +143,5 @@ fn median_microseconds(paces: &[Pace]) -> f64 {
 
 /// Zero if there is none.
 fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_unstable_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(0.0)
+    median::median(figures).unwrap_or(0.0)
 }

@@ -7,9 +7,9 @@ use crate::checksum::Checksum;
 use crate::disk::Files;
 use crate::machine::{self, Map, StateMachine};
 use crate::mutant::{self, Mutant};
-use crate::net::{Change, Refusal, RequestBody, ResponseBody, SnapshotMade};
+use crate::net::{Change, Refusal, RequestBody, ResponseBody, SnapshotMade, SnapshotMaking};
 use crate::node::driver::{
-    self, Driver, Input, Made, Making, SnapshotFinding, SnapshotOptions, SnapshotReport, StartError,
+    self, Driver, Input, Made, Making, SnapshotFinding, SnapshotOptions, SnapshotProgress, SnapshotReport, StartError,
 };
 use crate::raft::{Append, Body, Message, Round};
 use crate::random::Random;
@@ -158,8 +158,10 @@ fn a_point_that_is_applied_while_one_is_written_is_passed_over() {
     rig.put(80, 10);
     assert_eq!(rig.makings.len(), 1, "one at a time");
     let making = rig.driver.status().snapshots.making.expect("it is written");
-    rig.driver.handle(Input::SnapshotProgress { bytes: 77 });
-    assert_eq!(rig.driver.status().snapshots.making, Some((making.0, 77)));
+    let progress = SnapshotProgress { written_bytes: 77, making_milliseconds: 3, ..SnapshotProgress::default() };
+    rig.driver.handle(Input::SnapshotProgress(progress));
+    let expected = SnapshotMaking { point: making.point, bytes: 77, milliseconds: 3 };
+    assert_eq!(rig.driver.status().snapshots.making, Some(expected));
     // Somebody else's point, as it were.
     rig.driver.replica.propose(vec![Payload::SnapshotPoint]).unwrap();
     rig.settle();

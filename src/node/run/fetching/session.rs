@@ -79,8 +79,7 @@ impl<'a, F: Files> Session<'a, F> {
     /// A snapshot, whole and durable, from one of these nodes or as it is here already.
     pub async fn bring(&mut self, group: GroupId, point: LogId, sources: &mut Sources) -> Result<Manifest, FetchError> {
         let first = sources.all.first().ok_or(FetchError::Nowhere { point, asked: sources.asked() })?;
-        let progress = Progress { point, from: first.node, bytes: 0, bytes_here: 0, bytes_resumed: 0 };
-        *self.control.progress() = Some(progress);
+        *self.control.progress() = Some(Progress::new(point, first.node));
         match self.look(group, point)? {
             Some(manifest) => Ok(manifest),
             None => self.receive(group, point, sources).await,
@@ -315,6 +314,7 @@ impl<'a, F: Files> Session<'a, F> {
         let point = manifest.description.point;
         let mut number = 0;
         while number < manifest.chunks() {
+            self.show_installed(manifest, manifest.place(number).0);
             let read = self.check().and_then(|()| match reader.chunk(self.files, number) {
                 Ok(bytes) => restoring.add(bytes).map(|()| true).map_err(|source| FetchError::State { point, source }),
                 Err(_) => Ok(false),
@@ -491,9 +491,21 @@ impl<'a, F: Files> Session<'a, F> {
         let Some(receiver) = receiver else { return };
         let (manifest, missing) = (receiver.manifest(), receiver.missing_count());
         let of = |chunks: u32| (u64::from(chunks) * u64::from(manifest.chunk_bytes)).min(manifest.bytes);
+        let before = (progress.bytes, progress.bytes_here);
         progress.bytes = manifest.bytes;
         progress.bytes_here = of(manifest.chunks() - missing);
         progress.bytes_resumed = of(receiver.resumed_count());
+        if (progress.bytes, progress.bytes_here) != before {
+            progress.moved = Instant::now();
+        }
+    }
+
+    /// All of it is here, and so much of that is read.
+    fn show_installed(&self, manifest: &Manifest, bytes_installed: u64) {
+        let mut progress = self.control.progress();
+        let Some(progress) = progress.as_mut() else { return };
+        (progress.bytes, progress.bytes_here) = (manifest.bytes, manifest.bytes);
+        (progress.bytes_installed, progress.moved) = (bytes_installed, Instant::now());
     }
 }
 

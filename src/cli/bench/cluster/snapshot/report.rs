@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::load::{Phase, State};
 use crate::cli::bench::cluster::Arguments;
+use crate::cli::bench::median;
 use crate::cli::bench::surroundings::{Surroundings, flush_words};
 use crate::cli::output::counted;
 use crate::disk::FlushTimes;
@@ -252,9 +253,7 @@ fn aims(rounds: &[ShownRound], state: State) -> Vec<Aim> {
 }
 
 fn median(rounds: &[ShownRound], of: fn(&ShownRound) -> f64) -> f64 {
-    let mut values: Vec<f64> = rounds.iter().map(of).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    median::median(rounds.iter().map(of)).unwrap_or(f64::NAN)
 }
 
 fn mib(bytes: u64) -> f64 {
