@@ -58,7 +58,7 @@ use crate::net::{
 use crate::node::sessions::{self, Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
 use crate::snapshot;
-use crate::types::{ClusterId, Entry, GroupId, Index, LogId, Membership, NodeId, SegmentNumber};
+use crate::types::{ClusterId, Entry, Index, LogId, Membership, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan, Remove};
 
 use durable::Kept;
