@@ -38,6 +38,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_trilith");
 const RECORD_BYTES: usize = 128;
 const VALUE_BYTES: usize = 4096;
 const SESSIONS: u64 = 1000;
+/// How fast nodes write snapshots before the follower comes back.
+const COME_BACK_BYTES_PER_SECOND: u64 = 256 << 20;
 /// Records that are sent together.
 const BATCH: usize = 64;
 const LOOK: Duration = Duration::from_millis(50);
@@ -222,6 +224,7 @@ impl Load {
 fn come_back(size: &Size, way: Way) {
     let home = tempfile::tempdir_in(".").expect("a directory can be made here");
     let cluster = RefCell::new(prepare(&home.path().join("cluster"), 3));
+    cluster.borrow().configure("snapshot_bytes_per_second", COME_BACK_BYTES_PER_SECOND).expect("files can be written");
     if way == Way::Snapshot {
         // Else what it lacks might be in the tail that is kept for it.
         cluster.borrow().configure("follower_tail_bytes", 0).expect("files can be written");
@@ -235,19 +238,21 @@ fn come_back(size: &Size, way: Way) {
         if way == Way::Snapshot {
             fill(&client, (size.state_mib << 20) / VALUE_BYTES as u64).await;
         }
-        let followers = client.statuses().await.into_iter().map(|(node, ..)| node);
-        let follower = followers.filter(|node| Some(*node) != client.leader()).last().expect("there are three");
+        let nodes: Vec<NodeId> = client.statuses().await.into_iter().map(|(node, ..)| node).collect();
+        let is_follower = |node: &&NodeId| Some(**node) != client.leader();
+        let follower = *nodes.iter().rfind(is_follower).expect("there are three");
         let load = Load::start(&client, size.lanes);
         let seconds = Duration::from_secs(size.seconds);
         load.rate_until(async |_, time| time >= seconds / 2).await;
         let (all, _) = load.rate_until(async |_, time| time >= seconds).await;
         // By their defaults nodes make them: without one it would begin by applying all that its log has.
-        has_snapshot(&client, follower).await;
+        snapshot(&client, &nodes).await;
         let had = client.status(follower).await.expect("it answers").last.index;
         cluster.borrow_mut().kill(follower).expect("it is a child");
         let (without, _) = load.rate_until(async |records, _| records >= size.down_records).await;
         if way == Way::Snapshot {
-            give_up_log(&client).await;
+            let up: Vec<NodeId> = nodes.iter().copied().filter(|node| *node != follower).collect();
+            give_up_log(&client, &up).await;
             // Nodes look once a second for what may go.
             tokio::time::sleep(Duration::from_secs(3)).await;
         }
@@ -274,24 +279,26 @@ fn come_back(size: &Size, way: Way) {
     cluster.into_inner().stop_all(PATIENCE).expect("the nodes end when asked to");
 }
 
-/// Has all nodes make a snapshot, and waits until this one has.
-async fn has_snapshot(client: &Client, node: NodeId) {
-    let made = client.snapshot().await.expect("the leader makes one");
-    let has_it = |status: NodeStatus| status.snapshots.last.is_some_and(|last| last.point >= made.point);
-    let began = Instant::now();
-    while !client.status(node).await.is_ok_and(has_it) {
-        assert!(began.elapsed() < PATIENCE, "it does not come to an end");
-        tokio::time::sleep(LOOK).await;
+/// Two snapshots, and nothing of the log before them is wanted any more.
+async fn give_up_log(client: &Client, nodes: &[NodeId]) {
+    for _ in 0..2 {
+        let first = snapshot(client, nodes).await;
+        client.change(Change::Trim { first }).await.expect("a majority is up");
     }
 }
 
-/// Two snapshots, and nothing of the log before them is wanted any more.
-async fn give_up_log(client: &Client) {
-    for _ in 0..2 {
-        let made = client.snapshot().await.expect("the leader makes one");
-        let first = made.point.index;
-        client.change(Change::Trim { first }).await.expect("a majority is up");
+/// Has all nodes make a snapshot, and waits until these have it: its point.
+async fn snapshot(client: &Client, nodes: &[NodeId]) -> Index {
+    let made = client.snapshot().await.expect("the leader makes one");
+    let has_it = |status: NodeStatus| status.snapshots.last.is_some_and(|last| last.point >= made.point);
+    for node in nodes {
+        let began = Instant::now();
+        while !client.status(*node).await.is_ok_and(has_it) {
+            assert!(began.elapsed() < PATIENCE, "it does not come to an end");
+            tokio::time::sleep(LOOK).await;
+        }
     }
+    made.point.index
 }
 
 /// By how many entries it is behind, if it answers.
@@ -353,7 +360,7 @@ fn settle(size: &Size, records: u64) -> Settled {
         let load = Load::start(&client, size.lanes);
         load.rate_until(async |done, _| done >= records).await;
         load.end().await;
-        give_up_log(&client).await;
+        give_up_log(&client, &[NodeId(1)]).await;
         // What is no longer wanted is given up at leisure.
         tokio::time::sleep(Duration::from_secs(size.seconds)).await;
     });
