@@ -98,7 +98,9 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
             "nothing was changed. Check where the state machine keeps its state; if it is of an earlier life of this node, \
              move it away: the log, or a snapshot, makes it anew",
         ),
-        StartError::MachineBeyondLog { .. } => Failure::new(Exit::Corrupt, message, NO_VOICE_STEP),
+        StartError::MachineBeyondLog { .. } | StartError::SnapshotBeyondLog { .. } => {
+            Failure::new(Exit::Corrupt, message, NO_VOICE_STEP)
+        }
         StartError::MachineBehindLog { .. } => Failure::new(
             Exit::Corrupt,
             message,
@@ -108,7 +110,6 @@ fn of_start(error: &StartError, directory: &Path, message: String) -> Failure {
         StartError::LogRefuses(_) => Failure::new(Exit::Corrupt, message, verify_step(directory)),
         StartError::Snapshot(snapshot::Error::Disk(disk)) => of_disk(disk, message),
         StartError::Snapshot(snapshot) => Failure::new(Exit::DiskFailed, message, snapshot.next_step()),
-        StartError::SnapshotBeyondLog { .. } => Failure::new(Exit::Corrupt, message, verify_step(directory)),
         StartError::NoState { .. } => Failure::new(
             Exit::Corrupt,
             message,

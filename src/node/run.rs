@@ -138,9 +138,7 @@ impl RunError {
     /// Whether this node was found to have lost what it had promised: it must not speak in this life any more.
     fn takes_voice(&self) -> bool {
         match self {
-            RunError::Start(start) => {
-                matches!(start, StartError::StaleSuperblock { .. } | StartError::MachineBeyondLog { .. })
-            }
+            RunError::Start(start) => start.takes_voice(),
             RunError::Stopped(stopped) => stopped.takes_voice(),
             _ => false,
         }

@@ -73,7 +73,7 @@ fn assert_more(reports: &[Report], least: &[(&str, u64)]) {
 
 #[test]
 fn one_node_loses_its_power_a_thousand_times_and_nothing_acknowledged() {
-    let reports = run_all(0..1200, |seed| Options::one_node_crashes(seed, 6 * SECOND, 60 * MILLISECOND));
+    let reports = run_all(0..2400, |seed| Options::one_node_crashes(seed, 6 * SECOND, 60 * MILLISECOND));
     assert_more(
         &reports,
         &[

@@ -122,6 +122,39 @@ fn a_follower_that_lost_what_it_had_acknowledged_has_no_voice_and_the_leader_say
     everything(&trial, follower, 60);
 }
 
+/// The superblock names a snapshot, and the log is older: what this node had acknowledged up to there is gone.
+#[test]
+fn a_node_whose_log_lacks_the_point_of_its_snapshot_has_no_voice() {
+    let mut trial = Trial::start(3, None);
+    append(&trial, 0..50);
+    let leader = trial.leader();
+    let follower = [FIRST, SECOND, THIRD].into_iter().find(|node| *node != leader).expect("there are three");
+    holds_everything(&trial, follower);
+    let (log, copy) = (trial.cluster.data_directory(follower).join("log"), trial.home.path().join("copy"));
+    pause(&mut trial, follower, true);
+    duplicate(&log, &copy);
+    pause(&mut trial, follower, false);
+    append(&trial, 50..60);
+    cluster(&trial, &["snapshot"]);
+    let known = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
+    let deadline = Instant::now() + PATIENCE;
+    while status(&known, follower).is_none_or(|status| status.snapshots.last.is_none()) {
+        assert!(Instant::now() < deadline, "it makes one, too: {}", trial.log(follower));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The superblock names it in the same breath, and what is removed then is nothing.
+    std::thread::sleep(Duration::from_millis(200));
+    trial.kill(follower);
+    fs::remove_dir_all(&log).expect("it was there");
+    duplicate(&copy, &log);
+    assert_eq!(start(&mut trial, follower), Some(CORRUPT), "{}", trial.log(follower));
+    let said = trial.log(follower);
+    assert!(said.contains("has no such entry") && said.contains("trilith cluster remove"), "{said}");
+    assert_eq!(start(&mut trial, follower), Some(NO_VOICE));
+    comes_back(&mut trial, follower);
+    everything(&trial, follower, 60);
+}
+
 /// It asks for votes twice a second, and says so once.
 #[test]
 fn a_node_without_a_majority_is_quiet_about_it() {
@@ -224,6 +257,11 @@ fn everything(trial: &Trial, node: NodeId, records: usize) {
     assert!(read.status.success(), "{read:?}");
     let read = text(&read);
     assert_eq!(read.lines().filter(|line| line.contains("record ")).count(), records, "{read}");
+}
+
+fn pause(trial: &mut Trial, node: NodeId, pause: bool) {
+    let paused = trial.cluster.child(node).expect("it was started").pause(pause);
+    paused.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 fn first_segment(directory: &Path) -> std::path::PathBuf {

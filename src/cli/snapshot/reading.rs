@@ -57,7 +57,7 @@ impl Reading {
         }));
         reading.judge(files, every_chunk, if is_nobodys { of_a_backup } else { of_a_node });
         for (group, of_group) in state.iter().flat_map(|state| &state.groups) {
-            reading.miss(*group, of_group.snapshot);
+            reading.miss(*group, of_group);
         }
         if !reading.findings.is_empty() {
             // A node that runs may have removed one since.
@@ -126,12 +126,15 @@ impl Reading {
         }
     }
 
-    /// The superblock names a snapshot that is not there.
-    fn miss(&mut self, group: GroupId, point: LogId) {
+    /// The superblock names a snapshot that is not there. One before the log's start is of no use any more, and may have
+    /// gone: another node's was installed, and its state has not taken over yet.
+    fn miss(&mut self, group: GroupId, of_group: &superblock::Group) {
+        let point = of_group.snapshot;
+        let is_left_behind = point.index.next() < of_group.log_start;
         let is_there = self.listing.found.iter().any(|found| {
             found.group == group && found.point == point && !matches!(found.condition, Condition::Unfinished(_))
         });
-        if point != LogId::ZERO && !is_there {
+        if point != LogId::ZERO && !is_there && !is_left_behind {
             self.findings.push(Finding {
                 name: superblock::FILE_NAME.to_owned(),
                 point: Some(point),

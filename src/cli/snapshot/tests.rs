@@ -57,10 +57,14 @@ fn make(files: &impl Files, index: u64) {
 
 /// A node with two snapshots, of which the superblock names the newer one.
 fn node() -> SimDisk {
+    node_with_log_from(1)
+}
+
+fn node_with_log_from(log_start: u64) -> SimDisk {
     let disk = SimDisk::new();
     let mut state = State::new(ClusterId(0xc1), NodeId(1), Incarnation(1), Membership::default());
     let snapshot = description(200).point;
-    let group = superblock::Group { hard_state: HardState::default(), snapshot, log_start: Index(1) };
+    let group = superblock::Group { hard_state: HardState::default(), snapshot, log_start: Index(log_start) };
     state.groups.insert(GroupId::CLUSTER, group);
     superblock::format(&disk.files(), &state).expect("nothing is wrong with the disk");
     make(&disk.files(), 100);
@@ -106,6 +110,17 @@ fn what_is_said_of_sound_and_of_damaged_snapshots() {
         all.push_str(&text);
     }
     assert_eq!(all, include_str!("tests/golden.txt"), "\n{all}");
+}
+
+/// Another node's was installed, and its state waits for the log: that one counts, and what is named may have gone.
+#[test]
+fn one_that_an_installation_left_behind_is_not_missed() {
+    for (log_start, exit) in [(1, Exit::Corrupt), (201, Exit::Corrupt), (202, Exit::Done)] {
+        let disk = node_with_log_from(log_start);
+        lose(&disk);
+        let (text, found) = said(&disk, "");
+        assert_eq!(found, exit, "a log from {log_start} on\n{text}");
+    }
 }
 
 fn refuse(disk: &SimDisk) {

@@ -71,12 +71,20 @@ pub enum StartError {
     LogRefuses(wal::Refused),
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),
-    /// Committed entries are gone, or were replaced.
+    /// Committed entries are gone, or were replaced: it was named only when the log was durable up to its point.
     #[error("there is a durable snapshot at {point}, and the log, which ends at {last}, has no such entry")]
     SnapshotBeyondLog { point: LogId, last: LogId },
     /// It does not begin with an empty state.
     #[error("the log begins at {first}, and no snapshot can be used to begin from there{}", after_colon(.findings))]
     NoState { first: Index, findings: String },
+}
+
+impl StartError {
+    /// Whether this node was found to have lost what it had promised, so that it must not be started again in this life.
+    pub fn takes_voice(&self) -> bool {
+        use StartError::{MachineBeyondLog, SnapshotBeyondLog, StaleSuperblock};
+        matches!(self, StaleSuperblock { .. } | MachineBeyondLog { .. } | SnapshotBeyondLog { .. })
+    }
 }
 
 fn after_colon(findings: &str) -> String {

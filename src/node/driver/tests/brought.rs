@@ -144,3 +144,28 @@ fn after_an_installation_there_is_one() {
     let started = Driver::start(&disk.files(), with(NOTHING), Map::new(), 0).unwrap();
     assert_eq!((started.snapshot, started.snapshot_findings), (Some(point), vec![]));
 }
+
+/// The log begins behind what the superblock names, and has not come to the state that was installed: what is named is of no
+/// use, and that it is gone is nothing that an operator is told.
+#[test]
+fn what_an_installation_left_before_the_log_is_not_missed() {
+    let mut rig = following(NOTHING);
+    let [_, newer] = whole(&rig.disk)[..] else { panic!("it has made two") };
+    let last = rig.driver.replica().status().last.index.0;
+    let base = Base { point: id(last + 50), begin_after: id(last + 40) };
+    let (manifest, sessions, map) = fetched(base.point);
+    bring(&rig, &(manifest.clone(), sessions.clone(), map.clone()));
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: Term(1), body: offer(base).body }));
+    rig.settle();
+    rig.driver.fetched(base.point, Ok((manifest, sessions, map)));
+    rig.settle();
+    assert_eq!(rig.driver.replica().first_index(), base.begin_after.index.next());
+    assert_eq!(rig.driver.pipeline.superblock.state().group(GroupId::CLUSTER).snapshot, newer);
+    let disk = rig.disk.clone();
+    drop(rig);
+    disk.kill(&mut Random::seeded(1));
+    snapshot::remove(&disk.files(), file(newer, "").trim_end_matches('/')).unwrap();
+    let started = Driver::start(&disk.files(), with(NOTHING), Map::new(), 0).unwrap();
+    assert_eq!((started.snapshot, started.snapshot_findings), (None, vec![]));
+    assert!(whole(&disk).contains(&base.point), "it waits for the log");
+}

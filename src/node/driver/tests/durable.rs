@@ -244,6 +244,7 @@ fn a_state_that_the_log_does_not_have_is_corruption() {
     let applied = rig.driver.applied().0;
     assert!(start(&rig.disk, &store.whole()).is_ok());
     let refused = start(&older, &store.whole()).expect_err("the log was put back from a copy");
+    assert!(refused.takes_voice());
     let StartError::MachineBeyondLog { applied: said, last } = refused else { panic!("{refused}") };
     assert!(said == applied && last < applied, "{said} {last}");
     // It went on without what was lost.

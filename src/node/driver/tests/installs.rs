@@ -266,6 +266,21 @@ fn what_could_not_be_fetched_is_ordered_again() {
     assert_eq!(rig.driver.replica().status().last, id(1, 3), "what was given up does not count");
 }
 
+/// The log went on without the node once more: the state that the log had not come to is dropped elsewhere.
+#[test]
+fn a_state_that_waits_for_the_log_makes_way_for_a_newer_one() {
+    let mut rig = following(3);
+    let newer = Base { point: id(2, 50), begin_after: id(2, 20) };
+    for (base, discarded) in [(base(), 0), (newer, 1)] {
+        rig.driver.handle(from_other(offer(base)));
+        rig.settle();
+        rig.driver.fetched(base.point, Ok(state(base.point)));
+        rig.settle();
+        assert_eq!(rig.driver.replica().status().last, base.begin_after);
+        assert_eq!(rig.driver.take_discarded().len(), discarded);
+    }
+}
+
 /// The log's beginning came as entries: what is still being fetched is of no use, and goes on no longer.
 #[test]
 fn a_fetch_that_is_not_needed_any_more_is_cancelled() {

@@ -463,6 +463,7 @@ fn a_log_that_lacks_the_point_of_a_durable_snapshot_is_corrupt() {
     }
     let refused = start(&disk).unwrap_err();
     println!("{refused}");
+    assert!(refused.takes_voice(), "what it has acknowledged is gone");
     let StartError::SnapshotBeyondLog { point: said, .. } = refused else { panic!("{refused}") };
     assert_eq!(said, point);
 }
