@@ -1,7 +1,7 @@
 //! What is kept of each of a few nodes, in one piece and in the order of their ids.
 //!
 //! A cluster has [`MEMBERS_MAX`](crate::limits::MEMBERS_MAX) members at most: to walk along them costs less than a tree, whose
-//! leaves have room for eleven whatever is in them. Its functions are those of a `BTreeMap`, as far as they are needed.
+//! leaves have room for eleven whatever is in them.
 
 use crate::types::NodeId;
 
@@ -14,16 +14,16 @@ impl<V> ByNode<V> {
         ByNode(Vec::new())
     }
 
-    pub(super) fn get(&self, node: &NodeId) -> Option<&V> {
+    pub(super) fn value(&self, node: &NodeId) -> Option<&V> {
         self.iter().find(|(id, _)| *id == node).map(|(_, value)| value)
     }
 
-    pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut V> {
+    pub(super) fn value_mut(&mut self, node: &NodeId) -> Option<&mut V> {
         self.iter_mut().find(|(id, _)| *id == node).map(|(_, value)| value)
     }
 
     pub(super) fn contains_key(&self, node: &NodeId) -> bool {
-        self.get(node).is_some()
+        self.value(node).is_some()
     }
 
     /// In place of what there was.
@@ -35,7 +35,7 @@ impl<V> ByNode<V> {
         }
     }
 
-    pub(super) fn get_or_insert_with(&mut self, node: NodeId, value: impl FnOnce() -> V) -> &mut V {
+    pub(super) fn or_insert_with(&mut self, node: NodeId, value: impl FnOnce() -> V) -> &mut V {
         let at = self.place(node);
         if self.0.get(at).is_none_or(|(id, _)| *id != node) {
             self.0.insert(at, (node, value()));

@@ -249,6 +249,6 @@ impl Tally {
     }
 
     fn said(&self, voter: NodeId, granted: bool) -> bool {
-        self.answers.get(&voter) == Some(&granted)
+        self.answers.value(&voter) == Some(&granted)
     }
 }

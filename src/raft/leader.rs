@@ -47,19 +47,19 @@ impl Leading {
 
     /// This node is no member any more.
     pub(super) fn told_farewell(&mut self, node: NodeId, next: Index) -> &mut Progress {
-        self.progress.get_or_insert_with(node, || Progress::new(next))
+        self.progress.or_insert_with(node, || Progress::new(next))
     }
 
     /// This node is replicated to. One that was told farewell and comes back may have another disk.
     pub(super) fn follow(&mut self, node: NodeId, next: Index) -> &mut Progress {
         self.progress.retain(|id, progress| *id != node || !progress.departs());
-        self.progress.get_or_insert_with(node, || Progress::new(next))
+        self.progress.or_insert_with(node, || Progress::new(next))
     }
 
     /// What this follower gets from now on carries a round in which it got nothing yet.
     pub(super) fn begin_attempt(&mut self, follower: NodeId) {
         self.round = Round(self.round.0 + 1);
-        if let Some(progress) = self.progress.get_mut(&follower) {
+        if let Some(progress) = self.progress.value_mut(&follower) {
             progress.begin_attempt(self.round);
         }
     }
@@ -75,11 +75,11 @@ impl Leading {
     }
 
     pub(super) fn matched(&self, id: NodeId) -> Index {
-        self.progress.get(&id).map_or(Index::ZERO, |progress| progress.matched)
+        self.progress.value(&id).map_or(Index::ZERO, |progress| progress.matched)
     }
 
     pub(super) fn silent_ticks(&self, id: NodeId) -> u32 {
-        self.progress.get(&id).map_or(u32::MAX, |progress| progress.silent_ticks)
+        self.progress.value(&id).map_or(u32::MAX, |progress| progress.silent_ticks)
     }
 }
 
@@ -133,7 +133,8 @@ impl Replica {
         leading.transfer = transfer.and_then(Transfer::ticked);
         let given_up = transfer.filter(|_| leading.transfer.is_none());
         let heard = |voter: NodeId| {
-            voter == own || leading.progress.get(&voter).is_some_and(|follower| follower.silent_ticks < patience_ticks)
+            voter == own
+                || leading.progress.value(&voter).is_some_and(|follower| follower.silent_ticks < patience_ticks)
         };
         if !quorum::won(self.memberships.current(), heard) && !mutant::is_on(Mutant::NoCheckQuorum) {
             return self.step_down_without_quorum();
@@ -160,7 +161,7 @@ impl Replica {
         }
         let State::Leader(leading) = &mut self.state else { unreachable!("it was heard as a follower") };
         let newest = leading.round;
-        let Some(progress) = leading.progress.get_mut(&from) else { unreachable!("it was heard as a follower") };
+        let Some(progress) = leading.progress.value_mut(&from) else { unreachable!("it was heard as a follower") };
         match reply.outcome {
             AppendOutcome::Matched { last: said } if said > self.log.last().index => {
                 return self.contradict(from, Contradicted::MatchedBeyond { said, last: self.log.last() });
@@ -197,7 +198,7 @@ impl Replica {
             return;
         }
         let State::Leader(leading) = &mut self.state else { unreachable!("it was heard as a follower") };
-        let Some(progress) = leading.progress.get_mut(&from) else { unreachable!("it was heard as a follower") };
+        let Some(progress) = leading.progress.value_mut(&from) else { unreachable!("it was heard as a follower") };
         if progress.probe_if_stalled(patience_ticks, &self.log) {
             leading.begin_attempt(from);
         }
@@ -212,7 +213,7 @@ impl Replica {
         }
         let State::Leader(leading) = &mut self.state else { return false };
         let newest = leading.round;
-        let Some(progress) = leading.progress.get_mut(&from) else { return false };
+        let Some(progress) = leading.progress.value_mut(&from) else { return false };
         if said > newest {
             self.contradict(from, Contradicted::RoundAhead { said, newest });
             return false;

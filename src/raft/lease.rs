@@ -197,7 +197,7 @@ impl Replica {
         let own = self.config.id;
         quorum::reached(self.memberships.current(), |voter| match voter == own {
             true => leading.round,
-            false => leading.progress.get(&voter).map_or(Round::default(), |progress| progress.confirmed),
+            false => leading.progress.value(&voter).map_or(Round::default(), |progress| progress.confirmed),
         })
     }
 }

@@ -89,7 +89,7 @@ impl Replica {
         let is_ahead =
             |follower: &Progress| u64::from(follower.matched_ticks_ago) <= since_ticks && follower.matched >= owed;
         let moves = |id: NodeId| {
-            let follower = leading.progress.get(&id);
+            let follower = leading.progress.value(&id);
             follower.is_some_and(|follower| is_ahead(follower) || mutant::is_on(Mutant::StallHandsToAny))
         };
         if !quorum::won(membership, moves) {

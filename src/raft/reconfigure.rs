@@ -122,7 +122,7 @@ impl Replica {
         let Plan::Joint(next) = plan else { return Ok(()) };
         let (own, patience_ticks) = (self.config.id, self.config.election_ticks.end);
         // In this term: a leader that was elected just now does not know yet who is dead.
-        let heard = |voter| leading.progress.get(&voter).filter(|follower| follower.was_heard);
+        let heard = |voter| leading.progress.value(&voter).filter(|follower| follower.was_heard);
         let is_heard =
             |voter: NodeId| voter == own || heard(voter).is_some_and(|follower| follower.silent_ticks < patience_ticks);
         if quorum::won(next, is_heard) { Ok(()) } else { Err(ChangeRefused::TooFewHeard) }
@@ -130,7 +130,7 @@ impl Replica {
 
     fn has_caught_up(&self, leading: &Leading, node: NodeId) -> bool {
         let patience_ticks = self.config.election_ticks.start;
-        leading.progress.get(&node).is_some_and(|progress| progress.has_caught_up(patience_ticks))
+        leading.progress.value(&node).is_some_and(|progress| progress.has_caught_up(patience_ticks))
     }
 
     /// What has to be done next by itself, if no change is on its way to a majority.

@@ -413,7 +413,7 @@ impl Replica {
     /// Whatever it says: who is led and was silent lives.
     fn note_sign_of_life(&mut self, from: NodeId) {
         let State::Leader(leading) = &mut self.state else { return };
-        if let Some(progress) = leading.progress.get_mut(&from) {
+        if let Some(progress) = leading.progress.value_mut(&from) {
             progress.pace.on_sign_of_life();
         }
     }

@@ -30,7 +30,7 @@ impl Replica {
     pub(super) fn on_fetched(&mut self, peer: NodeId, from: Index, entries: Vec<Entry>) {
         let (envelope, commit) = (self.envelope(), self.commit);
         let State::Leader(leading) = &mut self.state else { return };
-        let Some(progress) = leading.progress.get_mut(&peer) else { return };
+        let Some(progress) = leading.progress.value_mut(&peer) else { return };
         if progress.fetching != Fetching::From(from) {
             return;
         }

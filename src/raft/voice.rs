@@ -21,7 +21,7 @@ impl Replica {
     pub(super) fn take_voice(&mut self, node: NodeId, acknowledged: LogId, holds: LogId) {
         let next = self.log.last().index.next();
         let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
-        let departure = leading.progress.get(&node).and_then(|progress| progress.departure);
+        let departure = leading.progress.value(&node).and_then(|progress| progress.departure);
         let mut progress = Progress::new(next);
         // Who is removed goes all the same.
         progress.departure = departure;
@@ -43,7 +43,7 @@ impl Replica {
     /// It is asked at once, before anything is counted on it.
     pub(super) fn verify_again(&mut self, node: NodeId) {
         let State::Leader(leading) = &mut self.state else { return };
-        let Some(progress) = leading.progress.get_mut(&node) else { return };
+        let Some(progress) = leading.progress.value_mut(&node) else { return };
         progress.verify_again(&self.log);
         leading.begin_attempt(node);
     }

@@ -22,17 +22,17 @@ fn it_is_the_map_that_the_standard_library_would_be() {
                     list.remove(&node);
                     map.remove(&node);
                 }
-                2 => assert_eq!(list.get_or_insert_with(node, || step), map.entry(node).or_insert(step)),
+                2 => assert_eq!(list.or_insert_with(node, || step), map.entry(node).or_insert(step)),
                 3 => {
                     list.retain(|id, value| *id != node || *value % 2 == 0);
                     map.retain(|id, value| *id != node || *value % 2 == 0);
                 }
                 _ => assert_eq!(
-                    list.get_mut(&node).map(|value| *value += 1),
+                    list.value_mut(&node).map(|value| *value += 1),
                     map.get_mut(&node).map(|value| *value += 1)
                 ),
             }
-            assert_eq!((list.get(&node), list.contains_key(&node)), (map.get(&node), map.contains_key(&node)));
+            assert_eq!((list.value(&node), list.contains_key(&node)), (map.get(&node), map.contains_key(&node)));
             assert!(list.iter().eq(map.iter()) && list.values().eq(map.values()));
         }
         assert!(list.iter_mut().eq(map.iter_mut()) && list.values_mut().eq(map.values_mut()));

@@ -161,7 +161,7 @@ pub fn let_nobody_be_heard(replica: &mut Replica) {
 /// The clock says that an answer of this node is overdue. False if none is awaited.
 pub fn let_answer_be_overdue(replica: &mut Replica, peer: NodeId) -> bool {
     let State::Leader(leading) = &mut replica.state else { return false };
-    let Some(progress) = leading.progress.get_mut(&peer) else { return false };
+    let Some(progress) = leading.progress.value_mut(&peer) else { return false };
     let probed = progress.mode == Mode::Probe { outstanding: true };
     let sent = progress.mode == Mode::Replicate && progress.next > progress.matched.next();
     progress.stalled_ticks = 2 * HEARTBEAT_TICKS;

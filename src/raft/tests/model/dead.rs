@@ -70,7 +70,7 @@ fn matters_though_it_is_old(world: &World, message: &Message, durable: Term) -> 
 fn is_news(node: &Node, message: &Message, outcome: AppendOutcome) -> bool {
     let State::Leader(leading) = &node.replica.state else { return true };
     let AppendOutcome::Matched { last } = outcome else { return true };
-    let Some(progress) = leading.progress.get(&message.from) else { return false };
+    let Some(progress) = leading.progress.value(&message.from) else { return false };
     last > progress.matched || progress.mode != Mode::Replicate
 }
 
