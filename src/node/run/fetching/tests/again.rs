@@ -80,16 +80,22 @@ async fn what_was_kept_is_given_up_for_another_and_where_it_is_gone() {
     let (disk, peers) = (SimDisk::new(), two.endpoint.peers());
     let (files, control) = (disk.files(), Control::new(Arc::default()));
     let session = || Session::new(&files, way::Way::Member(&peers), hasty(), &control, 0);
-    let mut kept = None;
-    let _silent = crooked(&one, &old, falls_silent_after(5));
-    session().fetch(order(20, 1, &[]), &mut kept).await.map(|_| ()).unwrap_err();
-    snapshot::remove(&files, &format!("{}.receiving", old.description.name())).unwrap();
-    session().fetch(order(20, 1, &[]), &mut kept).await.map(|_| ()).unwrap_err();
-    let _honest = crooked(&one, &new, honest());
-    let (_, _, map) = session().fetch(order(30, 1, &[]), &mut kept).await.unwrap();
-    assert_eq!(map.digest(), state(30).1.digest());
-    assert_eq!(crate::disk::Files::list(&files, "").unwrap(), [new.description.name()]);
-    assert!(kept.is_none());
+    let names = || crate::disk::Files::list(&files, "").unwrap();
+    let (mut kept, receiving) = (None, format!("{}.receiving", old.description.name()));
+    for is_removed in [true, false] {
+        let _silent = crooked(&one, &old, falls_silent_after(5));
+        session().fetch(order(20, 1, &[]), &mut kept).await.map(|_| ()).unwrap_err();
+        assert!(kept.is_some() && names() == [receiving.as_str()]);
+        let (wanted, index) = if is_removed { (&old, 20) } else { (&new, 30) };
+        if is_removed {
+            snapshot::remove(&files, &receiving).unwrap();
+        }
+        let _honest = crooked(&one, wanted, honest());
+        let (_, _, map) = session().fetch(order(index, 1, &[]), &mut kept).await.unwrap();
+        assert_eq!((map.digest(), kept.is_none()), (state(index).1.digest(), true));
+        assert_eq!(names(), [wanted.description.name()]);
+        snapshot::remove(&files, &wanted.description.name()).unwrap();
+    }
 }
 
 fn impatient() -> FetchOptions {
