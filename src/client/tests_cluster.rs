@@ -221,6 +221,19 @@ async fn reads_statuses_and_the_map_are_answered() {
     assert!(matches!(client.status(NodeId(9)).await, Err(Error::UnknownNode { .. })));
 }
 
+/// It takes the connection, and is asked beside the others.
+#[tokio::test]
+async fn a_node_that_says_nothing_is_waited_for_no_longer_than_whoever_asks_wants() {
+    let toy = Toy::new(3).await;
+    let client = toy.client().await;
+    toy.world().silent.push(3);
+    let begun = Instant::now();
+    let statuses = client.statuses_within(Duration::from_millis(1500)).await;
+    let answers: Vec<_> = statuses.iter().map(|(node, _, status)| (node.0, status.is_ok())).collect();
+    assert_eq!(answers, [(1, true), (2, true), (3, false)]);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn a_stranger_is_told_at_once_that_waiting_cannot_help() {
     let toy = Toy::new(2).await;

@@ -93,6 +93,45 @@ async fn questions_are_answered_in_their_order_and_several_may_be_under_way() {
 }
 
 #[tokio::test]
+async fn what_is_sent_is_known_as_long_as_the_connection_stands() {
+    let (one, two) = pair(&Cluster::new());
+    let (sender, questions) = channel::<SnapshotQuestion>();
+    one.peers().answer_snapshots(Some(sender));
+    std::thread::spawn(move || {
+        for question in questions {
+            let answer = match question.request {
+                SnapshotRequest::Chunk { number: 9, .. } => {
+                    SnapshotAnswer::Refused(SnapshotRefusal::Damaged { number: 9 })
+                }
+                _ => everything(&question),
+            };
+            question.answer_of(answer, 77);
+        }
+    });
+    let mut link = two.peers().snapshot_link(NodeId(1)).await.unwrap();
+    assert!(one.peers().sendings().is_empty(), "nothing was asked for");
+    let told = || {
+        let [sending] = <[Sending; 1]>::try_from(one.peers().sendings()).expect("there is one");
+        assert!(sending.began <= sending.moved);
+        (sending.to, sending.point, sending.bytes, sending.bytes_sent)
+    };
+    let expected = |point, chunks: usize| (Role::Node(NodeId(2)), point, 77, (chunks * SNAPSHOT_CHUNK_BYTES) as u64);
+    for (request, chunks) in [(ask_manifest(), 0), (ask_chunk(4), 1), (ask_chunk(5), 2), (ask_chunk(9), 2)] {
+        asked(&mut link, request).await.unwrap();
+        assert_eq!(told(), expected(POINT, chunks), "{request:?}");
+    }
+    let other = LogId::new(Term(3), Index(20));
+    asked(&mut link, SnapshotRequest::Chunk { group: GROUP, point: other, number: 1 }).await.unwrap();
+    assert_eq!(told(), expected(other, 1), "of another snapshot it counts anew");
+    drop(link);
+    let begun = Instant::now();
+    while !one.peers().sendings().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is told for ever");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_node_without_anyone_who_answers_has_nothing() {
     let (one, two) = pair(&Cluster::new());
     let mut link = two.peers().snapshot_link(NodeId(1)).await.unwrap();

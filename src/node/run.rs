@@ -42,7 +42,6 @@ use tokio::sync::Notify;
 
 use clocks::{boot_time, wall_clock_milliseconds};
 use exchange::Exchange;
-use fetching::{Fetched, Order};
 pub use formatting::format;
 use links::{correspondents, lives_met, refusal_to_forward};
 use queue::AnyQueue;
@@ -66,7 +65,7 @@ use crate::net::{
 use crate::raft::{Event, LeaseOptions, Limits, Role};
 use crate::random::entropy;
 use crate::superblock;
-use crate::types::{GroupId, Index, LogId, NodeId};
+use crate::types::{GroupId, Index, NodeId};
 use crate::wal::{self, ReadPlan};
 
 /// How long the last writes of a node that is told to end may take.
@@ -417,9 +416,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         while let Ok(input) = self.results.try_recv() {
             self.driver.handle(input);
         }
-        while let Some(Fetched { point, result, .. }) = self.exchange.take() {
-            self.driver.fetched(point, result.map_err(|error| format!("{error}; {}", error.next_step())));
-        }
+        self.exchange.gather(&mut self.driver);
         let mut arrivals = std::mem::take(&mut self.arrivals);
         self.inbox.drain(&mut arrivals);
         for arrival in arrivals.drain(..) {
@@ -507,7 +504,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             Effect::ReadLog { read, plan, is_for_client } => self.readers.order(read, plan, is_for_client),
             Effect::MakeSnapshot(making) => self.snapshots.make(making),
             Effect::RemoveSnapshots { in_use, reach } => self.snapshots.remove(in_use, reach),
-            Effect::FetchSnapshot { from, point } => self.fetch(from, point),
+            Effect::FetchSnapshot { from, point } => self.exchange.fetch(&self.driver, from, point),
             Effect::CancelFetch => self.exchange.cancel(),
             Effect::Snapshot(told) => report::snapshot(&told),
             Effect::Send(message) => self.peers.send(&message),
@@ -541,14 +538,6 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             }
         }
         false
-    }
-
-    /// From whoever offers it, or any other member that has the same.
-    fn fetch(&mut self, from: NodeId, point: LogId) {
-        let members = self.driver.replica().correspondents();
-        let others = members.iter().map(|member| member.id).filter(|id| *id != from).collect();
-        let restoring = self.driver.restoring().expect("what the state machine does not take is not ordered");
-        self.exchange.order(Order { group: GroupId::CLUSTER, point, from, others, restoring });
     }
 
     /// It is a member no more, and leaves word of it for the next start.

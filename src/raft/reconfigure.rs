@@ -196,7 +196,7 @@ impl Replica {
             leading.told_farewell(former, next).depart(departure);
         }
         for member in membership.members.iter().filter(|member| member.id != own) {
-            let comes_back = leading.progress.get(&member.id).is_some_and(Progress::departs);
+            let comes_back = leading.progress.value(&member.id).is_some_and(Progress::departs);
             if comes_back {
                 // What has not left yet was for the life before, and counts on what its disk held.
                 self.output.send.retain(|outgoing| outgoing.message.to != member.id);

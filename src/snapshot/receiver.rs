@@ -178,15 +178,32 @@ impl Receiver {
         Ok(self.manifest)
     }
 
+    /// Makes durable what has come.
+    ///
+    /// # Errors
+    /// What the disk says. Then what it holds is not known: it is to be put down, and read by whoever goes on with it.
+    pub fn flush(&mut self, files: &impl Files) -> Result<(), Error> {
+        assert!(!self.is_poisoned, "the disk failed, and what it holds is not known");
+        self.is_poisoned = true;
+        files.sync(self.file)?;
+        self.unflushed_bytes = 0;
+        self.is_poisoned = false;
+        Ok(())
+    }
+
+    /// Leaves it as it was flushed last, to be gone on with later.
+    pub fn put_down(self, files: &impl Files) {
+        files.close(self.file);
+    }
+
     /// Leaves it as it is, to be gone on with later.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn close(self, files: &impl Files) -> Result<(), Error> {
-        assert!(!self.is_poisoned, "the disk failed, and what it holds is not known");
-        let flushed = files.sync(self.file);
-        files.close(self.file);
-        Ok(flushed?)
+    pub fn close(mut self, files: &impl Files) -> Result<(), Error> {
+        let flushed = self.flush(files);
+        self.put_down(files);
+        flushed
     }
 
     /// Removes what has come.

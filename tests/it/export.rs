@@ -241,7 +241,7 @@ fn a_node_that_restarts_is_waited_for() {
     told(&offline(&["snapshot", "verify"], &backup, &[]), 0, &["ok: 1 snapshot"]);
 }
 
-/// Whoever waits for an answer for a long time does not wait so long for each node that is gone.
+/// Dials end soon, however long an answer may take, and all are dialled at once.
 #[test]
 fn nodes_that_are_gone_cost_a_backup_little() {
     let _alone = alone();
@@ -258,7 +258,7 @@ fn nodes_that_are_gone_cost_a_backup_little() {
         let exported = export(&admin, &trial.home.path().join(name), &arguments).output().expect("the binary runs");
         told(&exported, 0, &["at entry"]);
         println!("{name}: {:?}", begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_secs(30), "{name}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{name}: {:?}", begun.elapsed());
     }
 }
 

@@ -105,6 +105,9 @@ fn what_a_start_finds_rotten_is_mended_from_another_node() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(trial.log(node).contains("is damaged: chunk 0"), "{}", trial.log(node));
+    // Nobody is told any more of what is right again.
+    until(&trial, node, |status| status.snapshots.failure.is_empty());
+    assert!(trial.log(node).contains("is whole again"), "{}", trial.log(node));
     trial.cluster.stop_all(PATIENCE).unwrap_or_else(|failure| panic!("{failure}"));
 }
 

@@ -92,6 +92,10 @@ pub enum SnapshotReport {
         point: LogId,
         error: snapshot::Error,
     },
+    /// One that the start found rotten is whole again.
+    Mended {
+        point: LogId,
+    },
     /// Those that are not needed any more could not be removed.
     NotRemoved {
         error: snapshot::Error,
@@ -126,7 +130,10 @@ pub(super) struct Snapshots {
     kept: Vec<LogId>,
     /// As it was last told: it decides nothing.
     pub(super) progress: SnapshotProgress,
+    /// Why the last attempt to make one, or to remove others, failed.
     failure: String,
+    /// What the start found to be wrong, each with the point of the snapshot if it can be mended.
+    findings: Vec<(Option<LogId>, String)>,
     /// Points of those that are there and cannot be used.
     damaged: Vec<LogId>,
     is_told_none: bool,
@@ -179,6 +186,7 @@ impl Snapshots {
             kept: beginning.older.into_iter().chain(beginning.snapshot.map(|(point, _)| point)).collect(),
             progress: SnapshotProgress::default(),
             failure: String::new(),
+            findings: Vec::new(),
             damaged: beginning.damaged.clone(),
             is_told_none: false,
         }
@@ -186,8 +194,8 @@ impl Snapshots {
 
     /// What the start found to be wrong with some.
     pub fn note(&mut self, findings: &[SnapshotFinding]) {
-        let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        self.failure = findings.join("; ");
+        let point = |finding: &SnapshotFinding| finding.rotten.as_ref().map(|manifest| manifest.description.point);
+        self.findings = findings.iter().map(|finding| (point(finding), finding.to_string())).collect();
     }
 
     /// An entry is applied.
@@ -213,7 +221,9 @@ impl Snapshots {
             Phase::Making { point } => Some(SnapshotMaking { point, bytes, milliseconds }),
             Phase::Idle | Phase::Held { .. } | Phase::Saving { .. } | Phase::Removing => None,
         };
-        SnapshotStatus { last: self.last, making, fetching, sending, failure: self.failure.clone() }
+        let failures = self.findings.iter().map(|(_, what)| what).chain([&self.failure]);
+        let failures: Vec<&str> = failures.map(String::as_str).filter(|what| !what.is_empty()).collect();
+        SnapshotStatus { last: self.last, making, fetching, sending, failure: failures.join("; ") }
     }
 
     /// What was in the log when the node started is not, from here on.
@@ -371,6 +381,13 @@ impl<M: StateMachine> Driver<M> {
         }
     }
 
+    /// A snapshot that the start found rotten is what was written, chunk by chunk: others sent what was not.
+    pub fn mended(&mut self, point: LogId) {
+        self.snapshots.damaged.retain(|damaged| *damaged != point);
+        self.snapshots.findings.retain(|(of, _)| *of != Some(point));
+        self.effects.push(Effect::Snapshot(SnapshotReport::Mended { point }));
+    }
+
     pub(super) fn on_snapshots_removed(&mut self, result: Result<usize, snapshot::Error>) {
         assert!(matches!(self.snapshots.phase, Phase::Removing), "nothing was to be removed");
         self.snapshots.phase = Phase::Idle;
@@ -425,6 +442,7 @@ impl<M: StateMachine> Driver<M> {
         self.snapshots.last = Some(made);
         self.snapshots.keep(made.point, self.replica.first_index().previous());
         self.snapshots.failure.clear();
+        self.snapshots.findings.clear();
         self.snapshots.phase = Phase::Removing;
         self.effects.push(Effect::Snapshot(SnapshotReport::Made(made)));
         self.answer_orders(&ResponseBody::SnapshotMade(made), |wanted| wanted <= made.point.index);

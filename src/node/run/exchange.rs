@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use super::fetching::{FetchOptions, Fetched, Fetching, Order, Progress};
+use super::fetching::{FetchOptions, Fetched, Fetching, Order, Progress, Told};
 use super::serving::Serving;
 use crate::disk::{self, Directory};
 use crate::machine::StateMachine;
 use crate::net::Endpoint;
-use crate::node::driver::SnapshotFinding;
+use crate::node::driver::{Driver, SnapshotFinding};
+use crate::types::{GroupId, LogId, NodeId};
 
 /// Dropped, it ends both threads, and waits for them.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(super) struct Exchange<M> {
     /// Ended first: what it finds rotten is told to the other.
     _serving: Serving,
     fetching: Fetching<M>,
-    fetched: Receiver<Fetched<M>>,
+    told: Receiver<Told<M>>,
 }
 
 impl<M: StateMachine + Send + 'static> Exchange<M> {
@@ -30,11 +31,11 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
         options: FetchOptions,
         woken: &Arc<Notify>,
     ) -> Result<Exchange<M>, disk::Error> {
-        let (sender, fetched) = channel();
+        let (sender, received) = channel();
         let woken = woken.clone();
-        let told = move |fetched| {
+        let told = move |said| {
             // Whoever has gone needs it no more.
-            if sender.send(fetched).is_ok() {
+            if sender.send(said).is_ok() {
                 woken.notify_one();
             }
         };
@@ -42,11 +43,28 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
         let mender = fetching.mender();
         let rotten = move |manifest: &_, number| mender.is_rotten(manifest, number);
         let serving = Serving::start(files.clone(), endpoint.peers(), options.cluster, rotten)?;
-        Ok(Exchange { _serving: serving, fetching, fetched })
+        Ok(Exchange { _serving: serving, fetching, told: received })
     }
 
-    pub fn order(&self, order: Order<M>) {
-        self.fetching.order(order);
+    /// Orders a snapshot, from whoever offers it, or any other member that has the same.
+    pub fn fetch(&self, driver: &Driver<M>, from: NodeId, point: LogId) {
+        let members = driver.replica().correspondents();
+        let others = members.iter().map(|member| member.id).filter(|id| *id != from).collect();
+        let restoring = driver.restoring().expect("what the state machine does not take is not ordered");
+        self.fetching.order(Order { group: GroupId::CLUSTER, point, from, others, restoring });
+    }
+
+    /// Tells the driver what came of its order, and what was mended.
+    pub fn gather(&self, driver: &mut Driver<M>) {
+        while let Ok(told) = self.told.try_recv() {
+            match told {
+                Told::Fetched(fetched) => {
+                    let Fetched { point, result, .. } = *fetched;
+                    driver.fetched(point, result.map_err(|error| format!("{error}; {}", error.next_step())));
+                }
+                Told::Mended { point } => driver.mended(point),
+            }
+        }
     }
 
     pub fn cancel(&self) {
@@ -67,10 +85,5 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
     pub fn mend(&self, findings: &[SnapshotFinding]) {
         let mender = self.fetching.mender();
         findings.iter().filter_map(|finding| finding.rotten.as_ref()).for_each(|manifest| mender.is_suspect(manifest));
-    }
-
-    /// What came of an order.
-    pub fn take(&self) -> Option<Fetched<M>> {
-        self.fetched.try_recv().ok()
     }
 }

@@ -27,13 +27,13 @@
 
 mod error;
 mod export;
+mod mending;
 mod pace;
 mod session;
 #[cfg(test)]
 mod tests;
 mod way;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -43,6 +43,7 @@ use tokio::sync::Notify;
 
 pub use error::FetchError;
 pub use export::Export;
+pub use mending::Mender;
 use session::Session;
 use way::Way;
 
@@ -52,11 +53,12 @@ use crate::machine::StateMachine;
 use crate::net::Peers;
 use crate::node::driver::checkpoint::Restoring;
 use crate::node::sessions::Sessions;
-use crate::snapshot::Manifest;
+use crate::snapshot::{Manifest, Receiver};
 use crate::types::{ClusterId, GroupId, LogId, NodeId};
 
-/// Rotten chunks that wait to be fetched. More are found again when they are read again.
-const MENDS_WAITING_MAX: usize = 64;
+/// After an order that was not carried out, what has come is held open for so long: who is ordered the same again need not
+/// read it anew. Longer than drivers wait before that.
+const KEPT_OPEN: Duration = Duration::from_secs(120);
 
 /// How a node fetches.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +72,8 @@ pub struct FetchOptions {
     pub kept_free_bytes: u64,
     /// A node that has not answered a question for so long is taken for gone.
     pub answer_timeout: Duration,
+    /// After so long a rotten chunk that no node has is asked for again, and twice as long after each further time.
+    pub mend_pause: Duration,
 }
 
 impl FetchOptions {
@@ -82,6 +86,7 @@ impl FetchOptions {
             kept_free_bytes: 0,
             // Whoever serves reads it from a disk.
             answer_timeout: DISK_OPERATION_AGE_MAX,
+            mend_pause: Duration::from_secs(1),
         }
     }
 }
@@ -97,6 +102,15 @@ pub struct Order<M> {
     pub others: Vec<NodeId>,
     /// Takes the state.
     pub restoring: Restoring<M>,
+}
+
+/// What the thread has to say.
+#[derive(Debug)]
+pub enum Told<M> {
+    /// Once for each order that was not replaced or cancelled.
+    Fetched(Box<Fetched<M>>),
+    /// A snapshot that was [suspect](Mender::is_suspect) is what was written, chunk by chunk.
+    Mended { point: LogId },
 }
 
 /// What came of an order.
@@ -134,15 +148,6 @@ pub struct Fetching<M> {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Takes note of chunks that are found rotten; clones share the list.
-#[derive(Clone, Debug)]
-pub struct Mender {
-    rotten: Arc<Mutex<VecDeque<(Manifest, u32)>>>,
-    /// Snapshots that have a rotten chunk, if not more: which, is still to be found.
-    suspects: Arc<Mutex<VecDeque<Manifest>>>,
-    changed: Arc<Notify>,
-}
-
 #[derive(Debug)]
 struct Shared<M> {
     control: Control,
@@ -173,7 +178,7 @@ struct Control {
 }
 
 impl<M: StateMachine + Send + 'static> Fetching<M> {
-    /// Starts the thread. `told` is called on it, once for each order that was not replaced or cancelled.
+    /// Starts the thread. `told` is called on it.
     ///
     /// # Errors
     /// If there is no thread to be had.
@@ -181,14 +186,14 @@ impl<M: StateMachine + Send + 'static> Fetching<M> {
         files: Directory,
         peers: Peers,
         options: FetchOptions,
-        told: impl FnMut(Fetched<M>) + Send + 'static,
+        told: impl FnMut(Told<M>) + Send + 'static,
     ) -> Result<Fetching<M>, disk::Error> {
         assert!(options.bytes_per_second > 0, "nothing would ever come");
         let changed = Arc::new(Notify::new());
         let shared = Arc::new(Shared {
             control: Control::new(changed.clone()),
             next: Mutex::new(Next { order: None, current: None }),
-            mender: Mender { rotten: Arc::default(), suspects: Arc::default(), changed },
+            mender: Mender::new(changed),
         });
         let set_up = |error| disk::Error::new(disk::Operation::SetUp, "fetch", error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(set_up)?;
@@ -242,36 +247,6 @@ impl<M> Drop for Fetching<M> {
         {
             tracing::error!("the thread that fetches snapshots panicked");
         }
-    }
-}
-
-impl Mender {
-    /// This chunk of a whole snapshot is not what was written: it is fetched from a node that has it, when nothing more
-    /// urgent is to be done.
-    pub fn is_rotten(&self, manifest: &Manifest, number: u32) {
-        let mut rotten = self.rotten();
-        let is_known = rotten.iter().any(|(known, chunk)| *chunk == number && known == manifest);
-        if !is_known && rotten.len() < MENDS_WAITING_MAX {
-            rotten.push_back((manifest.clone(), number));
-            self.changed.notify_one();
-        }
-    }
-
-    /// This whole snapshot has a chunk that is not what was written: all are looked at, and fetched where they are not.
-    pub fn is_suspect(&self, manifest: &Manifest) {
-        let mut suspects = self.suspects.lock().expect("no holder of this lock can panic");
-        if !suspects.contains(manifest) {
-            suspects.push_back(manifest.clone());
-            self.changed.notify_one();
-        }
-    }
-
-    fn take_suspect(&self) -> Option<Manifest> {
-        self.suspects.lock().expect("no holder of this lock can panic").pop_front()
-    }
-
-    fn rotten(&self) -> MutexGuard<'_, VecDeque<(Manifest, u32)>> {
-        self.rotten.lock().expect("no holder of this lock can panic")
     }
 }
 
@@ -340,39 +315,47 @@ async fn work<M: StateMachine>(
     files: &Directory,
     peers: &Peers,
     options: FetchOptions,
-    mut told: impl FnMut(Fetched<M>),
+    mut told: impl FnMut(Told<M>),
 ) {
     let control = &shared.control;
+    let session = |generation| Session::new(files, Way::Member(peers), options, control, generation);
+    // What has come of an order that was not carried out, and until when it is held open.
+    let (mut kept, mut kept_until) = (None::<Receiver>, Instant::now());
     while !control.is_over.load(Ordering::Acquire) {
         // An order that comes from here on ends what is mended.
         let generation_before = control.generation.load(Ordering::Acquire);
         let waiting = shared.take_order();
         if let Some((order, generation)) = waiting {
             let (group, point) = (order.group, order.point);
-            let mut session = Session::new(files, Way::Member(peers), options, control, generation);
-            let result = session.fetch(order).await;
+            let result = session(generation).fetch(order, &mut kept).await;
             *control.progress() = None;
+            kept_until = Instant::now() + KEPT_OPEN;
+            if matches!(result, Err(FetchError::Interrupted)) {
+                put_down(&mut kept, files);
+            }
             if shared.is_wanted(generation) {
-                told(Fetched { group, point, result });
+                told(Told::Fetched(Box::new(Fetched { group, point, result })));
             }
             continue;
         }
-        let rotten = shared.mender.rotten().pop_front();
-        if let Some((manifest, number)) = rotten {
-            let mut session = Session::new(files, Way::Member(peers), options, control, generation_before);
-            if !session.mend_one(&manifest, number).await {
-                shared.mender.is_rotten(&manifest, number);
-            }
+        let mut whole = |point| told(Told::Mended { point });
+        if session(generation_before).mend_next(&shared.mender, &mut whole).await {
             continue;
         }
-        if let Some(manifest) = shared.mender.take_suspect() {
-            let session = Session::new(files, Way::Member(peers), options, control, generation_before);
-            match session.find_rotten(&manifest) {
-                Some(numbers) => numbers.iter().for_each(|number| shared.mender.is_rotten(&manifest, *number)),
-                None => shared.mender.is_suspect(&manifest),
-            }
-            continue;
+        if kept_until <= Instant::now() {
+            put_down(&mut kept, files);
         }
-        control.changed.notified().await;
+        let due = shared.mender.next_due().into_iter().chain(kept.as_ref().map(|_| kept_until)).min();
+        match due {
+            // Whichever of the two: it is looked what is to be done.
+            Some(due) => drop(tokio::time::timeout_at(due.into(), control.changed.notified()).await),
+            None => control.changed.notified().await,
+        }
     }
+    put_down(&mut kept, files);
+}
+
+/// Who orders it later goes on with it; its file is nobody's meanwhile, and its room comes back when it is removed.
+fn put_down(kept: &mut Option<Receiver>, files: &Directory) {
+    kept.take().into_iter().for_each(|receiver| receiver.put_down(files));
 }

@@ -92,6 +92,9 @@ pub(super) fn snapshot(report: &SnapshotReport) {
         SnapshotReport::NotTaken { point } => {
             tracing::error!(%point, "this node needs a snapshot, and its state machine takes none: it cannot catch up");
         }
+        SnapshotReport::Mended { point } => {
+            tracing::info!(%point, "a snapshot that was found rotten is whole again: what was lost came from other nodes");
+        }
         SnapshotReport::NotRemoved { error } => {
             tracing::error!("older snapshots could not be removed: {error}; {}", error.next_step());
         }

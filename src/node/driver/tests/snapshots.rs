@@ -419,6 +419,24 @@ fn a_damaged_one_does_not_push_a_whole_one_out() {
     assert_eq!(whole(&rig.disk), [third, fourth]);
 }
 
+/// Others have sent what was not right: it counts again, and nothing is said of it any more.
+#[test]
+fn a_damaged_one_that_was_mended_counts_and_is_not_told_any_more() {
+    let (disk, [older, newer], _) = with_two();
+    let chunks = file(newer, "chunks");
+    disk.flip_bit(&chunks, 40, 3);
+    let mut rig = Rig::on(disk, Map::new());
+    assert!(rig.driver.status().snapshots.failure.contains("is damaged"));
+    rig.disk.flip_bit(&chunks, 40, 3);
+    rig.driver.mended(older);
+    assert!(rig.driver.status().snapshots.failure.contains("is damaged"), "that was another one");
+    rig.driver.mended(newer);
+    assert_eq!(rig.driver.status().snapshots.failure, "");
+    rig.lead();
+    let third = put_and_make(&mut rig, 2);
+    assert_eq!(whole(&rig.disk), [newer, third]);
+}
+
 #[test]
 fn one_that_is_gone_is_told() {
     let (disk, [older, newer], expected) = with_two();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::codec;
 use crate::net;
-use crate::node::transfer::Asked;
+use crate::node::transfer::{Asked, Unfit};
 use crate::snapshot;
 use crate::types::{LogId, NodeId};
 
@@ -29,6 +29,18 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// Whether nodes may have later what none of them gives now: they make the same snapshot one after the other, mend their
+    /// own, and come back.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            FetchError::Stuck { .. } => true,
+            FetchError::Nowhere { asked, .. } => {
+                asked.0.iter().any(|(_, unfit)| matches!(unfit, Unfit::NotHere | Unfit::Damaged { .. }))
+            }
+            _ => false,
+        }
+    }
+
     /// The same, of who looked again and again for so long.
     pub fn after(self, patience: Duration) -> FetchError {
         match self {

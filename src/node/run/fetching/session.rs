@@ -1,5 +1,7 @@
 //! One piece of work of the thread that fetches: a snapshot, or a chunk that rotted.
 
+mod mending;
+
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use crate::net::{self, CloseReason, SnapshotAnswer, SnapshotLink, SnapshotRefusa
 use crate::node::driver::checkpoint::Restoring;
 use crate::node::sessions::Sessions;
 use crate::node::transfer::{Source, Sources, Unfit, here};
-use crate::snapshot::{self, Arrival, Manifest, Mended, Reader, Receiver};
+use crate::snapshot::{self, Arrival, Manifest, Reader, Receiver};
 use crate::types::{GroupId, LogId, NodeId};
 
 /// Chunks that are asked for and have not come.
@@ -68,71 +70,75 @@ impl<'a, F: Files> Session<'a, F> {
     }
 
     /// The snapshot that is ordered, whole and durable, and its state.
-    pub async fn fetch<M: StateMachine>(&mut self, order: Order<M>) -> Result<(Manifest, Sessions, M), FetchError> {
+    /// What comes of it stays in `kept`, open, if not all of it comes.
+    pub async fn fetch<M: StateMachine>(
+        &mut self,
+        order: Order<M>,
+        kept: &mut Option<Receiver>,
+    ) -> Result<(Manifest, Sessions, M), FetchError> {
         let Order { group, point, from, others, restoring } = order;
         let mut sources = Sources::new([from].into_iter().chain(others));
-        let manifest = self.bring(group, point, &mut sources).await?;
+        let manifest = self.bring(group, point, &mut sources, kept).await?;
         let (sessions, machine) = self.load(&manifest, restoring, &mut sources).await?;
         Ok((manifest, sessions, machine))
     }
 
-    /// A snapshot, whole and durable, from one of these nodes or as it is here already.
-    pub async fn bring(&mut self, group: GroupId, point: LogId, sources: &mut Sources) -> Result<Manifest, FetchError> {
-        let first = sources.all.first().ok_or(FetchError::Nowhere { point, asked: sources.asked() })?;
-        *self.control.progress() = Some(Progress::new(point, first.node));
-        match self.look(group, point)? {
-            Some(manifest) => Ok(manifest),
-            None => self.receive(group, point, sources).await,
+    /// A snapshot, whole and durable, from one of these nodes or as it is here already. What has come before is read before
+    /// anybody is asked, and once: by whoever keeps what this leaves open.
+    pub async fn bring(
+        &mut self,
+        group: GroupId,
+        point: LogId,
+        sources: &mut Sources,
+        kept: &mut Option<Receiver>,
+    ) -> Result<Manifest, FetchError> {
+        let first = sources.all.first().ok_or(FetchError::Nowhere { point, asked: sources.asked() })?.node;
+        *self.control.progress() = Some(Progress::new(point, first));
+        if let Some(manifest) = self.look(group, point, kept)? {
+            return Ok(manifest);
         }
-    }
-
-    /// Puts a chunk back that rotted. What comes of it is told to the operator. False if something more urgent came.
-    pub async fn mend_one(&mut self, manifest: &Manifest, number: u32) -> bool {
-        let (name, mut sources) = (manifest.description.name(), Sources::new(self.way.others()));
-        match self.mend(manifest, number, &mut sources).await {
-            Ok(()) => true,
-            Err(FetchError::Interrupted) => false,
-            Err(error) => {
-                let next_step = error.next_step();
-                tracing::error!(name, number, next_step, "a rotten chunk stays as it is: {error}");
-                true
-            }
+        if let Some(begun) = self.begun.clone().filter(|_| kept.is_none() && !self.is_damaged) {
+            *kept = Some(self.open(begun)?);
         }
+        self.show(kept.as_ref(), first);
+        self.receive(group, point, sources, kept).await
     }
 
-    /// The chunks of a whole snapshot that are not what was written, those last that cannot be read; none if something more
-    /// urgent came.
-    pub fn find_rotten(&self, manifest: &Manifest) -> Option<Vec<u32>> {
-        let mut reader = match Reader::open(self.files, manifest.clone()) {
-            Ok(reader) => reader,
-            Err(error) => {
-                tracing::error!(name = manifest.description.name(), "a damaged snapshot cannot be looked at: {error}");
-                return Some(Vec::new());
-            }
-        };
-        let is_rotten = |number: &u32| reader.chunk(self.files, *number).is_err();
-        let rotten = (0..manifest.chunks()).take_while(|_| self.check().is_ok()).filter(is_rotten).collect();
-        reader.close(self.files);
-        self.check().is_ok().then_some(rotten)
-    }
-
-    /// What is here already under this name.
-    fn look(&mut self, group: GroupId, point: LogId) -> Result<Option<Manifest>, FetchError> {
+    /// What is here already under this name. Of what is kept open nothing stays so but what has come of this one.
+    fn look(
+        &mut self,
+        group: GroupId,
+        point: LogId,
+        kept: &mut Option<Receiver>,
+    ) -> Result<Option<Manifest>, FetchError> {
         let _names = self.control.names();
+        let is_of = |receiver: &Receiver| {
+            let of = &receiver.manifest().description;
+            (of.group, of.point) == (group, point)
+        };
+        let put_down = |receiver: Receiver| receiver.put_down(self.files);
+        kept.take_if(|receiver| !is_of(receiver)).into_iter().for_each(put_down);
         let here = here(self.files, self.options.cluster, group, point)?;
         for (name, damage) in &here.damaged {
             tracing::warn!(name, %damage, "a snapshot is damaged: what is right of it stays, the rest is fetched");
         }
+        // Somebody may have removed it meanwhile.
+        kept.take_if(|receiver| here.begun.as_ref() != Some(receiver.manifest())).into_iter().for_each(put_down);
         (self.begun, self.is_damaged) = (here.begun, !here.damaged.is_empty());
         Ok(here.manifest)
     }
 
     /// Everything that is missing, from one node after the other, in rounds.
-    async fn receive(&mut self, group: GroupId, point: LogId, sources: &mut Sources) -> Result<Manifest, FetchError> {
-        let mut receiver = None;
-        let received = self.receive_into(&mut receiver, group, point, sources).await;
-        match (receiver, received) {
-            (Some(receiver), Ok(())) => {
+    async fn receive(
+        &mut self,
+        group: GroupId,
+        point: LogId,
+        sources: &mut Sources,
+        kept: &mut Option<Receiver>,
+    ) -> Result<Manifest, FetchError> {
+        match self.receive_into(kept, group, point, sources).await {
+            Ok(()) => {
+                let receiver = kept.take().expect("nothing is missing only where a receiver says so");
                 let name = receiver.manifest().description.name();
                 let (bytes, resumed) = (receiver.manifest().bytes, receiver.resumed_count());
                 let finished = {
@@ -144,17 +150,19 @@ impl<'a, F: Files> Session<'a, F> {
                 Ok(manifest)
             }
             // The disk failed: what it holds is not known. It is removed as far as that goes, and by the next order else.
-            (Some(receiver), Err(error @ FetchError::Snapshot(_))) => {
+            Err(error @ FetchError::Snapshot(_)) => {
                 let _names = self.control.names();
-                drop(receiver.abandon(self.files));
+                kept.take().into_iter().for_each(|receiver| drop(receiver.abandon(self.files)));
                 Err(error)
             }
-            (Some(receiver), Err(error)) => {
-                receiver.close(self.files)?;
+            Err(error) => {
+                if let Some(Err(flush)) = kept.as_mut().map(|receiver| receiver.flush(self.files)) {
+                    // Whoever goes on with it has to read what there is.
+                    kept.take().into_iter().for_each(|receiver| receiver.put_down(self.files));
+                    return Err(flush.into());
+                }
                 Err(error)
             }
-            (None, Err(error)) => Err(error),
-            (None, Ok(())) => unreachable!("nothing is missing only where a receiver says so"),
         }
     }
 
@@ -221,7 +229,7 @@ impl<'a, F: Files> Session<'a, F> {
                 return Ok(());
             }
             if receiver.is_none() {
-                *receiver = Some(self.open(manifest)?);
+                *receiver = Some(self.open(manifest).map_err(Ended::Failed)?);
             }
             let receiver = receiver.as_mut().expect("it was opened above");
             self.show(Some(receiver), source.node);
@@ -230,18 +238,17 @@ impl<'a, F: Files> Session<'a, F> {
         pulled.await.err().unwrap_or(Ended::Over)
     }
 
-    fn open(&mut self, manifest: Manifest) -> Result<Receiver, Ended> {
+    fn open(&mut self, manifest: Manifest) -> Result<Receiver, FetchError> {
         let is_new = self.begun.is_none() && !self.is_damaged;
         self.check_room(if is_new { manifest.bytes } else { 0 })?;
         self.begun = Some(manifest.clone());
         let _names = self.control.names();
         if std::mem::take(&mut self.is_damaged) {
-            snapshot::reopen(self.files, &manifest).map_err(|error| Ended::Failed(error.into()))?;
+            snapshot::reopen(self.files, &manifest)?;
         }
         let is_wanted = || self.check().is_ok();
-        let opened = Receiver::open_while(self.files, manifest, self.options.cluster, is_wanted);
-        let opened = opened.map_err(|error| Ended::Failed(error.into()))?;
-        let receiver = opened.ok_or(Ended::Failed(FetchError::Interrupted))?;
+        let opened = Receiver::open_while(self.files, manifest, self.options.cluster, is_wanted)?;
+        let receiver = opened.ok_or(FetchError::Interrupted)?;
         if receiver.resumed_count() > 0 {
             let (name, chunks) = (receiver.manifest().description.name(), receiver.resumed_count());
             tracing::info!(name, chunks, "goes on with what has come of the snapshot before");
@@ -250,16 +257,16 @@ impl<'a, F: Files> Session<'a, F> {
     }
 
     /// What is left free is the log's.
-    fn check_room(&self, bytes: u64) -> Result<(), Ended> {
+    fn check_room(&self, bytes: u64) -> Result<(), FetchError> {
         let kept_free_bytes = self.options.kept_free_bytes;
         if kept_free_bytes == 0 {
             return Ok(());
         }
-        let free_bytes = self.files.free_bytes().map_err(|error| Ended::Failed(snapshot::Error::from(error).into()))?;
+        let free_bytes = self.files.free_bytes().map_err(snapshot::Error::from)?;
         let needed_bytes = kept_free_bytes + bytes;
         match free_bytes >= needed_bytes {
             true => Ok(()),
-            false => Err(Ended::Failed(snapshot::Error::NoRoom { needed_bytes, free_bytes }.into())),
+            false => Err(snapshot::Error::NoRoom { needed_bytes, free_bytes }.into()),
         }
     }
 
@@ -293,7 +300,7 @@ impl<'a, F: Files> Session<'a, F> {
             self.unlooked_bytes += bytes.len() as u64;
             if self.unlooked_bytes >= LOOK_BYTES {
                 self.unlooked_bytes = 0;
-                self.check_room(0)?;
+                self.check_room(0).map_err(Ended::Failed)?;
             }
             let taken = receiver.take(self.files, number, &bytes).map_err(|error| Ended::Failed(error.into()))?;
             if taken == Arrival::Bad {
@@ -334,54 +341,6 @@ impl<'a, F: Files> Session<'a, F> {
         }
         reader.close(self.files);
         restoring.finish().map_err(|source| FetchError::State { point, source })
-    }
-
-    /// Puts a chunk back that cannot be used, in rounds as for all chunks.
-    async fn mend(&mut self, manifest: &Manifest, number: u32, sources: &mut Sources) -> Result<(), FetchError> {
-        let (news, mut pause, mut last) = (Instant::now(), PAUSE_MIN, String::new());
-        let (name, point) = (manifest.description.name(), manifest.description.point);
-        loop {
-            for source in sources.all.iter_mut().filter(|source| source.has(number)) {
-                match self.one_chunk(manifest, number, source).await {
-                    Ok(Some(bytes)) => match snapshot::mend(self.files, manifest, number, &bytes)? {
-                        Mended::Bad => is_bad(source, &name, number),
-                        Mended::Done => {
-                            let node = source.node;
-                            tracing::warn!(name, number, %node, "a rotten chunk was put back from another node");
-                            return Ok(());
-                        }
-                        Mended::WasRight => {
-                            tracing::warn!(name, number, "a chunk that could not be used reads right now");
-                            return Ok(());
-                        }
-                    },
-                    Ok(None) | Err(Ended::Over) => {}
-                    Err(Ended::Failed(error)) => return Err(error),
-                    Err(Ended::Away(why)) => last = format!("node {}: {why}", source.node),
-                }
-            }
-            if sources.is_exhausted([number].into_iter()) {
-                return Err(FetchError::Nowhere { point, asked: sources.asked() });
-            }
-            self.pause(&mut pause, news, point, &last).await?;
-        }
-    }
-
-    async fn one_chunk(
-        &mut self,
-        manifest: &Manifest,
-        number: u32,
-        source: &mut Source,
-    ) -> Result<Option<Bytes>, Ended> {
-        let (group, point) = (manifest.description.group, manifest.description.point);
-        let mut link = self.link(source.node).await?;
-        let Some(theirs) = self.manifest(&mut link, group, point, source).await? else { return Ok(None) };
-        if theirs != *manifest {
-            differs(source, manifest, &theirs);
-            return Ok(None);
-        }
-        self.ask(&mut link, SnapshotRequest::Chunk { group, point, number }).await?;
-        self.chunk(&mut link, number, source).await
     }
 
     /// A node's manifest of the snapshot; none if that is not one to be used.

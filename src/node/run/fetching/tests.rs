@@ -1,5 +1,7 @@
-//! Nodes on loopback, each with a directory: one has a snapshot, another one fetches it. `trouble.rs` has what goes wrong.
+//! Nodes on loopback, each with a directory: one has a snapshot, another one fetches it. `trouble.rs` has what goes wrong,
+//! `again.rs` what is tried again.
 
+mod again;
 mod leftovers;
 mod trouble;
 
@@ -131,7 +133,10 @@ impl Node {
     fn fetching(&self, options: FetchOptions) -> (Fetching<Map>, UnboundedReceiver<Fetched<Map>>) {
         let (sender, told) = unbounded_channel();
         let peers = self.endpoint.peers();
-        let tell = move |fetched| drop(sender.send(fetched));
+        let tell = move |told| match told {
+            Told::Fetched(fetched) => drop(sender.send(*fetched)),
+            Told::Mended { .. } => {}
+        };
         (Fetching::start(self.files.clone(), peers, options, tell).unwrap(), told)
     }
 }

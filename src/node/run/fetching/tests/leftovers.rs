@@ -115,14 +115,14 @@ async fn room_that_is_the_logs_is_not_taken() {
     let options = FetchOptions { kept_free_bytes, ..options() };
     disk.set_capacity(manifest.bytes + kept_free_bytes - 1);
     let mut session = Session::new(&files, way::Way::Member(&peers), options, &control, 0);
-    let error = session.fetch(order(20, 1, &[])).await.map(|_| ()).unwrap_err();
+    let error = session.fetch(order(20, 1, &[]), &mut None).await.map(|_| ()).unwrap_err();
     assert!(matches!(&error, FetchError::Snapshot(snapshot::Error::NoRoom { .. })), "{error}");
     assert!(error.next_step().contains("make room"));
     assert!(files.list("").unwrap().is_empty());
     // With room for both it comes.
     disk.set_capacity(manifest.bytes + 2 * kept_free_bytes);
     let mut session = Session::new(&files, way::Way::Member(&peers), options, &control, 0);
-    session.fetch(order(20, 1, &[])).await.unwrap();
+    session.fetch(order(20, 1, &[]), &mut None).await.unwrap();
 }
 
 /// Whoever removes what is superfluous holds the names meanwhile.

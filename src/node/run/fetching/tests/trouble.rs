@@ -243,16 +243,19 @@ async fn a_full_disk_is_told_and_leaves_nothing_behind() {
     let (files, control) = (disk.files(), Control::new(Arc::default()));
     for room in [0, 1000, manifest.bytes / 2, manifest.bytes] {
         disk.set_capacity(room);
-        let fetched =
-            Session::new(&files, way::Way::Member(&peers), options(), &control, 0).fetch(order(20, 1, &[])).await;
+        let fetched = Session::new(&files, way::Way::Member(&peers), options(), &control, 0)
+            .fetch(order(20, 1, &[]), &mut None)
+            .await;
         let error = fetched.map(|_| ()).unwrap_err();
         assert!(matches!(&error, FetchError::Snapshot(source) if source.is_no_space()), "{error}");
         assert!(error.next_step().contains("make room"));
         assert!(crate::disk::Files::list(&files, "").unwrap().is_empty());
     }
     disk.set_capacity(1 << 30);
-    let (_, _, map) =
-        Session::new(&files, way::Way::Member(&peers), options(), &control, 0).fetch(order(20, 1, &[])).await.unwrap();
+    let (_, _, map) = Session::new(&files, way::Way::Member(&peers), options(), &control, 0)
+        .fetch(order(20, 1, &[]), &mut None)
+        .await
+        .unwrap();
     assert_eq!(map.digest(), state(20).1.digest());
 }
 
