@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
+use crate::types::Incarnation;
+
 /// One writer takes; anyone puts.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -21,6 +23,8 @@ struct State {
     /// Somebody was told [`Put::Full`] and waits for room.
     full: bool,
     open: bool,
+    /// Of whoever reads it, where that matters.
+    life: Option<Incarnation>,
     /// No more frames come; what is queued is still written.
     ended: bool,
 }
@@ -56,6 +60,11 @@ impl Outbox {
         *self.state() = State { open: true, ..State::default() };
     }
 
+    /// For one life of a node.
+    pub(super) fn open_for(&self, life: Incarnation) {
+        *self.state() = State { open: true, life: Some(life), ..State::default() };
+    }
+
     /// Forgets what is queued and refuses more.
     pub(super) fn close(&self) {
         *self.state() = State::default();
@@ -75,8 +84,19 @@ impl Outbox {
 
     /// Appends what `encode` writes, if less than `bytes_max` is queued.
     pub(super) fn put(&self, bytes_max: usize, encode: impl FnOnce(&mut BytesMut)) -> Put {
+        self.put_for(None, bytes_max, encode)
+    }
+
+    /// The same for one life, if one is meant: closed to it if another one reads.
+    pub(super) fn put_for(
+        &self,
+        life: Option<Incarnation>,
+        bytes_max: usize,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> Put {
         let mut state = self.state();
-        if !state.open || state.ended {
+        let is_another = life.is_some() && state.life != life;
+        if !state.open || state.ended || is_another {
             return Put::Closed;
         }
         if state.bytes.len() >= bytes_max {

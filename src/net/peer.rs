@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -127,6 +128,8 @@ pub(super) struct Peer {
     pub(super) snapshots_from: Slot,
     /// What it said of itself when it was last let in, in the life of this process.
     met: Mutex<Option<Met>>,
+    /// The life that whoever sends means; that of nobody until it says so.
+    spoken_to: AtomicU64,
     /// Held by the link that runs, so that up and down are told in turn.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
@@ -160,7 +163,16 @@ impl Peers {
         Peers { shared: Arc::new(Shared { context, endpoint, life, runtime, state }) }
     }
 
-    /// Queues a message for its receiver; never blocks. Dropped and counted if there is no link, or too much waits.
+    /// Whoever sends has heard that this life of a node is up ([`Arrival::PeerUp`](super::Arrival::PeerUp)), and means it with
+    /// all that it sends from now on. Until then it means the life before, of which it may have counted on what the next one
+    /// does not have.
+    pub fn means(&self, node: NodeId, life: Incarnation) {
+        let peer = self.state().peers.get(&node).cloned();
+        peer.into_iter().for_each(|peer| peer.spoken_to.store(life.0, Ordering::Release));
+    }
+
+    /// Queues a message for its receiver; never blocks. Dropped and counted if there is no link, if it is to another life of
+    /// the receiver than is meant, or if too much waits.
     pub fn send(&self, message: &Message) {
         let peer = self.state().peers.get(&message.to).cloned();
         let put = peer.map_or(Put::Closed, |peer| {
@@ -168,7 +180,7 @@ impl Peers {
                 Body::Append(_) => (&peer.log, LOG_LANE_BYTES_MAX),
                 _ => (&peer.control, CONTROL_LANE_BYTES_MAX),
             };
-            lane.put(bytes_max, |out| put_message(out, message))
+            lane.put_for(peer.spoken_to(), bytes_max, |out| put_message(out, message))
         });
         if matches!(put, Put::Refused | Put::Closed) {
             self.shared.context.counters.messages_dropped.add();
@@ -415,8 +427,13 @@ impl Peer {
             snapshots_to: Slot::default(),
             snapshots_from: Slot::default(),
             met: Mutex::default(),
+            spoken_to: AtomicU64::new(Incarnation::OPEN.0),
             turn: tokio::sync::Mutex::default(),
         }
+    }
+
+    fn spoken_to(&self) -> Option<Incarnation> {
+        Some(Incarnation(self.spoken_to.load(Ordering::Acquire))).filter(|life| *life != Incarnation::OPEN)
     }
 
     /// `counts_since` is the configuration by which this node means the life that says hello. In a cluster that is

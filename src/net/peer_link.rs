@@ -206,8 +206,8 @@ async fn run(peers: &Peers, link: Link) {
     }
     let _turn = peer.turn.lock().await;
     context.counters.peers_up.add();
-    peer.control.open();
-    peer.log.open();
+    peer.control.open_for(hello.incarnation);
+    peer.log.open_for(hello.incarnation);
     peer.forward.open();
     context.inbox.push_one(Share::Peer, Arrival::PeerUp { hello }).await;
     let ended = exchange(context, &peer, &hello, control, log, forward).await;

@@ -86,6 +86,34 @@ async fn a_life_that_is_not_meant_any_more_is_cut_off_and_the_next_one_let_in() 
     eventually("the old one is alone", || !old.peers().is_up(NodeId(1))).await;
 }
 
+/// The link is there before whoever sends has heard of it, and what it says until then was for the life before.
+#[tokio::test]
+async fn what_was_for_the_life_before_does_not_go_by_the_next_ones_link() {
+    let cluster = Cluster::new();
+    let (one, old) = (node(&cluster, facts(1), 1), node(&cluster, facts(2), 2));
+    names(&one, 5, &[(&old, 102)]);
+    names(&old, 5, &[(&one, 101)]);
+    until_up(&one, 2).await;
+    one.peers().means(NodeId(2), Incarnation(102));
+    let new = node(&cluster, Facts { incarnation: Incarnation(900), is_first_member: false, ..facts(2) }, 2);
+    new.peers().set_correspondents(Correspondents::default());
+    names(&one, 8, &[(&new, 900)]);
+    until_up(&new, 1).await;
+    let is_new = |arrival: &Arrival| matches!(arrival, Arrival::PeerUp { hello } if hello.incarnation.0 == 900);
+    arrivals_until(&one.inbox(), |arrivals| arrivals.iter().any(is_new)).await;
+    let dropped = one.counters().messages_dropped;
+    one.peers().send(&heartbeat(1, 2, 4));
+    assert_eq!(one.counters().messages_dropped, dropped + 1);
+    one.peers().means(NodeId(2), Incarnation(900));
+    one.peers().send(&heartbeat(1, 2, 5));
+    let is_message = |arrival: &Arrival| matches!(arrival, Arrival::Peer { .. });
+    let arrivals = arrivals_until(&new.inbox(), |arrivals| arrivals.iter().any(is_message)).await;
+    let Some(Arrival::Peer { message, .. }) = arrivals.iter().find(|arrival| is_message(arrival)) else {
+        unreachable!()
+    };
+    assert_eq!(*message, heartbeat(1, 2, 5));
+}
+
 fn known(boot: u64, has_lost: bool) -> [(NodeId, KnownLife); 1] {
     [(NodeId(2), KnownLife { incarnation: Incarnation(102), boot, has_lost })]
 }

@@ -65,7 +65,7 @@ use crate::net::{
 use crate::raft::{Event, LeaseOptions, Limits, Role};
 use crate::random::entropy;
 use crate::superblock;
-use crate::types::{GroupId, Index, NodeId};
+use crate::types::{Index, NodeId};
 use crate::wal::{self, ReadPlan};
 
 /// How long the last writes of a node that is told to end may take.
@@ -434,6 +434,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             Arrival::TailClosed { tail } => self.driver.handle(Input::TailClosed { tail }),
             Arrival::PeerUp { hello } => {
                 tracing::info!(node = %hello.node, boot = hello.boot, "peer up");
+                self.peers.means(hello.node, hello.incarnation);
                 self.driver.handle(Input::Met { node: hello.node, sender: hello.sender() });
             }
             Arrival::PeerDown { node } => {
@@ -532,7 +533,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
                 }
                 self.report.event(&event);
             }
-            Effect::Unreadable(error) => tracing::error!("a follower needs what cannot be read here: {error}"),
+            Effect::Unreadable(error) => self.report.unreadable(&error),
             Effect::Missing { index, wanted_by } => {
                 tracing::error!(%index, ?wanted_by, "the log holds an entry no more that is wanted: only a snapshot helps");
             }
