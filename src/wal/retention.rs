@@ -16,18 +16,23 @@ pub struct Kept {
 impl Log {
     /// The first index of a group that the rule keeps; that of the log if all is kept.
     ///
-    /// A segment was written before the next one was begun. A clock that was once set back makes nothing older than the
-    /// segment before shows.
+    /// A segment was written before the next one was begun, and after all before it: while the clock is set back nothing
+    /// that is written is older than what was written before.
     pub fn kept_from(&self, group: GroupId, kept: Kept) -> Index {
         let first = self.groups.get(&group).map_or(Index::FIRST, |known| known.first());
         let segments: Vec<_> = self.locator.segments().collect();
+        let mut latest = 0;
+        let mut written: Vec<u64> = Vec::with_capacity(segments.len());
+        for segment in &segments {
+            latest = segment.opened_milliseconds.max(latest);
+            written.push(latest);
+        }
         let mut newer_bytes = 0;
         let mut goes = 0;
         for at in (1..segments.len()).rev() {
             newer_bytes += segments[at].end;
-            let written = segments[at].opened_milliseconds.max(segments[at - 1].opened_milliseconds);
             let is_beyond = kept.bytes.is_some_and(|bytes| newer_bytes >= bytes);
-            let is_before = kept.since_milliseconds.is_some_and(|since| written < since);
+            let is_before = kept.since_milliseconds.is_some_and(|since| written[at] < since);
             if is_beyond || is_before {
                 goes = at;
                 break;
