@@ -196,9 +196,9 @@ impl Replica {
             leading.told_farewell(former, next).depart(departure);
         }
         for member in membership.members.iter().filter(|member| member.id != own) {
-            let comes_back = leading.progress.value(&member.id).is_some_and(Progress::departs);
-            if comes_back {
-                // What has not left yet was for the life before, and counts on what its disk held.
+            let is_new = leading.progress.value(&member.id).is_none_or(Progress::departs);
+            if is_new {
+                // What has not left yet was for a life before, and counts on what its disk held.
                 self.output.send.retain(|outgoing| outgoing.message.to != member.id);
             }
             leading.follow(member.id, next);

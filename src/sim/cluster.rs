@@ -523,8 +523,13 @@ impl Simulation {
                 self.is_born |= matches!(event, Event::MembershipCommitted { .. }) && !is_forming;
                 self.on_event(node, &event);
             }
-            // The disk repairs nothing by itself: what cannot be read shows when the node starts again.
-            Effect::Unreadable(_) => {}
+            Effect::Unreadable(error) => {
+                let Node { is_rotten, has_failing_disk, disk, .. } = &self.nodes[node];
+                if !is_rotten && !has_failing_disk && !disk.is_off() {
+                    let explanation = format!("node {} has damaged what it wrote: {error}", node_id(node));
+                    return Err(Broken::new(Oracle::Recovery, explanation));
+                }
+            }
             Effect::Missing { index, .. } => {
                 let explanation = format!("node {} misses entry {index}, which it must have", node_id(node));
                 return Err(Broken::new(Oracle::Recovery, explanation));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::node::driver::SnapshotReport;
 use crate::raft::{Event, Role};
+use crate::wal;
 
 /// While nothing but failed attempts at an election happens, they are told so often.
 const REMINDER: Duration = Duration::from_secs(60);
@@ -14,6 +15,8 @@ const REMINDER: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Report {
     attempts: Attempts,
+    /// What could not be read for a follower, and when that was told: it is tried again with each heartbeat.
+    unreadable: Option<(String, Instant)>,
 }
 
 /// Attempts to find out whether an election could be won, since the last event of another kind.
@@ -33,6 +36,25 @@ enum Said {
 }
 
 impl Report {
+    /// What is told of the log, once in a while if it is the same.
+    pub fn unreadable(&mut self, error: &wal::Error) {
+        if let Some(error) = self.news_of_unreadable(error.to_string(), Instant::now()) {
+            tracing::error!(
+                "a follower needs what cannot be read here, and waits: {error}; hand leadership to a node that has it whole \
+                 (`trilith cluster transfer`), and see `trilith wal verify`"
+            );
+        }
+    }
+
+    fn news_of_unreadable(&mut self, error: String, now: Instant) -> Option<&str> {
+        let is_known = |(told, at): &(String, Instant)| *told == error && now.duration_since(*at) < REMINDER;
+        if self.unreadable.as_ref().is_some_and(is_known) {
+            return None;
+        }
+        let (told, _) = self.unreadable.insert((error, now));
+        Some(told)
+    }
+
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::RoleChanged { role, term } => match self.attempts.said(*role, Instant::now()) {
@@ -152,6 +174,17 @@ mod tests {
         }
         let told: Vec<&Said> = said.iter().filter(|said| **said != Said::Nothing).collect();
         assert_eq!(told, [&Said::Change, &Said::Attempts(121), &Said::Attempts(241)]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_once_in_a_while_and_what_is_new_at_once() {
+        let (mut report, begin) = (Report::default(), Instant::now());
+        let mut told = |error: &str, milliseconds| {
+            report.news_of_unreadable(error.to_owned(), begin + Duration::from_millis(milliseconds)).is_some()
+        };
+        assert!(told("one", 0) && !told("one", 50) && !told("one", 59_000));
+        assert!(told("two", 59_050) && !told("two", 59_100));
+        assert!(told("two", 119_060));
     }
 
     #[test]
