@@ -1,7 +1,7 @@
 //! What is kept of each of a few nodes, in one piece and in the order of their ids.
 //!
-//! A cluster has [`MEMBERS_MAX`](crate::limits::MEMBERS_MAX) members at most: to walk along them costs less than a tree, whose
-//! leaves have room for eleven whatever is in them.
+//! A cluster has [`MEMBERS_MAX`](crate::limits::MEMBERS_MAX) members at most: to walk along them costs less than a tree,
+//! whose leaves have room for eleven whatever is in them.
 
 use crate::types::NodeId;
 

@@ -230,8 +230,8 @@ impl Replica {
         output
     }
 
-    /// The same in place of what `output` holds, whose memory is used again: for callers who take many. False if there is
-    /// nothing to be done.
+    /// The same in place of what `output` holds, whose memory is used again: for callers who take many. False if there
+    /// is nothing to be done.
     pub fn fill_output(&mut self, output: &mut Output) -> bool {
         output.clear();
         if self.contradiction.is_some() {
