@@ -9,7 +9,8 @@
 //!
 //! To remove a file takes a commit of the file system's journal. It is done where segments are made, never where they are
 //! written. What a crash brings back is a segment that no group needs, as it was before: the next start gives it back again.
-//! Since each is gone durably before the next one goes, no more than one can come back, and no hole is between those left.
+//! Each is gone durably before the next one goes, so that no more than one can come back; but for one that could not be
+//! removed, which stays as a file that is passed over, between younger ones that went.
 
 use super::log::{Effect, Log};
 use super::segment::segment_name;

@@ -211,8 +211,8 @@ impl Log {
         self.push(Item::Cut { group, kind: RecordKind::Truncate, id: LogId::new(Term::ZERO, from) })
     }
 
-    /// Ends all entries of a group up to and including `last`. Their segments are used again once nothing else needs
-    /// them.
+    /// Ends all entries of a group up to and including `last`. Their segments are given up once nothing else needs them: a
+    /// few are used again, the others removed.
     ///
     /// If the group has an entry of another term in that place, what lies behind is no part of a log that begins there:
     /// it is truncated first. Both become durable in this order, not together; what is left after the first is a log that

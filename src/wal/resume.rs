@@ -95,8 +95,9 @@ impl Log {
         Log::open_reading(files, options, (evidence, Reading::Everything), wall_clock_milliseconds)
     }
 
-    /// As [`Log::open`]. [`Reading::BySeals`] reads some 20 KiB of each older segment, and sees damage only where it reads: what else is damaged is an error of [`super::ReadPlan::run`], with file, offset and log ids, never other
-    /// data than was written.
+    /// As [`Log::open`]. [`Reading::BySeals`] reads some 20 KiB of each older segment, and sees damage only where it reads:
+    /// what else is damaged is an error of [`super::ReadPlan::run`], with file, offset and log ids, never other data than was
+    /// written.
     pub fn open_reading<F: Files>(
         files: &F,
         options: Options,

@@ -371,6 +371,12 @@ impl<M: StateMachine> Driver<M> {
                 self.snapshots.phase = Phase::Saving { made, save };
             }
             Err(error) => {
+                // What is there under this name stays, and counts for nothing: what came whole and has rotted since, say.
+                let is_there =
+                    error.is_rot() || matches!(error, snapshot::Error::Damaged { .. } | snapshot::Error::Exists { .. });
+                if is_there && !self.snapshots.damaged.contains(&point) {
+                    self.snapshots.damaged.push(point);
+                }
                 self.snapshots.phase = Phase::Idle;
                 self.snapshots.failure = format!("the snapshot at {point} failed: {error}; {}", error.next_step());
                 let reason = error.to_string();

@@ -289,7 +289,7 @@ impl Wal {
         Ok(self.pending(ticket, from..from))
     }
 
-    /// Ends all entries of a group up to and including `last`. Segments that no group needs are used again. If they have
+    /// Ends all entries of a group up to and including `last`. Segments that no group needs are given up. If they have
     /// ended already, nothing is written: it is durable with what was taken before.
     ///
     /// # Errors

@@ -402,6 +402,28 @@ fn a_damaged_one_is_told_and_the_older_one_and_the_log_are_used() {
     println!("snapshot_damaged_is_empty: {found}");
 }
 
+/// It came from another node, say, and has rotted before the log came to its point.
+#[test]
+fn one_that_is_there_and_does_not_read_back_does_not_push_a_whole_one_out() {
+    let (disk, [_, second], _) = with_two();
+    let mut rig = Rig::on(disk, Map::new());
+    rig.lead();
+    rig.put(2, 100);
+    rig.request(CLIENT, order());
+    rig.settle();
+    let mut builder = builder(&mut rig);
+    let rotten = builder.description().point;
+    while builder.step(&rig.files, true).expect("nothing is wrong with the disk") != Step::Done {}
+    rig.disk.flip_bit(&file(rotten, "chunks"), 70, 1);
+    let damage = snapshot::Damage::Chunk { number: 0 };
+    let result = Err(snapshot::Error::Damaged { name: "it".to_owned(), damage });
+    rig.driver.handle(Input::SnapshotMade { point: rotten, result });
+    rig.settle();
+    let newest = put_and_make(&mut rig, 2);
+    let left = whole(&rig.disk);
+    assert!(left.contains(&second) && left.contains(&newest), "{left:?}, and {rotten} is rotten");
+}
+
 /// What was found to be damaged stays until two newer ones are whole, and counts for none of them.
 #[test]
 fn a_damaged_one_does_not_push_a_whole_one_out() {
