@@ -12,6 +12,7 @@ mod forged;
 mod given_up;
 mod holes;
 mod identity;
+mod installed;
 mod lost;
 mod mapped;
 mod names;

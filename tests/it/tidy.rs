@@ -53,7 +53,7 @@ const IMPORTS: &[Row] = &[
     row("disk::uring", &[], &["tokio_uring", "tokio"]),
     row("wal", &["types", "limits", "codec", "checksum", "random", "disk", "mutant"], &[]),
     row("wal::handle", &["superblock"], &[]),
-    row("wal::tests", &["superblock"], &[]),
+    row("wal::tests", &["superblock", "snapshot"], &[]),
     row("superblock", &["types", "limits", "codec", "checksum", "random", "disk"], &[]),
     row("snapshot", &["types", "limits", "codec", "checksum", "random", "disk", "mutant"], &[]),
     row(

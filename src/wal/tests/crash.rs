@@ -1,8 +1,10 @@
 //! Bounded-exhaustive: short sequences of operations, the power cut at each I/O, and what is loose lost in each way.
 //!
-//! To install a snapshot is an operation of the node; what the log does for it, to begin behind an entry that it does not
-//! have, is looked at by itself.
+//! To install a snapshot is an operation of the node, in an order that it keeps: the snapshot durable under its name, the
+//! superblock that names it, the log that begins behind it. Here that order is kept in its place, on the same disk; what the
+//! log does for it, to begin behind an entry that it does not have, is looked at by itself, too.
 
+use super::installed;
 use super::model::Model;
 use super::rig::{G, Rig, Start, open_as, options};
 use super::starts::Starts;
@@ -25,14 +27,25 @@ enum Step {
     Vote,
     /// Forward, of what alone keeps the oldest segment.
     Copy,
+    /// Of a snapshot beyond the log's end, which begins behind it then.
+    Install,
     /// The log begins behind an entry in whose place it has another one.
     BeginDiffering,
     /// The log begins behind an entry beyond its end.
     BeginBeyond,
 }
 
-const STEPS: [Step; 8] =
-    [Step::Small, Step::Large, Step::Flush, Step::Rotate, Step::Truncate, Step::Purge, Step::Vote, Step::Copy];
+const STEPS: [Step; 9] = [
+    Step::Small,
+    Step::Large,
+    Step::Flush,
+    Step::Rotate,
+    Step::Truncate,
+    Step::Purge,
+    Step::Vote,
+    Step::Copy,
+    Step::Install,
+];
 
 /// A log and a superblock on one disk.
 struct Life {
@@ -76,6 +89,12 @@ fn perform(Life { rig, voter }: &mut Life, step: Step) {
         }
         Step::Vote => voter.save_with(rig.log.durable_end()),
         Step::Copy => rig.copy(),
+        Step::Install => {
+            let point = LogId::new(Term(rig.model.term.0 + 1), rig.model.group(G).last().index.plus(2));
+            if installed::make(&rig.disk, point) && voter.install(&rig.disk, point) {
+                begin_behind(rig, point.index);
+            }
+        }
         Step::BeginDiffering => {
             let group = rig.model.group(G);
             let index = group.entries.get(group.entries.len() / 2).map_or(group.last().index, |entry| entry.id.index);
@@ -200,7 +219,7 @@ fn is_copied(steps: &[Step]) -> bool {
 pub fn short_sequences(proof: &Proof) {
     let options = Options { writes_in_flight: 2, ..options() };
     let (sequences, starts) = (sequences(), Starts::default());
-    assert_eq!(sequences.len(), 8 + 64 + 512);
+    assert_eq!(sequences.len(), 9 + 81 + 729);
     let most = proof.pick(6, 36, 256);
     proof.spread(sequences.len() as u64, |at| {
         let steps = &sequences[at as usize];
@@ -214,6 +233,7 @@ pub fn short_sequences(proof: &Proof) {
             let what = || format!("{steps:?} cut at {cut}");
             cuts(&disk, most, &mut random, |fork| {
                 voter.check(&fork, &what);
+                installed::check(&fork, (&options, &voter.installs), &what);
                 check(fork, (&model, &options, &starts), &what);
                 proof.case();
             });

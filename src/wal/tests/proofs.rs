@@ -6,7 +6,7 @@ use crate::sim::proofs::{Proof, prove};
 
 #[test]
 fn d01_each_short_sequence_cut_at_each_operation() {
-    prove("D1", crash::short_sequences, [32_000, 191_000, 1_360_000]);
+    prove("D1", crash::short_sequences, [63_600, 191_000, 1_360_000]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::random::Random;
 use crate::sim::disk::{Code, Failure, SimDisk, SimQueue};
 use crate::sim::proofs::{Proof, Scale};
 use crate::superblock::{self, FILE_NAME, SaveNumber, State, Writer};
-use crate::types::{GroupId, HardState, Membership, NodeId, Place, Term};
+use crate::types::{GroupId, HardState, LogId, Membership, NodeId, Place, Term};
 
 const TOKENS: u64 = 1 << 62;
 const FILE_BYTES: u64 = 16 << 10;
@@ -19,6 +19,8 @@ pub struct Voter {
     asked: SaveNumber,
     /// Where the log was durable when it was told of that last.
     known: Place,
+    /// Points of snapshots that were to take the place of the log up to them.
+    pub installs: Vec<LogId>,
 }
 
 pub fn format(disk: &SimDisk) {
@@ -41,7 +43,7 @@ impl Voter {
         let loaded = superblock::load(&disk.files(), TOKENS)?;
         let term = term(&loaded.state);
         let (writer, known) = (loaded.writer, loaded.state.durable_end);
-        Ok(Voter { writer, queue: disk.queue(), loaded: term, asked: SaveNumber(0), known })
+        Ok(Voter { writer, queue: disk.queue(), loaded: term, asked: SaveNumber(0), known, installs: Vec::new() })
     }
 
     pub fn save(&mut self) {
@@ -66,6 +68,25 @@ impl Voter {
         }
         self.known = durable_end;
         self.save_with(durable_end);
+        self.see_through(disk);
+    }
+
+    /// A snapshot at this point stands in the place of the log up to it. Tells whether that is durable.
+    pub fn install(&mut self, disk: &SimDisk, point: LogId) -> bool {
+        let term = Term(self.loaded.0 + self.asked.0 + 1);
+        self.asked = self.writer.save(|state| {
+            let group = state.group_mut(GroupId::CLUSTER);
+            group.hard_state = HardState { term, vote: None };
+            (group.snapshot, group.log_start) = (point, point.index.next());
+        });
+        self.installs.push(point);
+        self.pump();
+        self.see_through(disk);
+        self.is_durable()
+    }
+
+    /// Until what was asked for is saved, or the power goes.
+    fn see_through(&mut self, disk: &SimDisk) {
         while !self.is_durable() && !disk.is_off() {
             let of_ours = disk.pending().iter().position(|write| write.token.0 >= TOKENS);
             disk.complete(of_ours.expect("a save that is not durable is on its way"));
