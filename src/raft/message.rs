@@ -75,6 +75,26 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// Whether it says what its sender has promised, holds or has heard: that may be counted.
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Body::PreVoteReply { .. }
+            | Body::VoteReply { .. }
+            | Body::AppendReply(_)
+            | Body::HeartbeatReply { .. }
+            | Body::ReadIndexReply { .. } => true,
+            Body::PreVote { .. }
+            | Body::Vote { .. }
+            | Body::Append(_)
+            | Body::Heartbeat { .. }
+            | Body::ReadIndex { .. }
+            | Body::StandNow
+            | Body::Snapshot { .. } => false,
+        }
+    }
+}
+
 /// What a log can begin with instead of its first entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Base {

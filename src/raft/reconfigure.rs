@@ -23,7 +23,7 @@ use super::leader::Leading;
 use super::progress::{Departure, Progress};
 use super::replica::{Replica, State};
 use super::transfer::Transfer;
-use super::{Body, Message, quorum};
+use super::{Message, quorum};
 
 /// For so many of the longest election timeouts a node that was removed is told so.
 const FAREWELL_TIMEOUTS: u32 = 4;
@@ -209,14 +209,7 @@ impl Replica {
     /// configuration in force. No majority here has given it that term. (Another leader's append is heard: the
     /// configuration that elected it may be one that this node does not know yet.)
     pub(super) fn is_of_no_concern(&self, message: &Message) -> bool {
-        let is_answer = matches!(
-            message.body,
-            Body::PreVoteReply { .. }
-                | Body::VoteReply { .. }
-                | Body::AppendReply(_)
-                | Body::HeartbeatReply { .. }
-                | Body::ReadIndexReply { .. }
-        );
+        let is_answer = message.body.is_answer();
         let is_stranger = self.memberships.current().member(message.from).is_none();
         let leads = matches!(self.state, State::Leader(_));
         leads && is_answer && is_stranger && !mutant::is_on(Mutant::RemovedNodeDisrupts)

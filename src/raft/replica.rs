@@ -333,6 +333,19 @@ impl Replica {
         !differs || mutant::is_on(Mutant::LivesNotTold) || sender.configuration > self.membership_id()
     }
 
+    /// Whether this message is to be heard. Votes, acknowledgements and confirmations count for the life that the
+    /// configuration in force names: another one has none of what that one has promised, however much it knows.
+    pub fn hears_message(&self, message: &Message, sender: Sender) -> bool {
+        let current = self.memberships.current();
+        let is_another = match current.member(message.from) {
+            _ if current.forming => self.met.get(&message.from) != Some(&sender.incarnation),
+            Some(named) => named.incarnation != Incarnation::OPEN && named.incarnation != sender.incarnation,
+            None => false,
+        };
+        let counts_for_another = is_another && message.body.is_answer() && !mutant::is_on(Mutant::LivesNotTold);
+        self.hears(message.from, sender) && !counts_for_another
+    }
+
     /// It is committed that this node, which was a member, is none any more.
     pub fn is_removed(&self) -> bool {
         let current = self.memberships.current();

@@ -51,7 +51,7 @@ impl<M: StateMachine> Driver<M> {
 
     pub(super) fn on_peer(&mut self, sender: Sender, message: Message) {
         let from = message.from;
-        if !self.is_believed(from, sender) {
+        if !self.is_believed(from, sender) || !self.replica.hears_message(&message, sender) {
             return;
         }
         self.remember(from, sender);
@@ -70,7 +70,7 @@ impl<M: StateMachine> Driver<M> {
             let held = self.held.remove(&node).expect("it was found");
             for (sender, message) in held.messages {
                 // What came meanwhile may have made another life of it the one that is meant.
-                if self.is_believed(node, sender) {
+                if self.is_believed(node, sender) && self.replica.hears_message(&message, sender) {
                     self.replica.handle(RaftInput::Message(message));
                 }
             }

@@ -1,6 +1,8 @@
 //! Ids that are used again: whom a configuration means, whom a node speaks with, and when it is a member no more.
 
-use crate::raft::{AppendOutcome, Change, ChangeRefused, Config, Input, Replica, Restored, Role, Sender};
+use crate::raft::{
+    AppendOutcome, Body, Change, ChangeRefused, Config, Input, Message, Replica, Restored, Role, Round, Sender,
+};
 use crate::types::{HardState, Incarnation, Index, Life, LogId, Membership, NodeId, Term};
 
 use super::cluster::{limits_default, membership};
@@ -166,4 +168,23 @@ pub fn of_two_lives_the_later_configuration_decides() {
     // The configuration in force here is entry 1@1.
     assert!(says(LATER.0, 0, 0) && says(LATER.0, 1, 1) && says(LATER.0, 1, 2));
     assert!(!says(7, 0, 0) && !says(7, 1, 1) && says(7, 1, 2) && says(7, 2, 1));
+}
+
+/// It knows a later configuration, in which it has a place of its own. Here it would be counted for the life before it, whose
+/// vote and entries it does not have: by two such votes a leader would lack what is committed.
+#[test]
+fn what_another_life_promises_is_not_counted_for_the_one_that_is_named() {
+    let replica = joined(LATER, Life { incarnation: Incarnation(1), is_first_member: true });
+    let heard = |incarnation, body| {
+        let configuration = LogId::new(Term(1), Index(2));
+        let message = Message { from: NodeId(1), to: replica.id(), term: Term(2), body };
+        replica.hears_message(&message, Sender { incarnation: Incarnation(incarnation), boot: 1, configuration })
+    };
+    let vote = || Body::VoteReply { granted: true };
+    let would_vote = || Body::PreVoteReply { next: Term(2), granted: true };
+    let confirmed = || Body::HeartbeatReply { round: Round(1) };
+    let leads = || Body::Heartbeat { commit: Index(0), round: Round(1) };
+    assert!([vote(), would_vote(), confirmed(), leads()].into_iter().all(|body| heard(LATER.0, body)));
+    assert!([vote(), would_vote(), confirmed()].into_iter().all(|body| !heard(7, body)));
+    assert!(heard(7, leads()), "a leader brings the later configuration");
 }

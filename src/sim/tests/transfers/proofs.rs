@@ -110,3 +110,11 @@ fn c7_nodes_end_at_each_step_of_a_snapshots_way() {
     };
     prove("C7", run, [20, 20, 2000]);
 }
+
+/// Named after the bug: a node that had been away counted the vote of another life for the one that its configuration named,
+/// and led without what was committed.
+#[test]
+fn a_vote_of_another_life_makes_nobody_lead() {
+    let said = Simulation::run_aimed(134_100, &aimed(134_100), Doing::Purging);
+    said.unwrap_or_else(|violation| panic!("{violation}"));
+}
