@@ -116,6 +116,7 @@ mutants! {
     LeaseOutlivesTransfer "lease_outlives_transfer" "A lease does not end when leadership is handed over.",
     LeaseForgottenByRestart "lease_forgotten_by_restart" "A voter that starts is bound by no promise.",
     StallEndsWithAny "stall_ends_with_any" "A disk that finishes any flush does not stall, however old others are.",
+    StallHandsAtOnce "stall_hands_at_once" "A leader whose disk stalls hands over as soon as others are heard to be ahead.",
     StallHandsToAny "stall_hands_to_any" "A leader whose disk stalls hands over though the others' stall as well.",
     OpenraftToldBeforeFlush "openraft_told_before_flush" "openraft's callback does not wait for the flush.",
     OpenraftVoteNotFlushed "openraft_vote_not_flushed" "openraft's vote counts as saved when the log has taken it.",

@@ -6,8 +6,9 @@
 //! asked to lead. If it does not come to that within an election timeout, the leader steps down; and whoever's disk
 //! stalls does not stand. Where there is no majority without this disk, the next leader would have to wait for it, too.
 //!
-//! Nodes that share one stalled disk do not pass leadership round: where no follower moves, nobody is better. And a node
-//! hands over for this reason at most once in ten of the longest election timeouts.
+//! Nodes that share one stalled disk do not pass leadership round: where no follower moves, nobody is better. When such a disk
+//! goes on, one of them is heard of first, for a moment: who is better is so for an eighth of the shortest election timeout.
+//! And a node hands over for this reason at most once in ten of the longest election timeouts.
 
 use std::collections::VecDeque;
 
@@ -29,6 +30,8 @@ pub(super) struct OwnDisk {
     /// Persists that are not durable: of each tick in which one was handed out the last, that tick, and the last entry that
     /// the log held with it; in order.
     under_way: VecDeque<(PersistNumber, u64, Index)>,
+    /// For so long the others have been ahead of it.
+    ahead_ticks: u32,
     /// Until leadership may be handed over again for its sake.
     rest_ticks: u32,
 }
@@ -75,12 +78,31 @@ impl Replica {
         self.own_disk.stalled_ticks() > u64::from(self.config.election_ticks.start / 2)
     }
 
-    /// Hand over if the disk stalls here and goes on elsewhere.
+    /// Hand over if the disk stalls here and has gone on elsewhere for a while. Once in a tick.
     pub(super) fn leave_stalled_disk(&mut self) {
-        if !self.is_disk_stalled() || self.own_disk.rest_ticks > 0 {
+        let Some(to) = self.who_is_ahead() else {
+            self.own_disk.ahead_ticks = 0;
+            return;
+        };
+        self.own_disk.ahead_ticks += 1;
+        let is_settled = self.own_disk.ahead_ticks > self.config.election_ticks.start / 8;
+        if !self.is_disk_stalled() || !(is_settled || mutant::is_on(Mutant::StallHandsAtOnce)) {
             return;
         }
-        let State::Leader(leading) = &self.state else { return };
+        if self.begin_transfer_from_disk(to).is_ok() {
+            self.own_disk.rest_ticks = REST_TIMEOUTS.saturating_mul(self.config.election_ticks.end);
+            self.output.events.push(Event::DiskStalls { to: Some(to) });
+        }
+    }
+
+    /// Of the voters whose disks go on, if they are a majority, while this one's may be about to stall, the one that holds
+    /// most.
+    fn who_is_ahead(&self) -> Option<NodeId> {
+        let is_late = self.own_disk.stalled_ticks() > u64::from(self.config.election_ticks.start / 4);
+        if !is_late || self.own_disk.rest_ticks > 0 {
+            return None;
+        }
+        let State::Leader(leading) = &self.state else { return None };
         // What was flushed before the stall began may be heard of within it: only its later half counts.
         let since_ticks = self.own_disk.stalled_ticks() / 2;
         // Where all are overloaded alike their disks owe alike: only who holds what this disk has owed for long is ahead.
@@ -93,14 +115,10 @@ impl Replica {
             follower.is_some_and(|follower| is_ahead(follower) || mutant::is_on(Mutant::StallHandsToAny))
         };
         if !quorum::won(membership, moves) {
-            return;
+            return None;
         }
         let moving = leading.progress.iter().filter(|(id, _)| membership.voters.contains(*id) && moves(**id));
-        let Some(to) = moving.max_by_key(|(_, progress)| progress.matched).map(|(id, _)| *id) else { return };
-        if self.begin_transfer_from_disk(to).is_ok() {
-            self.own_disk.rest_ticks = REST_TIMEOUTS.saturating_mul(self.config.election_ticks.end);
-            self.output.events.push(Event::DiskStalls { to: Some(to) });
-        }
+        moving.max_by_key(|(_, progress)| progress.matched).map(|(id, _)| *id)
     }
 
     /// Nobody has taken over in time.

@@ -27,6 +27,7 @@ mod reading;
 mod refusals;
 mod restore;
 mod simulation;
+mod slow_disk;
 mod snapshot_kills;
 mod snapshot_room;
 mod snapshots;

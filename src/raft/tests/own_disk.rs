@@ -58,6 +58,28 @@ pub fn flushes_that_overlap_and_take_too_long_are_a_stall() {
     assert_eq!(hands_over_after(7), None);
 }
 
+/// The disk of all three stands still for half a second; when it goes on the others are heard of some ticks before this
+/// node's own flush.
+#[test]
+pub fn a_shared_disk_that_goes_on_here_last_costs_no_leadership() {
+    for later in 1..=3 {
+        let mut cluster = led();
+        cluster.stalled.extend([1, 2, 3].map(NodeId));
+        cluster.events.clear();
+        (0..3).for_each(|_| propose(&mut cluster));
+        cluster.run(50);
+        cluster.stalled = [LEADER].into();
+        [2, 3].map(NodeId).into_iter().for_each(|node| cluster.persist(node));
+        cluster.run(later);
+        cluster.stalled.clear();
+        cluster.persist(LEADER);
+        cluster.run(100);
+        let stalls = cluster.events.iter().filter(|(_, event)| matches!(event, Event::DiskStalls { .. }));
+        assert_eq!(stalls.count(), 0, "{later} ticks later");
+        assert_eq!(cluster.leader(), Some(LEADER));
+    }
+}
+
 /// The disks of all owe as much: each persist waits for 30 ticks behind others.
 #[test]
 fn nobody_hands_over_where_all_are_overloaded_alike() {

@@ -89,6 +89,7 @@ const ROWS: &[(Mutant, Finder)] = &[
     (Mutant::LeaseOutlivesTransfer, test!(lease::no_lease_is_held_where_another_has_committed)),
     (Mutant::LeaseForgottenByRestart, Script("read_lease_restart")),
     (Mutant::StallEndsWithAny, test!(own_disk::flushes_that_overlap_and_take_too_long_are_a_stall)),
+    (Mutant::StallHandsAtOnce, test!(own_disk::a_shared_disk_that_goes_on_here_last_costs_no_leadership)),
     (Mutant::StallHandsToAny, Script("slow_disk_shared")),
 ];
 
