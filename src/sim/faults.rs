@@ -8,6 +8,7 @@ use super::node::{Node, Process, SEGMENT_BYTES, SPACE_BYTES, node_id};
 use super::scenario::{MILLISECOND, SECOND};
 use super::trace::Label;
 use crate::disk::Files;
+use crate::limits::SNAPSHOTS_KEPT;
 use crate::net::{self, Change, Request, RequestBody, Response, ResponseBody};
 use crate::node::driver::LOG_DIRECTORY;
 use crate::raft::Role;
@@ -260,7 +261,18 @@ impl Simulation {
         // Where its log does not reach back to the first entry, a node needs one of those that it can begin from.
         let replica = process.driver.replica();
         let durable = replica.status().durable.index;
-        let is_in_log = |point: LogId| point.index <= durable && replica.term_at(point.index) == Some(point.term);
+        let log_start = superblock::inspect(&files).map(|found| found.state.group(GroupId::CLUSTER).log_start);
+        let mut newest: Vec<LogId> = listing.whole(GroupId::CLUSTER).map(|whole| whole.description.point).collect();
+        newest.sort_by_key(|point| std::cmp::Reverse(point.index));
+        newest.truncate(SNAPSHOTS_KEPT);
+        // A purge goes no further than both: only a log that was begun anew lies behind one of them.
+        let ought_to_be = |point: LogId| {
+            let begins = log_start.as_ref().is_ok_and(|start| point.index.next() >= *start);
+            point.index < replica.first_index() && newest.contains(&point) && begins
+        };
+        let is_in_log = |point: LogId| {
+            point.index <= durable && (replica.term_at(point.index) == Some(point.term) || ought_to_be(point))
+        };
         let is_intact = |whole: &Manifest| snapshot::verify(&files, whole).is_ok_and(|bad| bad.is_empty());
         let is_usable = |whole: &&Manifest| is_in_log(whole.description.point) && is_intact(whole);
         let is_needed = || listing.whole(GroupId::CLUSTER).filter(is_usable).count() < 2;
