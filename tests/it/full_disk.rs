@@ -11,7 +11,7 @@ use trilith::types::{GroupId, Index, LogId, Payload};
 use trilith::wal::handle::{Error, Options, Refused};
 use trilith::wal::{self, Wal};
 
-use crate::processes::skip;
+use crate::processes::{alone, skip};
 
 const GROUP: GroupId = GroupId(0);
 const RECORD_BYTES: usize = 16 << 10;
@@ -133,6 +133,8 @@ fn back_ends() -> [IoChoice; 2] {
 
 #[test]
 fn on_a_full_disk_appends_are_refused_purges_pass_and_appends_resume() {
+    // A process that is started elsewhere holds the lock of the log for a moment.
+    let _alone = alone();
     for io in back_ends() {
         let Some(small) = Small::mounted() else { return };
         let Some(wal) = small.open(io) else { continue };
@@ -162,6 +164,8 @@ fn on_a_full_disk_appends_are_refused_purges_pass_and_appends_resume() {
 
 #[test]
 fn appends_resume_by_themselves_when_another_file_goes() {
+    // A process that is started elsewhere holds the lock of the log for a moment.
+    let _alone = alone();
     for io in back_ends() {
         let Some(small) = Small::mounted() else { return };
         let other = small.at.join("other");

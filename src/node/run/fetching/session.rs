@@ -173,6 +173,10 @@ impl<'a, F: Files> Session<'a, F> {
         point: LogId,
         sources: &mut Sources,
     ) -> Result<(), FetchError> {
+        // All of it may have come before.
+        if receiver.as_ref().is_some_and(|receiver| receiver.missing_count() == 0) {
+            return Ok(());
+        }
         let (mut news, mut pause, mut last) = (Instant::now(), PAUSE_MIN, String::new());
         loop {
             for source in &mut sources.all {
