@@ -228,7 +228,7 @@ fn a_node_that_restarts_is_waited_for() {
     let mut trial = Trial::start(1, None);
     let (admin, backup) = (trial.cluster.admin_file(), trial.home.path().join("backup"));
     put(&trial, 0..10);
-    let mut running = export(&admin, &backup, &["--bytes-per-second", "2000000"]).spawn().expect("the binary runs");
+    let mut running = export(&admin, &backup, &["--bytes-per-second", "1000000"]).spawn().expect("the binary runs");
     let said = running.stderr.take().expect("it is a pipe");
     until_arrived(&backup, 2);
     trial.kill(NodeId(1));
