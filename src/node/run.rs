@@ -70,6 +70,8 @@ use crate::wal::{self, ReadPlan};
 
 /// How long the last writes of a node that is told to end may take.
 const FINISH_PATIENCE: Duration = Duration::from_secs(2);
+/// A node that is started again right behind its death finds files that the kernel has not let go yet.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 /// Ticks that are made up for at once after the thread was kept from running.
 const TICKS_BEHIND_MAX: u32 = 10;
 /// Ticks of quiet before a covering frame: one heartbeat interval.
@@ -166,7 +168,7 @@ pub fn run<M: StateMachine + Send + 'static>(
     ready: impl FnOnce(&Serving),
     failed: impl FnOnce(&RunError),
 ) -> Result<(), RunError> {
-    let directory = Directory::open(&options.directory)?;
+    let directory = Directory::open_patiently(&options.directory, LOCK_PATIENCE)?;
     // Before anything is written: another node's directory stays as it is.
     let found = superblock::inspect(&directory).map_err(StartError::from)?;
     found.state.check(Some(options.identity.name().cluster), options.id).map_err(StartError::from)?;
