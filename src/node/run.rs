@@ -328,7 +328,7 @@ struct Node<M> {
 
 impl<M: StateMachine + Send + 'static> Node<M> {
     fn new(
-        driver: Driver<M>,
+        mut driver: Driver<M>,
         directory: Directory,
         backend: Backend,
         sync_mode: SyncMode,
@@ -346,6 +346,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         let readers = Readers::start(&sender, &woken, read)?;
         let exchange = Exchange::start(&directory, endpoint, snapshots.fetch_options(), &woken)?;
         let snapshots = Snapshots::start(&directory, snapshots, exchange.names(), &sender, &woken)?;
+        driver.measure_with(snapshots.stopwatch());
         let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
         let correspondents = correspondents(driver.replica());
         peers.set_known(lives_met(&driver));
@@ -379,13 +380,11 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         let mut clock = pin!(tokio::time::sleep_until(next_tick.into()));
         loop {
             self.queue.hand_over();
-            let before = clocks::thread_time();
             self.gather();
             if self.tick(&mut next_tick) {
                 clock.as_mut().reset(next_tick.into());
             }
             let has_more = self.turn()?;
-            self.snapshots.after_turn(self.driver.holds_state(), before);
             if self.removed_ticks >= FAREWELL_TICKS {
                 return Err(self.leave().await?);
             }

@@ -77,7 +77,7 @@ use tails::Tails;
 use wall_clock::WallClock;
 
 pub use loading::SnapshotFinding;
-pub use snapshots::{Made, Making, SnapshotOptions, SnapshotProgress, SnapshotReport};
+pub use snapshots::{Made, Making, SnapshotOptions, SnapshotProgress, SnapshotReport, Stopwatch};
 pub use start::{LOG_DIRECTORY, StartError, Started, format, record_bytes_max};
 pub use stopped::Stopped;
 

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::clocks::thread_time;
 use super::fetching::FetchOptions;
 use crate::disk::{self, Directory};
-use crate::node::driver::{Input, Made, Making};
+use crate::node::driver::{Input, Made, Making, Stopwatch};
 use crate::snapshot::run::{Control, Ended, run};
 use crate::snapshot::{self, Builder, Reach};
 use crate::types::{ClusterId, GroupId, LogId};
@@ -48,19 +48,29 @@ pub(super) struct Snapshots {
     control: Arc<Control>,
     /// The last one was handed over then.
     began: Option<Instant>,
-    core: Core,
+    core: CoreTime,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long the driver's thread has worked at the snapshot that is made.
-#[derive(Default)]
-struct Core {
-    /// The longest of the turns that had to do with it. Given out, and 0 again, when it is made.
+/// How long the driver's thread has worked to take the state of the snapshot that is made, or to hand it over: the longer of
+/// both. Given out, and 0 again, when it is made.
+#[derive(Clone, Debug, Default)]
+struct CoreTime {
     microseconds: Arc<AtomicU64>,
-    /// At the end of the last turn the driver held a state.
-    is_held: bool,
-    /// A state was handed over in this turn.
-    is_handed_over: bool,
+    begun: Duration,
+}
+
+impl Stopwatch for CoreTime {
+    fn start(&mut self) {
+        self.begun = thread_time();
+    }
+
+    fn stop(&mut self) {
+        let took = thread_time().saturating_sub(self.begun);
+        // Whatever was begun is counted.
+        let microseconds = u64::try_from(took.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+        self.microseconds.fetch_max(microseconds, Ordering::Relaxed);
+    }
 }
 
 impl Snapshots {
@@ -76,7 +86,7 @@ impl Snapshots {
         control.point_is_durable.store(true, Ordering::Release);
         let (orders, ordered) = channel::<Order>();
         let (files, results, woken, told) = (directory.clone(), results.clone(), woken.clone(), control.clone());
-        let core = Core::default();
+        let core = CoreTime::default();
         let microseconds = core.microseconds.clone();
         let body = move || {
             for order in ordered {
@@ -94,21 +104,16 @@ impl Snapshots {
         Ok(Snapshots { orders: Some(orders), control, began: None, core, thread: Some(thread) })
     }
 
-    pub fn make(&mut self, making: Box<Making>) {
-        self.core.is_handed_over = true;
-        self.began = Some(Instant::now());
-        self.order(Order::Make(making));
+    /// What measures the driver.
+    pub fn stopwatch(&self) -> Box<dyn Stopwatch> {
+        Box::new(self.core.clone())
     }
 
-    /// A turn of the driver's thread is over, which had worked so long before it.
-    pub fn after_turn(&mut self, is_held: bool, before: Duration) {
-        let core = &mut self.core;
-        if is_held != core.is_held || core.is_handed_over {
-            let took = thread_time().saturating_sub(before);
-            let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            core.microseconds.fetch_max(microseconds, Ordering::Relaxed);
-            (core.is_held, core.is_handed_over) = (is_held, false);
-        }
+    pub fn make(&mut self, making: Box<Making>) {
+        self.core.start();
+        self.began = Some(Instant::now());
+        self.order(Order::Make(making));
+        self.core.stop();
     }
 
     pub fn remove(&mut self, in_use: LogId, reach: Reach) {
