@@ -35,6 +35,7 @@ mod pipeline;
 mod purging;
 mod reads;
 mod retention;
+mod room;
 mod snapshots;
 mod start;
 mod status;
@@ -71,6 +72,7 @@ use purging::Purging;
 use reads::Reads;
 use retention::Retention;
 pub use retention::RetentionRule;
+use room::WaitingForRoom;
 use snapshots::Snapshots;
 use submissions::{Asker, Submissions};
 use tails::Tails;
@@ -343,6 +345,7 @@ pub struct Driver<M> {
     configuration: (LogId, Membership),
     snapshots: Snapshots,
     submissions: Submissions,
+    waiting: WaitingForRoom,
     forwards: Forwards,
     /// The change of the members that somebody waits for.
     change: Option<changes::Waiting>,
@@ -424,6 +427,7 @@ impl<M: StateMachine> Driver<M> {
         watch: &mut dyn FnMut(&Replica, &raft::Output),
     ) -> Result<bool, Stopped> {
         let mut applied = 0;
+        self.take_waiting();
         loop {
             self.end_if_stopped(effects)?;
             effects.append(&mut self.effects);
@@ -514,6 +518,7 @@ impl<M: StateMachine> Driver<M> {
         if let Some(persist) = output.persist.take() {
             self.pipeline.persist(persist);
         }
+        self.waiting.proposed_bytes = 0;
         for outgoing in output.send.drain(..) {
             self.offers.note(&outgoing.message);
             self.pipeline.send(outgoing.message, outgoing.after, effects);
@@ -544,6 +549,7 @@ impl<M: StateMachine> Driver<M> {
         match event {
             Event::RoleChanged { role, .. } if *role != Role::Leader => {
                 self.admission = None;
+                self.refuse_waiting();
                 self.submissions.abandon(&mut self.effects);
                 self.abandon_change();
                 self.abandon_trims();
