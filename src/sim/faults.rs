@@ -292,7 +292,7 @@ impl Simulation {
     fn rot(&mut self, node: usize) {
         let damaged = self.nodes.iter().filter(|node| node.is_rotten).count();
         // Without one of its first members a cluster is not born.
-        let is_spared = !self.is_born || self.nodes[node].is_rotten || !self.may_lose(node);
+        let is_spared = !self.is_born() || self.nodes[node].is_rotten || !self.may_lose(node);
         let is_half = self.operator.is_none() && 2 * (damaged + 1) >= self.nodes.len();
         if is_spared || is_half || self.nodes[node].process.is_none() {
             return;

@@ -233,7 +233,7 @@ impl Simulation {
     /// The operator looks at what there is to do.
     pub(super) fn operate(&mut self) -> Result<(), Broken> {
         self.order(LOOK_INTERVAL, Happening::Operate);
-        if !self.is_born {
+        if !self.is_born() {
             return Ok(());
         }
         let now = self.now;

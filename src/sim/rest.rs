@@ -68,9 +68,20 @@ impl Simulation {
     /// At the end every node shows its whole log, and all that was acknowledged is there.
     pub(super) fn audit(&mut self) -> Result<(), Broken> {
         for node in 0..self.nodes.len() {
+            self.take_what_came(node)?;
             let Some(mut process) = self.nodes[node].process.take() else { continue };
             recovery::check_log(&mut process, &self.oracles)?;
             self.oracles.check_sessions(&process.driver)?;
+        }
+        Ok(())
+    }
+
+    /// What has come to a node, and was not looked at when all had come to rest, may commit more, such as a trim. It is
+    /// dealt with here, where the rules are told of it; else the node would deal with it while its log is read.
+    fn take_what_came(&mut self, node: usize) -> Result<(), Broken> {
+        while self.nodes[node].run_is_due && self.nodes[node].process.is_some() {
+            let life = self.nodes[node].life;
+            self.run_driver(node, life)?;
         }
         Ok(())
     }

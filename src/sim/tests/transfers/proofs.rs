@@ -118,3 +118,19 @@ fn a_vote_of_another_life_makes_nobody_lead() {
     let said = Simulation::run_aimed(134_100, &aimed(134_100), Doing::Purging);
     said.unwrap_or_else(|violation| panic!("{violation}"));
 }
+
+/// Named after the bug, which was the simulator's: it took a cluster for born when its leader alone had the last entry of
+/// the birth. That was lost, and to whoever started from then on no links were made again.
+#[test]
+fn a_birth_whose_last_entry_is_lost_begins_again() {
+    let said = Simulation::run_aimed(105_400, &aimed(105_400), Doing::Receiving);
+    said.unwrap_or_else(|violation| panic!("{violation}"));
+}
+
+/// Named after the bug, which was the simulator's: an acknowledgement that a node had not looked at yet committed a trim while
+/// the node's log was read for the last time, and was compared with what was committed before.
+#[test]
+fn a_trim_that_is_committed_when_all_has_come_to_rest_counts() {
+    let said = Simulation::run_aimed(144_217, &aimed(144_217), Doing::Removing);
+    said.unwrap_or_else(|violation| panic!("{violation}"));
+}
