@@ -431,7 +431,9 @@ impl<M: StateMachine> Driver<M> {
         snapshots.last = Some(installed);
         snapshots.keep(installed.point, before_first);
         if matches!(snapshots.phase, Phase::Idle | Phase::Held { .. }) {
-            snapshots.phase = Phase::Removing;
+            if let Phase::Held { making, .. } = std::mem::replace(&mut snapshots.phase, Phase::Removing) {
+                self.discard(making);
+            }
             self.remove_superfluous(installed.point);
         }
     }
