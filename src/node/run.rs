@@ -8,6 +8,7 @@
 //!   ticks ───────────────┘      ▲                      "read for clients": the same, so that they hold up nobody
 //!                               │                    "snapshot": writes the state, no faster than it may
 //!                               └─── results, a wake ◀──┘   "serve snapshots", "fetch": to other nodes, and from them
+//!                                                    "discard": drops states that nobody needs any more
 //! ```
 //!
 //! QUIC and the core share one thread: what arrives is drained whole, handed to the driver, and its effects are carried
@@ -16,6 +17,7 @@
 //! [`crate::disk`]): messages go first, since others have to wait for those.
 
 mod clocks;
+mod discards;
 mod exchange;
 pub mod fetching;
 mod formatting;
@@ -26,6 +28,8 @@ mod report;
 mod segments;
 mod serving;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::future::poll_fn;
@@ -41,6 +45,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use clocks::{boot_time, wall_clock_milliseconds};
+use discards::Discards;
 use exchange::Exchange;
 pub use formatting::format;
 use links::{correspondents, lives_met, refusal_to_forward};
@@ -310,6 +315,7 @@ struct Node<M> {
     preparer: Worker<segments::Order>,
     readers: Readers<ReadPlan>,
     snapshots: Snapshots,
+    discards: Discards,
     exchange: Exchange<M>,
     results: Receiver<Input>,
     /// Something other than the network has news.
@@ -361,6 +367,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             preparer,
             readers,
             snapshots,
+            discards: Discards::start()?,
             exchange,
             results,
             woken,
@@ -488,7 +495,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     fn turn(&mut self) -> Result<bool, Stopped> {
         let mut effects = std::mem::take(&mut self.effects);
         let has_more = self.driver.take_effects(&mut effects)?;
-        self.driver.take_discarded().into_iter().for_each(|state| self.snapshots.discard(Box::new(state)));
+        self.driver.take_discarded().into_iter().for_each(|state| self.discards.order(Box::new(state)));
         let mut has_news = false;
         for effect in effects.drain(..) {
             has_news |= self.carry_out(effect);

@@ -11,7 +11,7 @@
 
 use super::checkpoint::Restoring;
 use super::start::session_limits;
-use super::{Applying, Driver, Effect, ReadFor, SnapshotReport};
+use super::{Applying, Driver, Effect, Making, ReadFor, SnapshotReport};
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::net::{Refusal, SnapshotMade};
@@ -39,6 +39,14 @@ pub struct NotFetched {
     pub goes_on: bool,
 }
 
+/// What nobody needs any more, and takes long to drop.
+#[derive(Debug)]
+pub enum Discarded<M> {
+    State(Sessions, M),
+    /// A state that was held to be written.
+    Making(Box<Making>),
+}
+
 /// What is fetched of what was offered.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
@@ -54,8 +62,8 @@ struct Wanted {
 pub(super) struct Installing<M> {
     wanted: Option<Wanted>,
     coming: Option<Coming<M>>,
-    /// States that nobody needs any more, and that are not dropped here.
-    discarded: Vec<(Sessions, M)>,
+    /// Not dropped here.
+    discarded: Vec<Discarded<M>>,
     /// The state of this node is that of no entry: there was none to begin from.
     is_stateless: bool,
     pause: Pause,
@@ -176,7 +184,8 @@ impl<M: StateMachine> Driver<M> {
     pub fn fetched(&mut self, point: LogId, result: Result<(Manifest, Sessions, M), NotFetched>) {
         let is_it = |wanted: &mut Wanted| wanted.is_ordered && wanted.base.point == point;
         let Some(Wanted { base, .. }) = self.installing.wanted.take_if(is_it) else {
-            return self.installing.discarded.extend(result.ok().map(|(_, sessions, machine)| (sessions, machine)));
+            let state = result.ok().map(|(_, sessions, machine)| Discarded::State(sessions, machine));
+            return self.installing.discarded.extend(state);
         };
         let (manifest, sessions, machine) = match result {
             Ok(fetched) => fetched,
@@ -189,18 +198,24 @@ impl<M: StateMachine> Driver<M> {
         };
         self.installing.pause = Pause::default();
         if !self.replica.wants(base) {
-            return self.installing.discarded.push((sessions, machine));
+            return self.installing.discarded.push(Discarded::State(sessions, machine));
         }
         let Manifest { description: of, bytes, .. } = manifest;
         let membership = (of.membership_id, of.membership.clone());
         self.replica.handle(RaftInput::Installed { base, membership });
         let before = self.installing.coming.replace(Coming { of, bytes, sessions, machine });
-        self.installing.discarded.extend(before.map(|Coming { sessions, machine, .. }| (sessions, machine)));
+        let state = before.map(|Coming { sessions, machine, .. }| Discarded::State(sessions, machine));
+        self.installing.discarded.extend(state);
+    }
+
+    /// It takes long to drop.
+    pub(super) fn discard(&mut self, making: Box<Making>) {
+        self.installing.discarded.push(Discarded::Making(making));
     }
 
     /// States that nobody needs any more. To drop one of many bytes takes long: that is for another thread than the one that
     /// drives, and to be asked for after each [`Driver::take_effects`].
-    pub fn take_discarded(&mut self) -> Vec<(Sessions, M)> {
+    pub fn take_discarded(&mut self) -> Vec<Discarded<M>> {
         std::mem::take(&mut self.installing.discarded)
     }
 
@@ -224,7 +239,7 @@ impl<M: StateMachine> Driver<M> {
         self.stale_reads = 0;
         let sessions = std::mem::replace(&mut self.sessions, sessions);
         let machine = std::mem::replace(&mut self.machine, machine);
-        self.installing.discarded.push((sessions, machine));
+        self.installing.discarded.push(Discarded::State(sessions, machine));
         self.replace_kept();
         (self.applied, self.log_digest) = (of.point, of.log_digest);
         self.configuration = (of.membership_id, of.membership);

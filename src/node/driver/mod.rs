@@ -65,7 +65,7 @@ use crate::wal::{self, Prepare, ReadPlan, Remove};
 use durable::Kept;
 use forwards::Forwards;
 use installing::Installing;
-pub use installing::NotFetched;
+pub use installing::{Discarded, NotFetched};
 use offers::Offers;
 use pipeline::Pipeline;
 pub use purging::FollowerTail;

@@ -272,8 +272,10 @@ impl Snapshots {
     pub fn turn_ticks(&self) -> u64 {
         let ticks_per_second = 1000 / TICK.as_millis() as u64;
         let last_bytes = self.last.map_or(0, |last| last.bytes);
-        let writing_ticks = last_bytes.saturating_mul(ticks_per_second) / self.options.bytes_per_second;
-        writing_ticks.clamp(u64::from(self.options.turn_ticks), TURN_TICKS_MAX.max(u64::from(self.options.turn_ticks)))
+        // It is written, and then read back: both within the rate.
+        let moved_bytes = last_bytes.saturating_mul(2);
+        let making_ticks = moved_bytes.saturating_mul(ticks_per_second) / self.options.bytes_per_second;
+        making_ticks.clamp(u64::from(self.options.turn_ticks), TURN_TICKS_MAX.max(u64::from(self.options.turn_ticks)))
     }
 }
 
@@ -447,7 +449,9 @@ impl<M: StateMachine> Driver<M> {
         snapshots.last = Some(installed);
         snapshots.keep(installed.point, before_first);
         if matches!(snapshots.phase, Phase::Idle | Phase::Held { .. }) {
-            snapshots.phase = Phase::Removing;
+            if let Phase::Held { making, .. } = std::mem::replace(&mut snapshots.phase, Phase::Removing) {
+                self.discard(making);
+            }
             self.remove_superfluous(installed.point);
         }
     }

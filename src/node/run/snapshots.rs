@@ -34,15 +34,10 @@ impl SnapshotWriting {
 
 enum Order {
     Make(Box<Making>),
-    Remove {
-        in_use: LogId,
-        reach: Reach,
-    },
-    /// To drop this takes long.
-    Discard(Box<dyn Send>),
+    Remove { in_use: LogId, reach: Reach },
 }
 
-/// The thread. The driver orders one thing at a time, and now and then to drop something.
+/// The thread. The driver orders one thing at a time.
 pub(super) struct Snapshots {
     orders: Option<Sender<Order>>,
     control: Arc<Control>,
@@ -91,8 +86,7 @@ impl Snapshots {
         let body = move || {
             for order in ordered {
                 let carried_out = carry_out(&files, writing.cluster, order, (&told, &microseconds), &names);
-                let Some(carried_out) = carried_out else { return };
-                let Some(input) = carried_out else { continue };
+                let Some(input) = carried_out else { return };
                 if results.send(input).is_err() {
                     return;
                 }
@@ -120,11 +114,6 @@ impl Snapshots {
         self.order(Order::Remove { in_use, reach });
     }
 
-    /// Drops this on the thread, once what is under way is done.
-    pub fn discard(&mut self, what: Box<dyn Send>) {
-        self.order(Order::Discard(what));
-    }
-
     /// Whether there is no room for another segment of the log.
     pub fn note_log(&self, is_full: bool) {
         self.control.log_is_full.store(is_full, Ordering::Release);
@@ -146,14 +135,14 @@ impl Snapshots {
     }
 }
 
-/// None if the node ends; else what it is told, if anything.
+/// None if the node ends; else what it is told.
 fn carry_out(
     files: &Directory,
     cluster: ClusterId,
     order: Order,
     (control, core_microseconds): (&Control, &AtomicU64),
     names: &Mutex<()>,
-) -> Option<Option<Input>> {
+) -> Option<Input> {
     Some(match order {
         Order::Make(making) => {
             let Making { description, checkpoint } = *making;
@@ -167,16 +156,12 @@ fn carry_out(
                 }),
                 Err(error) => Err(error),
             };
-            Some(Input::SnapshotMade { point, result })
+            Input::SnapshotMade { point, result }
         }
         Order::Remove { in_use, reach } => {
             let _names = names.lock().expect("no holder of this lock can panic");
             let result = snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, in_use, &reach);
-            Some(Input::SnapshotsRemoved { result })
-        }
-        Order::Discard(what) => {
-            drop(what);
-            None
+            Input::SnapshotsRemoved { result }
         }
     })
 }
@@ -191,38 +176,5 @@ impl Drop for Snapshots {
         {
             tracing::error!("the thread that writes snapshots panicked");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Says by which thread it is dropped.
-    struct Noted(Sender<Option<String>>);
-
-    impl Drop for Noted {
-        fn drop(&mut self) {
-            let name = std::thread::current().name().map(str::to_owned);
-            self.0.send(name).expect("the test waits for it");
-        }
-    }
-
-    #[test]
-    fn what_takes_long_to_drop_is_dropped_by_the_thread() {
-        let home = tempfile::tempdir().unwrap();
-        let directory = Directory::open(home.path()).unwrap();
-        let writing = SnapshotWriting {
-            cluster: ClusterId(1),
-            bytes_per_second: 1 << 20,
-            fetch_bytes_per_second: 1 << 20,
-            kept_free_bytes: 0,
-        };
-        let (results, _inputs) = channel();
-        let mut snapshots =
-            Snapshots::start(&directory, writing, Arc::default(), &results, &Arc::new(Notify::new())).unwrap();
-        let (noted, dropped) = channel();
-        snapshots.discard(Box::new(Noted(noted)));
-        assert_eq!(dropped.recv().unwrap().as_deref(), Some("snapshot"));
     }
 }

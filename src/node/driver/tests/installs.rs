@@ -7,7 +7,7 @@ use crate::mutant::{self, Mutant};
 use crate::net::{Consistency, Refusal, RequestBody, ResponseBody};
 use crate::node::driver::checkpoint::Checkpoint;
 use crate::node::driver::start::LOG_DIRECTORY;
-use crate::node::driver::{Driver, NotFetched, SnapshotReport, StartError};
+use crate::node::driver::{Discarded, Driver, NotFetched, SnapshotReport, StartError};
 use crate::node::sessions::Sessions;
 use crate::raft::{Append, AppendOutcome, Base, Body, Input, Message, Round};
 use crate::random::Random;
@@ -211,7 +211,8 @@ fn another_nodes_state_counts_when_the_log_has_come_to_it() {
             assert!(is_blue(&mut rig));
             let discarded = rig.driver.take_discarded();
             assert_eq!(discarded.len(), 1, "the state of before is dropped elsewhere");
-            assert!(discarded[0].1.digest() != rig.driver.machine().digest() && rig.driver.take_discarded().is_empty());
+            let Discarded::State(_, before) = &discarded[0] else { panic!("{discarded:?}") };
+            assert!(before.digest() != rig.driver.machine().digest() && rig.driver.take_discarded().is_empty());
             assert_eq!(rig.driver.applied().0, id(2, 10), "and what is committed behind it is applied");
             rig.driver.handle(from_other(offer(base())));
             rig.settle();
@@ -309,6 +310,27 @@ fn what_could_not_be_fetched_is_ordered_again() {
     );
     rig.driver.fetched(base().point, Ok(state(base().point)));
     assert_eq!(rig.driver.replica().status().last, id(1, 3), "what was given up does not count");
+}
+
+/// A state that was held to be written is handed out as well: it may be the last that holds much of what was.
+#[test]
+fn a_state_that_was_held_is_dropped_elsewhere_too() {
+    let mut rig = following(3);
+    let point = Entry { id: id(1, 4), payload: Payload::SnapshotPoint };
+    let body = Body::Append(Append { previous: id(1, 3), entries: vec![point], commit: Index(4), round: Round(0) });
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: TERM, body }));
+    rig.settle();
+    assert!(rig.driver.holds_state() && rig.driver.take_discarded().is_empty());
+    rig.driver.handle(from_other(offer(base())));
+    rig.settle();
+    rig.driver.fetched(base().point, Ok(state(base().point)));
+    let Message { body: Body::Append(append), .. } = append(2, base().begin_after, 3) else { unreachable!() };
+    let body = Body::Append(Append { commit: Index(10), ..append });
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: Term(2), body }));
+    rig.settle();
+    let discarded = rig.driver.take_discarded();
+    let is_whole = matches!(&discarded[..], [Discarded::State(..), Discarded::Making(making)] if making.description.point == id(1, 4));
+    assert!(is_whole && !rig.driver.holds_state(), "{discarded:?}");
 }
 
 /// The log went on without the node once more: the state that the log had not come to is dropped elsewhere.
