@@ -356,6 +356,12 @@ impl<M: StateMachine> Driver<M> {
         self.snapshots.phase = Phase::Held { making, wait_ticks: self.turn() * self.snapshots.turn_ticks() };
     }
 
+    /// Whether the state of a point is held, to be handed out when its turn has come.
+    #[cfg(test)]
+    pub fn holds_state(&self) -> bool {
+        matches!(self.snapshots.phase, Phase::Held { .. })
+    }
+
     /// From here on this measures how long a state takes to be taken.
     pub fn measure_with(&mut self, stopwatch: Box<dyn Stopwatch>) {
         self.snapshots.stopwatch = Some(stopwatch);
