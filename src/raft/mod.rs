@@ -313,6 +313,12 @@ pub enum Event {
     DiskStalls {
         to: Option<NodeId>,
     },
+    /// A leader cannot read the entry that a follower needs next, and hands leadership over.
+    LogDamaged {
+        to: NodeId,
+        follower: NodeId,
+        index: Index,
+    },
     /// A follower's conflicting entries from this index on were replaced.
     Replaced {
         from: Index,

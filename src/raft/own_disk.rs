@@ -95,6 +95,25 @@ impl Replica {
         }
     }
 
+    /// This disk gives no more what a follower needs next, from this entry on. Leadership is handed over to a voter that is
+    /// heard and holds all that is committed, if there is one; if it does not take over, this node leads on. Tells whether
+    /// that was begun.
+    pub fn leave_damaged_log(&mut self, follower: NodeId, index: Index) -> bool {
+        let State::Leader(leading) = &self.state else { return false };
+        let membership = self.memberships.current();
+        let may_lead = |id: NodeId, progress: &Progress| {
+            let is_heard = progress.silent_ticks < self.config.election_ticks.start;
+            id != follower && is_heard && membership.voters.contains(&id) && progress.matched >= self.commit
+        };
+        let may_lead = leading.progress.iter().filter(|(id, progress)| may_lead(**id, progress));
+        let Some(to) = may_lead.max_by_key(|(_, progress)| progress.matched).map(|(id, _)| *id) else { return false };
+        let is_begun = self.begin_transfer(to).is_ok();
+        if is_begun {
+            self.output.events.push(Event::LogDamaged { to, follower, index });
+        }
+        is_begun
+    }
+
     /// Of the voters whose disks go on, if they are a majority, while this one's may be about to stall, the one that holds
     /// most.
     fn who_is_ahead(&self) -> Option<NodeId> {

@@ -32,9 +32,15 @@ impl<M: StateMachine> Driver<M> {
                     Ok(entries) if entries.is_empty() => {
                         (entries, Some(Effect::Missing { index: fetch.from, wanted_by }))
                     }
-                    Ok(entries) => (entries, None),
+                    Ok(entries) => {
+                        self.damaged.was_read(fetch.peer);
+                        (entries, None)
+                    }
                     Err(error) if log_moved_on(&error) => (Vec::new(), None),
-                    Err(error) => (Vec::new(), Some(Effect::Unreadable(error))),
+                    Err(error) => {
+                        self.on_unreadable(fetch.peer, fetch.from, &error);
+                        (Vec::new(), Some(Effect::Unreadable(error)))
+                    }
                 };
                 self.effects.extend(reported);
                 self.replica.handle(RaftInput::Fetched { peer: fetch.peer, from: fetch.from, entries });

@@ -24,6 +24,7 @@
 mod apply;
 mod changes;
 pub mod checkpoint;
+mod damaged;
 mod durable;
 mod forwards;
 mod installing;
@@ -62,6 +63,7 @@ use crate::snapshot;
 use crate::types::{ClusterId, Entry, Index, LogId, Membership, NodeId, SegmentNumber};
 use crate::wal::{self, Prepare, ReadPlan, Remove};
 
+use damaged::Damaged;
 use durable::Kept;
 use forwards::Forwards;
 use installing::Installing;
@@ -354,6 +356,7 @@ pub struct Driver<M> {
     retention: Retention,
     purging: Purging,
     offers: Offers,
+    damaged: Damaged,
     installing: Installing<M>,
     reads: Reads,
     tails: Tails,
@@ -384,6 +387,7 @@ impl<M: StateMachine> Driver<M> {
                 self.purge_if_useful();
                 self.snapshots.tick();
                 self.installing.tick();
+                self.damaged.tick();
             }
             Input::Clock(reading) => {
                 self.replica.handle(RaftInput::Clock(reading));
@@ -552,6 +556,7 @@ impl<M: StateMachine> Driver<M> {
                 self.admission = None;
                 self.refuse_waiting();
                 self.submissions.abandon(&mut self.effects);
+                self.damaged.forget();
                 self.abandon_change();
                 self.abandon_trims();
                 self.abandon_snapshot_orders();

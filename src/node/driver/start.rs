@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::damaged::Damaged;
 use super::durable::{Kept, recover};
 use super::forwards::Forwards;
 use super::installing::Installing;
@@ -243,6 +244,7 @@ impl<M: StateMachine> Driver<M> {
             retention,
             purging: Purging::default(),
             offers: Offers::default(),
+            damaged: Damaged::default(),
             installing: Installing::new(beginning.coming),
             reads: Reads::default(),
             tails: Tails::default(),

@@ -5,6 +5,7 @@ mod brought;
 mod changes;
 mod checkpoint;
 mod clients;
+mod damaged;
 mod durable;
 mod ends;
 mod format;

@@ -477,6 +477,9 @@ fn show_event(event: &Event) -> String {
         Event::LeaderChanged { leader: None, term } => format!("knows no leader in term {term}"),
         Event::QuorumLost { term } => format!("hears no majority in term {term}"),
         Event::DiskStalls { to: Some(to) } => format!("hands over to {to}: its disk stalls"),
+        Event::LogDamaged { to, follower, index } => {
+            format!("hands over to {to}: {index}, which {follower} needs, cannot be read")
+        }
         Event::DiskStalls { to: None } => "steps down: its disk stalls".to_owned(),
         Event::Replaced { from } => format!("replaces its entries from {from} on"),
         Event::SnapshotNeeded { peer } => format!("has no log that {peer} needs"),
