@@ -147,7 +147,7 @@ const _: () = assert!(ELECTION_MIN_DEFAULT.as_millis() >= 2 * HEARTBEAT_DEFAULT.
 const _: () = assert!(ELECTION_MAX_DEFAULT.as_millis() > ELECTION_MIN_DEFAULT.as_millis());
 const _: () =
     assert!(FOLLOWER_WINDOW_BYTES <= UNCOMMITTED_BYTES_DEFAULT && UNCOMMITTED_BYTES_DEFAULT <= TAIL_CACHE_BYTES_MAX);
-// A request is taken whole or not at all.
+// A request finds room whole among what may be uncommitted, or is refused.
 const _: () = assert!(REQUEST_BYTES_MAX + REQUEST_RECORDS_MAX * ENTRY_OVERHEAD_BYTES <= UNCOMMITTED_BYTES_MIN);
 const _: () = assert!(REQUEST_BYTES_MAX + REQUEST_RECORDS_MAX * ENTRY_OVERHEAD_BYTES <= FORWARD_BYTES_MAX);
 const _: () =

@@ -259,13 +259,18 @@ impl Directory {
 
     fn add(&self, operation: Operation, name: &str, flags: OFlags) -> Result<FileId, Error> {
         self.checked(operation, name)?;
-        let _names = self.names();
         let open_at = |extra: OFlags| self.open_at(name, extra);
+        // What has just been made nobody else has.
+        let may_wait = !flags.contains(OFlags::CREATE);
         let deadline = Instant::now() + self.inner.patience;
         loop {
+            let names = self.names();
             let opened = OpenFile::open(open_at, flags, self.inner.direct);
             match opened.map_err(|failure| self.failure(operation, name, failure)) {
-                Err(error) if error.is_locked() && Instant::now() < deadline => std::thread::sleep(LOCK_LOOK_INTERVAL),
+                Err(error) if may_wait && error.is_locked() && Instant::now() < deadline => {
+                    drop(names);
+                    std::thread::sleep(LOCK_LOOK_INTERVAL);
+                }
                 opened => return Ok(self.table().insert(name, opened?)),
             }
         }

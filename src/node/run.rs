@@ -51,8 +51,9 @@ pub use formatting::format;
 use links::{correspondents, lives_met, refusal_to_forward};
 use queue::AnyQueue;
 use report::Report;
+use segments::Segments;
 use snapshots::{SnapshotWriting, Snapshots};
-use workers::{Readers, Worker};
+use workers::Readers;
 
 use super::driver::{
     About, Driver, Effect, FollowerTail, Input, Options, RetentionRule, SnapshotOptions, StartError, Started, Stopped,
@@ -312,7 +313,7 @@ struct Node<M> {
     peers: Peers,
     replies: Replies,
     /// Work for the other threads, and what came of it.
-    preparer: Worker<segments::Order>,
+    segments: Segments,
     readers: Readers<ReadPlan>,
     snapshots: Snapshots,
     discards: Discards,
@@ -345,7 +346,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         let woken = Arc::new(Notify::new());
         let (sender, results) = channel();
         let queue = AnyQueue::new(&directory, backend, sync_mode, &woken)?;
-        let preparer = segments::start(&directory, &sender, &woken)?;
+        let segments = Segments::start(&directory, &sender, &woken)?;
         let files = directory.clone();
         let mut buffer = wal::ReadBuffer::default();
         let read = move |plan: ReadPlan| plan.run_with(&files, &mut buffer);
@@ -364,7 +365,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             inbox,
             peers,
             replies,
-            preparer,
+            segments,
             readers,
             snapshots,
             discards: Discards::start()?,
@@ -508,8 +509,8 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     fn carry_out(&mut self, effect: Effect) -> bool {
         match effect {
             Effect::Write(write) => self.queue.submit(write),
-            Effect::Prepare(order) => self.preparer.order(segments::Order::Prepare(order)),
-            Effect::Remove(order) => self.preparer.order(segments::Order::Remove(order)),
+            Effect::Prepare(order) => self.segments.prepare(order),
+            Effect::Remove(order) => self.segments.remove(order),
             Effect::ReadLog { read, plan, is_for_client } => self.readers.order(read, plan, is_for_client),
             Effect::MakeSnapshot(making) => self.snapshots.make(making),
             Effect::RemoveSnapshots { in_use, reach } => self.snapshots.remove(in_use, reach),
@@ -560,6 +561,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     /// A clean end: what is on its way to the disk gets there, with proof.
     async fn finish(&mut self) -> Result<(), RunError> {
         let deadline = Instant::now() + FINISH_PATIENCE;
+        self.driver.begin_to_end();
         while Instant::now() < deadline {
             while let Some(completion) = self.queue.take() {
                 self.driver.handle(Input::Written(completion));

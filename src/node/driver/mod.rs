@@ -382,6 +382,7 @@ impl<M: StateMachine> Driver<M> {
                 self.replica.handle(RaftInput::Tick);
                 self.look_for_missing();
                 self.age_forwards();
+                self.age_waiting();
                 self.wall_clock.tick(wall_clock_milliseconds);
                 self.trim_by_rule();
                 self.purge_if_useful();
@@ -400,7 +401,10 @@ impl<M: StateMachine> Driver<M> {
             Input::Forward { from, sender, forward } => self.on_forward(from, sender, forward),
             Input::Forwarded { from, forwarded } => self.on_forwarded(from, forwarded),
             Input::NotForwarded { number, refusal } => self.on_not_forwarded(number, refusal),
-            Input::Lost { node } => self.on_lost(node),
+            Input::Lost { node } => {
+                self.on_lost(node);
+                self.forget_waiting(|asker| matches!(asker, Asker::Node { node: from, .. } if from == node));
+            }
             Input::ClientGone { client } => self.forget_client(client),
             Input::TailOpened { tail, from } => self.tails.open(tail, from),
             Input::TailReady { tail } => self.tails.ready(tail),
@@ -432,8 +436,8 @@ impl<M: StateMachine> Driver<M> {
         watch: &mut dyn FnMut(&Replica, &raft::Output),
     ) -> Result<bool, Stopped> {
         let mut applied = 0;
-        self.take_waiting();
         loop {
+            self.take_waiting();
             self.end_if_stopped(effects)?;
             effects.append(&mut self.effects);
             self.dispatch_output(effects, watch);
@@ -481,6 +485,11 @@ impl<M: StateMachine> Driver<M> {
     /// Nothing waits for the disk.
     pub fn is_idle(&self) -> bool {
         self.pipeline.is_idle()
+    }
+
+    /// The node is to end: what waits here, and is in no log yet, is left to others.
+    pub fn begin_to_end(&mut self) {
+        self.refuse_waiting(&Refusal::Unavailable { reason: "the node is ending".to_owned() });
     }
 
     /// One step towards a clean end: all is durable, and shown to be.
@@ -554,7 +563,7 @@ impl<M: StateMachine> Driver<M> {
         match event {
             Event::RoleChanged { role, .. } if *role != Role::Leader => {
                 self.admission = None;
-                self.refuse_waiting();
+                self.refuse_waiting(&Refusal::NotLeader { leader: None });
                 self.submissions.abandon(&mut self.effects);
                 self.damaged.forget();
                 self.abandon_change();

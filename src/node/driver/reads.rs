@@ -241,6 +241,7 @@ impl<M: StateMachine> Driver<M> {
         self.reads.forget(client);
         self.snapshots.forget(client);
         self.forwards.forget(client);
+        self.forget_waiting(|asker| matches!(asker, super::Asker::Client { client: of, .. } if of == client));
     }
 
     /// Gives the bytes of the answer, as far as there is one at once.

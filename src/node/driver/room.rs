@@ -7,6 +7,10 @@
 //!
 //! What was taken and is in no frame yet, counts: what was proposed since the last output of the protocol, what waits for
 //! the superblock, and what waits in the log. The room that is left counts as the log says it ([`Room`](crate::wal::Room)).
+//! Some of it is left for what others than clients propose in the same turn.
+//!
+//! Nobody waits for long: the log hears that somebody waits, and makes the next segment without zeros; and who has waited for
+//! two seconds is told to come again, for a disk that makes no segment in that time is in no state to promise any.
 
 use std::collections::VecDeque;
 use std::vec;
@@ -22,12 +26,22 @@ use crate::raft::Role;
 use crate::types::Data;
 use crate::wal::{self, Supply};
 
+/// So long a request waits at most.
+const WAIT_TICKS_MAX: u64 = 200;
+/// From here on the status says it.
+const WAIT_TICKS_TOLD: u64 = 50;
+/// What is left, if a segment is not small: for trims, snapshot points and what the log writes for itself.
+const LEFT_BYTES_MAX: u64 = 32 << 10;
+
 /// Requests in the order in which they came. At most as many bytes as may be uncommitted.
 #[derive(Debug, Default)]
 pub(super) struct WaitingForRoom {
     requests: VecDeque<Request>,
     /// Of their commands, with what each costs besides.
     bytes: usize,
+    /// Of all of them.
+    commands: usize,
+    ticks: u64,
     /// What was proposed for clients since the last output of the protocol, in the bytes of its records.
     pub proposed_bytes: usize,
 }
@@ -35,6 +49,8 @@ pub(super) struct WaitingForRoom {
 #[derive(Debug)]
 struct Request {
     asker: Asker,
+    /// When it came.
+    since_ticks: u64,
     /// Which are not taken yet.
     commands: vec::IntoIter<Data>,
     /// If some are: the request's key, and how many.
@@ -60,13 +76,43 @@ impl WaitingForRoom {
 
     pub fn join(&mut self, asker: Asker, commands: Vec<Data>) {
         self.bytes += cost_bytes(&commands);
-        self.requests.push_back(Request { asker, commands: commands.into_iter(), taken: None });
+        self.commands += commands.len();
+        let (since_ticks, commands) = (self.ticks, commands.into_iter());
+        self.requests.push_back(Request { asker, since_ticks, commands, taken: None });
+    }
+
+    /// Commands that wait.
+    pub fn commands(&self) -> usize {
+        self.commands
+    }
+
+    /// Requests that wait, if the oldest one has done so for a while.
+    pub fn told(&self) -> Option<usize> {
+        self.has_waited(WAIT_TICKS_TOLD).then_some(self.requests.len())
+    }
+
+    fn has_waited(&self, ticks: u64) -> bool {
+        self.requests.front().is_some_and(|first| self.ticks - first.since_ticks >= ticks)
+    }
+
+    fn left(&mut self, request: &Request) {
+        self.bytes -= request.bytes();
+        self.commands -= request.commands.len();
     }
 
     fn pop(&mut self) -> Option<Request> {
         let request = self.requests.pop_front()?;
-        self.bytes -= request.bytes();
+        self.left(&request);
         Some(request)
+    }
+
+    /// Takes out those of whom it is so, in their order.
+    fn take_of(&mut self, is_so: impl Fn(Asker) -> bool) -> Vec<Request> {
+        let (taken, kept): (Vec<Request>, Vec<Request>) =
+            self.requests.drain(..).partition(|request| is_so(request.asker));
+        self.requests = kept.into();
+        taken.iter().for_each(|request| self.left(request));
+        taken
     }
 }
 
@@ -85,24 +131,44 @@ impl<M: StateMachine> Driver<M> {
                 continue;
             }
             let cost = cost_bytes(&first.commands.as_slice()[..count]);
+            if count == 0 {
+                self.pipeline.log.hurry_room();
+                return;
+            }
             // One that waited may have become a follower's.
-            if count == 0 || !self.replica.has_room(cost) || self.replica.role() != Role::Leader {
+            if !self.replica.has_room(cost) || self.replica.role() != Role::Leader {
                 return;
             }
             self.take_of_first(count, cost);
         }
     }
 
-    /// This node leads no more: nothing of what waits is in its log.
-    pub(super) fn refuse_waiting(&mut self) {
+    /// A tick: who has waited for too long may come again.
+    pub(super) fn age_waiting(&mut self) {
+        self.waiting.ticks += 1;
+        while self.waiting.has_waited(WAIT_TICKS_MAX) {
+            self.refuse_first(Refusal::Busy);
+        }
+    }
+
+    /// Nothing of what waits is in the log, and nothing of it will be: this node leads no more, or ends.
+    pub(super) fn refuse_waiting(&mut self, refusal: &Refusal) {
         while !self.waiting.requests.is_empty() {
-            self.refuse_first(Refusal::NotLeader { leader: None });
+            self.refuse_first(refusal.clone());
+        }
+    }
+
+    /// Nobody hears of these any more.
+    pub(super) fn forget_waiting(&mut self, is_gone: impl Fn(Asker) -> bool) {
+        for request in self.waiting.take_of(is_gone) {
+            self.refuse_request(request, Refusal::Busy);
         }
     }
 
     fn take_of_first(&mut self, count: usize, cost: usize) {
         let first = self.waiting.requests.front_mut().expect("the caller has seen it");
         self.waiting.bytes -= cost;
+        self.waiting.commands -= count;
         let all = first.commands.len();
         let (request, before) = match first.taken {
             Some(taken) => taken,
@@ -118,7 +184,14 @@ impl<M: StateMachine> Driver<M> {
     }
 
     fn refuse_first(&mut self, refusal: Refusal) {
-        let Some(Request { asker, commands, taken }) = self.waiting.pop() else { return };
+        if let Some(request) = self.waiting.pop() {
+            self.refuse_request(request, refusal);
+        }
+    }
+
+    /// Of one of which a part was taken the rest is refused.
+    fn refuse_request(&mut self, request: Request, refusal: Refusal) {
+        let Request { asker, commands, taken, .. } = request;
         match taken {
             None => self.effects.push(asker.told(Err(refusal))),
             Some((request, before)) => {
@@ -134,15 +207,22 @@ impl<M: StateMachine> Driver<M> {
             return commands.len();
         }
         let log = &self.pipeline.log;
-        let (room, waiting) = (log.room(), self.pipeline.waiting_frame_bytes());
-        let mut bytes = self.waiting.proposed_bytes;
-        let fits = |command: &&Data| {
+        let (room, waiting, proposed) = (log.room(), self.pipeline.waiting_frame_bytes(), self.waiting.proposed_bytes);
+        // The largest record finds room where nothing else is on its way.
+        let is_alone = waiting == 0 && proposed == 0;
+        let left = LEFT_BYTES_MAX.min(self.options.segment_bytes / 32);
+        let (mut bytes, mut count) = (proposed, 0);
+        for command in commands {
             // What is larger will be refused for that.
             if command.bytes.len() <= self.record_bytes_max + COMMAND_HEAD_BYTES {
                 bytes += wal::record_bytes(command.bytes.len());
             }
-            waiting + log.frames_bytes_max(bytes) <= room.bytes
-        };
-        commands.iter().take_while(fits).count()
+            let left = if is_alone && count == 0 { 0 } else { left };
+            if waiting + log.frames_bytes_max(bytes) + left > room.bytes {
+                break;
+            }
+            count += 1;
+        }
+        count
     }
 }

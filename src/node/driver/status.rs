@@ -119,6 +119,9 @@ impl<M: StateMachine> Driver<M> {
             Some(error) => return format!("a segment of the log that can be made: {error}"),
             None => {}
         }
+        if let Some(requests) = self.waiting.told() {
+            return format!("the next segment of its log, and {requests} requests with it");
+        }
         if let Some(point) = self.installing.fetches() {
             return format!("the snapshot at {point}, which it fetches from another node");
         }

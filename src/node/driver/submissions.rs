@@ -200,7 +200,8 @@ impl<M: StateMachine> Driver<M> {
     }
 
     /// Why a request is refused whole, before any of its commands is looked at. Also where only a part of it would find
-    /// room: the answer for the rest would have to wait for the commit of that part.
+    /// room among what may be uncommitted: the answer for the rest would have to wait for the commit of that part. (Room on
+    /// the disk is waited for.)
     fn refusal(&self, commands: &[Data]) -> Option<Refusal> {
         if commands.is_empty() {
             return Some(Refusal::Malformed);
@@ -215,7 +216,8 @@ impl<M: StateMachine> Driver<M> {
         if self.admission.is_none() {
             return Some(Refusal::Unavailable { reason: "the leader is taking over".to_owned() });
         }
-        let is_full = self.submissions.open_results + commands.len() > OPEN_RESULTS_MAX
+        let commands_open = self.submissions.open_results + self.waiting.commands() + commands.len();
+        let is_full = commands_open > OPEN_RESULTS_MAX
             || !self.replica.has_room(cost_bytes(commands))
             || !self.waiting.may_join(commands, self.options.limits.uncommitted_bytes_max);
         is_full.then_some(Refusal::Busy)

@@ -147,12 +147,15 @@ fn carry_out(
         Order::Make(making) => {
             let Making { description, checkpoint } = *making;
             let (point, began) = (description.point, Instant::now());
-            let result = match run(files, Builder::new(description, Box::new(checkpoint)), control) {
+            let ended = run(files, Builder::new(description, Box::new(checkpoint)), control);
+            // Of one that fails nobody is told it, and the next one begins anew.
+            let core_microseconds = core_microseconds.swap(0, Ordering::Relaxed);
+            let result = match ended {
                 Ok(Ended::Stopped) => return None,
                 Ok(Ended::Done(_)) => Ok(Made {
                     bytes: control.written_bytes.load(Ordering::Relaxed),
                     milliseconds: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                    core_microseconds: core_microseconds.swap(0, Ordering::Relaxed),
+                    core_microseconds,
                 }),
                 Err(error) => Err(error),
             };

@@ -22,7 +22,7 @@ use crate::types::{
     ClusterId, Command, Data, GroupId, Incarnation, Index, LogId, Member, Membership, NodeId, RequestNumber, Service,
     SessionId,
 };
-use crate::wal::{self, ReadBuffer, ReadPlan};
+use crate::wal::{self, Prepare, ReadBuffer, ReadPlan};
 
 pub const OWN: NodeId = NodeId(1);
 pub const OTHER: NodeId = NodeId(2);
@@ -72,6 +72,9 @@ pub struct Rig<M> {
     pub makings: Vec<Making>,
     /// What was told of snapshots.
     pub reports: Vec<SnapshotReport>,
+    /// Segments that were ordered, while they are held.
+    pub preparations: Vec<Prepare>,
+    pub holds_preparations: bool,
     last_request: u64,
     last_number: u64,
     /// Told by each command: all below it are answered.
@@ -130,6 +133,8 @@ impl<M: StateMachine> Rig<M> {
             files,
             queue,
             holds_writes: false,
+            holds_preparations: false,
+            preparations: Vec::new(),
             clock: None,
             holds_reads: false,
             reads: VecDeque::new(),
@@ -193,6 +198,7 @@ impl<M: StateMachine> Rig<M> {
     pub fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Write(write) => self.queue.submit(write),
+            Effect::Prepare(order) if self.holds_preparations => self.preparations.push(order),
             Effect::Prepare(order) => {
                 let result = wal::prepare(&self.files, &order);
                 self.driver.handle(Input::Prepared { number: order.header.number, result });
@@ -294,6 +300,11 @@ impl<M: StateMachine> Rig<M> {
     }
 
     /// Hands over a request, and gives its id.
+    /// The id of the request that was made last.
+    pub fn last_request(&self) -> u64 {
+        self.last_request
+    }
+
     pub fn request(&mut self, client: ClientKey, body: RequestBody) -> u64 {
         self.last_request += 1;
         let id = self.last_request;

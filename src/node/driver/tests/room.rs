@@ -2,14 +2,15 @@
 //! never behind entries that wait for room which only the trim can make.
 
 use super::purging::{SEGMENT_BYTES, second, snapshot};
-use super::rig::{CLIENT, OWN, Rig, data, formatted_with, options};
+use super::rig::{CLIENT, OTHER, OWN, Rig, data, formatted_with, from_other, options};
 use crate::limits::UNCOMMITTED_BYTES_DEFAULT;
 use crate::machine::Map;
 use crate::mutant::{self, Mutant};
 use crate::net::{Change, Refusal, RequestBody, ResponseBody, SubmitResult};
-use crate::node::driver::{self, FollowerTail};
-use crate::raft::Limits;
-use crate::types::Service;
+use crate::node::driver::{self, Effect, FollowerTail, Input};
+use crate::raft::{Append, Body, Limits, Message, Round};
+use crate::types::{Index, Service, Term};
+use crate::wal::Fill;
 
 /// Frames of one such record waste a good part of a segment's rest.
 const RECORD_BYTES: usize = 40 << 10;
@@ -181,6 +182,23 @@ fn what_finds_no_room_yet_waits_for_the_next_segment() {
     assert_eq!(rig.driver.waiting.bytes(), 0);
 }
 
+/// Clients never come to the spare segment, so it is not the log that finds none left and asks for one without zeros.
+#[test]
+fn who_waits_for_a_segment_does_not_wait_for_zeros() {
+    let (mut rig, mut sender) = (leading(), Sender::default());
+    rig.holds_preparations = true;
+    sender.send(&mut rig, 1, 60);
+    rig.settle();
+    assert!(rig.driver.waiting.bytes() > 0);
+    let held = std::mem::take(&mut rig.preparations);
+    assert_eq!(held.iter().filter(|order| order.fill == Fill::Allocated).count(), 1, "{held:?}");
+    rig.holds_preparations = false;
+    held.into_iter().for_each(|order| rig.carry_out(Effect::Prepare(order)));
+    rig.settle();
+    sender.hear(&mut rig, 60);
+    assert_eq!((sender.taken, sender.refused), (60, 0));
+}
+
 /// What of a request was not taken when the disk became full is refused; what was taken is durable, and told.
 #[test]
 fn the_rest_of_a_request_that_was_taken_in_part_is_refused_on_a_full_disk() {
@@ -193,24 +211,89 @@ fn the_rest_of_a_request_that_was_taken_in_part_is_refused_on_a_full_disk() {
     assert!(rig.driver.is_idle() && is_trimmed(&mut rig));
 }
 
+/// A leader whose disk is slow: a request of which a part is taken, and behind it ten that wait whole. Gives the first one's
+/// id.
+fn with_waiting(rig: &mut Rig<Map>) -> u64 {
+    let mut sender = Sender::default();
+    rig.holds_writes = true;
+    sender.send(rig, 1, 60);
+    sender.send(rig, 10, 1);
+    rig.turn();
+    assert_eq!(rig.replies.len(), 0, "nothing is durable");
+    assert!(rig.driver.waiting.commands() > 10);
+    rig.last_request() - 10
+}
+
+/// Each that waits whole is refused so, once; of the first one so much was taken, and of the rest it is said as well.
+fn check_refused(rig: &Rig<Map>, first: u64, refusal: &Refusal) {
+    for id in first + 1..first + 11 {
+        let answers: Vec<_> = rig.replies.iter().filter(|(_, response)| response.id == id).collect();
+        assert!(matches!(&answers[..], [(_, response)] if response.body == ResponseBody::Refused(refusal.clone())));
+    }
+}
+
+fn results_of(rig: &Rig<Map>, id: u64) -> Vec<SubmitResult> {
+    let mut answers = rig.replies.iter().filter(|(_, response)| response.id == id);
+    let (_, response) = answers.next().expect("it is answered");
+    assert!(answers.next().is_none(), "once");
+    let ResponseBody::Submitted { results } = &response.body else { panic!("{response:?}") };
+    results.clone()
+}
+
 /// What waits at a leader that leads no more is in no log, and told so at once.
 #[test]
 fn what_waits_is_refused_when_another_leads() {
-    let (mut rig, mut sender) = (leading(), Sender::default());
-    rig.holds_writes = true;
-    sender.send(&mut rig, 60, 1);
+    let mut rig = leading();
+    let first = with_waiting(&mut rig);
+    let status = rig.driver.replica().status();
+    let body = Body::Append(Append { previous: status.last, entries: Vec::new(), commit: Index(1), round: Round(0) });
+    let term = Term(status.hard_state.term.0 + 1);
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term, body }));
     rig.turn();
-    assert!(rig.driver.waiting.bytes() > 0);
-    rig.driver.refuse_waiting();
-    rig.turn();
-    let not_leader = ResponseBody::Refused(Refusal::NotLeader { leader: None });
-    let refused = rig.answers_to(CLIENT).iter().filter(|body| ***body == not_leader).count() as u64;
-    rig.replies.clear();
+    let not_leader = Refusal::NotLeader { leader: None };
+    check_refused(&rig, first, &not_leader);
+    let results = results_of(&rig, first);
+    let unknown = results.iter().filter(|result| **result == SubmitResult::Refused(Refusal::OutcomeUnknown)).count();
+    let refused = results.iter().filter(|result| **result == SubmitResult::Refused(not_leader.clone())).count();
+    assert!(unknown >= 5 && unknown + refused == 60, "{results:?}");
+    let answers = rig.replies.len();
     rig.holds_writes = false;
     rig.settle();
-    sender.hear(&mut rig, 1);
-    assert!(refused > 0 && sender.taken == 60 - refused, "{refused} refused, {sender:?}");
-    assert_eq!(rig.driver.waiting.bytes(), 0);
+    assert_eq!((rig.replies.len(), rig.driver.waiting.bytes(), rig.driver.waiting.commands()), (answers, 0, 0));
+}
+
+/// What comes late is of no use to whoever sent it, and keeps others from being heard.
+#[test]
+fn what_waits_too_long_or_for_nobody_or_at_the_end_is_not_taken() {
+    for how in ["long", "nobody", "end"] {
+        let mut rig = leading();
+        let first = with_waiting(&mut rig);
+        let end = rig.driver.replica().status().last;
+        let refusal = match how {
+            "long" => {
+                (0..201).for_each(|_| rig.tick());
+                Refusal::Busy
+            }
+            "nobody" => {
+                rig.driver.handle(Input::ClientGone { client: CLIENT });
+                Refusal::Busy
+            }
+            _ => {
+                rig.driver.begin_to_end();
+                Refusal::Unavailable { reason: "the node is ending".to_owned() }
+            }
+        };
+        rig.turn();
+        check_refused(&rig, first, &refusal);
+        rig.holds_writes = false;
+        rig.settle();
+        let results = results_of(&rig, first);
+        let is_taken = matches!(results[0], SubmitResult::Run { count, .. } if count >= 5);
+        assert!(is_taken && results[1..].iter().all(|result| *result == SubmitResult::Refused(refusal.clone())));
+        assert_eq!(rig.driver.replica().status().last, end, "{how}: nothing more was taken");
+        assert_eq!((rig.driver.waiting.bytes(), rig.driver.waiting.commands()), (0, 0));
+        assert!(rig.driver.is_idle());
+    }
 }
 
 /// So much waits as may be uncommitted, and no more.
