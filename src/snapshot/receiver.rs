@@ -26,7 +26,7 @@ pub struct Receiver {
     arrived: Vec<bool>,
     /// How many of them are not.
     missing: u32,
-    /// How many were there when it was opened, and so are not sent again.
+    /// How many were there when it was opened, or gone on with last, and so are not sent again.
     resumed: u32,
     unflushed_bytes: u64,
     is_poisoned: bool,
@@ -127,7 +127,12 @@ impl Receiver {
         self.missing
     }
 
-    /// How many chunks were there when it was opened.
+    /// Another fetch goes on with it: what is there counts as having been.
+    pub fn go_on(&mut self) {
+        self.resumed = self.manifest.chunks() - self.missing;
+    }
+
+    /// How many chunks were there when it was opened, or gone on with last.
     pub fn resumed_count(&self) -> u32 {
         self.resumed
     }

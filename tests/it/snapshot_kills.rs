@@ -6,6 +6,7 @@
 //! or not. After each the node starts again, everything acknowledged is there, and nothing is left of what was broken off.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -239,7 +240,7 @@ impl OnForgetful {
     pub fn order(&self) -> Child {
         let mut command = std::process::Command::new(PROGRAM);
         command.args(["cluster", "snapshot", "--timeout", "60", "--client"]).arg(self.inner.cluster.admin_file());
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs")
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs")
     }
 
     pub fn snapshot(&self) {
@@ -261,12 +262,22 @@ impl OnForgetful {
     ) {
         let gate = self.disk(watched).gate.clone();
         gate.close(step);
-        let ordered = begin(self);
-        assert!(gate.is_reached(PATIENCE), "{name}: the step is not reached\n{}", self.inner.log(watched));
+        let mut ordered = begin(self);
+        let deadline = Instant::now() + PATIENCE;
+        while !gate.is_reached(Duration::from_millis(200)) {
+            if let Some(what) = self.broken(ordered.as_mut()) {
+                panic!("{name}: before the step {what}\n{}", self.inner.log(watched));
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{name}: nothing ended, and the step is not reached\n{}",
+                self.inner.log(watched)
+            );
+        }
         let process = self.inner.cluster.child(victim).expect("it runs").id();
         let process = Pid::from_raw(i32::try_from(process).expect("a number of a process")).expect("it runs");
         kill_process(process, Signal::KILL).expect("it is a child");
-        if let Some(mut ordered) = ordered {
+        if let Some(ordered) = &mut ordered {
             ordered.kill().expect("it is a child");
             ordered.wait().expect("it has ended");
         }
@@ -279,6 +290,22 @@ impl OnForgetful {
             disk.forget(seed);
             disk.on(Plan::calm(seed)).expect("it could be mounted before");
         }
+    }
+
+    /// A process that has ended though nobody killed it, or an order that was not carried out: no step is reached then.
+    fn broken(&mut self, ordered: Option<&mut Child>) -> Option<String> {
+        let nodes: Vec<NodeId> = self.disks.iter().map(|(node, _)| *node).collect();
+        for node in nodes {
+            let ended = self.inner.cluster.child(node).and_then(|child| child.ended());
+            if let Some(status) = ended {
+                return Some(format!("node {node} ended with {status}: {}", self.inner.log(node)));
+            }
+        }
+        let ordered = ordered?;
+        let status = ordered.try_wait().expect("it is a child").filter(|status| !status.success())?;
+        let mut said = String::new();
+        let told = ordered.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
+        Some(format!("the order ended with {status}: {said} ({told:?})"))
     }
 
     /// Both nodes have the same state, each by itself.

@@ -415,6 +415,12 @@ impl<M: StateMachine> Driver<M> {
     pub fn mended(&mut self, point: LogId) {
         self.snapshots.damaged.retain(|damaged| *damaged != point);
         self.snapshots.findings.retain(|(of, _)| *of != Some(point));
+        // One that the log has come to, and reaches, is one of the two that it may begin from.
+        let before_first = self.replica.first_index().previous();
+        let is_reached = point.index >= before_first && point.index <= self.replica.status().durable.index;
+        if is_reached && self.replica.term_at(point.index) == Some(point.term) {
+            self.snapshots.keep(point, before_first);
+        }
         self.effects.push(Effect::Snapshot(SnapshotReport::Mended { point }));
     }
 

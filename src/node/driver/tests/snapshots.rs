@@ -481,7 +481,16 @@ fn a_damaged_one_that_was_mended_counts_and_is_not_told_any_more() {
     rig.disk.flip_bit(&chunks, 40, 3);
     rig.driver.mended(older);
     assert!(rig.driver.status().snapshots.failure.contains("is damaged"), "that was another one");
+    assert_eq!(rig.driver.snapshots.oldest_kept(), None, "there is one to begin from");
+    rig.driver.mended(LogId::new(newer.term.next(), newer.index));
+    rig.driver.mended(LogId::new(newer.term, Index(1_000)));
+    assert_eq!(rig.driver.snapshots.oldest_kept(), None, "the log has not come to these");
     rig.driver.mended(newer);
+    assert_eq!(
+        rig.driver.snapshots.oldest_kept(),
+        Some(older),
+        "there are two again: the log may go behind the older one"
+    );
     assert_eq!(rig.driver.status().snapshots.failure, "");
     rig.lead();
     let third = put_and_make(&mut rig, 2);

@@ -97,8 +97,9 @@ impl<'a, F: Files> Session<'a, F> {
         if let Some(manifest) = self.look(group, point, kept)? {
             return Ok(manifest);
         }
-        if let Some(begun) = self.begun.clone().filter(|_| kept.is_none() && !self.is_damaged) {
-            *kept = Some(self.open(begun)?);
+        match self.begun.clone().filter(|_| !self.is_damaged) {
+            Some(begun) if kept.is_none() => *kept = Some(self.open(begun)?),
+            _ => kept.iter_mut().for_each(Receiver::go_on),
         }
         self.show(kept.as_ref(), first);
         self.receive(group, point, sources, kept).await

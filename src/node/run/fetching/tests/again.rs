@@ -72,6 +72,24 @@ async fn what_has_come_is_looked_at_before_anybody_answers() {
     assert_eq!((progress.bytes, progress.bytes_resumed), (manifest.bytes, progress.bytes_here));
 }
 
+/// Of what stayed open, too, it is told how much an earlier fetch has brought: all of it, not what the first one had found.
+#[tokio::test]
+async fn what_earlier_fetches_brought_is_told_of_what_stayed_open() {
+    let [one, two] = nodes();
+    let manifest = one.makes(20);
+    let (disk, peers) = (SimDisk::new(), two.endpoint.peers());
+    let (files, control) = (disk.files(), Control::new(Arc::default()));
+    let mut kept = None;
+    for (brought, resumed) in [(5, 0), (7, 5), (0, 12)] {
+        let _silent = crooked(&one, &manifest, falls_silent_after(brought));
+        let mut session = Session::new(&files, way::Way::Member(&peers), hasty(), &control, 0);
+        session.fetch(order(20, 1, &[]), &mut kept).await.map(|_| ()).unwrap_err();
+        let progress = control.progress().expect("something is fetched");
+        let bytes = |chunks: u64| chunks * CHUNK_BYTES as u64;
+        assert_eq!((progress.bytes_resumed, progress.bytes_here), (bytes(resumed), bytes(resumed + brought)));
+    }
+}
+
 /// What is kept open is of no use for another snapshot, nor where it was removed.
 #[tokio::test]
 async fn what_was_kept_is_given_up_for_another_and_where_it_is_gone() {
