@@ -42,6 +42,8 @@ const SESSIONS: u64 = 1000;
 const COME_BACK_BYTES_PER_SECOND: u64 = 256 << 20;
 /// Records that are sent together.
 const BATCH: usize = 64;
+/// By how much newest segments may differ where two starts are compared.
+const NEWEST_SLACK_BYTES: u64 = 4 << 20;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How much is done.
@@ -319,13 +321,18 @@ async fn leader_status(client: &Client) -> NodeStatus {
 struct Settled {
     cluster: LocalCluster,
     records: u64,
+    /// In the segment that was written last, which a start reads whole.
+    newest_bytes: u64,
     starts: Vec<Duration>,
     mib: Vec<u64>,
     _home: tempfile::TempDir,
 }
 
 fn starts(size: &Size) {
-    let mut settled: Vec<Settled> = size.start_records.into_iter().map(|records| settle(size, records)).collect();
+    let [few, many] = size.start_records;
+    let few = settle(size, few, None);
+    let many = settle(size, many, Some(few.newest_bytes));
+    let mut settled = [few, many];
     for _ in 0..size.rounds.max(3) {
         for one in &mut settled {
             let began = Instant::now();
@@ -336,20 +343,25 @@ fn starts(size: &Size) {
         }
     }
     println!("== starts of a node alone, by the entries behind its snapshot");
-    println!("entries | start s, median | MiB in memory, most | log and snapshots on disk, MiB");
+    println!(
+        "entries | in the newest segment, MiB | start s, median | MiB in memory, most | log and snapshots on disk, MiB"
+    );
     let mut medians = Vec::new();
     for one in &mut settled {
         one.starts.sort_unstable();
         let median = one.starts[one.starts.len() / 2].as_secs_f64();
         medians.push(median);
         let disk = disk_mib(&one.cluster.data_directory(NodeId(1)));
-        println!("{} | {median:.3} | {} | {disk}", one.records, one.mib.iter().max().expect("it was started"));
+        let (newest, memory) = (one.newest_bytes >> 20, one.mib.iter().max().expect("it was started"));
+        println!("{} | {newest} | {median:.3} | {memory} | {disk}", one.records);
     }
     let ratio = medians[1] / medians[0];
     println!("many : few: {}", judge(ratio, ratio <= 1.2, "at most 1.2"));
 }
 
-fn settle(size: &Size, records: u64) -> Settled {
+/// `newest_bytes` is what the newest segment is to hold in the end, about: a start reads it whole, and how full it is has
+/// nothing to do with how much there is before it.
+fn settle(size: &Size, records: u64, newest_bytes: Option<u64>) -> Settled {
     let home = tempfile::tempdir_in(".").expect("a directory can be made here");
     let mut cluster = prepare(&home.path().join("cluster"), 1);
     cluster.start_all(PATIENCE).expect("it serves");
@@ -360,12 +372,39 @@ fn settle(size: &Size, records: u64) -> Settled {
         let load = Load::start(&client, size.lanes);
         load.rate_until(async |done, _| done >= records).await;
         load.end().await;
+        if let Some(wanted) = newest_bytes {
+            write_until_newest_holds(&client, &cluster.data_directory(NodeId(1)), wanted).await;
+        }
         give_up_log(&client, &[NodeId(1)]).await;
         // What is no longer wanted is given up at leisure.
         tokio::time::sleep(Duration::from_secs(size.seconds)).await;
     });
+    let newest_bytes = newest_segment_bytes(&cluster.data_directory(NodeId(1)));
     cluster.stop_all(PATIENCE).expect("it ends when asked to");
-    Settled { cluster, records, starts: Vec::new(), mib: Vec::new(), _home: home }
+    Settled { cluster, records, newest_bytes, starts: Vec::new(), mib: Vec::new(), _home: home }
+}
+
+async fn write_until_newest_holds(client: &Client, directory: &Path, wanted: u64) {
+    let batch = vec![Bytes::from(vec![b'x'; RECORD_BYTES]); BATCH];
+    loop {
+        let missing = (wanted + SEGMENT_BYTES_DEFAULT - newest_segment_bytes(directory)) % SEGMENT_BYTES_DEFAULT;
+        if missing.min(SEGMENT_BYTES_DEFAULT - missing) < NEWEST_SLACK_BYTES {
+            return;
+        }
+        // Records have heads, and frames too: half of it comes to less than all.
+        for _ in 0..missing / 2 / (BATCH * RECORD_BYTES) as u64 + 1 {
+            client.append_batch(batch.clone()).await.expect("a majority is up");
+        }
+    }
+}
+
+/// What is written of the newest segment.
+fn newest_segment_bytes(directory: &Path) -> u64 {
+    let mut command = std::process::Command::new(PROGRAM);
+    let output = command.args(["wal", "inspect", "-o", "json"]).arg(directory).output().expect("the binary runs");
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let newest = shown["segments"].as_array().and_then(|segments| segments.last()).expect("there is one");
+    newest["used_bytes"].as_u64().expect("a number")
 }
 
 // ----- what all of them need

@@ -80,6 +80,7 @@ mutants! {
     SnapshotNotReadBack "snapshot_not_read_back" "A snapshot counts when it was flushed, whatever the disk gives back.",
     OfferNotKept "offer_not_kept" "A leader's log loses what goes with a snapshot that a member is fetching.",
     ClockJumpBelieved "clock_jump_believed" "What goes by its age goes by whatever the wall clock shows.",
+    RoomNotCounted "room_not_counted" "A leader takes what may find no segment of its log.",
     TrimMovesBack "trim_moves_back" "A trim below an earlier one makes readable what was trimmed.",
     ProbesOneByOne "probes_one_by_one" "A leader does not look at the hint, and asks for one entry after the other.",
     LateRejectionCounted "late_rejection_counted" "A rejection of an older attempt begins another one.",

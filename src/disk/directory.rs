@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -25,6 +26,9 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// What statfs(2) says of FUSE.
 const FUSE_MAGIC: u64 = 0x6573_5546;
 
+/// Between two looks at a lock that is waited for.
+const LOCK_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// A directory on a real file system. Clones are handles to the same one, for use from any thread.
 ///
 /// Files are locked while they are open for writing, see [`Files::open`]; the lock goes when they are closed, when the
@@ -40,6 +44,8 @@ struct Inner {
     root: PathBuf,
     descriptor: OwnedFd,
     direct: bool,
+    /// How long a file that another process has locked is waited for.
+    patience: Duration,
     /// Held while a name is given, changed or followed, so that a rename cannot come between a name and its file. It may
     /// be held as long as the disk takes; [`Directory::target`] goes without, and the hot path with it. Before `table`.
     names: Mutex<()>,
@@ -60,7 +66,16 @@ impl Directory {
     /// # Errors
     /// With kind [`io::ErrorKind::NotFound`] if there is none, and whatever the kernel says otherwise.
     pub fn open(path: impl AsRef<Path>) -> Result<Directory, Error> {
-        Directory::open_with(path.as_ref(), true)
+        Directory::open_with(path.as_ref(), true, Duration::ZERO)
+    }
+
+    /// As [`Directory::open`], for whoever may come right behind a process that was killed: a file that is locked is waited for
+    /// so long, since the kernel lets go of it when it is done with the last request of that process, and tells nobody.
+    ///
+    /// # Errors
+    /// Those of [`Directory::open`].
+    pub fn open_patiently(path: impl AsRef<Path>, patience: Duration) -> Result<Directory, Error> {
+        Directory::open_with(path.as_ref(), true, patience)
     }
 
     /// Makes a directory, durably, and opens it. Its parent must exist, and it must not.
@@ -82,7 +97,7 @@ impl Directory {
     /// As [`Directory::open`], as if the file system had no O_DIRECT.
     #[cfg(test)]
     pub(crate) fn open_plain(path: impl AsRef<Path>) -> Result<Directory, Error> {
-        Directory::open_with(path.as_ref(), false)
+        Directory::open_with(path.as_ref(), false, Duration::ZERO)
     }
 
     /// As [`Directory::open`], with a bound of its own on the files that are held open.
@@ -105,12 +120,12 @@ impl Directory {
         self.names()
     }
 
-    fn open_with(path: &Path, direct: bool) -> Result<Directory, Error> {
+    fn open_with(path: &Path, direct: bool, patience: Duration) -> Result<Directory, Error> {
         let open = |error: Errno| Error::new(Operation::Open, path.display().to_string(), error);
         let descriptor = open_directory(rustix::fs::CWD, path, OFlags::empty()).map_err(open)?;
         let direct = direct && supports_direct(descriptor.as_fd()).map_err(open)?;
         let table = Mutex::new(Table::new(FILES_OPEN_MAX));
-        let inner = Inner { root: path.to_owned(), descriptor, direct, names: Mutex::default(), table };
+        let inner = Inner { root: path.to_owned(), descriptor, direct, patience, names: Mutex::default(), table };
         Ok(Directory { inner: Arc::new(inner) })
     }
 
@@ -246,9 +261,14 @@ impl Directory {
         self.checked(operation, name)?;
         let _names = self.names();
         let open_at = |extra: OFlags| self.open_at(name, extra);
-        let file = OpenFile::open(open_at, flags, self.inner.direct)
-            .map_err(|failure| self.failure(operation, name, failure))?;
-        Ok(self.table().insert(name, file))
+        let deadline = Instant::now() + self.inner.patience;
+        loop {
+            let opened = OpenFile::open(open_at, flags, self.inner.direct);
+            match opened.map_err(|failure| self.failure(operation, name, failure)) {
+                Err(error) if error.is_locked() && Instant::now() < deadline => std::thread::sleep(LOCK_LOOK_INTERVAL),
+                opened => return Ok(self.table().insert(name, opened?)),
+            }
+        }
     }
 }
 

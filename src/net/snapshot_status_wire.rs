@@ -35,8 +35,8 @@ pub struct SnapshotMade {
     pub bytes: u64,
     /// How long it took; 0 of one that was there when the node started.
     pub milliseconds: u64,
-    /// How long the core's thread worked in the longest turn in which the state was taken or handed to the thread that
-    /// writes it, with all else that was done in that turn: CPU time. 0 where `milliseconds` is.
+    /// How long the core's thread worked to take the state, or to hand it to the thread that writes it, the longer of both:
+    /// CPU time. 0 where `milliseconds` is.
     pub core_microseconds: u64,
 }
 

@@ -8,6 +8,7 @@
 //!   ticks ───────────────┘      ▲                      "read for clients": the same, so that they hold up nobody
 //!                               │                    "snapshot": writes the state, no faster than it may
 //!                               └─── results, a wake ◀──┘   "serve snapshots", "fetch": to other nodes, and from them
+//!                                                    "discard": drops states that nobody needs any more
 //! ```
 //!
 //! QUIC and the core share one thread: what arrives is drained whole, handed to the driver, and its effects are carried
@@ -16,6 +17,7 @@
 //! [`crate::disk`]): messages go first, since others have to wait for those.
 
 mod clocks;
+mod discards;
 mod exchange;
 pub mod fetching;
 mod formatting;
@@ -26,6 +28,8 @@ mod report;
 mod segments;
 mod serving;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::future::poll_fn;
@@ -41,6 +45,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use clocks::{boot_time, wall_clock_milliseconds};
+use discards::Discards;
 use exchange::Exchange;
 pub use formatting::format;
 use links::{correspondents, lives_met, refusal_to_forward};
@@ -70,6 +75,8 @@ use crate::wal::{self, ReadPlan};
 
 /// How long the last writes of a node that is told to end may take.
 const FINISH_PATIENCE: Duration = Duration::from_secs(2);
+/// A node that is started again right behind its death finds files that the kernel has not let go yet.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 /// Ticks that are made up for at once after the thread was kept from running.
 const TICKS_BEHIND_MAX: u32 = 10;
 /// Ticks of quiet before a covering frame: one heartbeat interval.
@@ -166,7 +173,7 @@ pub fn run<M: StateMachine + Send + 'static>(
     ready: impl FnOnce(&Serving),
     failed: impl FnOnce(&RunError),
 ) -> Result<(), RunError> {
-    let directory = Directory::open(&options.directory)?;
+    let directory = Directory::open_patiently(&options.directory, LOCK_PATIENCE)?;
     // Before anything is written: another node's directory stays as it is.
     let found = superblock::inspect(&directory).map_err(StartError::from)?;
     found.state.check(Some(options.identity.name().cluster), options.id).map_err(StartError::from)?;
@@ -308,6 +315,7 @@ struct Node<M> {
     preparer: Worker<segments::Order>,
     readers: Readers<ReadPlan>,
     snapshots: Snapshots,
+    discards: Discards,
     exchange: Exchange<M>,
     results: Receiver<Input>,
     /// Something other than the network has news.
@@ -326,7 +334,7 @@ struct Node<M> {
 
 impl<M: StateMachine + Send + 'static> Node<M> {
     fn new(
-        driver: Driver<M>,
+        mut driver: Driver<M>,
         directory: Directory,
         backend: Backend,
         sync_mode: SyncMode,
@@ -344,6 +352,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         let readers = Readers::start(&sender, &woken, read)?;
         let exchange = Exchange::start(&directory, endpoint, snapshots.fetch_options(), &woken)?;
         let snapshots = Snapshots::start(&directory, snapshots, exchange.names(), &sender, &woken)?;
+        driver.measure_with(snapshots.stopwatch());
         let (inbox, peers, replies) = (endpoint.inbox(), endpoint.peers(), endpoint.replies());
         let correspondents = correspondents(driver.replica());
         peers.set_known(lives_met(&driver));
@@ -358,6 +367,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             preparer,
             readers,
             snapshots,
+            discards: Discards::start()?,
             exchange,
             results,
             woken,
@@ -377,13 +387,11 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         let mut clock = pin!(tokio::time::sleep_until(next_tick.into()));
         loop {
             self.queue.hand_over();
-            let before = clocks::thread_time();
             self.gather();
             if self.tick(&mut next_tick) {
                 clock.as_mut().reset(next_tick.into());
             }
             let has_more = self.turn()?;
-            self.snapshots.after_turn(self.driver.holds_state(), before);
             if self.removed_ticks >= FAREWELL_TICKS {
                 return Err(self.leave().await?);
             }
@@ -487,7 +495,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     fn turn(&mut self) -> Result<bool, Stopped> {
         let mut effects = std::mem::take(&mut self.effects);
         let has_more = self.driver.take_effects(&mut effects)?;
-        self.driver.take_discarded().into_iter().for_each(|state| self.snapshots.discard(Box::new(state)));
+        self.driver.take_discarded().into_iter().for_each(|state| self.discards.order(Box::new(state)));
         let mut has_news = false;
         for effect in effects.drain(..) {
             has_news |= self.carry_out(effect);

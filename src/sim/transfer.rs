@@ -30,7 +30,7 @@ use super::steps::Doing;
 use super::trace::Label;
 use crate::machine::Map;
 use crate::net::{self, SnapshotAnswer, SnapshotRefusal, SnapshotRequest};
-use crate::node::driver::SnapshotReport;
+use crate::node::driver::{NotFetched, SnapshotReport};
 use crate::node::sessions::Sessions;
 use crate::node::transfer::{Sources, Unfit, here};
 use crate::snapshot::{self, Arrival, Manifest, Mended, Reader, Receiver};
@@ -90,7 +90,7 @@ enum After {
     /// An answer, or the end of the time for it.
     Answer,
     Done(Box<(Manifest, Sessions, Map)>),
-    Failed(String),
+    Failed(NotFetched),
 }
 
 /// It is not needed any more. What has come stays.
@@ -192,7 +192,7 @@ impl Simulation {
             }
             Err(error) => {
                 fetch.end(&process.files, true);
-                Err(error.to_string())
+                Err(NotFetched { what: error.to_string(), goes_on: error.is_no_space() })
             }
         };
         if !self.nodes[node].disk.is_off() {
@@ -294,10 +294,12 @@ impl Simulation {
                 return After::Answer;
             }
             if fetch.sources.is_exhausted(fetch.wanted().into_iter().flatten()) {
-                return After::Failed(format!("no node gives the snapshot at {point}: {}", fetch.sources.asked()));
+                let what = format!("no node gives the snapshot at {point}: {}", fetch.sources.asked());
+                return After::Failed(NotFetched { what, goes_on: false });
             }
             if self.now >= fetch.news + PATIENCE {
-                return After::Failed(format!("the snapshot at {point} does not come"));
+                let what = format!("the snapshot at {point} does not come");
+                return After::Failed(NotFetched { what, goes_on: true });
             }
             fetch.next_source = 0;
             return After::Pause;

@@ -93,7 +93,7 @@ pub use log::{Counters, Effect, Log, Options, Poisoned, Ticket};
 pub use loss::{Loss, Lost};
 pub use plan::ReadPlan;
 pub use reader::ReadBuffer;
-pub use record::{RecordHead, RecordKind};
+pub use record::{RecordHead, RecordKind, entry_record_bytes, record_bytes};
 pub use recovery::{Acknowledged, Evidence, Fault, Judgement, Site, Verdict, judge};
 pub use resume::{Recovery, more_findings};
 pub use retention::Kept;

@@ -1,12 +1,14 @@
 //! From one segment to the next, and the segments that stand ready for it.
 
+use super::body;
 use super::frame::{FrameKind, OPEN_FRAME_BYTES_MAX, SEAL_FRAME_BYTES_MAX};
 use super::locator::SegmentIndex;
 use super::log::{Effect, Log, Phase};
+use super::record::RECORD_HEAD_BYTES;
 use super::sections::{OPEN_SECTION_BYTES_MAX, OpenSection};
 use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader};
 use crate::disk::{self, FileId};
-use crate::limits::{BLOCK_BYTES, SEGMENTS_READY, SEGMENTS_SPARE, SPARE_BYTES};
+use crate::limits::{BLOCK_BYTES, FRAME_RECORDS_MAX, SEGMENTS_READY, SEGMENTS_SPARE, SPARE_BYTES};
 use crate::types::SegmentNumber;
 
 /// What there is for frames to come, so that nothing is taken that might find no segment: it would wait for the disk, and
@@ -76,6 +78,14 @@ impl Log {
             () => Supply::Short,
         };
         Room { bytes: self.room_bytes(), supply }
+    }
+
+    /// What entries of so many record bytes, of one term and in one [`Log::append_each`], take of [`Room::bytes`] at most.
+    pub fn frames_bytes_max(&self, record_bytes: usize) -> u64 {
+        // Of two pieces in a row one holds more than half of what a piece may.
+        let piece_bytes = self.batch_bytes_max().min(FRAME_RECORDS_MAX * RECORD_HEAD_BYTES);
+        let pieces = if record_bytes <= piece_bytes { 0 } else { 2 * (record_bytes / piece_bytes) as u64 };
+        body::frame_room_bytes(record_bytes) + pieces * body::frame_room_bytes(0)
     }
 
     /// Somebody waits for more room: where the supply is short, a segment comes without the zeros that take time.

@@ -54,14 +54,13 @@ fn refuse_writes(io: Option<&str>, bytes: u64) -> Trial {
     trial
 }
 
+/// By both ways to the disk at once: each waits for half a minute.
 #[test]
 fn a_node_whose_disk_hangs_says_so_and_waits_for_no_thread() {
-    hang("a hung disk, blocking", "blocking");
-}
-
-#[test]
-fn a_node_whose_disk_hangs_under_io_uring_says_so_and_waits_for_no_thread() {
-    hang("a hung disk, uring", "uring");
+    std::thread::scope(|scope| {
+        scope.spawn(|| hang("a hung disk, blocking", "blocking"));
+        scope.spawn(|| hang("a hung disk, uring", "uring"));
+    });
 }
 
 /// The disk stands still: writes, and the preparation of segments, block in the kernel.

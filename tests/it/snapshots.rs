@@ -24,6 +24,7 @@ fn all_nodes_make_the_same_snapshot_when_one_is_ordered_and_begin_from_it() {
     let told: serde_json::Value = serde_json::from_str(&text(&shown.stdout)).expect("it is JSON");
     let index = told["index"].as_u64().expect("a number");
     assert!(told["bytes"].as_u64().expect("a number") > 4 * VALUE_BYTES as u64, "{told}");
+    assert!(told["core_microseconds"].as_u64().expect("a number") > 0, "{told}");
     let nodes: Vec<NodeId> = trial.cluster.nodes().collect();
     nodes.iter().for_each(|node| until(&trial, *node, |status| last(status) == index));
     let contents: Vec<BTreeMap<String, Vec<u8>>> = nodes.iter().map(|node| contents(&trial, *node)).collect();

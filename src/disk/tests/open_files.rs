@@ -1,5 +1,7 @@
 //! Which files are held open.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 /// However many files have an id, few are open; each is there all the same, wherever it was renamed to.
@@ -35,6 +37,30 @@ fn few_of_many_files_are_open() {
     assert!(another.open("d/7").expect_err("what is written waits for its flush").is_locked());
     assert_eq!(contract::read(&directory, files[7], 0, 3), b"new");
     directory.close(root_file);
+}
+
+/// As a supervisor starts a node again right behind its death.
+#[test]
+fn who_is_patient_waits_for_a_lock_and_for_no_longer_than_that() {
+    let root = scratch();
+    let first = Directory::open(root.path()).expect("it exists");
+    contract::create(&first, "held", b"bytes");
+    let refused = |patience| {
+        let second = Directory::open_patiently(root.path(), Duration::from_millis(patience)).expect("it exists");
+        let begun = Instant::now();
+        assert!(second.open("held").expect_err("it is held").is_locked());
+        begun.elapsed()
+    };
+    assert!(refused(100) >= Duration::from_millis(100));
+    assert!(refused(0) < Duration::from_millis(100));
+    let second = Directory::open_patiently(root.path(), Duration::from_secs(60)).expect("it exists");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(first);
+        });
+        second.open("held").expect("it is let go");
+    });
 }
 
 /// A file without a name could not be opened again, and one that a request is at keeps its lock.

@@ -11,7 +11,7 @@
 
 use super::checkpoint::Restoring;
 use super::start::session_limits;
-use super::{Applying, Driver, Effect, ReadFor, SnapshotReport};
+use super::{Applying, Driver, Effect, Making, ReadFor, SnapshotReport};
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::net::{Refusal, SnapshotMade};
@@ -29,14 +29,41 @@ pub(super) struct Coming<M> {
     pub machine: M,
 }
 
+/// Why no snapshot came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotFetched {
+    /// And what to do about it.
+    pub what: String,
+    /// What has come of it stays, and the next offer goes on with it: a node was not reached, or the disk was full. Else it is
+    /// nowhere any more, or of no use, and the newest one is fetched.
+    pub goes_on: bool,
+}
+
+/// What nobody needs any more, and takes long to drop.
+#[derive(Debug)]
+pub enum Discarded<M> {
+    State(Sessions, M),
+    /// A state that was held to be written.
+    Making(Box<Making>),
+}
+
+/// What is fetched of what was offered.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    /// The point of the first offer, where the log begins by the last one. Whoever offered it keeps what it needs
+    /// ([`Offers`](super::offers::Offers)): so a newer offer does not take its place while the log reaches back to it.
+    base: Base,
+    /// An order for it is out; else the last one came to nothing, and it is ordered again with an offer.
+    is_ordered: bool,
+}
+
 /// What becomes of offers.
 #[derive(Debug)]
 pub(super) struct Installing<M> {
-    /// Is being fetched.
-    wanted: Option<Base>,
+    wanted: Option<Wanted>,
     coming: Option<Coming<M>>,
-    /// States that nobody needs any more, and that are not dropped here.
-    discarded: Vec<(Sessions, M)>,
+    /// Not dropped here.
+    discarded: Vec<Discarded<M>>,
     /// The state of this node is that of no entry: there was none to begin from.
     is_stateless: bool,
     pause: Pause,
@@ -86,7 +113,7 @@ impl<M> Installing<M> {
 
     /// Which snapshot is being fetched.
     pub fn fetches(&self) -> Option<LogId> {
-        self.wanted.map(|base| base.point)
+        self.wanted.filter(|wanted| wanted.is_ordered).map(|wanted| wanted.base.point)
     }
 
     /// Why nothing can be asked of the state.
@@ -115,60 +142,80 @@ impl<M: StateMachine> Driver<M> {
             let report = SnapshotReport::NotTaken { point: base.point };
             return self.effects.push(Effect::Snapshot(report));
         }
-        match &mut self.installing.wanted {
+        let is_pause_over = self.installing.pause.is_over();
+        let point = match &mut self.installing.wanted {
             // The leader's log still reaches back to it: to begin with each newer one might never end.
-            Some(wanted) if base.begin_after.index <= wanted.point.index => wanted.begin_after = base.begin_after,
-            wanted if self.installing.pause.is_over() => {
+            Some(Wanted { base: wanted, is_ordered }) if base.begin_after.index <= wanted.point.index => {
+                wanted.begin_after = base.begin_after;
+                if *is_ordered || !is_pause_over {
+                    return;
+                }
+                *is_ordered = true;
+                wanted.point
+            }
+            wanted if is_pause_over => {
                 // What had come of it goes.
-                if let Some(Base { point, .. }) = wanted.replace(base) {
+                if let Some(Wanted { base: Base { point, .. }, .. }) = wanted.replace(Wanted { base, is_ordered: true })
+                {
                     let what = format!(
                         "the log of node {from} begins behind it by now; raise `follower_tail_minutes` on all nodes if that \
                          comes again, so that more time is left to fetch"
                     );
                     self.effects.push(Effect::Snapshot(SnapshotReport::NotFetched { point, what }));
                 }
-                self.effects.push(Effect::FetchSnapshot { from, point: base.point });
+                base.point
             }
-            _ => {}
-        }
+            _ => return,
+        };
+        self.effects.push(Effect::FetchSnapshot { from, point });
     }
 
     /// This node leads, or has come by another way to what the snapshot was for: it goes on for nothing.
     pub(super) fn cancel_fetch_if_useless(&mut self) {
         let replica = &self.replica;
-        if self.installing.wanted.take_if(|base| !replica.wants(*base)).is_some() {
+        if self.installing.wanted.take_if(|wanted| !replica.wants(wanted.base)).is_some_and(|wanted| wanted.is_ordered)
+        {
             self.effects.push(Effect::CancelFetch);
         }
     }
 
     /// What came of an [`Effect::FetchSnapshot`]: the snapshot is whole and durable in this node's directory, and this is
     /// its state; or why there is none. What is not wanted any more is dropped.
-    pub fn fetched(&mut self, point: LogId, result: Result<(Manifest, Sessions, M), String>) {
-        let Some(base) = self.installing.wanted.take_if(|base| base.point == point) else {
-            return self.installing.discarded.extend(result.ok().map(|(_, sessions, machine)| (sessions, machine)));
+    pub fn fetched(&mut self, point: LogId, result: Result<(Manifest, Sessions, M), NotFetched>) {
+        let is_it = |wanted: &mut Wanted| wanted.is_ordered && wanted.base.point == point;
+        let Some(Wanted { base, .. }) = self.installing.wanted.take_if(is_it) else {
+            let state = result.ok().map(|(_, sessions, machine)| Discarded::State(sessions, machine));
+            return self.installing.discarded.extend(state);
         };
         let (manifest, sessions, machine) = match result {
             Ok(fetched) => fetched,
             // The leader offers it again.
-            Err(what) => {
+            Err(NotFetched { what, goes_on }) => {
+                self.installing.wanted = goes_on.then_some(Wanted { base, is_ordered: false });
                 self.installing.pause.lengthen();
                 return self.effects.push(Effect::Snapshot(SnapshotReport::NotFetched { point, what }));
             }
         };
         self.installing.pause = Pause::default();
         if !self.replica.wants(base) {
-            return self.installing.discarded.push((sessions, machine));
+            return self.installing.discarded.push(Discarded::State(sessions, machine));
         }
         let Manifest { description: of, bytes, .. } = manifest;
         let membership = (of.membership_id, of.membership.clone());
         self.replica.handle(RaftInput::Installed { base, membership });
         let before = self.installing.coming.replace(Coming { of, bytes, sessions, machine });
-        self.installing.discarded.extend(before.map(|Coming { sessions, machine, .. }| (sessions, machine)));
+        let state = before.map(|Coming { sessions, machine, .. }| Discarded::State(sessions, machine));
+        self.installing.discarded.extend(state);
+    }
+
+    /// It takes long to drop.
+    pub(super) fn discard(&mut self, making: Box<Making>) {
+        self.installing.discarded.push(Discarded::Making(making));
     }
 
     /// States that nobody needs any more. To drop one of many bytes takes long: that is for another thread than the one that
     /// drives, and to be asked for after each [`Driver::take_effects`].
-    pub fn take_discarded(&mut self) -> Vec<(Sessions, M)> {
+    pub fn take_discarded(&mut self) -> Vec<Discarded<M>> {
         std::mem::take(&mut self.installing.discarded)
     }
 
@@ -192,7 +239,7 @@ impl<M: StateMachine> Driver<M> {
         self.stale_reads = 0;
         let sessions = std::mem::replace(&mut self.sessions, sessions);
         let machine = std::mem::replace(&mut self.machine, machine);
-        self.installing.discarded.push((sessions, machine));
+        self.installing.discarded.push(Discarded::State(sessions, machine));
         self.replace_kept();
         (self.applied, self.log_digest) = (of.point, of.log_digest);
         self.configuration = (of.membership_id, of.membership);

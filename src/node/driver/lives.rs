@@ -108,6 +108,7 @@ impl<M: StateMachine> Driver<M> {
         if self.known(node, incarnation).is_some_and(|met| met.boot == boot) {
             return;
         }
+        self.offers.forget(node);
         let met = &self.pipeline.superblock.state().met;
         let membership = self.replica.membership();
         let is_full = met.len() >= LIVES_MET_MAX && !met.contains_key(&node);

@@ -35,6 +35,7 @@ mod pipeline;
 mod purging;
 mod reads;
 mod retention;
+mod room;
 mod snapshots;
 mod start;
 mod status;
@@ -64,6 +65,7 @@ use crate::wal::{self, Prepare, ReadPlan, Remove};
 use durable::Kept;
 use forwards::Forwards;
 use installing::Installing;
+pub use installing::{Discarded, NotFetched};
 use offers::Offers;
 use pipeline::Pipeline;
 pub use purging::FollowerTail;
@@ -71,13 +73,14 @@ use purging::Purging;
 use reads::Reads;
 use retention::Retention;
 pub use retention::RetentionRule;
+use room::WaitingForRoom;
 use snapshots::Snapshots;
 use submissions::{Asker, Submissions};
 use tails::Tails;
 use wall_clock::WallClock;
 
 pub use loading::SnapshotFinding;
-pub use snapshots::{Made, Making, SnapshotOptions, SnapshotProgress, SnapshotReport};
+pub use snapshots::{Made, Making, SnapshotOptions, SnapshotProgress, SnapshotReport, Stopwatch};
 pub use start::{LOG_DIRECTORY, StartError, Started, format, record_bytes_max};
 pub use stopped::Stopped;
 
@@ -343,6 +346,7 @@ pub struct Driver<M> {
     configuration: (LogId, Membership),
     snapshots: Snapshots,
     submissions: Submissions,
+    waiting: WaitingForRoom,
     forwards: Forwards,
     /// The change of the members that somebody waits for.
     change: Option<changes::Waiting>,
@@ -424,6 +428,7 @@ impl<M: StateMachine> Driver<M> {
         watch: &mut dyn FnMut(&Replica, &raft::Output),
     ) -> Result<bool, Stopped> {
         let mut applied = 0;
+        self.take_waiting();
         loop {
             self.end_if_stopped(effects)?;
             effects.append(&mut self.effects);
@@ -514,6 +519,7 @@ impl<M: StateMachine> Driver<M> {
         if let Some(persist) = output.persist.take() {
             self.pipeline.persist(persist);
         }
+        self.waiting.proposed_bytes = 0;
         for outgoing in output.send.drain(..) {
             self.offers.note(&outgoing.message);
             self.pipeline.send(outgoing.message, outgoing.after, effects);
@@ -544,6 +550,7 @@ impl<M: StateMachine> Driver<M> {
         match event {
             Event::RoleChanged { role, .. } if *role != Role::Leader => {
                 self.admission = None;
+                self.refuse_waiting();
                 self.submissions.abandon(&mut self.effects);
                 self.abandon_change();
                 self.abandon_trims();

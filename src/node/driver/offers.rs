@@ -23,7 +23,8 @@ pub(super) struct Offers(BTreeMap<NodeId, Offer>);
 
 #[derive(Clone, Copy, Debug)]
 struct Offer {
-    /// It goes on with this one though it is offered newer ones.
+    /// It goes on with this one though it is offered newer ones, also after an error: unless it was told that nobody has it
+    /// any more, or is started anew.
     point: LogId,
     /// Since the first offer of it.
     age_ticks: u64,
@@ -42,6 +43,11 @@ impl Offers {
             *offer = new;
         }
         offer.silent_ticks = 0;
+    }
+
+    /// This node has begun anew, and knows of no offer: it goes by the next one.
+    pub fn forget(&mut self, node: NodeId) {
+        self.0.remove(&node);
     }
 
     /// A tick has passed. What was offered stays for so long.

@@ -9,7 +9,7 @@ use crate::mutant::{self, Mutant};
 use crate::raft::{Base, Message, Persist, PersistNumber};
 use crate::superblock::{SaveNumber, Writer};
 use crate::types::{Entry, GroupId, LogId, SegmentNumber};
-use crate::wal::{Effect as LogEffect, Log, Ticket};
+use crate::wal::{self, Effect as LogEffect, Log, Ticket};
 
 /// Tokens of the superblock's writes begin here; the log's lie below.
 pub(super) const SUPERBLOCK_TOKENS: u64 = 1 << 63;
@@ -26,6 +26,8 @@ pub(super) struct Pipeline {
     pub superblock: Writer,
     /// Wait for the superblock. Bounded by the replica's limits on what is uncommitted or in a window.
     waiting: VecDeque<Waiting>,
+    /// What they take of the log's room at most, together.
+    waiting_frame_bytes: u64,
     /// Wait for the log.
     writing: VecDeque<(PersistNumber, Ticket)>,
     /// Messages that wait for a persist, by rising number.
@@ -45,6 +47,8 @@ struct Waiting {
     /// The superblock says that the log begins after this entry: what the log has of before goes.
     begin_after: Option<LogId>,
     entries: Vec<Entry>,
+    /// What these take of the log's room at most.
+    frame_bytes: u64,
 }
 
 impl Pipeline {
@@ -53,6 +57,7 @@ impl Pipeline {
             log,
             superblock,
             waiting: VecDeque::new(),
+            waiting_frame_bytes: 0,
             writing: VecDeque::new(),
             held: VecDeque::new(),
             known_segment: SegmentNumber(0),
@@ -79,7 +84,14 @@ impl Pipeline {
             });
         }
         let begin_after = base.map(|base| base.begin_after);
-        self.waiting.push_back(Waiting { number, save: self.last_save, begin_after, entries });
+        let frame_bytes = self.log.frames_bytes_max(entries.iter().map(wal::entry_record_bytes).sum());
+        self.waiting_frame_bytes += frame_bytes;
+        self.waiting.push_back(Waiting { number, save: self.last_save, begin_after, entries, frame_bytes });
+    }
+
+    /// What waits for a frame takes at most so much of the log's room.
+    pub fn waiting_frame_bytes(&self) -> u64 {
+        self.waiting_frame_bytes + self.log.queued_frame_bytes()
     }
 
     /// A message leaves now, or when its persist is durable.
@@ -108,6 +120,7 @@ impl Pipeline {
     pub fn advance(&mut self, effects: &mut Vec<Effect>) -> Result<Option<PersistNumber>, Stopped> {
         let spoken = self.superblock.durable();
         while let Some(ready) = self.waiting.pop_front_if(|waiting| waiting.save <= spoken) {
+            self.waiting_frame_bytes -= ready.frame_bytes;
             if let Some(begin_after) = ready.begin_after {
                 self.log.purge_prefix(GroupId::CLUSTER, begin_after).map_err(Stopped::Log)?;
             }

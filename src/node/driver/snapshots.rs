@@ -14,6 +14,8 @@
 //!   while newer entries are applied.
 //! - What the superblock names is durable.
 
+use std::fmt;
+
 use super::checkpoint::Checkpoint;
 use super::loading::{Beginning, SnapshotFinding};
 use super::{Driver, Effect};
@@ -59,7 +61,7 @@ pub struct Made {
     /// Of the state.
     pub bytes: u64,
     pub milliseconds: u64,
-    /// How long the driver's thread worked in the longest turn that had to do with it.
+    /// How long the driver's thread worked to take the state, or to hand it over: the longer of both.
     pub core_microseconds: u64,
 }
 
@@ -108,6 +110,12 @@ pub enum SnapshotReport {
     NoneGiven,
 }
 
+/// Stands beside the driver while it takes a state. What it measures it keeps: the driver knows no clock.
+pub trait Stopwatch: fmt::Debug + Send {
+    fn start(&mut self);
+    fn stop(&mut self);
+}
+
 /// What a driver knows of its snapshots.
 #[derive(Debug)]
 pub(super) struct Snapshots {
@@ -137,6 +145,7 @@ pub(super) struct Snapshots {
     /// Points of those that are there and cannot be used.
     damaged: Vec<LogId>,
     is_told_none: bool,
+    stopwatch: Option<Box<dyn Stopwatch>>,
 }
 
 /// A client that waits for the snapshot at a point.
@@ -189,6 +198,7 @@ impl Snapshots {
             findings: Vec::new(),
             damaged: beginning.damaged.clone(),
             is_told_none: false,
+            stopwatch: None,
         }
     }
 
@@ -262,8 +272,10 @@ impl Snapshots {
     pub fn turn_ticks(&self) -> u64 {
         let ticks_per_second = 1000 / TICK.as_millis() as u64;
         let last_bytes = self.last.map_or(0, |last| last.bytes);
-        let writing_ticks = last_bytes.saturating_mul(ticks_per_second) / self.options.bytes_per_second;
-        writing_ticks.clamp(u64::from(self.options.turn_ticks), TURN_TICKS_MAX.max(u64::from(self.options.turn_ticks)))
+        // It is written, and then read back: both within the rate.
+        let moved_bytes = last_bytes.saturating_mul(2);
+        let making_ticks = moved_bytes.saturating_mul(ticks_per_second) / self.options.bytes_per_second;
+        making_ticks.clamp(u64::from(self.options.turn_ticks), TURN_TICKS_MAX.max(u64::from(self.options.turn_ticks)))
     }
 }
 
@@ -333,14 +345,26 @@ impl<M: StateMachine> Driver<M> {
         if self.configuration.1.members.is_empty() {
             return;
         }
-        let Some(checkpoint) = Checkpoint::of(&self.sessions, &self.machine) else { return self.tell_none_given() };
-        let making = Box::new(Making { description: self.description(), checkpoint });
+        let watch = self.snapshots.stopwatch.as_deref_mut();
+        watch.into_iter().for_each(Stopwatch::start);
+        let checkpoint = Checkpoint::of(&self.sessions, &self.machine);
+        let description = self.description();
+        let watch = self.snapshots.stopwatch.as_deref_mut();
+        watch.into_iter().for_each(Stopwatch::stop);
+        let Some(checkpoint) = checkpoint else { return self.tell_none_given() };
+        let making = Box::new(Making { description, checkpoint });
         self.snapshots.phase = Phase::Held { making, wait_ticks: self.turn() * self.snapshots.turn_ticks() };
     }
 
     /// Whether the state of a point is held, to be handed out when its turn has come.
+    #[cfg(test)]
     pub fn holds_state(&self) -> bool {
         matches!(self.snapshots.phase, Phase::Held { .. })
+    }
+
+    /// From here on this measures how long a state takes to be taken.
+    pub fn measure_with(&mut self, stopwatch: Box<dyn Stopwatch>) {
+        self.snapshots.stopwatch = Some(stopwatch);
     }
 
     /// What is done next is done.
@@ -431,7 +455,9 @@ impl<M: StateMachine> Driver<M> {
         snapshots.last = Some(installed);
         snapshots.keep(installed.point, before_first);
         if matches!(snapshots.phase, Phase::Idle | Phase::Held { .. }) {
-            snapshots.phase = Phase::Removing;
+            if let Phase::Held { making, .. } = std::mem::replace(&mut snapshots.phase, Phase::Removing) {
+                self.discard(making);
+            }
             self.remove_superfluous(installed.point);
         }
     }

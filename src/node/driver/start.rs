@@ -11,7 +11,7 @@ use super::pipeline::{Pipeline, SUPERBLOCK_TOKENS};
 use super::purging::Purging;
 use super::retention::Retention;
 use super::wall_clock::WallClock;
-use super::{Applying, Driver, Options, Reads, Snapshots, Submissions, Tails};
+use super::{Applying, Driver, Options, Reads, Snapshots, Submissions, Tails, WaitingForRoom};
 use crate::checksum::Checksum;
 use crate::codec;
 use crate::disk::Files;
@@ -236,6 +236,7 @@ impl<M: StateMachine> Driver<M> {
             sessions: beginning.sessions,
             machine: beginning.machine,
             submissions: Submissions::default(),
+            waiting: WaitingForRoom::default(),
             forwards: Forwards::new(incarnation, boot),
             change: None,
             wall_clock: WallClock::default(),

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Driver, Effect};
 use crate::codec::{self, COMMAND_HEAD_BYTES};
-use crate::limits::{ENTRY_OVERHEAD_BYTES, REQUEST_BYTES_MAX, SESSION_ANSWER_BYTES_MAX, WIRE_FRAME_BYTES_MAX};
+use crate::limits::{REQUEST_BYTES_MAX, SESSION_ANSWER_BYTES_MAX, WIRE_FRAME_BYTES_MAX};
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::net::{ClientKey, ForwardId, Forwarded, Refusal, Response, ResponseBody, SubmitResult};
 use crate::node::sessions::{Admit, Lane};
 use crate::raft::{Refused, Role};
 use crate::types::{Command, Data, Index, NodeId, Payload, RequestNumber, Service, SessionId};
+use crate::wal;
 
 use super::apply::answered_before;
+use super::room::cost_bytes;
 
 /// A state machine's answers to one request, with room in the frame for what stands beside each.
 const ANSWERS_BYTES_MAX: usize = WIRE_FRAME_BYTES_MAX / 2;
@@ -71,7 +73,7 @@ struct Wait {
 }
 
 impl Asker {
-    fn told(self, outcome: Result<Vec<SubmitResult>, Refusal>) -> Effect {
+    pub fn told(self, outcome: Result<Vec<SubmitResult>, Refusal>) -> Effect {
         match self {
             Asker::Client { client, id } => {
                 let submitted = |results| ResponseBody::Submitted { results };
@@ -125,32 +127,27 @@ impl Submissions {
         }
     }
 
-    /// Takes a request with what is known of it so far; answers it at once if that is all.
-    fn admit(&mut self, asker: Asker, verdicts: Vec<CommandVerdict>, effects: &mut Vec<Effect>) {
+    /// Takes a request of so many commands, of which nothing is known yet; gives its key.
+    pub fn begin(&mut self, asker: Asker, count: usize) -> u64 {
+        assert!(count > 0, "a request without commands is refused");
         self.last_key += 1;
-        let request = self.last_key;
-        let mut results = Vec::with_capacity(verdicts.len());
-        for (ordinal, verdict) in verdicts.into_iter().enumerate() {
-            results.push(match verdict {
-                CommandVerdict::Known(result) => Some(result),
-                CommandVerdict::Proposed(index) => {
-                    self.wait(index, request, ordinal);
-                    None
-                }
+        self.open_results += count;
+        self.open.insert(self.last_key, Open { asker, results: vec![None; count], missing: count });
+        self.last_key
+    }
+
+    /// So much is known of a request's commands from this one on. If that is all of it, it is answered.
+    pub fn know(&mut self, request: u64, first: usize, verdicts: Vec<CommandVerdict>, effects: &mut Vec<Effect>) {
+        for (ordinal, verdict) in (first..).zip(verdicts) {
+            match verdict {
+                CommandVerdict::Known(result) => self.settle(request, ordinal, result, effects),
+                CommandVerdict::Proposed(index) => self.wait(index, request, ordinal),
                 CommandVerdict::Attached(index) => {
                     self.attached_count += 1;
                     self.attached.entry(index).or_default().push((request, ordinal));
-                    None
                 }
-            });
+            }
         }
-        let missing = results.iter().filter(|result| result.is_none()).count();
-        if missing == 0 {
-            effects.push(answer(asker, results.into_iter().flatten().collect()));
-            return;
-        }
-        self.open_results += results.len();
-        self.open.insert(request, Open { asker, results, missing });
     }
 
     fn wait(&mut self, index: Index, request: u64, ordinal: usize) {
@@ -166,7 +163,7 @@ impl Submissions {
 }
 
 /// What is known of one command when it arrives.
-enum CommandVerdict {
+pub(super) enum CommandVerdict {
     Known(SubmitResult),
     Proposed(Index),
     Attached(Index),
@@ -178,6 +175,12 @@ impl<M: StateMachine> Driver<M> {
             self.effects.push(asker.told(Err(refusal)));
             return;
         }
+        self.waiting.join(asker, commands);
+        self.take_waiting();
+    }
+
+    /// Proposes what is new of these commands; tells of each what is known by now.
+    pub(super) fn admit(&mut self, commands: Vec<Data>) -> Vec<CommandVerdict> {
         let mut verdicts = Vec::with_capacity(commands.len());
         let mut rest = commands.into_iter().peekable();
         while let Some(data) = rest.next() {
@@ -193,7 +196,7 @@ impl<M: StateMachine> Driver<M> {
                 Err(_) => verdicts.push(refused(Refusal::Malformed)),
             }
         }
-        self.submissions.admit(asker, verdicts, &mut self.effects);
+        verdicts
     }
 
     /// Why a request is refused whole, before any of its commands is looked at. Also where only a part of it would find
@@ -212,14 +215,10 @@ impl<M: StateMachine> Driver<M> {
         if self.admission.is_none() {
             return Some(Refusal::Unavailable { reason: "the leader is taking over".to_owned() });
         }
-        let bytes: usize = commands.iter().map(|data| data.bytes.len()).sum();
-        let is_full = self.submissions.open_results + commands.len() > OPEN_RESULTS_MAX;
-        if is_full || !self.replica.has_room(bytes + commands.len() * ENTRY_OVERHEAD_BYTES) {
-            return Some(Refusal::Busy);
-        }
-        let log = &self.pipeline.log;
-        let has_room = log.room().bytes >= log.queued_frame_bytes() + 2 * bytes as u64;
-        (log.is_out_of_space() && !has_room).then_some(Refusal::NoSpace)
+        let is_full = self.submissions.open_results + commands.len() > OPEN_RESULTS_MAX
+            || !self.replica.has_room(cost_bytes(commands))
+            || !self.waiting.may_join(commands, self.options.limits.uncommitted_bytes_max);
+        is_full.then_some(Refusal::Busy)
     }
 
     /// Only where its session's first request will find room: who is to come later is told so at once, and does not
@@ -228,6 +227,7 @@ impl<M: StateMachine> Driver<M> {
         if !self.replica.has_room(REQUEST_BYTES_MAX) {
             return refused(Refusal::Busy);
         }
+        self.waiting.proposed_bytes += wal::record_bytes(data.bytes.len());
         match self.replica.propose(vec![Payload::Data(data)]) {
             Ok(range) => CommandVerdict::Proposed(range.start),
             Err(error) => refused(self.refusal_of(error)),
@@ -257,13 +257,17 @@ impl<M: StateMachine> Driver<M> {
                 verdicts.push(refused(Refusal::TooLarge { max: self.record_bytes_max as u64 }));
                 continue;
             }
+            let record_bytes = wal::record_bytes(data.bytes.len());
             verdicts.push(match lane.admit(&command) {
                 Admit::Append if command.service == Service::Append && self.options.retention.is_for_map_alone => {
                     refused(Refusal::MapAlone)
                 }
                 Admit::Append if busy.is_some() => refused(Refusal::Busy),
                 Admit::Append => match self.replica.propose(vec![Payload::Data(data)]) {
-                    Ok(range) => appended(&mut lane, command.number, range.start),
+                    Ok(range) => {
+                        self.waiting.proposed_bytes += record_bytes;
+                        appended(&mut lane, command.number, range.start)
+                    }
                     Err(error) => {
                         busy = Some(error);
                         refused(Refusal::Busy)
@@ -297,7 +301,7 @@ fn appended(lane: &mut Lane<'_>, number: RequestNumber, index: Index) -> Command
     CommandVerdict::Proposed(index)
 }
 
-fn refused(refusal: Refusal) -> CommandVerdict {
+pub(super) fn refused(refusal: Refusal) -> CommandVerdict {
     CommandVerdict::Known(SubmitResult::Refused(refusal))
 }
 

@@ -18,4 +18,5 @@ mod purging;
 mod reads;
 mod retention;
 mod rig;
+mod room;
 mod snapshots;

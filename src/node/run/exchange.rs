@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use super::fetching::{FetchOptions, Fetched, Fetching, Order, Progress, Told};
+use super::fetching::{FetchError, FetchOptions, Fetched, Fetching, Order, Progress, Told};
 use super::serving::Serving;
 use crate::disk::{self, Directory};
 use crate::machine::StateMachine;
 use crate::net::Endpoint;
-use crate::node::driver::{Driver, SnapshotFinding};
+use crate::node::driver::{Driver, NotFetched, SnapshotFinding};
 use crate::types::{GroupId, LogId, NodeId};
 
 /// Dropped, it ends both threads, and waits for them.
@@ -60,7 +60,11 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
             match told {
                 Told::Fetched(fetched) => {
                     let Fetched { point, result, .. } = *fetched;
-                    driver.fetched(point, result.map_err(|error| format!("{error}; {}", error.next_step())));
+                    let why = |error: FetchError| NotFetched {
+                        what: format!("{error}; {}", error.next_step()),
+                        goes_on: error.goes_on(),
+                    };
+                    driver.fetched(point, result.map_err(why));
                 }
                 Told::Mended { point } => driver.mended(point),
             }

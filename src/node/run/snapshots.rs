@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::clocks::thread_time;
 use super::fetching::FetchOptions;
 use crate::disk::{self, Directory};
-use crate::node::driver::{Input, Made, Making};
+use crate::node::driver::{Input, Made, Making, Stopwatch};
 use crate::snapshot::run::{Control, Ended, run};
 use crate::snapshot::{self, Builder, Reach};
 use crate::types::{ClusterId, GroupId, LogId};
@@ -34,33 +34,38 @@ impl SnapshotWriting {
 
 enum Order {
     Make(Box<Making>),
-    Remove {
-        in_use: LogId,
-        reach: Reach,
-    },
-    /// To drop this takes long.
-    Discard(Box<dyn Send>),
+    Remove { in_use: LogId, reach: Reach },
 }
 
-/// The thread. The driver orders one thing at a time, and now and then to drop something.
+/// The thread. The driver orders one thing at a time.
 pub(super) struct Snapshots {
     orders: Option<Sender<Order>>,
     control: Arc<Control>,
     /// The last one was handed over then.
     began: Option<Instant>,
-    core: Core,
+    core: CoreTime,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long the driver's thread has worked at the snapshot that is made.
-#[derive(Default)]
-struct Core {
-    /// The longest of the turns that had to do with it. Given out, and 0 again, when it is made.
+/// How long the driver's thread has worked to take the state of the snapshot that is made, or to hand it over: the longer of
+/// both. Given out, and 0 again, when it is made.
+#[derive(Clone, Debug, Default)]
+struct CoreTime {
     microseconds: Arc<AtomicU64>,
-    /// At the end of the last turn the driver held a state.
-    is_held: bool,
-    /// A state was handed over in this turn.
-    is_handed_over: bool,
+    begun: Duration,
+}
+
+impl Stopwatch for CoreTime {
+    fn start(&mut self) {
+        self.begun = thread_time();
+    }
+
+    fn stop(&mut self) {
+        let took = thread_time().saturating_sub(self.begun);
+        // Whatever was begun is counted.
+        let microseconds = u64::try_from(took.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+        self.microseconds.fetch_max(microseconds, Ordering::Relaxed);
+    }
 }
 
 impl Snapshots {
@@ -76,13 +81,12 @@ impl Snapshots {
         control.point_is_durable.store(true, Ordering::Release);
         let (orders, ordered) = channel::<Order>();
         let (files, results, woken, told) = (directory.clone(), results.clone(), woken.clone(), control.clone());
-        let core = Core::default();
+        let core = CoreTime::default();
         let microseconds = core.microseconds.clone();
         let body = move || {
             for order in ordered {
                 let carried_out = carry_out(&files, writing.cluster, order, (&told, &microseconds), &names);
-                let Some(carried_out) = carried_out else { return };
-                let Some(input) = carried_out else { continue };
+                let Some(input) = carried_out else { return };
                 if results.send(input).is_err() {
                     return;
                 }
@@ -94,30 +98,20 @@ impl Snapshots {
         Ok(Snapshots { orders: Some(orders), control, began: None, core, thread: Some(thread) })
     }
 
-    pub fn make(&mut self, making: Box<Making>) {
-        self.core.is_handed_over = true;
-        self.began = Some(Instant::now());
-        self.order(Order::Make(making));
+    /// What measures the driver.
+    pub fn stopwatch(&self) -> Box<dyn Stopwatch> {
+        Box::new(self.core.clone())
     }
 
-    /// A turn of the driver's thread is over, which had worked so long before it.
-    pub fn after_turn(&mut self, is_held: bool, before: Duration) {
-        let core = &mut self.core;
-        if is_held != core.is_held || core.is_handed_over {
-            let took = thread_time().saturating_sub(before);
-            let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            core.microseconds.fetch_max(microseconds, Ordering::Relaxed);
-            (core.is_held, core.is_handed_over) = (is_held, false);
-        }
+    pub fn make(&mut self, making: Box<Making>) {
+        self.core.start();
+        self.began = Some(Instant::now());
+        self.order(Order::Make(making));
+        self.core.stop();
     }
 
     pub fn remove(&mut self, in_use: LogId, reach: Reach) {
         self.order(Order::Remove { in_use, reach });
-    }
-
-    /// Drops this on the thread, once what is under way is done.
-    pub fn discard(&mut self, what: Box<dyn Send>) {
-        self.order(Order::Discard(what));
     }
 
     /// Whether there is no room for another segment of the log.
@@ -141,14 +135,14 @@ impl Snapshots {
     }
 }
 
-/// None if the node ends; else what it is told, if anything.
+/// None if the node ends; else what it is told.
 fn carry_out(
     files: &Directory,
     cluster: ClusterId,
     order: Order,
     (control, core_microseconds): (&Control, &AtomicU64),
     names: &Mutex<()>,
-) -> Option<Option<Input>> {
+) -> Option<Input> {
     Some(match order {
         Order::Make(making) => {
             let Making { description, checkpoint } = *making;
@@ -162,16 +156,12 @@ fn carry_out(
                 }),
                 Err(error) => Err(error),
             };
-            Some(Input::SnapshotMade { point, result })
+            Input::SnapshotMade { point, result }
         }
         Order::Remove { in_use, reach } => {
             let _names = names.lock().expect("no holder of this lock can panic");
             let result = snapshot::remove_superfluous(files, cluster, GroupId::CLUSTER, in_use, &reach);
-            Some(Input::SnapshotsRemoved { result })
-        }
-        Order::Discard(what) => {
-            drop(what);
-            None
+            Input::SnapshotsRemoved { result }
         }
     })
 }
@@ -186,38 +176,5 @@ impl Drop for Snapshots {
         {
             tracing::error!("the thread that writes snapshots panicked");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Says by which thread it is dropped.
-    struct Noted(Sender<Option<String>>);
-
-    impl Drop for Noted {
-        fn drop(&mut self) {
-            let name = std::thread::current().name().map(str::to_owned);
-            self.0.send(name).expect("the test waits for it");
-        }
-    }
-
-    #[test]
-    fn what_takes_long_to_drop_is_dropped_by_the_thread() {
-        let home = tempfile::tempdir().unwrap();
-        let directory = Directory::open(home.path()).unwrap();
-        let writing = SnapshotWriting {
-            cluster: ClusterId(1),
-            bytes_per_second: 1 << 20,
-            fetch_bytes_per_second: 1 << 20,
-            kept_free_bytes: 0,
-        };
-        let (results, _inputs) = channel();
-        let mut snapshots =
-            Snapshots::start(&directory, writing, Arc::default(), &results, &Arc::new(Notify::new())).unwrap();
-        let (noted, dropped) = channel();
-        snapshots.discard(Box::new(Noted(noted)));
-        assert_eq!(dropped.recv().unwrap().as_deref(), Some("snapshot"));
     }
 }

@@ -28,7 +28,8 @@ fn it_is_written_no_faster_than_it_may_and_waits_for_its_point() {
     control.point_is_durable.store(true, Ordering::Release);
     let ended = thread.join().unwrap().unwrap();
     assert!(matches!(ended, Ended::Done(done) if done == description(10)));
-    assert!(began.elapsed() >= Duration::from_millis(950), "4 MiB at 4 MiB/s: {:?}", began.elapsed());
+    // What waits for its turn goes by that (turn_ticks in node::driver).
+    assert!(began.elapsed() >= Duration::from_millis(1900), "4 MiB at 4 MiB/s, and read back: {:?}", began.elapsed());
     let listing = list(&files, None).unwrap();
     assert!(verify(&files, listing.whole(GROUP).next().unwrap()).unwrap().is_empty());
 }

@@ -7,7 +7,7 @@ use crate::mutant::{self, Mutant};
 use crate::net::{Consistency, Refusal, RequestBody, ResponseBody};
 use crate::node::driver::checkpoint::Checkpoint;
 use crate::node::driver::start::LOG_DIRECTORY;
-use crate::node::driver::{Driver, SnapshotReport, StartError};
+use crate::node::driver::{Discarded, Driver, NotFetched, SnapshotReport, StartError};
 use crate::node::sessions::Sessions;
 use crate::raft::{Append, AppendOutcome, Base, Body, Input, Message, Round};
 use crate::random::Random;
@@ -211,7 +211,8 @@ fn another_nodes_state_counts_when_the_log_has_come_to_it() {
             assert!(is_blue(&mut rig));
             let discarded = rig.driver.take_discarded();
             assert_eq!(discarded.len(), 1, "the state of before is dropped elsewhere");
-            assert!(discarded[0].1.digest() != rig.driver.machine().digest() && rig.driver.take_discarded().is_empty());
+            let Discarded::State(_, before) = &discarded[0] else { panic!("{discarded:?}") };
+            assert!(before.digest() != rig.driver.machine().digest() && rig.driver.take_discarded().is_empty());
             assert_eq!(rig.driver.applied().0, id(2, 10), "and what is committed behind it is applied");
             rig.driver.handle(from_other(offer(base())));
             rig.settle();
@@ -220,6 +221,51 @@ fn another_nodes_state_counts_when_the_log_has_come_to_it() {
     };
     test().unwrap();
     assert!(mutant::with(Mutant::StateBeforeLog, test).is_err());
+}
+
+fn failed(goes_on: bool) -> NotFetched {
+    NotFetched { what: "nobody has it".to_owned(), goes_on }
+}
+
+/// The leader keeps what the first offer needs. Who goes on with that after an error is not served in vain, and who cannot
+/// begins with the newest.
+#[test]
+fn what_was_offered_first_is_fetched_after_an_error_unless_it_is_gone() {
+    let newer = Base { point: id(2, 50), begin_after: id(2, 8) };
+    let gone = Base { begin_after: id(2, 20), ..newer };
+    for (goes_on, then, fetched) in [(true, newer, base()), (false, newer, newer), (true, gone, gone)] {
+        let mut rig = following(3);
+        rig.driver.handle(from_other(offer(base())));
+        rig.settle();
+        rig.driver.fetched(base().point, Err(failed(goes_on)));
+        assert_eq!(rig.driver.installing.fetches(), None, "nothing is under way");
+        rig.driver.fetched(base().point, Ok(state(base().point)));
+        assert_eq!(rig.driver.take_discarded().len(), 1, "it was not ordered");
+        for _ in 0..101 {
+            rig.driver.handle(from_other(offer(then)));
+            rig.settle();
+            rig.tick();
+        }
+        assert_eq!(rig.fetches, [(OTHER, base().point), (OTHER, fetched.point)]);
+        assert_eq!(rig.driver.installing.fetches(), Some(fetched.point));
+        // An error is told once, and so is that what had come of it goes.
+        assert_eq!(rig.reports.len(), 1 + usize::from(goes_on && then == gone), "{:?}", rig.reports);
+        // With the log's beginning of the newest offer.
+        rig.driver.fetched(fetched.point, Ok(state(fetched.point)));
+        assert_eq!(rig.driver.replica().status().last, then.begin_after);
+    }
+}
+
+/// An order that came to nothing is not out: nothing of it is to be cancelled.
+#[test]
+fn what_could_not_be_fetched_is_not_cancelled() {
+    let mut rig = following(3);
+    rig.driver.handle(from_other(offer(base())));
+    rig.settle();
+    rig.driver.fetched(base().point, Err(failed(true)));
+    rig.driver.handle(from_other(append(2, id(1, 3), 5)));
+    rig.settle();
+    assert_eq!((rig.driver.replica().status().last, rig.fetches_cancelled), (id(2, 8), 0));
 }
 
 /// What could not be fetched is told, and ordered again after a while, with an offer; and one that is being fetched is
@@ -231,7 +277,7 @@ fn what_could_not_be_fetched_is_ordered_again() {
     rig.settle();
     rig.driver.fetched(id(2, 5), Ok(state(id(2, 5))));
     assert_eq!(rig.driver.take_discarded().len(), 1, "nobody wants it");
-    rig.driver.fetched(base().point, Err("nobody has it".to_owned()));
+    rig.driver.fetched(base().point, Err(failed(false)));
     rig.settle();
     assert!(matches!(&rig.reports[..], [SnapshotReport::NotFetched { what, .. }] if what == "nobody has it"));
     assert_eq!(rig.driver.replica().status().last, id(1, 3), "nothing has changed");
@@ -247,7 +293,7 @@ fn what_could_not_be_fetched_is_ordered_again() {
         rig.driver.handle(from_other(offer(base())));
         rig.settle();
         assert_eq!(rig.fetches.len(), fetches + 1);
-        rig.driver.fetched(base().point, Err("nobody has it".to_owned()));
+        rig.driver.fetched(base().point, Err(failed(false)));
     }
     let mut rig = following(3);
     rig.driver.handle(from_other(offer(base())));
@@ -264,6 +310,27 @@ fn what_could_not_be_fetched_is_ordered_again() {
     );
     rig.driver.fetched(base().point, Ok(state(base().point)));
     assert_eq!(rig.driver.replica().status().last, id(1, 3), "what was given up does not count");
+}
+
+/// A state that was held to be written is handed out as well: it may be the last that holds much of what was.
+#[test]
+fn a_state_that_was_held_is_dropped_elsewhere_too() {
+    let mut rig = following(3);
+    let point = Entry { id: id(1, 4), payload: Payload::SnapshotPoint };
+    let body = Body::Append(Append { previous: id(1, 3), entries: vec![point], commit: Index(4), round: Round(0) });
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: TERM, body }));
+    rig.settle();
+    assert!(rig.driver.holds_state() && rig.driver.take_discarded().is_empty());
+    rig.driver.handle(from_other(offer(base())));
+    rig.settle();
+    rig.driver.fetched(base().point, Ok(state(base().point)));
+    let Message { body: Body::Append(append), .. } = append(2, base().begin_after, 3) else { unreachable!() };
+    let body = Body::Append(Append { commit: Index(10), ..append });
+    rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: Term(2), body }));
+    rig.settle();
+    let discarded = rig.driver.take_discarded();
+    let is_whole = matches!(&discarded[..], [Discarded::State(..), Discarded::Making(making)] if making.description.point == id(1, 4));
+    assert!(is_whole && !rig.driver.holds_state(), "{discarded:?}");
 }
 
 /// The log went on without the node once more: the state that the log had not come to is dropped elsewhere.

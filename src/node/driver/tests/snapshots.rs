@@ -1,5 +1,7 @@
 //! Snapshots of one node: when they are made, what is told of them, and what a start makes of them.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 
 use super::rig::{CLIENT, CLUSTER, OTHER, OWN, Rig, formatted, from_other, options};
@@ -171,6 +173,33 @@ fn a_point_that_is_applied_while_one_is_written_is_passed_over() {
     assert_eq!(rig.makings.len(), 1, "the next is due");
 }
 
+/// Counts how often it was started, and how often stopped.
+#[derive(Clone, Debug, Default)]
+struct Counting(Arc<Mutex<[u32; 2]>>);
+
+impl driver::Stopwatch for Counting {
+    fn start(&mut self) {
+        self.0.lock().unwrap()[0] += 1;
+    }
+
+    fn stop(&mut self) {
+        self.0.lock().unwrap()[1] += 1;
+    }
+}
+
+#[test]
+fn each_state_that_is_taken_is_measured_and_nothing_else() {
+    let mut rig = leading(0);
+    let counting = Counting::default();
+    rig.driver.measure_with(Box::new(counting.clone()));
+    rig.put(10, 100);
+    assert_eq!(*counting.0.lock().unwrap(), [0, 0]);
+    put_and_make(&mut rig, 5);
+    assert_eq!(*counting.0.lock().unwrap(), [1, 1]);
+    put_and_make(&mut rig, 5);
+    assert_eq!(*counting.0.lock().unwrap(), [2, 2]);
+}
+
 #[test]
 fn who_orders_one_is_answered_when_it_is_durable() {
     let mut rig = leading(0);
@@ -282,7 +311,7 @@ fn the_leader_writes_first_and_the_others_one_after_the_other() {
     assert_eq!(rig.driver.snapshots.turn_ticks(), 100, "as configured, at least");
     let last = |bytes| Some(SnapshotMade { point: LogId::ZERO, bytes, milliseconds: 0, core_microseconds: 0 });
     rig.driver.snapshots.last = last(5 << 20);
-    assert_eq!(rig.driver.snapshots.turn_ticks(), 500, "as long as the one before writes");
+    assert_eq!(rig.driver.snapshots.turn_ticks(), 1000, "as long as the one before writes, and reads back");
     rig.driver.snapshots.last = last(1 << 50);
     assert_eq!(rig.driver.snapshots.turn_ticks(), 6000, "and no longer than a minute");
 }

@@ -41,6 +41,16 @@ impl FetchError {
         }
     }
 
+    /// Whether the next order goes on where this one ended: nobody said that there is no such snapshot any more, and it is
+    /// not what stands in the directory, or in the snapshot, that is in the way.
+    pub fn goes_on(&self) -> bool {
+        match self {
+            FetchError::Stuck { .. } | FetchError::Interrupted => true,
+            FetchError::Snapshot(error) => error.is_no_space(),
+            FetchError::Nowhere { .. } | FetchError::NotAllowed { .. } | FetchError::State { .. } => false,
+        }
+    }
+
     /// The same, of who looked again and again for so long.
     pub fn after(self, patience: Duration) -> FetchError {
         match self {

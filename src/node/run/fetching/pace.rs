@@ -15,10 +15,13 @@ impl Pace {
         Pace { bytes_per_second, due: now }
     }
 
-    /// Takes so many bytes' turn; tells how long it is until then. Time in which nothing was wanted is not made up for.
-    pub fn turn(&mut self, bytes: usize, now: Instant) -> Duration {
-        let turn = self.due.max(now);
-        self.due = turn + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        turn - now
+    /// How long it is until more may be asked for.
+    pub fn wait(&self, now: Instant) -> Duration {
+        self.due.saturating_duration_since(now)
+    }
+
+    /// So many bytes are asked for now. Time in which nothing was wanted is not made up for.
+    pub fn take(&mut self, bytes: usize, now: Instant) {
+        self.due = self.due.max(now) + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
     }
 }

@@ -282,20 +282,22 @@ impl<'a, F: Files> Session<'a, F> {
         source: &mut Source,
     ) -> Result<(), Ended> {
         let wanted: Vec<u32> = receiver.missing().filter(|number| source.has(*number)).collect();
-        let (mut wanted, mut asked) = (wanted.into_iter(), VecDeque::new());
+        let (mut wanted, mut asked) = (wanted.into_iter().peekable(), VecDeque::new());
         let of = receiver.manifest().description.clone();
         loop {
-            while asked.len() < CHUNKS_UNDER_WAY_MAX
-                && let Some(number) = wanted.next()
-            {
-                let wait = self.pace.turn(receiver.manifest().place(number).1, Instant::now());
-                self.unless_interrupted(tokio::time::sleep(wait)).await.map_err(Ended::Failed)?;
+            let next = wanted.peek().copied().filter(|_| asked.len() < CHUNKS_UNDER_WAY_MAX);
+            let wait = next.map(|_| self.pace.wait(Instant::now()));
+            let Some(answer) = self.answer_before(link, !asked.is_empty(), wait).await? else {
+                let Some(number) = next else { return Ok(()) };
+                self.pace.take(receiver.manifest().place(number).1, Instant::now());
                 let (group, point) = (of.group, of.point);
                 self.ask(link, SnapshotRequest::Chunk { group, point, number }).await?;
                 asked.push_back(number);
-            }
+                wanted.next();
+                continue;
+            };
             let Some(number) = asked.pop_front() else { return Ok(()) };
-            let Some(bytes) = self.chunk(link, number, source).await? else {
+            let Some(bytes) = self.chunk(answer, number, source)? else {
                 if source.unfit.is_some() {
                     return Ok(());
                 }
@@ -368,14 +370,28 @@ impl<'a, F: Files> Session<'a, F> {
         Ok(found)
     }
 
-    /// The answer to the oldest question for a chunk; none if the node does not have it.
-    async fn chunk(
-        &mut self,
+    /// The answer to the oldest question, if there is one and the time for the next question does not come before it:
+    /// what has come is not left lying while the pace holds back what is to be asked.
+    async fn answer_before(
+        &self,
         link: &mut SnapshotLink,
-        number: u32,
-        source: &mut Source,
-    ) -> Result<Option<Bytes>, Ended> {
-        match self.answer(link).await? {
+        is_asked: bool,
+        wait: Option<Duration>,
+    ) -> Result<Option<SnapshotAnswer>, Ended> {
+        match (is_asked, wait) {
+            (_, Some(Duration::ZERO)) | (false, None) => Ok(None),
+            (true, None) => self.answer(link).await.map(Some),
+            (true, Some(wait)) => tokio::time::timeout(wait, self.answer(link)).await.ok().transpose(),
+            (false, Some(wait)) => {
+                self.unless_interrupted(tokio::time::sleep(wait)).await.map_err(Ended::Failed)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The chunk that an answer holds; none if the node does not have it.
+    fn chunk(&self, answer: SnapshotAnswer, number: u32, source: &mut Source) -> Result<Option<Bytes>, Ended> {
+        match answer {
             SnapshotAnswer::Chunk { number: found, bytes } if found == number => {
                 self.control.chunks_received.fetch_add(1, Ordering::Relaxed);
                 Ok(Some(bytes))

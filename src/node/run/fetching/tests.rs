@@ -322,6 +322,18 @@ async fn nothing_comes_faster_than_it_may() {
     assert!(seen.is_sorted() && seen.len() > 10, "{seen:?}");
 }
 
+#[tokio::test]
+async fn what_has_come_is_taken_while_the_pace_holds_the_next_question_back() {
+    let [one, two] = nodes();
+    let manifest = one.makes(20);
+    let honest = crooked(&one, &manifest, honest());
+    // A chunk in ten seconds.
+    let (fetching, _results) = two.fetching(FetchOptions { bytes_per_second: CHUNK_BYTES as u64 / 10, ..options() });
+    fetching.order(order(20, 1, &[]));
+    until_here(&fetching, 1).await;
+    assert_eq!(honest.asked(), 1);
+}
+
 /// The newer one takes the place of the older one, of which nothing stays and nothing is told.
 #[tokio::test]
 async fn a_newer_order_takes_the_place_of_the_older_one() {
@@ -372,9 +384,14 @@ async fn what_is_cancelled_is_told_nothing_of_and_stays_for_later() {
 
 #[test]
 fn the_pace_makes_nothing_up_for_time_in_which_nothing_was_wanted() {
-    let (begun, none, second) = (Instant::now(), Duration::ZERO, Duration::from_secs(1));
+    let (begun, second) = (Instant::now(), Duration::from_secs(1));
     let mut pace = pace::Pace::new(100, begun);
-    assert_eq!([pace.turn(100, begun), pace.turn(100, begun), pace.turn(50, begun)], [none, second, 2 * second]);
+    for (bytes, waits) in [(100, 0), (100, 1), (50, 2)] {
+        assert_eq!(pace.wait(begun), waits * second);
+        pace.take(bytes, begun);
+    }
     let later = begun + 60 * second;
-    assert_eq!([pace.turn(100, later), pace.turn(100, later)], [none, second]);
+    assert_eq!(pace.wait(later), Duration::ZERO);
+    pace.take(100, later);
+    assert_eq!(pace.wait(later), second);
 }

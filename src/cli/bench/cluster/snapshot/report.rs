@@ -28,7 +28,7 @@ pub struct Node {
     pub id: u64,
     /// From the first byte to the last.
     pub milliseconds: u64,
-    /// How long the core worked in the longest turn in which the state was taken or handed over, with all else that it did.
+    /// How long the core worked (CPU time) to take the state, or to hand it over: the longer of both.
     pub core_microseconds: u64,
     pub bytes: u64,
     /// The most that the process had in the time without, just before.
@@ -138,7 +138,7 @@ impl Report {
             "round | changes/s without, with, without | p99 ms | seconds with | changes/s ratio | p99 ratio".to_owned(),
         ];
         lines.extend(self.rounds.iter().enumerate().map(|(number, round)| round.line(number + 1)));
-        lines.push("round | node | wrote MiB | in s | core's work in a turn with the state in hand, us | memory MiB before, at most during".to_owned());
+        lines.push("round | node | wrote MiB | in s | core's work to take or hand over the state, us | memory MiB before, at most during".to_owned());
         for (number, round) in self.rounds.iter().enumerate() {
             lines.extend(round.nodes.iter().map(|node| node.line(number + 1)));
         }
@@ -245,7 +245,7 @@ fn aims(rounds: &[ShownRound], state: State) -> Vec<Aim> {
             mib(state.growth_bytes_max()),
         ),
         Aim::at_most(
-            "core's work in a turn with the state in hand, us, worst node and round",
+            "core's work to take or hand over the state, us, worst node and round",
             most(ShownRound::core_microseconds) as f64,
             CORE_MICROSECONDS_MAX,
         ),

@@ -140,6 +140,7 @@ impl<F: Files> Session<'_, F> {
             return Ok(None);
         }
         self.ask(&mut link, SnapshotRequest::Chunk { group, point, number }).await?;
-        self.chunk(&mut link, number, source).await
+        let answer = self.answer(&mut link).await?;
+        self.chunk(answer, number, source)
     }
 }
