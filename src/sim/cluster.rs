@@ -521,7 +521,7 @@ impl Simulation {
             Effect::Reply { client, response } => self.reply(client.0 as usize, &response)?,
             Effect::Tail { tail, records } => self.tail(tail, records),
             Effect::EndTail { tail, refusal } => self.end_tail(tail, &refusal)?,
-            Effect::Event(event) => self.on_event(node, &event),
+            Effect::Event(event) => self.on_event(node, &event)?,
             Effect::Unreadable(error) => {
                 let Node { is_rotten, has_failing_disk, disk, .. } = &self.nodes[node];
                 if !is_rotten && !has_failing_disk && !disk.is_off() {
@@ -568,10 +568,22 @@ impl Simulation {
         Ok(())
     }
 
-    fn on_event(&mut self, node: usize, event: &Event) {
-        if !matches!(event, Event::RoleChanged { role: Role::Leader, .. }) {
-            return;
+    fn on_event(&mut self, node: usize, event: &Event) -> Result<(), Broken> {
+        match event {
+            Event::RoleChanged { role: Role::Leader, .. } => self.on_elected(node),
+            // No disk here gives up what it has flushed, but for those on which nothing starts again.
+            Event::VoiceLost { peer, acknowledged, holds } => {
+                let taker = node_id(node);
+                let explanation =
+                    format!("node {taker} takes the voice of node {peer}, which acknowledged {acknowledged}: {holds}");
+                return Err(Broken::new(Oracle::Protocol, explanation));
+            }
+            _ => {}
         }
+        Ok(())
+    }
+
+    fn on_elected(&mut self, node: usize) {
         self.report.elections += 1;
         if self.ambushes > 0 {
             self.ambushes -= 1;

@@ -26,20 +26,21 @@ pub(super) struct Greeting {
 }
 
 impl Simulation {
-    /// A node that has started and those that run have links to each other. That matters until the cluster is born.
+    /// A node that has started and those that run have links to each other, where both let the other in.
     pub(super) fn meet(&mut self, node: usize) {
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            if let (Some(one), Some(two)) = (self.met(node), self.met(other)) {
+            if let (Some(one), Some(two)) = (self.met(node, other), self.met(other, node)) {
                 self.input(node, two);
                 self.input(other, one);
             }
         }
     }
 
-    /// What the others hear first of a node that runs.
-    fn met(&self, node: usize) -> Option<Input> {
+    /// What `to` hears first of a node that runs, if they have a link.
+    fn met(&self, node: usize, to: usize) -> Option<Input> {
         let process = self.nodes[node].process.as_ref()?;
-        Some(Input::Met { node: node_id(node), sender: self.sender(node, process) })
+        let sender = self.greet(node, process, to)?.sender;
+        Some(Input::Met { node: node_id(node), sender })
     }
 
     fn sender(&self, node: usize, process: &Process) -> Sender {

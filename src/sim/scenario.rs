@@ -43,6 +43,9 @@ pub struct Options {
     pub purge: Option<PurgeOptions>,
     /// Reads by lease are on, and clients read so; nodes' clocks differ, within the bound.
     pub leases: bool,
+    /// Who starts has new links to the others, over which a leader asks again for what it was acknowledged. Without it there
+    /// are such links until the cluster is born.
+    pub links: bool,
     pub election_ticks: Range<u32>,
     pub heartbeat_ticks: u32,
     pub writes_in_flight: usize,
@@ -211,6 +214,7 @@ impl Options {
             snapshots: SnapshotTimes::drawn(seed),
             purge: None,
             leases: false,
+            links: false,
             election_ticks: election_start..2 * election_start,
             heartbeat_ticks: (election_start / 5).max(1),
             writes_in_flight: *random.pick(&[1, 1, 2, 4, 8]),
@@ -323,6 +327,11 @@ impl Options {
         self.leases = true;
         self.clients.newest = Consistency::Lease;
         self
+    }
+
+    /// The same run with new links after each start, as nodes have them.
+    pub fn with_links(self) -> Options {
+        Options { links: true, ..self }
     }
 }
 

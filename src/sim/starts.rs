@@ -38,7 +38,7 @@ impl Simulation {
                 node_state.process = Some(Process::new(driver, boot, files, queue, read_buffer));
                 let life = node_state.life;
                 self.report.starts += 1;
-                if !self.is_born() {
+                if self.options.links || !self.is_born() {
                     self.meet(node);
                 }
                 self.order(self.seed % 7, Happening::Tick { node, life });

@@ -1,6 +1,7 @@
 //! Whole clusters, by seed. A failure names the seed; `trilith sim --seed N` replays it.
 
 mod leases;
+mod links;
 mod proofs;
 mod sessions;
 mod transfers;
