@@ -387,10 +387,11 @@ fn settle(size: &Size, records: u64, newest_bytes: Option<u64>) -> Settled {
 async fn write_until_newest_holds(client: &Client, directory: &Path, wanted: u64) {
     let batch = vec![Bytes::from(vec![b'x'; RECORD_BYTES]); BATCH];
     loop {
-        let missing = (wanted + SEGMENT_BYTES_DEFAULT - newest_segment_bytes(directory)) % SEGMENT_BYTES_DEFAULT;
-        if missing.min(SEGMENT_BYTES_DEFAULT - missing) < NEWEST_SLACK_BYTES {
+        let found = newest_segment_bytes(directory);
+        if found.abs_diff(wanted) < NEWEST_SLACK_BYTES {
             return;
         }
+        let missing = wanted.checked_sub(found).unwrap_or(SEGMENT_BYTES_DEFAULT - found + wanted);
         // Records have heads, and frames too: half of it comes to less than all.
         for _ in 0..missing / 2 / (BATCH * RECORD_BYTES) as u64 + 1 {
             client.append_batch(batch.clone()).await.expect("a majority is up");

@@ -1,4 +1,4 @@
-//! A leader whose own disk stalls hands over (design §6, Slow disk).
+//! A leader whose own disk stalls hands over (design §6, Slow disk), and one whose disk does not give what a follower needs.
 //!
 //! Its entries are committed by the others all the same, but it keeps no promise about itself any more, and whatever
 //! needs its disk waits: its vote, its state machine, its clients' reads of the log. So, if its oldest flush is older
@@ -101,9 +101,13 @@ impl Replica {
     pub fn leave_damaged_log(&mut self, follower: NodeId, index: Index) -> bool {
         let State::Leader(leading) = &self.state else { return false };
         let membership = self.memberships.current();
+        let is_heard = |progress: &Progress| progress.silent_ticks < self.config.election_ticks.start;
+        // Who is not there needs nothing now.
+        if !leading.progress.value(&follower).is_some_and(is_heard) {
+            return false;
+        }
         let may_lead = |id: NodeId, progress: &Progress| {
-            let is_heard = progress.silent_ticks < self.config.election_ticks.start;
-            id != follower && is_heard && membership.voters.contains(&id) && progress.matched >= self.commit
+            id != follower && is_heard(progress) && membership.voters.contains(&id) && progress.matched >= self.commit
         };
         let may_lead = leading.progress.iter().filter(|(id, progress)| may_lead(**id, progress));
         let Some(to) = may_lead.max_by_key(|(_, progress)| progress.matched).map(|(id, _)| *id) else { return false };

@@ -10,12 +10,12 @@
 //! To remove a file takes a commit of the file system's journal. It is done where segments are made, never where they are
 //! written. What a crash brings back is a segment that no group needs, as it was before: the next start gives it back again.
 //! Each is gone durably before the next one goes, so that no more than one can come back; but for one that could not be
-//! removed, which stays as a file that is passed over, between younger ones that went.
+//! removed, or waits for that while a younger one is used again in haste: it is a file that is passed over.
 
 use super::log::{Effect, Log};
 use super::segment::segment_name;
 use crate::disk::{self, FileId, Files};
-use crate::limits::SEGMENTS_GIVEN_UP;
+use crate::limits::{SEGMENTS_GIVEN_UP, SEGMENTS_READY, SEGMENTS_SPARE};
 use crate::types::SegmentNumber;
 
 /// A segment that nobody needs, to be removed off the core by [`remove`].
@@ -39,10 +39,13 @@ pub fn remove<F: Files>(files: &F, order: &Remove) -> Result<(), disk::Error> {
 impl Log {
     /// Orders the removal of the oldest segment beyond those that are kept for use again, if none is under way.
     pub(super) fn give_back(&mut self) {
-        if self.recyclable.len() <= SEGMENTS_GIVEN_UP || self.removing.is_some() || self.keeps_all {
+        // Those that were overtaken by one that was hurried are kept, too.
+        let overtaken = self.late.len() + self.ready.len().saturating_sub(SEGMENTS_READY + SEGMENTS_SPARE);
+        let is_one_too_many = self.recyclable.len() + overtaken > SEGMENTS_GIVEN_UP;
+        if !is_one_too_many || self.removing.is_some() || self.keeps_all {
             return;
         }
-        let (number, file) = self.recyclable.pop_first().expect("there are more than are kept");
+        let Some((number, file)) = self.recyclable.pop_first() else { return };
         self.removing = Some(number);
         let directory = self.options.directory.clone();
         self.effects.push_back(Effect::Remove(Remove { directory, number, file }));

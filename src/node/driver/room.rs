@@ -9,8 +9,9 @@
 //! the superblock, and what waits in the log. The room that is left counts as the log says it ([`Room`](crate::wal::Room)).
 //! Some of it is left for what others than clients propose in the same turn.
 //!
-//! Nobody waits for long: the log hears that somebody waits, and makes the next segment without zeros; and who has waited for
-//! two seconds is told to come again, for a disk that makes no segment in that time is in no state to promise any.
+//! Nobody waits for nothing: the log hears that somebody waits, and makes the next segment without zeros; and where nothing is
+//! taken for two seconds, who waits is told to come again, for a disk that makes no segment in that time is in no state to
+//! promise any.
 
 use std::collections::VecDeque;
 use std::vec;
@@ -26,8 +27,10 @@ use crate::raft::Role;
 use crate::types::Data;
 use crate::wal::{self, Supply};
 
-/// So long a request waits at most.
+/// So long a request waits at most while nothing is taken.
 const WAIT_TICKS_MAX: u64 = 200;
+/// From here on a segment is wanted without its zeros.
+const WAIT_TICKS_HURRIED: u64 = 3;
 /// From here on the status says it.
 const WAIT_TICKS_TOLD: u64 = 50;
 /// What is left, if a segment is not small: for trims, snapshot points and what the log writes for itself.
@@ -39,9 +42,13 @@ pub(super) struct WaitingForRoom {
     requests: VecDeque<Request>,
     /// Of their commands, with what each costs besides.
     bytes: usize,
-    /// Of all of them.
+    /// Of those of which nothing is taken.
     commands: usize,
     ticks: u64,
+    /// When something was taken.
+    taken_ticks: u64,
+    /// It is a segment that the first one waits for, and nothing else.
+    is_for_segment: bool,
     /// What was proposed for clients since the last output of the protocol, in the bytes of its records.
     pub proposed_bytes: usize,
 }
@@ -81,23 +88,25 @@ impl WaitingForRoom {
         self.requests.push_back(Request { asker, since_ticks, commands, taken: None });
     }
 
-    /// Commands that wait.
+    /// Commands of which nobody else knows yet.
     pub fn commands(&self) -> usize {
         self.commands
     }
 
-    /// Requests that wait, if the oldest one has done so for a while.
+    /// Requests that wait for a segment, if they have done so for a while.
     pub fn told(&self) -> Option<usize> {
-        self.has_waited(WAIT_TICKS_TOLD).then_some(self.requests.len())
+        (self.is_for_segment && self.has_waited(WAIT_TICKS_TOLD)).then_some(self.requests.len())
     }
 
     fn has_waited(&self, ticks: u64) -> bool {
-        self.requests.front().is_some_and(|first| self.ticks - first.since_ticks >= ticks)
+        self.requests.front().is_some_and(|first| self.ticks - first.since_ticks.max(self.taken_ticks) >= ticks)
     }
 
     fn left(&mut self, request: &Request) {
         self.bytes -= request.bytes();
-        self.commands -= request.commands.len();
+        if request.taken.is_none() {
+            self.commands -= request.commands.len();
+        }
     }
 
     fn pop(&mut self) -> Option<Request> {
@@ -108,6 +117,10 @@ impl WaitingForRoom {
 
     /// Takes out those of whom it is so, in their order.
     fn take_of(&mut self, is_so: impl Fn(Asker) -> bool) -> Vec<Request> {
+        // Mostly they have none here, and there may be many who go at once.
+        if !self.requests.iter().any(|request| is_so(request.asker)) {
+            return Vec::new();
+        }
         let (taken, kept): (Vec<Request>, Vec<Request>) =
             self.requests.drain(..).partition(|request| is_so(request.asker));
         self.requests = kept.into();
@@ -131,8 +144,11 @@ impl<M: StateMachine> Driver<M> {
                 continue;
             }
             let cost = cost_bytes(&first.commands.as_slice()[..count]);
+            self.waiting.is_for_segment = count == 0;
             if count == 0 {
-                self.pipeline.log.hurry_room();
+                if self.waiting.has_waited(WAIT_TICKS_HURRIED) {
+                    self.pipeline.log.hurry_room();
+                }
                 return;
             }
             // One that waited may have become a follower's.
@@ -168,8 +184,11 @@ impl<M: StateMachine> Driver<M> {
     fn take_of_first(&mut self, count: usize, cost: usize) {
         let first = self.waiting.requests.front_mut().expect("the caller has seen it");
         self.waiting.bytes -= cost;
-        self.waiting.commands -= count;
+        self.waiting.taken_ticks = self.waiting.ticks;
         let all = first.commands.len();
+        if first.taken.is_none() {
+            self.waiting.commands -= all;
+        }
         let (request, before) = match first.taken {
             Some(taken) => taken,
             None => (self.submissions.begin(first.asker, all), 0),

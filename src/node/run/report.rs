@@ -40,8 +40,8 @@ impl Report {
     pub fn unreadable(&mut self, error: &wal::Error) {
         if let Some(error) = self.news_of_unreadable(error.to_string(), Instant::now()) {
             tracing::error!(
-                "a follower needs what cannot be read here, and waits: {error}; hand leadership to a node that has it whole \
-                 (`trilith cluster transfer`), and see `trilith wal verify`"
+                "a follower needs what cannot be read here, and waits: {error}; leadership is handed over once in ten minutes, \
+                 if another voter can lead (at once: `trilith cluster transfer`); see `trilith wal verify`"
             );
         }
     }

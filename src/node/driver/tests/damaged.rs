@@ -20,6 +20,8 @@ struct Three {
     /// Of the last message that was sent to the third.
     round: Round,
     asked_to_stand: Vec<NodeId>,
+    /// The third says nothing.
+    is_lost: bool,
     /// Entries that the third was sent.
     brought: usize,
 }
@@ -43,7 +45,7 @@ impl Three {
         let mut rig = Rig::with_options(disk, Map::new(), options);
         let sender = Sender { incarnation: Incarnation(LAGGARD.0), boot: 1, configuration: LogId::ZERO };
         rig.driver.handle(Input::Met { node: LAGGARD, sender });
-        let mut three = Three { rig, round: Round(0), asked_to_stand: Vec::new(), brought: 0 };
+        let mut three = Three { rig, round: Round(0), asked_to_stand: Vec::new(), is_lost: false, brought: 0 };
         three.run(200);
         assert_eq!(three.role(), Role::Leader);
         three
@@ -72,6 +74,9 @@ impl Three {
     }
 
     fn arrives(&mut self, Message { to, term, body, .. }: Message) {
+        if to == LAGGARD && self.is_lost {
+            return;
+        }
         if to == LAGGARD {
             return match body {
                 Body::Heartbeat { round, .. } => {
@@ -149,6 +154,16 @@ fn a_leader_that_cannot_read_what_a_follower_needs_hands_over() {
     three.asked_to_stand.clear();
     three.run(2_000);
     assert!(three.asked_to_stand.is_empty(), "once in ten minutes");
+}
+
+#[test]
+fn for_a_follower_that_is_not_there_nobody_hands_over() {
+    let mut three = Three::led(&[OWN, OTHER]);
+    three.writes_and_rots();
+    three.holds(Index(4));
+    three.is_lost = true;
+    three.run(1_000);
+    assert_eq!((three.brought, three.role(), three.asked_to_stand.len()), (0, Role::Leader, 0));
 }
 
 #[test]

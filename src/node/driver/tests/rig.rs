@@ -299,12 +299,12 @@ impl<M: StateMachine> Rig<M> {
         found
     }
 
-    /// Hands over a request, and gives its id.
     /// The id of the request that was made last.
     pub fn last_request(&self) -> u64 {
         self.last_request
     }
 
+    /// Hands over a request, and gives its id.
     pub fn request(&mut self, client: ClientKey, body: RequestBody) -> u64 {
         self.last_request += 1;
         let id = self.last_request;
