@@ -90,7 +90,8 @@ pub(super) fn check_repeated(disk: &SimDisk, options: &driver::Options, random: 
     compare("after interruptions", &once, &recovered)
 }
 
-/// What both pairs of the superblock hold at least, if both can be used.
+/// What both pairs of the superblock hold at least. Where one of them cannot be used by itself it was being written, and what
+/// it was to say had not been spoken: the other one counts.
 fn spoken(disk: &SimDisk) -> Option<HardState> {
     let without = |pair: std::ops::Range<u64>| {
         let disk = disk.fork();
@@ -99,8 +100,8 @@ fn spoken(disk: &SimDisk) -> Option<HardState> {
         Some(inspected.state.group(GroupId::CLUSTER).hard_state)
     };
     let pair_bytes = 2 * BLOCK_BYTES as u64;
-    let (a, b) = (without(pair_bytes..2 * pair_bytes)?, without(0..pair_bytes)?);
-    Some(if (a.term, a.vote) < (b.term, b.vote) { a } else { b })
+    let pairs = [without(pair_bytes..2 * pair_bytes), without(0..pair_bytes)];
+    pairs.into_iter().flatten().min_by_key(|state| (state.term, state.vote))
 }
 
 fn recover(disk: &SimDisk, options: &driver::Options) -> Result<Recovered, Broken> {
