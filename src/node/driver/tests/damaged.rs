@@ -1,6 +1,6 @@
 //! A log that is damaged where a follower needs it: who leads then.
 
-use super::rig::{CLIENT, CLUSTER, OTHER, OWN, Rig, data, from_other, options};
+use super::rig::{CLIENT, CLUSTER, OTHER, OWN, Rig, agreeing, data, from_other, options};
 use crate::machine::Map;
 use crate::net::{RequestBody, ResponseBody, SubmitResult};
 use crate::node::driver::{self, Input, LOG_DIRECTORY};
@@ -90,17 +90,10 @@ impl Three {
                 _ => {}
             };
         }
-        let body = match body {
-            Body::StandNow => return self.asked_to_stand.push(to),
-            Body::PreVote { next, .. } => Body::PreVoteReply { next, granted: true },
-            Body::Vote { .. } => Body::VoteReply { granted: true },
-            Body::Append(append) => {
-                let last = Index(append.previous.index.0 + append.entries.len() as u64);
-                Body::AppendReply(AppendReply { round: append.round, outcome: AppendOutcome::Matched { last } })
-            }
-            Body::Heartbeat { round, .. } => Body::HeartbeatReply { round },
-            _ => return,
-        };
+        if matches!(body, Body::StandNow) {
+            return self.asked_to_stand.push(to);
+        }
+        let Some(body) = agreeing(body) else { return };
         self.rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term, body }));
     }
 

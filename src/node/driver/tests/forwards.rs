@@ -1,13 +1,13 @@
 //! Writes that are passed on. One node plays the follower and one the leader of another world, and the test carries what
 //! they say between them: late, twice, by two ways, to the wrong one.
 
-use super::rig::{CLIENT, OTHER, OWN, Rig, data, from_other};
+use super::rig::{CLIENT, OTHER, OWN, Rig, agreeing, data, from_other};
 use crate::limits::{FORWARD_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::machine::Map;
 use crate::mutant::{self, Mutant};
 use crate::net::{ClientKey, Forward, ForwardId, Forwarded, Refusal, RequestBody, ResponseBody, SubmitResult};
 use crate::node::driver::Input;
-use crate::raft::{AppendOutcome, AppendReply, Body, Message, Role, Round, Sender};
+use crate::raft::{Body, Message, Role, Round, Sender};
 use crate::types::{Data, Incarnation, Index, LogId, Service, SessionId, Term};
 
 const OTHERS_LIFE: Sender = Sender { incarnation: Incarnation(2), boot: 1, configuration: LogId::ZERO };
@@ -350,16 +350,7 @@ fn another_life_of_a_node_passes_nothing_on() {
 /// The other votes for this node, and acknowledges everything.
 fn agree(rig: &mut Rig<Map>) {
     for message in std::mem::take(&mut rig.sent) {
-        let body = match message.body {
-            Body::PreVote { next, .. } => Body::PreVoteReply { next, granted: true },
-            Body::Vote { .. } => Body::VoteReply { granted: true },
-            Body::Append(append) => {
-                let last = Index(append.previous.index.0 + append.entries.len() as u64);
-                Body::AppendReply(AppendReply { round: append.round, outcome: AppendOutcome::Matched { last } })
-            }
-            Body::Heartbeat { round, .. } => Body::HeartbeatReply { round },
-            _ => continue,
-        };
+        let Some(body) = agreeing(message.body) else { continue };
         rig.driver.handle(from_other(Message { from: OTHER, to: OWN, term: message.term, body }));
     }
 }

@@ -14,7 +14,7 @@ use crate::net::{
 };
 use crate::node::driver::{self, Driver, Effect, Input, Making, ReadNumber, SnapshotOptions, SnapshotReport, WantedBy};
 use crate::node::sessions;
-use crate::raft::{BootTime, LeaseOptions, Limits, Message, Sender};
+use crate::raft::{AppendOutcome, AppendReply, Body, BootTime, LeaseOptions, Limits, Message, Sender};
 use crate::sim::disk::{SimDisk, SimFiles, SimQueue};
 use crate::snapshot;
 use crate::superblock::State;
@@ -358,6 +358,20 @@ impl<M: StateMachine> Rig<M> {
 /// A read of records from the log's begin on.
 pub fn from_the_start(bytes_max: u32) -> RequestBody {
     RequestBody::Read { from: Index(1), to: None, bytes_max, consistency: Consistency::Stale }
+}
+
+/// What one says who votes for whoever asks, and acknowledges everything; none if nothing is asked.
+pub fn agreeing(body: Body) -> Option<Body> {
+    Some(match body {
+        Body::PreVote { next, .. } => Body::PreVoteReply { next, granted: true },
+        Body::Vote { .. } => Body::VoteReply { granted: true },
+        Body::Append(append) => {
+            let last = Index(append.previous.index.0 + append.entries.len() as u64);
+            Body::AppendReply(AppendReply { round: append.round, outcome: AppendOutcome::Matched { last } })
+        }
+        Body::Heartbeat { round, .. } => Body::HeartbeatReply { round },
+        _ => return None,
+    })
 }
 
 /// From the life of the other that is a member.
