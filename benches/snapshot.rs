@@ -8,7 +8,8 @@
 //!
 //! `SNAPSHOT_STATE_MIB` sets the size of the state, 1024 by default; `SNAPSHOT_ROUNDS` how often one is made, 3;
 //! `SNAPSHOT_DOWN_RECORDS` what the follower misses, 1,000,000; `SNAPSHOT_START_RECORDS` the larger log of the starts,
-//! 10,000,000. `--test` only shows that it works.
+//! 10,000,000. `--test` only shows that it works. Arguments name the parts that are wanted: `cluster`, `core`, `log`,
+//! `snapshot` (the ways in which a follower comes back), `starts`.
 
 mod connect;
 
@@ -46,6 +47,15 @@ const BATCH: usize = 64;
 const NEWEST_SLACK_BYTES: u64 = 4 << 20;
 const LOOK: Duration = Duration::from_millis(50);
 
+/// In the order in which they are done.
+const PARTS: &[(&str, fn(&Size))] = &[
+    ("cluster", cluster),
+    ("core", core_alone),
+    ("log", |size| come_back(size, Way::Log)),
+    ("snapshot", |size| come_back(size, Way::Snapshot)),
+    ("starts", starts),
+];
+
 /// How much is done.
 struct Size {
     state_mib: u64,
@@ -72,12 +82,17 @@ fn main() {
             lanes: 16,
         },
     };
-    cluster(&size);
-    core_alone(&size);
-    for way in [Way::Log, Way::Snapshot] {
-        come_back(&size, way);
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if let Some(unknown) = asked.iter().find(|name| PARTS.iter().all(|(part, _)| name != part)) {
+        let parts: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
+        eprintln!("error: no part of this bench is called {unknown}\nnext: name one or more of {}", parts.join(", "));
+        std::process::exit(2);
     }
-    starts(&size);
+    for (name, part) in PARTS {
+        if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+            part(&size);
+        }
+    }
 }
 
 /// What was found beside what is wanted.
