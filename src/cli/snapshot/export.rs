@@ -289,7 +289,8 @@ fn failure(error: &FetchError) -> Failure {
                  administrator at a time. The same command goes on where it is",
             );
         }
-        FetchError::Interrupted | FetchError::State { .. } => Exit::Other,
+        // Nobody leads an export.
+        FetchError::Interrupted | FetchError::Left { .. } | FetchError::State { .. } => Exit::Other,
     };
     Failure::new(exit, error.to_string(), error.next_step())
 }
