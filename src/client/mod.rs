@@ -45,6 +45,7 @@ mod directory;
 mod error;
 mod handle;
 mod link;
+mod looks;
 mod map;
 mod node;
 mod records;
@@ -54,6 +55,7 @@ mod tail;
 
 pub use error::Error;
 pub use handle::{Client, ClientOptions, WhenBusy};
+pub use looks::Looks;
 pub use map::{Scan, Scanned};
 pub use node::NodeClient;
 pub use records::{Appended, Outcomes};
