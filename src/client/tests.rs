@@ -323,6 +323,8 @@ impl World {
             record_bytes: 0,
             flushes: 0,
             sessions: self.sessions.len() as u64,
+            removals_failed: 0,
+            unremoved_segments: 0,
             snapshots: Default::default(),
         }
     }
