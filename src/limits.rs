@@ -47,6 +47,8 @@ pub const SEGMENTS_READY: usize = 2;
 pub const SEGMENTS_SPARE: usize = 1;
 /// Kept of those that are given up, to be used again: as many as stand ready. What is more goes back to the disk.
 pub const SEGMENTS_GIVEN_UP: usize = SEGMENTS_READY + SEGMENTS_SPARE;
+/// Of those that could not be removed, and wait for another try, while others could be used again.
+pub const SEGMENTS_UNREMOVED_MAX: usize = 4;
 /// Where no spare segment stands ready, so much of the one in use is kept for them.
 pub const SPARE_BYTES: u64 = 1 << 20;
 

@@ -97,9 +97,19 @@ impl ClientArguments {
 impl WriteArguments {
     /// Finds the leader, or a node that passes on what is written.
     pub async fn connect(&self) -> Result<Client, Failure> {
+        Client::connect(self.options()?).await.map_err(failure)
+    }
+
+    /// The same, where nothing is to be written behind what is not.
+    pub async fn connect_in_order(&self) -> Result<Client, Failure> {
+        let options = ClientOptions { stops_at_failure: true, ..self.options()? };
+        Client::connect(options).await.map_err(failure)
+    }
+
+    fn options(&self) -> Result<ClientOptions, Failure> {
         let options = self.client.options()?;
         let forward = self.forward || options.forward;
-        Client::connect(ClientOptions { forward, ..options }).await.map_err(failure)
+        Ok(ClientOptions { forward, ..options })
     }
 }
 

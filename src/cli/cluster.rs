@@ -82,6 +82,8 @@ struct ShownStatus {
     record_bytes: u64,
     flushes: u64,
     sessions: u64,
+    removals_failed: u64,
+    unremoved_segments: u64,
     snapshots: snapshots::ShownSnapshots,
 }
 
@@ -172,6 +174,8 @@ fn shown_status(address: SocketAddr, status: &NodeStatus) -> ShownStatus {
         record_bytes: status.record_bytes,
         flushes: status.flushes,
         sessions: status.sessions,
+        removals_failed: status.removals_failed,
+        unremoved_segments: status.unremoved_segments,
         snapshots: snapshots::shown(&status.snapshots),
     }
 }
@@ -195,6 +199,9 @@ fn table(nodes: &[Answered]) -> String {
         if !status.waiting.is_empty() {
             out.push_str(&format!("    node {} waits: {}\n", status.id, status.waiting));
         }
+        if status.unremoved_segments > 0 {
+            out.push_str(&unremoved(status));
+        }
         snapshots::lines(status).iter().for_each(|line| out.push_str(line));
     }
     let statuses = nodes.iter().filter_map(|(_, _, status)| status.as_ref().ok());
@@ -217,6 +224,15 @@ fn row((id, address, status): &Answered) -> Result<[String; 9], String> {
         status.applied.to_string(),
         status.io.clone(),
     ])
+}
+
+fn unremoved(status: &NodeStatus) -> String {
+    let segments = output::counted(status.unremoved_segments, "segment");
+    let (id, failed) = (status.id, status.removals_failed);
+    format!(
+        "    node {id} cannot remove {segments} of its log that nobody needs, and tries again: {failed} times in vain; its log \
+         says why\n"
+    )
 }
 
 fn role(role: NodeRole) -> &'static str {
@@ -261,6 +277,8 @@ mod tests {
             record_bytes: 50,
             flushes: 2,
             sessions: 1,
+            removals_failed: 7,
+            unremoved_segments: 2,
             snapshots: SnapshotStatus {
                 last: Some(SnapshotMade {
                     point: LogId::new(Term(2), Index(8)),
@@ -302,16 +320,17 @@ mod tests {
     fn the_table_has_a_line_for_each_node_and_says_what_is_waited_for() {
         let table = table(&nodes());
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 8, "{table}");
-        assert_eq!(lines[7], "voters 1", "{table}");
+        assert_eq!(lines.len(), 9, "{table}");
+        assert_eq!(lines[8], "voters 1", "{table}");
         let of_snapshots = [
             "    node 1 has a snapshot at 8@2, 4000 bytes, made in 7 ms",
             "    node 1 writes a snapshot at 10@3, 1048576 bytes so far, 0.5 MiB/s, for 2 s",
             "    node 1 says of its snapshots: the disk is full",
         ];
-        assert_eq!(lines[3..6], of_snapshots, "{table}");
+        assert!(lines[3].contains("cannot remove 2 segments") && lines[3].contains("7 times"), "{table}");
+        assert_eq!(lines[4..7], of_snapshots, "{table}");
         assert!(lines[1].contains("leader") && lines[1].contains("12@3"), "{table}");
-        assert!(lines[2].contains("waits: a voter") && lines[6].contains("nobody there"), "{table}");
+        assert!(lines[2].contains("waits: a voter") && lines[7].contains("nobody there"), "{table}");
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::types::{Command, Data, RequestNumber, Service, SessionId};
 /// Waits after a refusal that may pass: doubled from the first to the longest, with jitter.
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(5);
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(320);
+/// A leader whose disk is full is left so long, or a quarter of what callers wait if that is less, to say so again: nothing
+/// is sent to it later.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -40,6 +43,13 @@ pub(super) struct Core {
     pause: Pause,
     /// What callers are told whose time ends before anything was sent.
     reason: Error,
+    /// The leader's disk was full when it was asked last.
+    is_full: bool,
+    answer_time: Duration,
+    /// Nothing is tried behind what is certainly not in the log.
+    stops_at_failure: bool,
+    /// What all are told since then.
+    stopped: Option<Error>,
     /// The present node does not lead; another is to be found.
     deposed: Option<Deposed>,
 }
@@ -77,8 +87,22 @@ impl Core {
             last_request: 0,
             pause: Pause { until: None, refusals: 0, random: Random::seeded(seed) },
             reason: no_leader(),
+            is_full: false,
+            answer_time: ANSWER_TIME,
+            stops_at_failure: false,
+            stopped: None,
             deposed: None,
         }
+    }
+
+    /// The same, for callers who wait so long.
+    pub fn patient_for(self, timeout: Duration) -> Core {
+        Core { answer_time: ANSWER_TIME.min(timeout / 4), ..self }
+    }
+
+    /// The same, where nothing is to be in the log behind what is not.
+    pub fn stopping_at_failure(self, stops_at_failure: bool) -> Core {
+        Core { stops_at_failure, ..self }
     }
 
     /// The same, for a connection to whichever node.
@@ -91,6 +115,7 @@ impl Core {
         if self.session.as_ref().is_some_and(Session::is_turned_away) {
             self.turn_away();
         }
+        self.stop_behind();
     }
 
     pub fn ask(&mut self, ask: Ask) {
@@ -103,7 +128,7 @@ impl Core {
             return None;
         }
         let id = self.last_request + 1;
-        let body = self.asks.send(id, now).or_else(|| self.next_submit(id))?;
+        let body = self.asks.send(id, now).or_else(|| self.next_submit(id, now))?;
         self.last_request = id;
         Some(Request { id, body })
     }
@@ -117,8 +142,12 @@ impl Core {
         let told = told(body, run.count)?;
         let Some(mut session) = self.session.take() else { return Ok(()) };
         for (number, told) in (run.first..).zip(told) {
-            if let Told::Refused(refusal) = &told {
-                self.note(refusal);
+            match &told {
+                Told::Refused(refusal) => {
+                    self.is_full |= matches!(refusal, Refusal::NoSpace);
+                    self.note(refusal);
+                }
+                Told::Done { .. } => self.is_full = false,
             }
             let effect = session.settle(number, id, told, &mut self.batches);
             self.follow(effect, now);
@@ -127,6 +156,7 @@ impl Core {
             self.turn_away();
         }
         self.session = Some(session);
+        self.stop_behind();
         self.end_session();
         Ok(())
     }
@@ -164,11 +194,16 @@ impl Core {
         if let Some(session) = &mut self.session {
             session.expire(now, &self.reason, &mut self.batches);
         }
+        self.stop_behind();
         self.end_session();
         while self.fresh.front().is_some_and(|record| record.deadline <= now) {
             let record = self.fresh.pop_front().expect("found above");
             self.batches.failed(&record, self.reason.clone());
+            if self.stops_at_failure {
+                self.stopped.get_or_insert_with(|| self.reason.clone());
+            }
         }
+        self.stop_behind();
     }
 
     /// When [`Core::expire`] or [`Core::next_request`] has something to do, if nothing else happens.
@@ -197,14 +232,17 @@ impl Core {
         self.deposed
     }
 
-    fn next_submit(&mut self, id: u64) -> Option<RequestBody> {
+    fn next_submit(&mut self, id: u64, now: Instant) -> Option<RequestBody> {
         let Some(session) = &mut self.session else { return self.register(id) };
         while session.has_room()
             && let Some(record) = self.fresh.pop_front()
         {
             session.push(record);
         }
-        let (run, commands) = session.next_run(id, self.records_max)?;
+        let (run, commands) = match self.is_full {
+            true => session.next_attempt(id, now + self.answer_time)?,
+            false => session.next_run(id, self.records_max)?,
+        };
         self.runs.insert(id, run);
         Some(self.body(commands))
     }
@@ -261,6 +299,18 @@ impl Core {
     /// The leader has no room: those who want to know are told at once.
     fn turn_away(&mut self) {
         self.fresh.drain(..).for_each(|record| self.batches.failed(&record, Error::Busy));
+    }
+
+    /// Where order counts, nothing is tried behind what failed.
+    fn stop_behind(&mut self) {
+        if !self.stops_at_failure {
+            return;
+        }
+        let given_up = self.session.as_mut().and_then(|session| session.end_behind(&mut self.batches).cloned());
+        self.stopped = self.stopped.take().or(given_up);
+        if let Some(error) = &self.stopped {
+            self.fresh.drain(..).for_each(|record| self.batches.failed(&record, error.clone()));
+        }
     }
 
     /// Remembers why a node did not do what it was asked.

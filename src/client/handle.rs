@@ -38,6 +38,9 @@ pub struct ClientOptions {
     /// Bytes of records that may wait, with [`ENTRY_OVERHEAD_BYTES`] for each.
     pub queue_bytes_max: usize,
     pub when_busy: WhenBusy,
+    /// After a record that is certainly not in the log nothing that was given behind it is tried: it is told the same. For
+    /// those who go on from there later.
+    pub stops_at_failure: bool,
     /// Everything is asked of the first node that answers and knows a leader, and what is written there it passes on. For
     /// clients that cannot reach every node, or not as well: the way is longer. Without it a node that does not lead says
     /// who does, and the client goes there. Changes to the cluster go to the leader all the same.
@@ -83,6 +86,7 @@ impl ClientOptions {
             request_records_max: REQUEST_RECORDS_DEFAULT,
             queue_bytes_max: QUEUE_BYTES_DEFAULT,
             when_busy: WhenBusy::Wait,
+            stops_at_failure: false,
             forward: false,
         }
     }
@@ -104,8 +108,8 @@ impl Client {
 
     /// The same without waiting: the leader is looked for in the background. For those who need none, too.
     pub fn start(options: ClientOptions) -> Result<Client, Error> {
-        let ClientOptions { nodes, identity, timeout, request_records_max, queue_bytes_max, when_busy, forward } =
-            options;
+        let ClientOptions { nodes, identity, timeout, request_records_max, queue_bytes_max, when_busy, .. } = options;
+        let ClientOptions { stops_at_failure, forward, .. } = options;
         if !(1..=REQUEST_RECORDS_MAX).contains(&request_records_max) {
             return Err(Error::Options { found: request_records_max, max: REQUEST_RECORDS_MAX });
         }
@@ -113,6 +117,7 @@ impl Client {
         let (identity, directory) = (Arc::new(identity), Directory::new(&nodes));
         let mut random = Random::seeded(entropy());
         let core = Core::new(request_records_max, when_busy, random.next_u64()).forwarding(forward);
+        let core = core.patient_for(timeout).stopping_at_failure(stops_at_failure);
         let wanted = if forward { Wanted::AnyThatKnowsLeader } else { Wanted::Leader };
         tokio::spawn(Link::new(core, receiver, identity.clone(), directory.clone(), wanted, random).run());
         let queue_bytes_max = queue_bytes_max.min(u32::MAX as usize);

@@ -20,6 +20,8 @@
 //! - Everything that waits is bounded: records by [`ClientOptions::queue_bytes_max`], questions by number. A caller who
 //!   finds it full waits, and is told [`Error::Busy`] when the time is up. A leader bounds what waits there, and refuses
 //!   the rest at once: by default that is sent again until the time is up ([`WhenBusy`]).
+//! - A leader whose disk is full is sent one record at a time, to learn whether there is room again, and nothing shortly
+//!   before its caller's time is over: so the caller is told [`Error::NoSpace`], and not that the outcome is unknown.
 //! - Reads, questions, changes of the members, orders of snapshots and [`Tail`]s are repeated freely; other changes to the
 //!   cluster never.
 //!
@@ -43,6 +45,7 @@ mod directory;
 mod error;
 mod handle;
 mod link;
+mod looks;
 mod map;
 mod node;
 mod records;
@@ -52,6 +55,7 @@ mod tail;
 
 pub use error::Error;
 pub use handle::{Client, ClientOptions, WhenBusy};
+pub use looks::Looks;
 pub use map::{Scan, Scanned};
 pub use node::NodeClient;
 pub use records::{Appended, Outcomes};

@@ -36,6 +36,8 @@ pub(super) struct Session {
     is_turned_away: bool,
     /// Records that are certainly not in the log and are to be sent in another session, in order.
     returned: Vec<Record>,
+    /// What the caller of one was told that is certainly not in the log, and never will be.
+    given_up: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -98,6 +100,7 @@ impl Session {
             when_busy,
             is_turned_away: false,
             returned: Vec::new(),
+            given_up: None,
         }
     }
 
@@ -115,6 +118,25 @@ impl Session {
         assert!(self.has_room(), "session {} takes no more", self.id);
         let state = State::Waiting;
         self.slots.push_back(Slot { record, state, is_uncertain: false, is_passed_over: false, is_told: false });
+    }
+
+    /// Nothing behind this is to be tried any more: they are told the same. What it was, if that is so.
+    pub fn end_behind(&mut self, batches: &mut Batches) -> Option<&Error> {
+        let error = self.given_up.as_ref()?;
+        self.returned.drain(..).for_each(|record| batches.failed(&record, error.clone()));
+        Some(error)
+    }
+
+    /// While the leader's disk is full: one record alone, to learn whether it still is, if there is time for an answer until
+    /// then. What would be under way at its caller's deadline could be in the log.
+    pub fn next_attempt(&mut self, request: u64, answered_by: Instant) -> Option<(Run, Vec<Data>)> {
+        let is_sent = |slot: &Slot| matches!(slot.state, State::Sent { .. });
+        let first = self.slots.iter().find(|slot| slot.state == State::Waiting)?;
+        let is_in_time = first.record.deadline >= answered_by || !first.is_certain();
+        if !is_in_time || self.slots.iter().any(is_sent) {
+            return None;
+        }
+        self.next_run(request, 1)
     }
 
     /// The lowest numbers that wait, as the commands of a request; at most `records_max`.
@@ -295,7 +317,11 @@ impl Session {
         let slot = &mut self.slots[at];
         let (is_certain, ends_log) = (slot.is_certain(), slot.ends_log());
         if slot.is_live() {
-            batches.failed(&slot.record, if is_certain { error } else { Error::OutcomeUnknown });
+            let error = if is_certain { error } else { Error::OutcomeUnknown };
+            if ends_log {
+                self.given_up.get_or_insert_with(|| error.clone());
+            }
+            batches.failed(&slot.record, error);
             slot.is_told = true;
         }
         if ends_log {

@@ -13,8 +13,8 @@ use crate::codec::decode_command;
 use crate::machine::command::Answer;
 use crate::net::certificate::{Authority, Validity};
 use crate::net::{
-    Arrival, Endpoint, Facts, Identity, NodeRole, NodeStatus, Records, Refusal, Request, RequestBody, Response,
-    ResponseBody, Role, Settings, SubmitResult, TailKey,
+    Arrival, ClientKey, Endpoint, Facts, Identity, NodeRole, NodeStatus, Records, Refusal, Request, RequestBody,
+    Response, ResponseBody, Role, Settings, SubmitResult, TailKey,
 };
 use crate::types::*;
 
@@ -40,6 +40,8 @@ pub(super) struct World {
     pub(super) addresses: BTreeMap<u64, SocketAddr>,
     /// The nodes that submissions were given to which any node may pass on.
     pub(super) asked: Vec<u64>,
+    /// The nodes that were asked for their status, and on which of their connections.
+    pub(super) looks: Vec<(u64, ClientKey)>,
     /// How many submissions arrived.
     pub(super) submissions: usize,
     pub(super) tails: Vec<(u64, TailKey, u64)>,
@@ -158,6 +160,9 @@ async fn serve(endpoint: Endpoint, id: u64, world: Arc<Mutex<World>>) {
             match arrival {
                 Arrival::Client { client, request } => {
                     let Request { id: request, body } = request;
+                    if let RequestBody::Status = body {
+                        world.looks.push((id, client));
+                    }
                     let Ok(body) = world.answer(id, body) else { return };
                     if let Some(body) = body.filter(|_| !world.silent.contains(&id)) {
                         replies.reply(client, &Response { id: request, body });
@@ -318,6 +323,8 @@ impl World {
             record_bytes: 0,
             flushes: 0,
             sessions: self.sessions.len() as u64,
+            removals_failed: 0,
+            unremoved_segments: 0,
             snapshots: Default::default(),
         }
     }

@@ -328,3 +328,37 @@ async fn a_client_that_may_be_passed_on_stays_with_a_node_whose_leader_is_slow()
     assert!(matches!(client.append(record(2)).await, Err(Error::OutcomeUnknown)));
     assert!(toy.world().asked.iter().all(|node| *node == 2), "{:?}", toy.world().asked);
 }
+
+#[tokio::test]
+async fn who_looks_again_and_again_keeps_a_connection_to_each_node() {
+    let mut toy = Toy::new(2).await;
+    toy.lead(1);
+    let client = toy.client().await;
+    let mut looks = Looks::new(&client);
+    // The client itself asks as well, in its own time and on its own connection.
+    let own: std::collections::BTreeSet<_> = toy.world().looks.iter().copied().collect();
+    for _ in 0..20 {
+        assert_eq!(looks.leader().await.map(|status| status.id), Some(NodeId(1)));
+        assert_eq!(looks.status(NodeId(2)).await.unwrap().id, NodeId(2));
+    }
+    let asked: std::collections::BTreeSet<_> = toy.world().looks.iter().copied().collect();
+    assert_eq!(asked.difference(&own).count(), 2, "{asked:?}");
+    // A question that is given up, and a connection that breaks, cost nothing but a new one.
+    toy.world().silent.push(2);
+    assert!(tokio::time::timeout(Duration::from_millis(50), looks.status(NodeId(2))).await.is_err());
+    toy.world().silent.clear();
+    assert_eq!(looks.status(NodeId(2)).await.unwrap().id, NodeId(2));
+    toy.stop(2);
+    toy.start(2).await;
+    eventually_async(&mut looks, NodeId(2)).await;
+}
+
+async fn eventually_async(looks: &mut Looks<'_>, node: NodeId) {
+    for _ in 0..100 {
+        if looks.status(node).await.is_ok_and(|status| status.id == node) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("node {node} is not seen any more");
+}

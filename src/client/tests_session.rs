@@ -207,10 +207,10 @@ async fn a_number_that_is_given_up_sends_those_behind_it_into_another_session() 
     let behind = desk.submit(small(2));
     let (behind_id, commands) = desk.request().unwrap();
     assert_eq!(numbers(&commands), [2, 3]);
-    desk.respond(late_id, vec![refused(Refusal::NoSpace)]);
+    desk.respond(late_id, vec![refused(Refusal::Busy)]);
     desk.pass(TIMEOUT / 2);
     let outcome = late.await.into_result();
-    assert!(matches!(outcome, Err(Error::NoSpace)), "{outcome:?}");
+    assert!(matches!(outcome, Err(Error::Busy)), "{outcome:?}");
     desk.register(50);
     let (id, commands) = desk.request().unwrap();
     assert_eq!(numbers(&commands), [1, 2]);
@@ -373,4 +373,59 @@ async fn a_change_that_was_sent_and_not_answered_may_have_happened() {
         let told = told.try_recv().expect("its time is over").expect_err("nobody has answered");
         assert!(matches!(told, Error::OutcomeUnknown), "{told}");
     }
+}
+
+/// A leader whose disk is full is asked with one record, and not so late that the answer would come after its caller's time.
+#[tokio::test]
+async fn on_a_full_disk_one_record_is_tried_and_nothing_is_under_way_at_the_end() {
+    let mut desk = Desk::new();
+    desk.core = Core::new(64, WhenBusy::Wait, 1).stopping_at_failure(true);
+    let appended = desk.submit(small(200));
+    desk.register(1);
+    let requests = desk.requests();
+    assert_eq!(requests.len(), 4);
+    for (at, (id, commands)) in requests.into_iter().enumerate() {
+        let first = if at == 0 { Refusal::NoSpace } else { Refusal::Gap { expected: 1 } };
+        let behind = vec![refused(Refusal::Gap { expected: 1 }); commands.len() - 1];
+        desk.respond(id, [vec![refused(first)], behind].concat());
+    }
+    let end = desk.now + TIMEOUT;
+    let mut tried = 0;
+    while desk.now < end - Duration::from_millis(10) {
+        desk.pass(Duration::from_millis(10));
+        if let Some((id, commands)) = desk.request() {
+            assert_eq!((numbers(&commands), desk.request()), (vec![1], None), "one alone");
+            assert!(desk.now <= end - Duration::from_secs(1));
+            desk.respond(id, vec![refused(Refusal::NoSpace)]);
+            tried += 1;
+        }
+    }
+    assert!(tried > 10, "{tried}");
+    // Behind it, with more time.
+    let later = desk.submit(small(1));
+    desk.pass(Duration::from_millis(10));
+    let failures = appended.await.failures;
+    assert!(failures.len() == 200 && failures.iter().all(|(_, error)| matches!(error, Error::NoSpace)), "{failures:?}");
+    assert!(matches!(later.await.into_result(), Err(Error::NoSpace)), "nothing is written behind it");
+    let after = desk.submit(small(1));
+    assert!(matches!(after.await.into_result(), Err(Error::NoSpace)));
+    assert_eq!(desk.request(), None);
+}
+
+/// As soon as one finds room all are sent again as ever.
+#[tokio::test]
+async fn what_waits_for_room_is_sent_when_one_record_has_found_some() {
+    let mut desk = Desk::new();
+    let appended = desk.submit(small(65));
+    desk.register(1);
+    for (id, commands) in desk.requests() {
+        desk.respond(id, vec![refused(Refusal::NoSpace); commands.len()]);
+    }
+    desk.pass(Duration::from_millis(500));
+    let (id, _) = desk.request().unwrap();
+    desk.respond(id, vec![run(2, 1)]);
+    let (id, commands) = desk.request().unwrap();
+    assert_eq!((commands.len(), commands[0].number.0), (64, 2));
+    desk.respond(id, vec![run(3, 64)]);
+    assert_eq!(appended.await.into_result().unwrap().len(), 65);
 }

@@ -38,6 +38,9 @@ pub struct NodeStatus {
     pub record_bytes: u64,
     pub flushes: u64,
     pub sessions: u64,
+    /// Removals of segments that nobody needs that failed, and how many of these segments still take room. They are tried again.
+    pub removals_failed: u64,
+    pub unremoved_segments: u64,
     pub snapshots: SnapshotStatus,
 }
 
@@ -75,7 +78,8 @@ pub(super) fn put_status(out: &mut BytesMut, status: &NodeStatus) {
     put_text(out, &status.io);
     put_text(out, &status.sync_mode);
     put_text(out, &status.waiting);
-    for counter in [status.records, status.record_bytes, status.flushes, status.sessions] {
+    let counters = [status.records, status.record_bytes, status.flushes, status.sessions];
+    for counter in counters.into_iter().chain([status.removals_failed, status.unremoved_segments]) {
         out.put_u64_le(counter);
     }
     put_snapshots(out, &status.snapshots);
@@ -103,6 +107,8 @@ pub(super) fn status(reader: &mut Reader<'_>) -> Result<NodeStatus, Error> {
         record_bytes: reader.u64("record bytes")?,
         flushes: reader.u64("flushes")?,
         sessions: reader.u64("sessions")?,
+        removals_failed: reader.u64("removals that failed")?,
+        unremoved_segments: reader.u64("segments that are not removed")?,
         snapshots: snapshots(reader)?,
     })
 }

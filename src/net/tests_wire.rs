@@ -123,6 +123,8 @@ fn status() -> NodeStatus {
         record_bytes: 2,
         flushes: 3,
         sessions: 4,
+        removals_failed: 5,
+        unremoved_segments: 6,
         snapshots: snapshots(),
     }
 }

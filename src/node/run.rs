@@ -514,7 +514,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             Effect::ReadLog { read, plan, is_for_client } => self.readers.order(read, plan, is_for_client),
             Effect::MakeSnapshot(making) => self.snapshots.make(making),
             Effect::RemoveSnapshots { in_use, reach } => self.snapshots.remove(in_use, reach),
-            Effect::FetchSnapshot { from, point } => self.exchange.fetch(&self.driver, from, point),
+            Effect::FetchSnapshot { from, term, point } => self.exchange.fetch(&self.driver, (from, term), point),
             Effect::CancelFetch => self.exchange.cancel(),
             Effect::Snapshot(told) => report::snapshot(&told),
             Effect::Send(message) => self.peers.send(&message),

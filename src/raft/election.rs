@@ -181,6 +181,7 @@ impl Replica {
     /// The leader asks this node to stand, and has told it that it has the whole log (dissertation §3.10).
     pub(super) fn on_stand_now(&mut self, from: NodeId) {
         if self.leader == Some(from) && self.may_stand() {
+            self.note_handed_over();
             self.stand(true);
         }
     }

@@ -313,6 +313,10 @@ pub enum Event {
     DiskStalls {
         to: Option<NodeId>,
     },
+    /// The making of the next segment hangs at a leader, and clients wait for it: leadership is handed over.
+    SegmentHangs {
+        to: NodeId,
+    },
     /// A leader cannot read the entry that a follower needs next, and hands leadership over.
     LogDamaged {
         to: NodeId,

@@ -9,6 +9,9 @@
 //! Nodes that share one stalled disk do not pass leadership round: where no follower moves, nobody is better. When such a disk
 //! goes on, one of them is heard of first, for a moment: who is better is so for an eighth of the shortest election timeout.
 //! And a node hands over for this reason at most once in ten of the longest election timeouts.
+//!
+//! Where the making of a segment hangs no flush needs to be under way: what clients want waits before the log. The driver sees
+//! it, and leadership is handed over within the same limits.
 
 use std::collections::VecDeque;
 
@@ -34,12 +37,15 @@ pub(super) struct OwnDisk {
     ahead_ticks: u32,
     /// Until leadership may be handed over again for its sake.
     rest_ticks: u32,
+    /// Until leadership that was handed over to this node may be handed on because no segment is made.
+    handed_ticks: u32,
 }
 
 impl OwnDisk {
     pub(super) fn on_tick(&mut self) {
         self.now_ticks += 1;
         self.rest_ticks = self.rest_ticks.saturating_sub(1);
+        self.handed_ticks = self.handed_ticks.saturating_sub(1);
     }
 
     pub(super) fn on_handed_out(&mut self, number: PersistNumber, entry: Index) {
@@ -90,9 +96,45 @@ impl Replica {
             return;
         }
         if self.begin_transfer_from_disk(to).is_ok() {
-            self.own_disk.rest_ticks = REST_TIMEOUTS.saturating_mul(self.config.election_ticks.end);
+            self.own_disk.rest_ticks = self.rest_timeouts();
             self.output.events.push(Event::DiskStalls { to: Some(to) });
         }
+    }
+
+    /// The making of the next segment of the log hangs here, and clients wait for it. Leadership is handed over to a voter that
+    /// holds everything, if a majority without this node does, and is heard; if it does not take over, this node leads on.
+    /// Nothing is written meanwhile that could show whose disk goes on: so who was asked to lead does not hand it on for this
+    /// within the time in which nobody does it twice. Tells whether that was begun.
+    pub fn leave_hanging_segment(&mut self) -> bool {
+        let State::Leader(leading) = &self.state else { return false };
+        if self.own_disk.rest_ticks > 0 || self.own_disk.handed_ticks > 0 {
+            return false;
+        }
+        let last = self.log.last().index;
+        let holds_all =
+            |progress: &Progress| progress.silent_ticks < self.config.election_ticks.start && progress.matched == last;
+        let membership = self.memberships.current();
+        if !quorum::won(membership, |id| leading.progress.value(&id).is_some_and(holds_all)) {
+            return false;
+        }
+        let may_lead =
+            leading.progress.iter().find(|(id, progress)| membership.voters.contains(*id) && holds_all(progress));
+        let Some(to) = may_lead.map(|(id, _)| *id) else { return false };
+        let is_begun = self.begin_transfer(to).is_ok();
+        if is_begun {
+            self.own_disk.rest_ticks = self.rest_timeouts();
+            self.output.events.push(Event::SegmentHangs { to });
+        }
+        is_begun
+    }
+
+    /// A leader asks this node to lead.
+    pub(super) fn note_handed_over(&mut self) {
+        self.own_disk.handed_ticks = self.rest_timeouts();
+    }
+
+    fn rest_timeouts(&self) -> u32 {
+        REST_TIMEOUTS.saturating_mul(self.config.election_ticks.end)
     }
 
     /// This disk gives no more what a follower needs next, from this entry on. Leadership is handed over to a voter that is

@@ -411,6 +411,7 @@ impl Simulation {
             Input::Forward { .. } | Input::Forwarded { .. } | Input::NotForwarded { .. } | Input::Lost { .. } => 7,
             Input::SnapshotMade { point, result } => 8 + 2 * point.index.0 + u64::from(result.is_ok()),
             Input::SnapshotsRemoved { .. } => 8,
+            Input::SnapshotAsked { .. } => unreachable!("it comes with a question"),
             Input::SnapshotProgress(_) => unreachable!("nobody looks at it"),
             Input::Refused { .. } => unreachable!("the network has nothing against a node"),
             Input::Clock(_) => unreachable!("the clock is read beside the inputs"),
@@ -512,7 +513,7 @@ impl Simulation {
                 let after = self.snapshot_random.below(self.options.snapshots.step_time_max);
                 self.order(after, Happening::RemoveSnapshots { node, life, in_use, reach });
             }
-            Effect::FetchSnapshot { from, point } => self.begin_fetch(node, process, from, point),
+            Effect::FetchSnapshot { from, point, .. } => self.begin_fetch(node, process, from, point),
             Effect::CancelFetch => end_fetch(process),
             Effect::Snapshot(report) => self.on_snapshot_report(&report),
             Effect::Send(message) => self.send(node, process, &message)?,

@@ -30,7 +30,7 @@ use super::steps::Doing;
 use super::trace::Label;
 use crate::machine::Map;
 use crate::net::{self, SnapshotAnswer, SnapshotRefusal, SnapshotRequest};
-use crate::node::driver::{NotFetched, SnapshotReport};
+use crate::node::driver::{Input, NotFetched, SnapshotReport};
 use crate::node::sessions::Sessions;
 use crate::node::transfer::{Sources, Unfit, here};
 use crate::snapshot::{self, Arrival, Manifest, Mended, Reader, Receiver};
@@ -110,7 +110,7 @@ impl Simulation {
         process.fetch = Some(Fetch {
             number,
             point,
-            sources: Sources::new([from].into_iter().chain(others)),
+            sources: Sources::new([from].into_iter().chain(others)).led_by(from),
             next_source: 0,
             pull: None,
             last_question: 0,
@@ -297,11 +297,16 @@ impl Simulation {
                 let what = format!("no node gives the snapshot at {point}: {}", fetch.sources.asked());
                 return After::Failed(NotFetched { what, goes_on: false });
             }
+            if fetch.sources.is_given_up() {
+                let what = format!("the leader has the snapshot at {point} no more: {}", fetch.sources.asked());
+                return After::Failed(NotFetched { what, goes_on: false });
+            }
             if self.now >= fetch.news + PATIENCE {
                 let what = format!("the snapshot at {point} does not come");
                 return After::Failed(NotFetched { what, goes_on: true });
             }
             fetch.next_source = 0;
+            fetch.sources.begin_round();
             return After::Pause;
         };
         if pull.under_way.len() < UNDER_WAY_MAX
@@ -355,7 +360,12 @@ impl Simulation {
         let mut process = self.nodes[node].process.take().expect("looked at just now");
         let is_listed = process.driver.replica().membership().member(node_id(from)).is_some();
         let said = match is_listed && !self.fetch_random.chance(BUSY_PER_MILLE) {
-            true => self.while_doing(Doing::Sending, |_| process.shelf.answer(request).0),
+            true => {
+                if let SnapshotRequest::Manifest { point, .. } = request {
+                    process.driver.handle(Input::SnapshotAsked { node: node_id(from), point });
+                }
+                self.while_doing(Doing::Sending, |_| process.shelf.answer(request).0)
+            }
             false => SnapshotAnswer::Refused(SnapshotRefusal::Busy),
         };
         if self.fetch_random.chance(CLOSES_PER_MILLE) {

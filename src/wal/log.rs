@@ -7,7 +7,7 @@ use super::copying::Copying;
 use super::error::Refused;
 use super::flight::{InFlight, JOINED_BYTES_MAX};
 use super::frame::{FrameHead, FrameKind, Run, SEAL_FRAME_BYTES_MAX};
-use super::given_up::Remove;
+use super::given_up::{Removals, Remove};
 use super::group::GroupLog;
 use super::locator::Locator;
 use super::record::RecordKind;
@@ -71,6 +71,10 @@ pub struct Counters {
     pub segments: u64,
     /// Segments that were given up and whose room went back to the disk.
     pub removed_segments: u64,
+    /// Removals that failed: each is tried again.
+    pub removals_failed: u64,
+    /// Segments of them whose files are still there.
+    pub unremoved_segments: u64,
     /// Frames of entries that were copied forward, and their bytes: part of what was written.
     pub copies: u64,
     pub copied_bytes: u64,
@@ -129,10 +133,8 @@ pub struct Log {
     pub(super) preparing: BTreeMap<SegmentNumber, Prepare>,
     /// Segments of no chain, to be zeroed again.
     pub(super) recyclable: BTreeMap<SegmentNumber, FileId>,
-    /// One that is being removed.
-    pub(super) removing: Option<SegmentNumber>,
-    /// A removal failed, and nothing was given up since.
-    pub(super) keeps_all: bool,
+    /// What is removed, and what could not be.
+    pub(super) removals: Removals,
     /// Segments of no chain that were zeroed, and were not ready when they were needed.
     pub(super) late: BTreeMap<SegmentNumber, FileId>,
     pub(super) next_segment: SegmentNumber,
@@ -253,6 +255,7 @@ impl Log {
     pub fn tick(&mut self, wall_clock_milliseconds: u64) {
         self.wall_clock_milliseconds = wall_clock_milliseconds;
         self.retry_preparation();
+        self.removals.tick();
         let is_idle = self.queue.is_empty() && self.in_flight.is_empty();
         self.quiet_ticks = if is_idle { self.quiet_ticks.saturating_add(1) } else { 0 };
         if is_idle && self.quiet_ticks >= self.options.quiet_ticks {

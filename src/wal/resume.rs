@@ -9,6 +9,7 @@ use super::chain::{self, Candidate, Gathered};
 use super::copying::Copying;
 use super::error::{Error, Finding, Severity};
 use super::frame::{FrameHead, FrameKind, Run};
+use super::given_up::Removals;
 use super::locator::Locator;
 use super::log::{Counters, Log, Options, Phase, Ticket};
 use super::repair::{self, Copied};
@@ -252,8 +253,7 @@ impl Log {
             ready: BTreeMap::new(),
             preparing: BTreeMap::new(),
             recyclable: BTreeMap::new(),
-            removing: None,
-            keeps_all: false,
+            removals: Removals::default(),
             late: BTreeMap::new(),
             next_segment: active.number.next(),
             no_space: None,

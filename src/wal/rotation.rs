@@ -210,7 +210,8 @@ impl Log {
             self.locator.remove_segment(number);
             self.recyclable.insert(number, file);
             // On a full disk it is what was waited for.
-            (self.retry_ticks, self.has_one_failed, self.keeps_all) = (0, false, false);
+            (self.retry_ticks, self.has_one_failed) = (0, false);
+            self.removals.end_pause();
         }
     }
 

@@ -129,9 +129,10 @@ fn a_backup_of_a_cluster_that_is_written_to_holds_all_that_was_acknowledged_befo
 #[test]
 fn a_client_may_not_and_nothing_is_written_over_what_is_there() {
     let _alone = alone();
-    let trial = Trial::start(1, None);
+    let mut trial = Trial::start(1, None);
     let (client, admin) = (trial.cluster.client_file(), trial.cluster.admin_file());
-    let at = |name: &str| trial.home.path().join(name);
+    let home = trial.home.path().to_owned();
+    let at = |name: &str| home.join(name);
     let run = |client: &PathBuf, to: &str, arguments: &[&str]| {
         export(client, &at(to), arguments).output().expect("the binary runs")
     };
@@ -169,6 +170,11 @@ fn a_client_may_not_and_nothing_is_written_over_what_is_there() {
     fs::create_dir(at("empty")).expect("it can be made");
     told(&run(&admin, "empty", &["--newest"]), 0, &["at entry"]);
     told(&offline(&["snapshot", "verify"], &at("empty"), &[]), 0, &["ok: 1 snapshot"]);
+    // That nobody answers is another thing than that nobody has one.
+    trial.kill(NodeId(1));
+    let silent = ["node 1 at ", "has not answered within 2s", "no node has answered within 2s", "cluster status"];
+    told(&run(&admin, "gone", &["--newest"]), 16, &silent);
+    assert!(!at("gone").exists());
 }
 
 #[test]

@@ -11,9 +11,9 @@ use super::moving::fetching_bar;
 use crate::cli::access::{self, ClientArguments, Seconds, parse_wait};
 use crate::cli::progress::Meter;
 use crate::cli::{Exit, Failure, output};
-use crate::client::{Client, Error};
+use crate::client::{Client, Error, Looks};
 use crate::limits::MEMBERS_MAX;
-use crate::net::{MemberChange, NodeRole, NodeStatus, Refusal};
+use crate::net::{MemberChange, NodeStatus, Refusal};
 use crate::types::{Incarnation, Index, Member, Membership, NodeId};
 
 /// Between two looks whether a learner votes.
@@ -175,9 +175,9 @@ async fn change(client: &Client, changes: Vec<MemberChange>) -> Result<Index, Fa
 
 async fn until_voters(client: &Client, ids: &[u64], patience: Duration) -> Result<(), Failure> {
     let deadline = Instant::now() + patience;
-    let mut meter = Meter::new();
+    let (mut meter, mut looks) = (Meter::new(), Looks::new(client));
     loop {
-        let found = leader(client).await;
+        let found = leader(&mut looks).await;
         if let Ok(status) = &found {
             let membership = &status.membership;
             if let Some(gone) = ids.iter().find(|id| membership.member(NodeId(**id)).is_none()) {
@@ -196,15 +196,15 @@ async fn until_voters(client: &Client, ids: &[u64], patience: Duration) -> Resul
                         up, and this command may be run again to wait for it";
             return Err(Failure::new(Exit::Unavailable, message, next));
         }
-        show(client, ids, &mut meter).await;
+        show(&mut looks, ids, &mut meter).await;
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 
 /// How far those are that are waited for, as far as they say: one that has not been started yet says nothing.
-async fn show(client: &Client, ids: &[u64], meter: &mut Meter) {
+async fn show(looks: &mut Looks<'_>, ids: &[u64], meter: &mut Meter) {
     for id in ids {
-        let asked = tokio::time::timeout(LOOK_INTERVAL, client.status(NodeId(*id)));
+        let asked = tokio::time::timeout(LOOK_INTERVAL, looks.status(NodeId(*id)));
         if let Ok(Ok(status)) = asked.await
             && let Some((what, bytes_here, bytes)) = fetching_bar(&status)
         {
@@ -216,8 +216,9 @@ async fn show(client: &Client, ids: &[u64], meter: &mut Meter) {
 /// The leader's view, as soon as there is one.
 pub(super) async fn leader_within(client: &Client, patience: Duration) -> Result<NodeStatus, Failure> {
     let deadline = Instant::now() + patience;
+    let mut looks = Looks::new(client);
     loop {
-        match leader(client).await {
+        match leader(&mut looks).await {
             Err(failure) if failure.exit == Exit::Unavailable && Instant::now() < deadline => {}
             found => return found,
         }
@@ -226,16 +227,8 @@ pub(super) async fn leader_within(client: &Client, patience: Duration) -> Result
 }
 
 /// The leader's view.
-pub(super) async fn leader(client: &Client) -> Result<NodeStatus, Failure> {
-    if let Some(leader) = client.leader()
-        && let Ok(status) = client.status(leader).await
-        && status.role == NodeRole::Leader
-    {
-        return Ok(status);
-    }
-    let statuses = client.statuses().await.into_iter().filter_map(|(_, _, status)| status.ok());
-    let leads = statuses.filter(|status| status.role == NodeRole::Leader).max_by_key(|status| status.term);
-    leads.ok_or_else(|| access::failure(Error::Unavailable { reason: "no node leads".to_owned() }))
+pub(super) async fn leader(looks: &mut Looks<'_>) -> Result<NodeStatus, Failure> {
+    looks.leader().await.ok_or_else(|| access::failure(Error::Unavailable { reason: "no node leads".to_owned() }))
 }
 
 /// Whatever came of it, to ask again is safe.

@@ -11,7 +11,7 @@ use super::members::{LOOK_INTERVAL, leader, leader_within};
 use crate::cli::access::{self, ClientArguments};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Format};
-use crate::client::{Client, Error};
+use crate::client::{Client, Error, Looks};
 use crate::net::{Change, NodeRole, NodeStatus, Refusal};
 use crate::types::NodeId;
 
@@ -59,9 +59,9 @@ impl Transfer {
 
     async fn hand_over(&self, client: &Client, deadline: Instant) -> Result<Led, Failure> {
         let mut ordered_at = None;
-        let mut last = None;
+        let (mut last, mut looks) = (None, Looks::new(client));
         while Instant::now() < deadline {
-            if let Ok(status) = leader(client).await {
+            if let Ok(status) = leader(&mut looks).await {
                 if status.id == self.to() {
                     return Ok(Led { leader: self.to, term: status.term.0, already: false });
                 }

@@ -57,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let tally = Tally { name, framing, told: 0, failed: None, behind: 0 };
     access::block_on(async {
-        let client = arguments.client.connect().await?;
+        let client = arguments.client.connect_in_order().await?;
         let (read, batches) = mpsc::channel(BATCHES_READ_AHEAD);
         std::thread::spawn(move || read_all(input, &read));
         let (sent, outcomes) = mpsc::channel(BATCHES_IN_FLIGHT);

@@ -186,19 +186,29 @@ impl Target {
         if !arguments.newest {
             return Ok(arguments.order.ordered(meter).await?.point);
         }
-        let last = |(.., status): &Node| status.as_ref()?.snapshots.last.map(|made| made.point);
-        let nodes = nodes(client, LogId::ZERO).await;
-        for (node, ..) in nodes.iter().filter(|(.., status)| status.is_none()) {
-            meter.say(&format!("node {node} does not answer: it may have a newer snapshot"));
-        }
-        nodes.iter().filter_map(last).max_by_key(|point| point.index).ok_or_else(|| {
-            Failure::new(
-                Exit::Unavailable,
-                "no node that answers has a snapshot",
-                "leave --newest out: then one is ordered",
-            )
-        })
+        newest(&nodes(client, LogId::ZERO).await, meter)
     }
+}
+
+/// The newest snapshot of those who have answered. Of the others it is said that nothing is known.
+fn newest(nodes: &[Node], meter: &Meter) -> Result<LogId, Failure> {
+    let patience = ANSWER_PATIENCE;
+    for (node, address, _) in nodes.iter().filter(|(.., status)| status.is_none()) {
+        meter.say(&format!(
+            "node {node} at {address} has not answered within {patience:?}: it may have a newer snapshot"
+        ));
+    }
+    let last = |(.., status): &Node| status.as_ref()?.snapshots.last.map(|made| made.point);
+    nodes.iter().filter_map(last).max_by_key(|point| point.index).ok_or_else(|| {
+        let (message, next) = match nodes.iter().any(|(.., status)| status.is_some()) {
+            true => ("no node that answers has a snapshot".to_owned(), "leave --newest out: then one is ordered"),
+            false => (
+                format!("no node has answered within {patience:?}: which snapshot is the newest is not known"),
+                "check that the nodes run and are reached: `trilith cluster status` tells of each why it does not answer",
+            ),
+        };
+        Failure::new(Exit::Unavailable, message, next)
+    })
 }
 
 /// From whichever node has it, for as long as it comes or may come.
@@ -289,7 +299,8 @@ fn failure(error: &FetchError) -> Failure {
                  administrator at a time. The same command goes on where it is",
             );
         }
-        FetchError::Interrupted | FetchError::State { .. } => Exit::Other,
+        // Nobody leads an export.
+        FetchError::Interrupted | FetchError::Left { .. } | FetchError::State { .. } => Exit::Other,
     };
     Failure::new(exit, error.to_string(), error.next_step())
 }

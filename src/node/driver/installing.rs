@@ -18,7 +18,7 @@ use crate::net::{Refusal, SnapshotMade};
 use crate::node::sessions::Sessions;
 use crate::raft::{Base, Input as RaftInput};
 use crate::snapshot::{Description, Manifest};
-use crate::types::{LogId, NodeId};
+use crate::types::{LogId, NodeId, Term};
 
 /// A state that waits for the log to reach its point.
 #[derive(Debug)]
@@ -53,6 +53,10 @@ struct Wanted {
     /// The point of the first offer, where the log begins by the last one. Whoever offered it keeps what it needs
     /// ([`Offers`](super::offers::Offers)): so a newer offer does not take its place while the log reaches back to it.
     base: Base,
+    /// Who offered last, and in which term. Another leader is asked for it at once: only so does it know what to keep.
+    leader: (NodeId, Term),
+    /// What was offered last.
+    offered: LogId,
     /// An order for it is out; else the last one came to nothing, and it is ordered again with an offer.
     is_ordered: bool,
 }
@@ -143,20 +147,25 @@ impl<M: StateMachine> Driver<M> {
             return self.effects.push(Effect::Snapshot(report));
         }
         let is_pause_over = self.installing.pause.is_over();
+        let (leader, offered) = ((from, self.replica.status().hard_state.term), base.point);
         let point = match &mut self.installing.wanted {
             // The leader's log still reaches back to it: to begin with each newer one might never end.
-            Some(Wanted { base: wanted, is_ordered }) if base.begin_after.index <= wanted.point.index => {
-                wanted.begin_after = base.begin_after;
-                if *is_ordered || !is_pause_over {
+            Some(wanted) if base.begin_after.index <= wanted.base.point.index => {
+                wanted.base.begin_after = base.begin_after;
+                let is_another = std::mem::replace(&mut wanted.leader, leader) != leader;
+                wanted.offered = offered;
+                // What it offers itself it keeps.
+                let is_asked_anew = is_another && wanted.is_ordered && offered != wanted.base.point;
+                if !is_asked_anew && (wanted.is_ordered || !is_pause_over) {
                     return;
                 }
-                *is_ordered = true;
-                wanted.point
+                wanted.is_ordered = true;
+                wanted.base.point
             }
             wanted if is_pause_over => {
+                let new = Wanted { base, leader, offered, is_ordered: true };
                 // What had come of it goes.
-                if let Some(Wanted { base: Base { point, .. }, .. }) = wanted.replace(Wanted { base, is_ordered: true })
-                {
+                if let Some(Wanted { base: Base { point, .. }, .. }) = wanted.replace(new) {
                     let what = format!(
                         "the log of node {from} begins behind it by now; raise `follower_tail_minutes` on all nodes if that \
                          comes again, so that more time is left to fetch"
@@ -167,7 +176,7 @@ impl<M: StateMachine> Driver<M> {
             }
             _ => return,
         };
-        self.effects.push(Effect::FetchSnapshot { from, point });
+        self.effects.push(Effect::FetchSnapshot { from, term: leader.1, point });
     }
 
     /// This node leads, or has come by another way to what the snapshot was for: it goes on for nothing.
@@ -183,7 +192,7 @@ impl<M: StateMachine> Driver<M> {
     /// its state; or why there is none. What is not wanted any more is dropped.
     pub fn fetched(&mut self, point: LogId, result: Result<(Manifest, Sessions, M), NotFetched>) {
         let is_it = |wanted: &mut Wanted| wanted.is_ordered && wanted.base.point == point;
-        let Some(Wanted { base, .. }) = self.installing.wanted.take_if(is_it) else {
+        let Some(wanted) = self.installing.wanted.take_if(is_it) else {
             let state = result.ok().map(|(_, sessions, machine)| Discarded::State(sessions, machine));
             return self.installing.discarded.extend(state);
         };
@@ -191,12 +200,16 @@ impl<M: StateMachine> Driver<M> {
             Ok(fetched) => fetched,
             // The leader offers it again.
             Err(NotFetched { what, goes_on }) => {
-                self.installing.wanted = goes_on.then_some(Wanted { base, is_ordered: false });
-                self.installing.pause.lengthen();
+                self.installing.wanted = goes_on.then_some(Wanted { is_ordered: false, ..wanted });
+                // Another one that is offered is taken at once.
+                if goes_on || wanted.offered == point {
+                    self.installing.pause.lengthen();
+                }
                 return self.effects.push(Effect::Snapshot(SnapshotReport::NotFetched { point, what }));
             }
         };
         self.installing.pause = Pause::default();
+        let base = wanted.base;
         if !self.replica.wants(base) {
             return self.installing.discarded.push(Discarded::State(sessions, machine));
         }

@@ -60,7 +60,7 @@ use crate::net::{
 use crate::node::sessions::{self, Admission, Sessions};
 use crate::raft::{self, BootTime, Event, Fetch, Input as RaftInput, LeaseOptions, Message, Replica, Role, Sender};
 use crate::snapshot;
-use crate::types::{ClusterId, Entry, Index, LogId, Membership, NodeId, SegmentNumber};
+use crate::types::{ClusterId, Entry, Index, LogId, Membership, NodeId, SegmentNumber, Term};
 use crate::wal::{self, Prepare, ReadPlan, Remove};
 
 use damaged::Damaged;
@@ -177,6 +177,11 @@ pub enum Input {
         number: u64,
         refusal: Refusal,
     },
+    /// This node asked for the snapshot at this point, which it fetches.
+    SnapshotAsked {
+        node: NodeId,
+        point: LogId,
+    },
     /// The link to this node is broken. What was on it may have arrived or not.
     Lost {
         node: NodeId,
@@ -268,9 +273,11 @@ pub enum Effect {
         reach: snapshot::Reach,
     },
     /// The snapshot at this point, from this node or any other that has it: [`Driver::fetched`] answers it, unless another one
-    /// is ordered first.
+    /// is ordered first. The same again: another node leads by now, and is to be asked first.
     FetchSnapshot {
         from: NodeId,
+        /// In which it leads.
+        term: Term,
         point: LogId,
     },
     /// The snapshot that was ordered last is not needed any more. What has come of it may stay.
@@ -401,6 +408,7 @@ impl<M: StateMachine> Driver<M> {
             Input::Forward { from, sender, forward } => self.on_forward(from, sender, forward),
             Input::Forwarded { from, forwarded } => self.on_forwarded(from, forwarded),
             Input::NotForwarded { number, refusal } => self.on_not_forwarded(number, refusal),
+            Input::SnapshotAsked { node, point } => self.on_snapshot_asked(node, point),
             Input::Lost { node } => {
                 self.on_lost(node);
                 self.forget_waiting(|asker| matches!(asker, Asker::Node { node: from, .. } if from == node));

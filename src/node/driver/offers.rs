@@ -25,8 +25,11 @@ pub(super) struct Offers(BTreeMap<NodeId, Offer>);
 struct Offer {
     /// It goes on with this one though it is offered newer ones, also after an error: unless it was told that nobody has it
     /// any more, or is started anew.
+    /// An earlier leader's offer may be what it fetches: whatever it asks for counts.
     point: LogId,
-    /// Since the first offer of it.
+    /// The newest that was its point.
+    newest: Index,
+    /// Since the first offer of the newest.
     age_ticks: u64,
     /// Since the last offer: only who is heard gets any.
     silent_ticks: u64,
@@ -36,13 +39,23 @@ impl Offers {
     /// A message leaves: if it is an offer, what it offers is wanted from now on, or what was before.
     pub fn note(&mut self, message: &Message) {
         let Body::Snapshot { base, .. } = message.body else { return };
-        let new = Offer { point: base.point, age_ticks: 0, silent_ticks: 0 };
+        let new = Offer { point: base.point, newest: base.point.index, age_ticks: 0, silent_ticks: 0 };
         let offer = self.0.entry(message.to).or_insert(new);
         // The log reaches back to it no more: it begins with the new one.
         if base.begin_after.index > offer.point.index {
             *offer = new;
         }
         offer.silent_ticks = 0;
+    }
+
+    /// It asks this node for the snapshot at this point, to which the log reaches back: it fetches that one, from here or
+    /// from another. Nobody gets more time for an older one.
+    pub fn asked(&mut self, node: NodeId, point: LogId) {
+        let Some(offer) = self.0.get_mut(&node) else { return };
+        offer.point = point;
+        if point.index > offer.newest {
+            (offer.newest, offer.age_ticks) = (point.index, 0);
+        }
     }
 
     /// This node has begun anew, and knows of no offer: it goes by the next one.

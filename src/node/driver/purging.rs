@@ -25,7 +25,7 @@ use crate::disk;
 use crate::machine::StateMachine;
 use crate::mutant::{self, Mutant};
 use crate::raft::Input as RaftInput;
-use crate::types::{GroupId, Index, LogId};
+use crate::types::{GroupId, Index, LogId, NodeId};
 use crate::wal::{Kept, Ticket};
 
 /// Between two looks at what may go: a second.
@@ -74,6 +74,13 @@ impl<M: StateMachine> Driver<M> {
         match self.pipeline.log.purge_prefix(GroupId::CLUSTER, last) {
             Ok(ticket) => self.purging.under_way = Some((last, ticket)),
             Err(refused) => self.stop_on(Err(Stopped::Log(refused))),
+        }
+    }
+
+    /// A member fetches this snapshot, perhaps one that an earlier leader offered: that is what stays for it from here on.
+    pub(super) fn on_snapshot_asked(&mut self, node: NodeId, point: LogId) {
+        if self.replica.term_at(point.index) == Some(point.term) {
+            self.offers.asked(node, point);
         }
     }
 

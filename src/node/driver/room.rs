@@ -11,7 +11,7 @@
 //!
 //! Nobody waits for nothing: the log hears that somebody waits, and makes the next segment without zeros; and where nothing is
 //! taken for two seconds, who waits is told to come again, for a disk that makes no segment in that time is in no state to
-//! promise any.
+//! promise any. After one second leadership is handed over, to a node whose disk may make one.
 
 use std::collections::VecDeque;
 use std::vec;
@@ -31,6 +31,9 @@ use crate::wal::{self, Supply};
 const WAIT_TICKS_MAX: u64 = 200;
 /// From here on a segment is wanted without its zeros.
 const WAIT_TICKS_HURRIED: u64 = 3;
+/// From here on the disk counts as one that hangs, and leadership is handed over if it may: so that who waits need not be told
+/// to come again.
+const WAIT_TICKS_HUNG: u64 = 100;
 /// From here on the status says it.
 const WAIT_TICKS_TOLD: u64 = 50;
 /// What is left, if a segment is not small: for trims, snapshot points and what the log writes for itself.
@@ -162,6 +165,9 @@ impl<M: StateMachine> Driver<M> {
     /// A tick: who has waited for too long may come again.
     pub(super) fn age_waiting(&mut self) {
         self.waiting.ticks += 1;
+        if self.waiting.is_for_segment && self.waiting.has_waited(WAIT_TICKS_HUNG) {
+            self.replica.leave_hanging_segment();
+        }
         while self.waiting.has_waited(WAIT_TICKS_MAX) {
             self.refuse_first(Refusal::Busy);
         }

@@ -40,6 +40,8 @@ impl<M: StateMachine> Driver<M> {
             record_bytes: counters.written_bytes,
             flushes: counters.flushes,
             sessions: self.sessions.len() as u64,
+            removals_failed: counters.removals_failed,
+            unremoved_segments: counters.unremoved_segments,
             snapshots: self.snapshots.status(),
         }
     }

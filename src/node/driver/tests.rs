@@ -10,6 +10,7 @@ mod durable;
 mod ends;
 mod format;
 mod forwards;
+mod hangs;
 mod history;
 mod installs;
 mod lease;

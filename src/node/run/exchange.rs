@@ -11,8 +11,8 @@ use super::serving::Serving;
 use crate::disk::{self, Directory};
 use crate::machine::StateMachine;
 use crate::net::Endpoint;
-use crate::node::driver::{Driver, NotFetched, SnapshotFinding};
-use crate::types::{GroupId, LogId, NodeId};
+use crate::node::driver::{Driver, Input, NotFetched, SnapshotFinding};
+use crate::types::{GroupId, LogId, NodeId, Term};
 
 /// Dropped, it ends both threads, and waits for them.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Exchange<M> {
     _serving: Serving,
     fetching: Fetching<M>,
     told: Receiver<Told<M>>,
+    /// Who fetches which of this node's snapshots.
+    asked: Receiver<(NodeId, LogId)>,
 }
 
 impl<M: StateMachine + Send + 'static> Exchange<M> {
@@ -32,7 +34,8 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
         woken: &Arc<Notify>,
     ) -> Result<Exchange<M>, disk::Error> {
         let (sender, received) = channel();
-        let woken = woken.clone();
+        let (noted, asked) = channel();
+        let (woken, woken_by_question) = (woken.clone(), woken.clone());
         let told = move |said| {
             // Whoever has gone needs it no more.
             if sender.send(said).is_ok() {
@@ -42,20 +45,28 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
         let fetching = Fetching::start(files.clone(), endpoint.peers(), options, told)?;
         let mender = fetching.mender();
         let rotten = move |manifest: &_, number| mender.is_rotten(manifest, number);
-        let serving = Serving::start(files.clone(), endpoint.peers(), options.cluster, rotten)?;
-        Ok(Exchange { _serving: serving, fetching, told: received })
+        let note = move |node, point| {
+            if noted.send((node, point)).is_ok() {
+                woken_by_question.notify_one();
+            }
+        };
+        let serving = Serving::start(files.clone(), endpoint.peers(), options.cluster, rotten, note)?;
+        Ok(Exchange { _serving: serving, fetching, told: received, asked })
     }
 
     /// Orders a snapshot, from whoever offers it, or any other member that has the same.
-    pub fn fetch(&self, driver: &Driver<M>, from: NodeId, point: LogId) {
+    pub fn fetch(&self, driver: &Driver<M>, (from, term): (NodeId, Term), point: LogId) {
         let members = driver.replica().correspondents();
         let others = members.iter().map(|member| member.id).filter(|id| *id != from).collect();
         let restoring = driver.restoring().expect("what the state machine does not take is not ordered");
-        self.fetching.order(Order { group: GroupId::CLUSTER, point, from, others, restoring });
+        self.fetching.order(Order { group: GroupId::CLUSTER, point, from, term, others, restoring });
     }
 
-    /// Tells the driver what came of its order, and what was mended.
+    /// Tells the driver what came of its order, what was mended, and what others fetch.
     pub fn gather(&self, driver: &mut Driver<M>) {
+        while let Ok((node, point)) = self.asked.try_recv() {
+            driver.handle(Input::SnapshotAsked { node, point });
+        }
         while let Ok(told) = self.told.try_recv() {
             match told {
                 Told::Fetched(fetched) => {

@@ -16,11 +16,13 @@
 //! # The contract
 //!
 //! - One snapshot at a time. An order for another one takes the place of the one under way, of which nothing is told then;
-//!   what had come of it is removed when the next one begins. An order for the same one changes nothing.
+//!   what had come of it is removed when the next one begins. An order for the same one changes nothing, unless another
+//!   leads and something is missing: then all nodes are asked anew, that one first; what has come stays, and open.
 //! - What was ended by [`Fetching::cancel`], or by the end of the process, is gone on with by the next order: no chunk is
 //!   sent twice, whoever sends it.
 //! - A node that does not answer, is busy, or whose connection breaks is tried again, in turn with the others. One that has
-//!   no such snapshot, another state at its point, or a damaged chunk is not asked for that again. Every state that is
+//!   no such snapshot, another state at its point, or a damaged chunk is not asked for that again. Where the one that is
+//!   named by the order, which leads, has none, nor has anybody who is reached, nobody is waited for. Every state that is
 //!   told was whole and durable first.
 //! - An administrator's program fetches in the same way ([`Export`]), into a directory that is no node's.
 //! - A chunk that rots meanwhile is fetched anew and put back, also of a snapshot that this node serves ([`Mender`]).
@@ -54,7 +56,7 @@ use crate::net::Peers;
 use crate::node::driver::checkpoint::Restoring;
 use crate::node::sessions::Sessions;
 use crate::snapshot::{Manifest, Receiver};
-use crate::types::{ClusterId, GroupId, LogId, NodeId};
+use crate::types::{ClusterId, GroupId, LogId, NodeId, Term};
 
 /// After an order that was not carried out, what has come is held open for so long: who is ordered the same again need not
 /// read it anew. Longer than drivers wait before that.
@@ -96,8 +98,10 @@ impl FetchOptions {
 pub struct Order<M> {
     pub group: GroupId,
     pub point: LogId,
-    /// Asked first: it has offered it.
+    /// Asked first: it leads, and has offered it, or is to know that it is fetched.
     pub from: NodeId,
+    /// In which it leads.
+    pub term: Term,
     /// May have it, too.
     pub others: Vec<NodeId>,
     /// Takes the state.
@@ -158,8 +162,9 @@ struct Shared<M> {
 #[derive(Debug)]
 struct Next<M> {
     order: Option<Order<M>>,
-    /// What is under way, unless it is to end.
+    /// What is under way, unless it is to end, and who is known to lead.
     current: Option<(GroupId, LogId)>,
+    leader: (NodeId, Term),
 }
 
 /// What the work under way looks at.
@@ -192,7 +197,7 @@ impl<M: StateMachine + Send + 'static> Fetching<M> {
         let changed = Arc::new(Notify::new());
         let shared = Arc::new(Shared {
             control: Control::new(changed.clone()),
-            next: Mutex::new(Next { order: None, current: None }),
+            next: Mutex::new(Next { order: None, current: None, leader: (NodeId(0), Term::ZERO) }),
             mender: Mender::new(changed),
         });
         let set_up = |error| disk::Error::new(disk::Operation::SetUp, "fetch", error);
@@ -206,7 +211,10 @@ impl<M: StateMachine + Send + 'static> Fetching<M> {
     /// From now on this is wanted, and nothing else.
     pub fn order(&self, order: Order<M>) {
         let mut next = self.shared.next();
-        if next.order.is_none() && next.current == Some((order.group, order.point)) {
+        let is_same = next.order.is_none() && next.current == Some((order.group, order.point));
+        let is_of_another = std::mem::replace(&mut next.leader, (order.from, order.term)) != (order.from, order.term);
+        // Nobody needs to be asked for what is being read already.
+        if is_same && (!is_of_another || self.progress().is_some_and(Progress::is_here)) {
             return;
         }
         next.order = Some(order);
@@ -263,6 +271,11 @@ impl<M> Shared<M> {
         Some((order, self.control.generation.load(Ordering::Acquire)))
     }
 
+    /// Whether the same is ordered anew.
+    fn is_next(&self, group: GroupId, point: LogId) -> bool {
+        self.next().order.as_ref().is_some_and(|order| (order.group, order.point) == (group, point))
+    }
+
     /// Whether what ended just now is still wanted; it is not under way any more.
     fn is_wanted(&self, generation: u64) -> bool {
         let mut next = self.next();
@@ -278,6 +291,11 @@ impl Progress {
     fn new(point: LogId, from: NodeId) -> Progress {
         let now = Instant::now();
         Progress { point, from, bytes: 0, bytes_here: 0, bytes_resumed: 0, bytes_installed: 0, began: now, moved: now }
+    }
+
+    /// Whether all of it is.
+    fn is_here(self) -> bool {
+        self.bytes > 0 && self.bytes_here == self.bytes
     }
 }
 
@@ -330,7 +348,7 @@ async fn work<M: StateMachine>(
             let result = session(generation).fetch(order, &mut kept).await;
             *control.progress() = None;
             kept_until = Instant::now() + KEPT_OPEN;
-            if matches!(result, Err(FetchError::Interrupted)) {
+            if matches!(result, Err(FetchError::Interrupted)) && !shared.is_next(group, point) {
                 put_down(&mut kept, files);
             }
             if shared.is_wanted(generation) {

@@ -74,6 +74,10 @@ impl Report {
             Event::DiskStalls { to: Some(to) } => {
                 tracing::warn!(node = %to, "the disk has not finished a flush for long, others have: leadership is handed over")
             }
+            Event::SegmentHangs { to } => tracing::warn!(
+                node = %to,
+                "the making of the next segment of the log has not ended for long, and clients wait for it: leadership is handed over"
+            ),
             Event::LogDamaged { to, follower, index } => tracing::warn!(
                 node = %to, %follower, %index,
                 "what a follower needs next cannot be read from this log: leadership is handed over"

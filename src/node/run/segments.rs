@@ -45,8 +45,23 @@ fn carry_out(files: &Directory, order: Order) -> Input {
         Order::Prepare(order) => Input::Prepared { number: order.header.number, result: wal::prepare(files, &order) },
         Order::Remove(order) => {
             let result = wal::remove(files, &order);
-            if let Err(error) = &result {
-                tracing::warn!("a segment that nobody needs could not be removed, the next start tries again: {error}");
+            match &result {
+                Err(error) => {
+                    let (number, next_step) = (order.number.0, error.next_step());
+                    tracing::warn!(
+                        number,
+                        next_step,
+                        "a segment of the log that nobody needs could not be removed, and is tried again: {error}"
+                    );
+                }
+                // It could not the last time.
+                Ok(()) if order.file.is_none() => {
+                    tracing::info!(
+                        number = order.number.0,
+                        "a segment of the log that could not be removed is removed"
+                    );
+                }
+                Ok(()) => {}
             }
             Input::Removed { number: order.number, result }
         }

@@ -11,6 +11,8 @@ use crate::types::{ClusterId, GroupId, LogId, NodeId};
 #[derive(Debug)]
 pub struct Sources {
     pub all: Vec<Source>,
+    /// Who leads. Once it has no such snapshot it keeps nothing of the log for who fetches it.
+    pub leader: Option<NodeId>,
 }
 
 /// One of them.
@@ -21,6 +23,8 @@ pub struct Source {
     pub unfit: Option<Unfit>,
     /// Chunks that it does not have as they were written.
     pub damaged: BTreeSet<u32>,
+    /// In this round it has said that it has it, or nothing against that.
+    pub is_reached: bool,
 }
 
 /// Each node that was asked, and what keeps it from giving what was asked for.
@@ -46,10 +50,28 @@ impl Sources {
         let mut all: Vec<Source> = Vec::new();
         for node in nodes {
             if all.iter().all(|source| source.node != node) {
-                all.push(Source { node, unfit: None, damaged: BTreeSet::new() });
+                all.push(Source { node, unfit: None, damaged: BTreeSet::new(), is_reached: false });
             }
         }
-        Sources { all }
+        Sources { all, leader: None }
+    }
+
+    /// The same, of which this one leads.
+    pub fn led_by(self, leader: NodeId) -> Sources {
+        Sources { leader: Some(leader), ..self }
+    }
+
+    /// All of them are asked anew.
+    pub fn begin_round(&mut self) {
+        self.all.iter_mut().for_each(|source| source.is_reached = false);
+    }
+
+    /// Whether nobody is waited for, at the end of a round: the leader has no such snapshot, offers another one, and none of
+    /// those who are reached has it.
+    pub fn is_given_up(&self) -> bool {
+        let lacks = |source: &Source| Some(source.node) == self.leader && source.unfit == Some(Unfit::NotHere);
+        let may_have = |source: &Source| source.unfit.is_none() && (source.is_reached || !source.damaged.is_empty());
+        self.all.iter().any(lacks) && !self.all.iter().any(may_have)
     }
 
     /// Whether nobody is left to be asked, `missing` being the chunks that are wanted.
@@ -88,7 +110,10 @@ impl Source {
             Ok(found) if found.description.cluster != cluster => {
                 format!("it is of cluster {}", found.description.cluster)
             }
-            Ok(found) => return Some(found),
+            Ok(found) => {
+                self.is_reached = true;
+                return Some(found);
+            }
         };
         self.unfit = Some(Unfit::Manifest(why));
         None
@@ -99,7 +124,11 @@ impl Source {
         match refusal {
             SnapshotRefusal::NotHere => self.unfit = Some(Unfit::NotHere),
             SnapshotRefusal::Damaged { number: found } if Some(found) == number => drop(self.damaged.insert(found)),
-            SnapshotRefusal::Damaged { .. } | SnapshotRefusal::Busy => return false,
+            SnapshotRefusal::Damaged { .. } => return false,
+            SnapshotRefusal::Busy => {
+                self.is_reached = true;
+                return false;
+            }
         }
         true
     }

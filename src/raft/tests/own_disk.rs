@@ -160,3 +160,57 @@ fn a_late_answer_makes_no_node_stand_whose_disk_stalls() {
     assert_eq!(cluster.replica(LEADER).status().role, Role::Follower);
     assert_eq!(cluster.replica(LEADER).status().hard_state.term, Term(1));
 }
+
+/// Clients of node 1 wait for a segment that does not come: whom it asked to lead, so far.
+fn asked(cluster: &mut Cluster, node: NodeId, ticks: u32) -> Vec<NodeId> {
+    cluster.events.clear();
+    for _ in 0..ticks {
+        cluster.run(1);
+        cluster.replica_mut(node).leave_hanging_segment();
+    }
+    let told = cluster.events.iter().filter(|(id, _)| *id == node);
+    told.filter_map(|(_, event)| if let Event::SegmentHangs { to } = event { Some(*to) } else { None }).collect()
+}
+
+#[test]
+fn a_leader_whose_segments_hang_hands_over_once_and_who_was_asked_does_not_pass_it_on() {
+    let mut cluster = led();
+    // That it leads was handed to it, too; 600 ticks of ten longest timeouts from then on.
+    assert_eq!(asked(&mut cluster, LEADER, 500), []);
+    cluster.run(100);
+    let term = cluster.replica(LEADER).status().hard_state.term;
+    let to = asked(&mut cluster, LEADER, 20);
+    assert_eq!(to.len(), 1);
+    let next = cluster.leader().expect("it has taken over");
+    assert_eq!((next, cluster.replica(next).status().hard_state.term), (to[0], Term(term.0 + 1)));
+    // Its disk hangs as well, which nobody can know.
+    assert_eq!(asked(&mut cluster, next, 500), []);
+    assert_eq!(cluster.leader(), Some(next));
+    cluster.run(100);
+    assert_eq!(asked(&mut cluster, next, 20).len(), 1);
+    // A follower has nothing to hand over.
+    let follower = [1, 2, 3].map(NodeId).into_iter().find(|node| cluster.leader() != Some(*node)).unwrap();
+    assert_eq!(asked(&mut cluster, follower, 700), []);
+}
+
+#[test]
+fn a_leader_whose_segments_hang_stays_where_no_majority_without_it_holds_everything() {
+    let mut cluster = led();
+    cluster.run(600);
+    cluster.stalled.extend([2, 3].map(NodeId));
+    propose(&mut cluster);
+    assert_eq!(asked(&mut cluster, LEADER, 100), [], "their disks do not take what it has");
+    cluster.stalled = [NodeId(3)].into();
+    cluster.persist(NodeId(2));
+    assert_eq!(asked(&mut cluster, LEADER, 20), [], "one is no majority of three");
+    cluster.stalled.clear();
+    cluster.persist(NodeId(3));
+    assert_eq!(asked(&mut cluster, LEADER, 20).len(), 1);
+    // Nobody hears that it is to lead: it leads on, and takes what comes.
+    let mut cluster = led();
+    cluster.run(600);
+    cluster.loses = |message| matches!(message.body, Body::StandNow);
+    assert_eq!(asked(&mut cluster, LEADER, 200).len(), 1, "at most once in ten longest timeouts");
+    assert_eq!(cluster.leader(), Some(LEADER));
+    propose(&mut cluster);
+}

@@ -480,6 +480,7 @@ fn show_event(event: &Event) -> String {
         Event::LogDamaged { to, follower, index } => {
             format!("hands over to {to}: {index}, which {follower} needs, cannot be read")
         }
+        Event::SegmentHangs { to } => format!("hands over to {to}: no segment is made"),
         Event::DiskStalls { to: None } => "steps down: its disk stalls".to_owned(),
         Event::Replaced { from } => format!("replaces its entries from {from} on"),
         Event::SnapshotNeeded { peer } => format!("has no log that {peer} needs"),

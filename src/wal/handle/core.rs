@@ -286,7 +286,7 @@ impl Core {
                 }
                 Upkeep::Removed(number, result) => {
                     if let Err(error) = &result {
-                        let what = "a segment that nobody needs could not be removed, the next start tries again";
+                        let what = "a segment that nobody needs could not be removed, and is tried again";
                         self.warnings.push(format!("{what}: {error}"));
                     }
                     log.removed(number, &result);
@@ -298,7 +298,8 @@ impl Core {
     /// Lets the clock run as long as something waits for time to pass; tells whether a tick was given.
     fn tick(&mut self, log: &mut Log, context: &mut Context<'_>) -> bool {
         let is_idle = log.is_idle() && !log.has_copy() && log.is_covered();
-        let waits = !(is_idle && !log.is_out_of_space() && self.superblock.is_idle());
+        let tries_again = log.is_out_of_space() || log.counters().unremoved_segments > 0;
+        let waits = !(is_idle && !tries_again && self.superblock.is_idle());
         // One that runs goes on: to set it anew for each append would wake the thread that sets it.
         if !waits && self.clock.is_none() {
             return false;

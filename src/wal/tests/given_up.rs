@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use super::crash::cuts;
 use super::rig::{DIRECTORY, G, READINGS, Rig, Start, open_as, options};
-use crate::disk::Files;
+use crate::disk::{Error, Files, Operation};
 use crate::limits::{SEGMENT_BYTES_MIN, SEGMENTS_GIVEN_UP, SEGMENTS_READY, SEGMENTS_SPARE};
 use crate::random::Random;
 use crate::sim::disk::{Act, Code, Failure, SimDisk};
 use crate::types::{Place, SegmentNumber};
+use crate::wal::Remove;
 
 /// Of a log that needs its active segment alone: what stands ready, and what is kept of those that were given up.
 const FILES_AT_REST: usize = 1 + SEGMENTS_READY + SEGMENTS_SPARE + SEGMENTS_GIVEN_UP;
@@ -131,9 +132,18 @@ fn a_cut_at_each_operation_of_giving_back_loses_nothing() {
     println!("{lives} lives, {seen:?} segments removed");
 }
 
-/// Nothing of the log is at stake: it goes on, tries no other one in vain, and the next start finds what is left.
+/// So many ticks pass.
+fn elapse(rig: &mut Rig, ticks: u32) {
+    for _ in 0..ticks {
+        rig.log.tick(1);
+        rig.settle();
+    }
+}
+
+/// Nothing of the log is at stake: it goes on, tries no other one in vain, and again after a while. A file whose name went and
+/// that could not be made durable is gone when that was.
 #[test]
-fn a_removal_that_fails_stops_nothing() {
+fn a_removal_that_fails_stops_nothing_and_is_tried_again() {
     for (act, code) in [(Act::Remove, Code::Io), (Act::Remove, Code::NoSpace), (Act::SyncDirectory, Code::Io)] {
         let mut rig = full(SEGMENTS);
         purge(&mut rig);
@@ -142,16 +152,20 @@ fn a_removal_that_fails_stops_nothing() {
         rig.remove();
         assert!(rig.disk.operations() > at, "it was reached");
         rig.settle();
-        assert!(!rig.is_poisoned && rig.log.counters().removed_segments == 0, "{act:?}");
+        let counted = |rig: &Rig| {
+            let counters = rig.log.counters();
+            (counters.removed_segments, counters.removals_failed, counters.unremoved_segments)
+        };
+        assert!(!rig.is_poisoned, "{act:?}");
+        assert_eq!(counted(&rig), (0, 1, 1), "{act:?}");
         let files = names(&rig.disk).len();
         assert!(files > FILES_AT_REST, "{act:?}: {files}");
-        rig.rotate(G);
-        rig.check();
-        purge(&mut rig);
-        rig.settle();
-        // With the next purge it is tried again, and the one that failed is left to the next start.
-        let left = names(&rig.disk).len();
-        assert!(left <= FILES_AT_REST + 1, "{act:?}: {left} files");
+        elapse(&mut rig, 99);
+        assert_eq!((counted(&rig), names(&rig.disk).len()), ((0, 1, 1), files), "{act:?}");
+        elapse(&mut rig, 1);
+        let (removed, failed, unremoved) = counted(&rig);
+        assert_eq!((failed, unremoved), (1, 0), "{act:?}");
+        assert!(removed > 4 && names(&rig.disk).len() <= FILES_AT_REST, "{act:?}: {removed}");
         rig.check();
         rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
         let mut rig = rig.reopened();
@@ -159,6 +173,63 @@ fn a_removal_that_fails_stops_nothing() {
         assert!(names(&rig.disk).len() <= FILES_AT_REST, "{act:?}");
         rig.check();
     }
+}
+
+/// What never succeeds is tried ever more seldom, and few are given up for it; more that are given up are a reason to try again.
+#[test]
+fn a_disk_that_removes_nothing_is_asked_seldom_and_keeps_most_for_use_again() {
+    let mut rig = full(SEGMENTS);
+    purge(&mut rig);
+    let mut tried = Vec::new();
+    for tick in 0..100_000_u32 {
+        rig.pump();
+        while rig.removes.pop_front_if(|_| true).map(|order| fail(&mut rig, &order)).is_some() {
+            tried.push(tick);
+        }
+        rig.log.tick(1);
+    }
+    let waits: Vec<u32> = tried.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(waits[..8], [100, 200, 400, 800, 1600, 3200, 6400, 6400]);
+    let counters = rig.log.counters();
+    assert_eq!((counters.removals_failed, counters.unremoved_segments), (tried.len() as u64, 4));
+    assert!(rig.log.recyclable.len() > SEGMENTS_GIVEN_UP, "they can be used");
+    // It works again.
+    elapse(&mut rig, 6_400);
+    assert_eq!(rig.log.counters().unremoved_segments, 0);
+    assert!(names(&rig.disk).len() <= FILES_AT_REST);
+    rig.check();
+}
+
+fn fail(rig: &mut Rig, order: &Remove) {
+    order.file.into_iter().for_each(|file| rig.files.close(file));
+    let error = Error::new(Operation::Remove, "a segment", std::io::Error::other("no"));
+    rig.log.removed(order.number, &Err(error));
+}
+
+/// One file that cannot go keeps no other.
+#[test]
+fn others_are_removed_beside_one_that_cannot_be() {
+    let mut rig = full(SEGMENTS);
+    purge(&mut rig);
+    let stuck = rig.removes.pop_front().expect("there is one");
+    fail(&mut rig, &stuck);
+    for _ in 0..20_000_u32 {
+        rig.pump();
+        while let Some(order) = rig.removes.pop_front() {
+            if order.number == stuck.number {
+                fail(&mut rig, &order);
+            } else {
+                rig.removes.push_front(order);
+                rig.remove();
+            }
+            rig.pump();
+        }
+        rig.log.tick(1);
+    }
+    assert_eq!(rig.log.counters().unremoved_segments, 1);
+    assert!(rig.log.counters().removals_failed < 12, "{:?}", rig.log.counters());
+    assert_eq!(rig.log.recyclable.len(), SEGMENTS_GIVEN_UP);
+    assert_eq!(names(&rig.disk).len(), FILES_AT_REST + 1);
 }
 
 /// The disk has no room for a segment, a purge is taken all the same, and what it sets free is used, here or by others.

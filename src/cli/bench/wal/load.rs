@@ -204,6 +204,8 @@ impl Load {
             unzeroed_segments: after.unzeroed_segments - before.unzeroed_segments,
             segments: after.segments - before.segments,
             removed_segments: after.removed_segments - before.removed_segments,
+            removals_failed: after.removals_failed - before.removals_failed,
+            unremoved_segments: after.unremoved_segments,
             copies: after.copies - before.copies,
             copied_bytes: after.copied_bytes - before.copied_bytes,
             copies_dropped: after.copies_dropped - before.copies_dropped,

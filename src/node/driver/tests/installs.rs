@@ -256,6 +256,35 @@ fn what_was_offered_first_is_fetched_after_an_error_unless_it_is_gone() {
     }
 }
 
+/// Another leader does not know what is fetched, and keeps what it offers itself: it is asked at once whether it has it. If
+/// nobody has, what it offers is fetched without a pause.
+#[test]
+fn another_leader_is_asked_for_what_is_fetched_and_its_own_is_taken_if_nobody_has_that() {
+    let newer = Base { point: id(2, 50), begin_after: id(2, 8) };
+    for (offered, fetches) in [(base(), 1), (newer, 2)] {
+        let mut rig = following(3);
+        let hear = |rig: &mut Rig<Map>, term: u64, base: Base| {
+            rig.driver.handle(from_other(Message { term: Term(term), ..offer(base) }));
+            rig.settle();
+        };
+        hear(&mut rig, 2, base());
+        hear(&mut rig, 2, newer);
+        assert_eq!(rig.fetches, [(OTHER, base().point)], "the same leader keeps it");
+        hear(&mut rig, 3, offered);
+        hear(&mut rig, 3, offered);
+        assert_eq!(rig.fetches, vec![(OTHER, base().point); fetches]);
+        if offered == newer {
+            rig.driver.fetched(base().point, Err(failed(false)));
+            hear(&mut rig, 3, newer);
+            assert_eq!(rig.fetches.last(), Some(&(OTHER, newer.point)));
+            // It is what is offered: there is nothing else to be taken.
+            rig.driver.fetched(newer.point, Err(failed(false)));
+            hear(&mut rig, 3, newer);
+            assert_eq!(rig.fetches.len(), 3);
+        }
+    }
+}
+
 /// An order that came to nothing is not out: nothing of it is to be cancelled.
 #[test]
 fn what_could_not_be_fetched_is_not_cancelled() {

@@ -532,6 +532,37 @@ fn what_a_member_was_offered_stays_while_it_may_be_fetching_it() {
     assert!(mutant::with(Mutant::OfferNotKept, keeps_what_was_offered).is_err());
 }
 
+/// It was offered that by an earlier leader, or begins with a newer one: what it asks for stays, whatever was offered. An
+/// older one gives it no more time.
+#[test]
+fn what_a_member_asks_for_stays_while_it_fetches_it() {
+    let mut rig = leading(FollowerTail { bytes: 0, milliseconds: 20_000 });
+    let older = snapshot(&mut rig);
+    fill(&mut rig, 1);
+    let newest = snapshot(&mut rig);
+    let base = Base { point: newest, begin_after: LogId::ZERO };
+    let message = Message { from: OWN, to: OTHER, term: Term(1), body: Body::Snapshot { base, round: Round(0) } };
+    let asks = |rig: &mut Rig<Map>, point| rig.driver.handle(Input::SnapshotAsked { node: OTHER, point });
+    asks(&mut rig, older);
+    assert_eq!(rig.driver.offers.points(), [], "it is offered nothing");
+    rig.driver.offers.note(&message);
+    for (asked, kept) in [(LogId::new(Term(9), older.index), newest), (older, older), (newest, newest), (older, older)]
+    {
+        asks(&mut rig, asked);
+        assert_eq!(rig.driver.offers.points(), [kept]);
+    }
+    assert_eq!(rig.driver.offers.needed_behind(), Some(older.index));
+    for _ in 0..1_999 {
+        rig.driver.offers.tick(20_000);
+        rig.driver.offers.note(&message);
+        asks(&mut rig, older);
+    }
+    assert_eq!(rig.driver.offers.points(), [older]);
+    rig.driver.offers.tick(20_000);
+    rig.driver.offers.tick(20_000);
+    assert_eq!(rig.driver.offers.points(), []);
+}
+
 /// A process that begins anew goes by the next offer, which is of the newest: that is what stays for it.
 #[test]
 fn what_a_member_was_offered_is_forgotten_when_it_is_started_anew() {

@@ -222,7 +222,7 @@ impl<M: StateMachine> Rig<M> {
                 let result = snapshot::remove_superfluous(&self.files, CLUSTER, GroupId::CLUSTER, in_use, &reach);
                 self.driver.handle(Input::SnapshotsRemoved { result });
             }
-            Effect::FetchSnapshot { from, point } => self.fetches.push((from, point)),
+            Effect::FetchSnapshot { from, point, .. } => self.fetches.push((from, point)),
             Effect::CancelFetch => self.fetches_cancelled += 1,
             Effect::Snapshot(report) => self.reports.push(report),
             Effect::Event(_) | Effect::Unreadable(_) => {}

@@ -16,6 +16,8 @@ pub enum FetchError {
     Interrupted,
     #[error("no node gives the snapshot at {point}: {asked}")]
     Nowhere { point: LogId, asked: Asked },
+    #[error("the leader has the snapshot at {point} no more, nor has anybody who is reached: {asked}; {last}")]
+    Left { point: LogId, asked: Asked, last: String },
     #[error("the snapshot at {point} does not come: {last}; nothing new for {patience:?}")]
     Stuck { point: LogId, patience: Duration, last: String },
     /// Nodes fetch from each other, and administrators from nodes; nobody else.
@@ -47,7 +49,10 @@ impl FetchError {
         match self {
             FetchError::Stuck { .. } | FetchError::Interrupted => true,
             FetchError::Snapshot(error) => error.is_no_space(),
-            FetchError::Nowhere { .. } | FetchError::NotAllowed { .. } | FetchError::State { .. } => false,
+            FetchError::Nowhere { .. }
+            | FetchError::Left { .. }
+            | FetchError::NotAllowed { .. }
+            | FetchError::State { .. } => false,
         }
     }
 
@@ -68,6 +73,7 @@ impl FetchError {
                                            `trilith cluster snapshot` and see what the nodes named say about theirs"
                     .to_owned()
             }
+            FetchError::Left { .. } => "nothing: it fetches the one that the leader offers".to_owned(),
             FetchError::Stuck { .. } => {
                 "check that the other nodes run and are reached; it goes on where it is with the leader's next offer"
                     .to_owned()

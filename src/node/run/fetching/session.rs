@@ -76,8 +76,8 @@ impl<'a, F: Files> Session<'a, F> {
         order: Order<M>,
         kept: &mut Option<Receiver>,
     ) -> Result<(Manifest, Sessions, M), FetchError> {
-        let Order { group, point, from, others, restoring } = order;
-        let mut sources = Sources::new([from].into_iter().chain(others));
+        let Order { group, point, from, others, restoring, .. } = order;
+        let mut sources = Sources::new([from].into_iter().chain(others)).led_by(from);
         let manifest = self.bring(group, point, &mut sources, kept).await?;
         let (sessions, machine) = self.load(&manifest, restoring, &mut sources).await?;
         Ok((manifest, sessions, machine))
@@ -180,6 +180,7 @@ impl<'a, F: Files> Session<'a, F> {
         }
         let (mut news, mut pause, mut last) = (Instant::now(), PAUSE_MIN, String::new());
         loop {
+            sources.begin_round();
             for source in &mut sources.all {
                 let missing = receiver.as_ref().map(Receiver::missing_count);
                 if receiver.as_ref().is_some_and(|receiver| !receiver.missing().any(|number| source.has(number)))
@@ -201,6 +202,9 @@ impl<'a, F: Files> Session<'a, F> {
             }
             if sources.is_exhausted(receiver.iter().flat_map(Receiver::missing)) {
                 return Err(FetchError::Nowhere { point, asked: sources.asked() });
+            }
+            if sources.is_given_up() {
+                return Err(FetchError::Left { point, asked: sources.asked(), last });
             }
             self.pause(&mut pause, news, point, &last).await?;
         }

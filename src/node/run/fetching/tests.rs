@@ -120,7 +120,7 @@ impl Node {
 
     /// Serves what it has.
     fn serves(&self) -> Serving {
-        Serving::start(self.files.clone(), self.endpoint.peers(), CLUSTER, |_, _| {}).unwrap()
+        Serving::start(self.files.clone(), self.endpoint.peers(), CLUSTER, |_, _| {}, |_, _| {}).unwrap()
     }
 
     fn rots(&self, manifest: &Manifest, number: u32) {
@@ -150,6 +150,7 @@ fn order(index: u64, from: u64, others: &[u64]) -> Order<Map> {
         group: GROUP,
         point: point(index),
         from: NodeId(from),
+        term: Term(3),
         others: others.iter().map(|id| NodeId(*id)).collect(),
         restoring: Restoring::new(&Map::new(), Limits::default()).unwrap(),
     }

@@ -192,3 +192,68 @@ async fn that_a_suspect_is_whole_again_is_told_once_all_of_it_is() {
     assert!(matches!(told, Some(Told::Mended { point: found }) if found == point(20)), "{told:?}");
     assert_eq!(damages(), 0);
 }
+
+/// Another leads, and has it: what had come is not sent again, and it knows of it.
+#[tokio::test]
+async fn another_leader_is_asked_at_once_and_what_has_come_stays() {
+    let [one, two, three] = nodes();
+    let manifest = one.makes(20);
+    three.makes(20);
+    let silent = crooked(&one, &manifest, falls_silent_after(10));
+    let (noted, known) = channel();
+    let note = move |node, point| noted.send((node, point)).expect("the test listens");
+    let serving = Serving::start(three.files.clone(), three.endpoint.peers(), CLUSTER, |_, _| {}, note).unwrap();
+    let (fetching, mut results) = two.fetching(options());
+    fetching.order(order(20, 1, &[3]));
+    until_here(&fetching, 10).await;
+    // Who is asked does not answer, and would be waited for.
+    fetching.order(Order { term: Term(4), ..order(20, 3, &[1]) });
+    let begun = Instant::now();
+    let resumed = loop {
+        let progress = fetching.progress().filter(|progress| progress.from == NodeId(3) && progress.bytes_here > 0);
+        match progress {
+            Some(progress) => break progress.bytes_resumed,
+            None if !results.is_empty() => break 10 * CHUNK_BYTES as u64,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    check(&two, told(&mut results).await, 20);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert_eq!(resumed, 10 * CHUNK_BYTES as u64);
+    assert_eq!(known.try_recv(), Ok((NodeId(2), point(20))));
+    assert!(silent.asked() <= 14, "it is asked for nothing again");
+    drop(serving);
+}
+
+/// Another leads, and has none: who has it and is reached goes on with it, and where nobody is nobody is waited for.
+#[tokio::test]
+async fn what_another_leader_lacks_comes_from_who_has_it_or_is_given_up_at_once() {
+    let [one, two, three] = nodes();
+    let manifest = one.makes(20);
+    let silent = crooked(&one, &manifest, falls_silent_after(10));
+    let _three = three.serves();
+    let (fetching, mut results) =
+        two.fetching(FetchOptions { answer_timeout: Duration::from_millis(300), ..options() });
+    fetching.order(order(20, 1, &[3]));
+    until_here(&fetching, 10).await;
+    let _busy = crooked(&one, &manifest, {
+        let refusals = AtomicU64::new(0);
+        Box::new(move |_, right| match refusals.fetch_add(1, Ordering::Relaxed) {
+            0..3 => Some(SnapshotAnswer::Refused(SnapshotRefusal::Busy)),
+            _ => Some(right),
+        })
+    });
+    fetching.order(Order { term: Term(4), ..order(20, 3, &[1]) });
+    check(&two, told(&mut results).await, 20);
+    assert!(silent.asked() >= 10);
+    let manifest = one.makes(30);
+    let _silent = crooked(&one, &manifest, falls_silent_after(10));
+    fetching.order(order(30, 1, &[3]));
+    until_here(&fetching, 10).await;
+    one.endpoint.close().await;
+    let begun = Instant::now();
+    fetching.order(Order { term: Term(5), ..order(30, 3, &[1]) });
+    let error = told(&mut results).await.result.unwrap_err();
+    assert!(matches!(error, FetchError::Left { .. }) && !error.goes_on(), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
