@@ -3,7 +3,7 @@
 use trilith::types::{Index, NodeId};
 
 use crate::member_waits::{order, told};
-use crate::processes::{PATIENCE, alone};
+use crate::processes::{PATIENCE, beside_one};
 use crate::purging::{
     Acknowledged, NODES, RECORD_BYTES, SEGMENT_BYTES, configure, disk_bytes, held, prepared, round, until,
 };
@@ -17,7 +17,7 @@ const KEYS: [(&str, &str); 2] = [("snapshot_bytes", "1048576"), ("follower_tail_
 
 #[test]
 fn no_record_goes_because_of_a_snapshot_and_who_joins_gets_all_of_them_from_the_log() {
-    let _alone = alone();
+    let _share = beside_one();
     let mut trial = prepared();
     NODES.iter().for_each(|node| configure(&trial, *node, &KEYS));
     trial.start_all();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use trilith::types::{Index, NodeId};
 
-use crate::processes::{PATIENCE, PROGRAM, Trial, status};
+use crate::processes::{PATIENCE, PROGRAM, Trial, beside_few, status};
 
 const FIRST: NodeId = NodeId(1);
 const SECOND: NodeId = NodeId(2);
@@ -16,6 +16,7 @@ const UNAVAILABLE: i32 = 16;
 
 #[test]
 fn a_cluster_serves_once_all_of_its_first_members_have_met() {
+    let _share = beside_few();
     let mut trial = Trial::prepare(3, None);
     trial.start_node(FIRST);
     trial.start_node(SECOND);
@@ -42,6 +43,7 @@ fn a_cluster_serves_once_all_of_its_first_members_have_met() {
 /// As a supervisor does it that makes the directory where there is none.
 #[test]
 fn two_of_three_directories_made_anew_are_no_new_cluster() {
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     let appended = append(&trial, b"one\n");
     assert!(appended.status.success(), "{appended:?}");

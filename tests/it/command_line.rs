@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use crate::processes::beside_few;
+
 fn trilith(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trilith")).args(arguments).output().expect("the binary runs")
 }
@@ -12,6 +14,7 @@ fn text(bytes: &[u8]) -> &str {
 
 #[test]
 fn help_and_version_are_no_failures() {
+    let _share = beside_few();
     for argument in ["--help", "--version", "help"] {
         let output = trilith(&[argument]);
         assert_eq!(output.status.code(), Some(0), "{argument}");
@@ -22,6 +25,7 @@ fn help_and_version_are_no_failures() {
 
 #[test]
 fn what_is_no_command_is_a_usage_error() {
+    let _share = beside_few();
     for arguments in [&["docter"][..], &["doctor", "--directry", "."], &["doctor", "-o", "xml"], &[]] {
         let output = trilith(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
@@ -31,6 +35,7 @@ fn what_is_no_command_is_a_usage_error() {
 
 #[test]
 fn a_failure_says_what_is_wrong_and_what_to_do() {
+    let _share = beside_few();
     let output = trilith(&["doctor", "--directory", "no/such/directory"]);
     assert_eq!(output.status.code(), Some(2));
     let lines: Vec<&str> = text(&output.stderr).lines().collect();
@@ -41,6 +46,7 @@ fn a_failure_says_what_is_wrong_and_what_to_do() {
 
 #[test]
 fn the_doctor_fails_exactly_if_a_finding_is_bad() {
+    let _share = beside_few();
     let directory = tempfile::tempdir().expect("a directory can be made");
     let path = directory.path().to_str().expect("its name is UTF-8");
     let output = trilith(&["doctor", "--directory", path, "-o", "json"]);
@@ -59,6 +65,7 @@ fn the_doctor_fails_exactly_if_a_finding_is_bad() {
 
 #[test]
 fn a_command_for_a_cluster_says_how_to_name_one() {
+    let _share = beside_few();
     for arguments in
         [&["log", "append", "-"][..], &["log", "read", "--from", "1"], &["kv", "get", "k"], &["cluster", "status"]]
     {
@@ -77,6 +84,7 @@ fn a_command_for_a_cluster_says_how_to_name_one() {
 
 #[test]
 fn certificates_are_made_and_shown() {
+    let _share = beside_few();
     let directory = tempfile::tempdir().expect("a directory can be made");
     let path = directory.path().to_str().expect("its name is UTF-8");
     let made = trilith(&["cert", "ca", "--directory", path]);
@@ -93,6 +101,7 @@ fn certificates_are_made_and_shown() {
 
 #[test]
 fn a_cluster_that_is_not_there_is_unavailable() {
+    let _share = beside_few();
     let directory = tempfile::tempdir().expect("a directory can be made");
     let path = directory.path().to_str().expect("its name is UTF-8");
     let cluster = "000000000000000000000000000000aa";

@@ -16,13 +16,14 @@ use trilith::limits::{DISK_OPERATION_AGE_MAX, SEGMENT_BYTES_MIN};
 use trilith::types::NodeId;
 
 use crate::power_cut::{Disk, Frozen, obstacle};
-use crate::processes::{PATIENCE, PROGRAM, Trial, skip};
+use crate::processes::{PATIENCE, PROGRAM, Trial, beside_few, skip};
 
 const FIRST: NodeId = NodeId(1);
 const DISK_FAILED: i32 = 18;
 
 #[test]
 fn a_node_whose_disk_refuses_a_write_ends_with_18() {
+    let _share = beside_few();
     for io in [None, Some("blocking")] {
         // Superblock and events still fit, segments do not.
         let trial = refuse_writes(io, 16 << 10);
@@ -32,6 +33,7 @@ fn a_node_whose_disk_refuses_a_write_ends_with_18() {
 
 #[test]
 fn a_node_that_cannot_say_why_ends_with_18_all_the_same() {
+    let _share = beside_few();
     // Its events lie on a disk that takes nothing, either.
     let trial = refuse_writes(None, 0);
     assert!(!says_why(&trial), "{}", trial.log(FIRST));
@@ -57,6 +59,7 @@ fn refuse_writes(io: Option<&str>, bytes: u64) -> Trial {
 /// By both ways to the disk at once: each waits for half a minute.
 #[test]
 fn a_node_whose_disk_hangs_says_so_and_waits_for_no_thread() {
+    let _share = beside_few();
     std::thread::scope(|scope| {
         scope.spawn(|| hang("a hung disk, blocking", "blocking"));
         scope.spawn(|| hang("a hung disk, uring", "uring"));
@@ -90,6 +93,7 @@ fn hang(name: &str, io: &str) {
 
 #[test]
 fn the_nodes_of_dev_and_demo_end_with_their_parent() {
+    let _share = beside_few();
     let home = tempfile::tempdir().expect("a directory can be made");
     for arguments in [["dev", "--nodes", "3"], ["demo", "--records", "500000"]] {
         let mut parent = Parent::start(&home.path().join(arguments[0]), &arguments);
@@ -118,6 +122,7 @@ fn the_nodes_of_dev_and_demo_end_with_their_parent() {
 
 #[test]
 fn dev_starts_a_node_again_until_it_serves() {
+    let _share = beside_few();
     let home = tempfile::tempdir().expect("a directory can be made");
     let at = home.path().join("cluster");
     let mut parent = Parent::start(&at, &["dev", "--nodes", "2"]);
@@ -142,6 +147,7 @@ fn dev_starts_a_node_again_until_it_serves() {
 
 #[test]
 fn a_node_that_does_not_end_costs_the_others_nothing() {
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     let paused = trial.cluster.child(FIRST).expect("it was started");
     paused.pause(true).unwrap_or_else(|failure| panic!("{failure}"));

@@ -13,7 +13,7 @@ use trilith::codec::encode_command;
 use trilith::net::{ClientConnection, Consistency, Identity, Request, RequestBody, ResponseBody, SubmitResult};
 use trilith::types::{Command as Head, Data, NodeId, RequestNumber, Service, SessionId};
 
-use crate::processes::{PATIENCE, alone, block_on};
+use crate::processes::{PATIENCE, beside_few, block_on};
 
 /// The example's program, built beside this test by `cargo test`.
 fn example(name: &str) -> PathBuf {
@@ -43,6 +43,7 @@ fn printed(name: &str) -> String {
 
 #[test]
 fn embed_log_appends_and_comes_back() {
+    let _share = beside_few();
     let expected = "a new log\n\
                     durable at index 1\n\
                     durable up to index 1001\n\
@@ -55,6 +56,7 @@ fn embed_log_appends_and_comes_back() {
 
 #[test]
 fn embed_log_says_what_is_wrong_and_what_to_do() {
+    let _share = beside_few();
     let home = tempfile::tempdir().expect("a directory can be made");
     std::fs::write(home.path().join("x"), "a file of somebody's").expect("there is room");
     let output = run("embed_log", home.path(), &[]);
@@ -67,11 +69,13 @@ fn embed_log_says_what_is_wrong_and_what_to_do() {
 
 #[test]
 fn follow_log_follows_from_another_thread() {
+    let _share = beside_few();
     assert_eq!(printed("follow_log"), "the follower holds 9999 records, the last is \"the end\"\n");
 }
 
 #[test]
 fn redo_log_comes_back_after_a_crash() {
+    let _share = beside_few();
     let expected = "0 rows: a checkpoint at 0, and the log behind it\n\
                     120 rows: a checkpoint at 100, and the log behind it\n\
                     key 49 is old, key 50 is new\n";
@@ -88,6 +92,7 @@ fn redo_log_comes_back_after_a_crash() {
 /// A change that cannot be read back was in the log before it was looked at: each later start ended there.
 #[test]
 fn redo_log_refuses_what_is_no_change_and_goes_on() {
+    let _share = beside_few();
     let home = tempfile::tempdir().expect("a directory can be made");
     let directory = home.path().join("log");
     for change in ["oops", "", "two=lines\nof=a checkpoint"] {
@@ -109,7 +114,7 @@ fn redo_log_refuses_what_is_no_change_and_goes_on() {
 
 #[test]
 fn redb_counters_is_killed_and_runs_nothing_twice() {
-    let _alone = alone();
+    let _share = beside_few();
     let home = tempfile::tempdir().expect("a directory can be made");
     let directory = home.path().join("cluster");
     for times in 0..2 {
@@ -177,9 +182,10 @@ fn added(client: &ClientConfiguration, answered: &AtomicU64, is_over: &AtomicBoo
 /// An answer is what the counter showed when the command was run: one that was lost or run twice leaves a gap.
 #[test]
 fn redb_counters_killed_under_load_loses_no_answered_command_and_runs_none_twice() {
+    let _share = beside_few();
     const KILLS: u64 = 8;
     const BETWEEN: u64 = 200;
-    let _alone = alone();
+    let _share = beside_few();
     let home = tempfile::tempdir().expect("a directory can be made");
     let mut cluster = counters(home.path());
     let configuration = cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
@@ -232,7 +238,7 @@ async fn submitted(configuration: &ClientConfiguration, command: Data) -> Submit
 /// By hand: the same number of the same session, before a kill and after it.
 #[test]
 fn redb_counters_answers_a_retry_as_it_did_before_it_was_killed() {
-    let _alone = alone();
+    let _share = beside_few();
     let home = tempfile::tempdir().expect("a directory can be made");
     let mut cluster = counters(home.path());
     let configuration = cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
@@ -258,7 +264,7 @@ fn redb_counters_answers_a_retry_as_it_did_before_it_was_killed() {
 /// What was kept of another node's life is refused, and nothing is made of it; without it the log makes the state anew.
 #[test]
 fn redb_counters_refuses_the_state_of_another_node_and_makes_its_own_anew() {
-    let _alone = alone();
+    let _share = beside_few();
     let home = tempfile::tempdir().expect("a directory can be made");
     let (mut one, mut other) = (counters(&home.path().join("one")), counters(&home.path().join("other")));
     let configuration = other.client().unwrap_or_else(|failure| panic!("{failure}"));
@@ -283,7 +289,7 @@ fn redb_counters_refuses_the_state_of_another_node_and_makes_its_own_anew() {
 /// The log is put back from an older copy, the state is not: what was acknowledged is not in that log any more.
 #[test]
 fn redb_counters_has_no_voice_when_its_log_lacks_what_is_in_its_state() {
-    let _alone = alone();
+    let _share = beside_few();
     let home = tempfile::tempdir().expect("a directory can be made");
     let mut cluster = counters(home.path());
     let configuration = cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
@@ -320,6 +326,7 @@ fn copied(from: &Path, to: &Path) {
 #[cfg(feature = "openraft")]
 #[test]
 fn openraft_log_votes_and_comes_back() {
+    let _share = beside_few();
     let expected = "vote T2-N1:uncommitted, committed T2-N1-2\n\
                     purged T1-N1-0\n\
                     T1-N1-1: two\n\

@@ -17,7 +17,7 @@ use trilith::net::{
 use trilith::types::{Command, NodeId, RequestNumber, Service, SessionId};
 
 use crate::processes::load::Load;
-use crate::processes::{PATIENCE, Trial, alone, block_on, check, status};
+use crate::processes::{PATIENCE, Trial, alone, beside_one, block_on, check, status};
 
 /// At least so many acknowledgements come between two kills.
 const BETWEEN: u64 = 1500;
@@ -25,7 +25,7 @@ const KILLS: usize = 6;
 
 #[test]
 fn writes_that_one_node_passes_on_are_in_the_log_once_though_leaders_are_killed() {
-    let _alone = alone();
+    let _share = beside_one();
     let mut trial = Trial::start(3, None);
     let node = follower(&trial);
     let (file, _) = knowing_only(&trial, node);

@@ -6,13 +6,14 @@ use rustix::process::{Signal, kill_process};
 use trilith::types::NodeId;
 
 use crate::member_waits::{order, pid, told};
-use crate::processes::Trial;
+use crate::processes::{Trial, beside_few};
 
 const USAGE: i32 = 2;
 const UNAVAILABLE: i32 = 16;
 
 #[test]
 fn a_transfer_is_answered_when_the_other_leads_and_else_with_the_cause() {
+    let _share = beside_few();
     let trial = Trial::start(3, None);
     let leader = trial.leader();
     let others: Vec<NodeId> = (1..=3).map(NodeId).filter(|node| *node != leader).collect();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use trilith::types::NodeId;
 
 use crate::processes::load::Load;
-use crate::processes::{PATIENCE, Trial, alone, check, spread};
+use crate::processes::{PATIENCE, Trial, beside_one, check, spread};
 
 /// At least so many acknowledgements come between two kills.
 const BETWEEN: u64 = 5000;
@@ -34,7 +34,7 @@ fn one_node_with_blocking_io_loses_nothing_when_it_is_killed_20_times() {
 }
 
 fn kill_the_leader(name: &str, nodes: u64, io: Option<&str>, kills: usize) {
-    let _alone = alone();
+    let _share = beside_one();
     let begin = Instant::now();
     let mut trial = Trial::start(nodes, io);
     let mut load = Load::start(&trial.cluster.client_file(), trial.home.path());

@@ -25,7 +25,7 @@ use trilith::sim::disk::Code;
 
 use crate::forgetful::{self, Fault, Plan, When};
 use crate::power_cut::{self, Frozen};
-use crate::processes::{alone, skip};
+use crate::processes::{beside_one, skip};
 use ground::{Ground, OnExt4, OnForgetful};
 use life::Life;
 use process::DISK_FAILED;
@@ -98,7 +98,7 @@ fn seed() -> u64 {
 }
 
 fn on_ext4(io: &'static str, cuts: u64) {
-    let _alone = alone();
+    let _share = beside_one();
     if let Some((reason, needs)) = power_cut::obstacle() {
         return skip("log_cuts on ext4", &reason, &needs);
     }
@@ -109,7 +109,7 @@ fn on_ext4(io: &'static str, cuts: u64) {
 }
 
 fn on_forgetful(io: &'static str, is_direct: bool, cuts: u64) {
-    let _alone = alone();
+    let _share = beside_one();
     if let Some((reason, needs)) = forgetful::obstacle() {
         return skip("log_cuts on a disk that forgets", &reason, &needs);
     }
@@ -148,7 +148,7 @@ fn cut_the_power<G: Ground>(io: &'static str, cuts: u64, ground: impl Fn(u64) ->
 
 /// A write of the hot path fails or hangs in the midst of a load.
 fn fail(io: &'static str, sync: &'static str, fault: Fault) {
-    let _alone = alone();
+    let _share = beside_one();
     if let Some((reason, needs)) = forgetful::obstacle() {
         return skip("log_cuts with a disk that fails", &reason, &needs);
     }
@@ -173,7 +173,7 @@ fn fail(io: &'static str, sync: &'static str, fault: Fault) {
 
 /// The file system under a log stands still in the midst of a load.
 fn freeze(io: &'static str) {
-    let _alone = alone();
+    let _share = beside_one();
     if let Some((reason, needs)) = power_cut::obstacle() {
         return skip("log_cuts on a frozen ext4", &reason, &needs);
     }

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use trilith::net::NodeRole;
 use trilith::types::{Member, NodeId};
 
-use crate::processes::{PATIENCE, PROGRAM, SEGMENT_BYTES, Trial, status};
+use crate::processes::{PATIENCE, PROGRAM, SEGMENT_BYTES, Trial, beside_few, status};
 
 const FIRST: NodeId = NodeId(1);
 const SECOND: NodeId = NodeId(2);
@@ -20,6 +20,7 @@ const OUTCOME_UNKNOWN: i32 = 17;
 
 #[test]
 fn a_member_is_added_and_promoted_though_nobody_waits_for_it() {
+    let _share = beside_few();
     let mut trial = Trial::start(1, None);
     let member = prepare(&mut trial, SECOND);
     let [incarnation, address] = [member.incarnation.to_string(), member.address.to_string()];
@@ -50,6 +51,7 @@ fn a_member_is_added_and_promoted_though_nobody_waits_for_it() {
 /// The others stand still when the order comes: the leader takes it, and loses its majority.
 #[test]
 fn a_removal_of_which_the_outcome_is_unknown_is_finished_by_asking_again() {
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     let known = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
     let leader = trial.leader();
@@ -72,6 +74,7 @@ fn a_removal_of_which_the_outcome_is_unknown_is_finished_by_asking_again() {
 /// It cannot be told; when it comes it is refused, is told why, and waits.
 #[test]
 fn a_node_that_is_down_while_it_is_removed_is_told_when_it_comes() {
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     let known = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
     let leader = trial.leader();

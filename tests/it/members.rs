@@ -10,7 +10,7 @@ use trilith::net::NodeStatus;
 use trilith::types::NodeId;
 
 use crate::processes::load::Load;
-use crate::processes::{PATIENCE, PROGRAM, SEGMENT_BYTES, Trial, alone, check, status};
+use crate::processes::{PATIENCE, PROGRAM, SEGMENT_BYTES, Trial, beside_one, check, status};
 
 /// At least so many acknowledgements come between two changes.
 const BETWEEN: u64 = 1000;
@@ -20,7 +20,7 @@ const REMOVED: i32 = 12;
 
 #[test]
 fn a_cluster_grows_to_five_and_shrinks_to_one_under_load() {
-    let _alone = alone();
+    let _share = beside_one();
     let begin = Instant::now();
     let mut rig = Rig::start(1);
     rig.go_on();
@@ -41,7 +41,7 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_under_load() {
 
 #[test]
 fn each_member_of_three_is_replaced_under_load_the_leader_first() {
-    let _alone = alone();
+    let _share = beside_one();
     let begin = Instant::now();
     let mut rig = Rig::start(3);
     rig.go_on();

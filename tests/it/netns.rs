@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-use crate::processes::skip;
+use crate::processes::{alone, skip};
 
 /// Where nodes listen, each on its own host.
 const PORT: u16 = 7400;
@@ -186,6 +186,7 @@ pub fn make_or_skip(name: &str, last: u64) -> Option<Net> {
 
 #[test]
 fn a_cut_stops_one_direction_and_no_other_until_it_is_healed() {
+    let _alone = alone();
     let Some(mut net) = make_or_skip("netns", 3) else { return };
     let socket = |host: u64| {
         let _inside = net.enter(host);

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use trilith::types::NodeId;
 
 use crate::processes::load::Load;
-use crate::processes::{PATIENCE, Trial, alone, check, skip, spread};
+use crate::processes::{PATIENCE, Trial, beside_one, check, skip, spread};
 
 /// At least so many acknowledgements come between two cuts.
 const BETWEEN: u64 = 3000;
@@ -52,7 +52,7 @@ fn each_variant_with_20_cuts() {
 }
 
 fn cut_the_power(name: &str, nodes: u64, io: Option<&str>, cuts: usize) {
-    let _alone = alone();
+    let _share = beside_one();
     if let Some((reason, needs)) = obstacle() {
         return skip("power_cut", &reason, &needs);
     }

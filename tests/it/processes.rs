@@ -13,10 +13,10 @@ pub mod check;
 pub mod load;
 pub mod logs;
 pub mod order;
+mod share;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -25,6 +25,8 @@ use trilith::cli::local::{LocalCluster, LocalOptions};
 use trilith::client::NodeClient;
 use trilith::net::{Identity, NodeRole, NodeStatus};
 use trilith::types::NodeId;
+
+pub use share::{alone, beside_few, beside_one};
 
 /// How long a step may take before the test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -106,12 +108,6 @@ impl Trial {
         }
         panic!("no leader within {PATIENCE:?}");
     }
-}
-
-/// One of these tests at a time: each has the machine for itself, and times mean something.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a node says of itself, if it answers.

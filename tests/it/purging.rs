@@ -10,7 +10,7 @@ use trilith::net::{Consistency, Identity, NodeStatus};
 use trilith::types::{Index, NodeId};
 
 use crate::member_waits::told;
-use crate::processes::{PATIENCE, PROGRAM, Trial, alone, block_on, connect, status, trilith};
+use crate::processes::{PATIENCE, PROGRAM, Trial, beside_few, beside_one, block_on, connect, status, trilith};
 
 pub const SEGMENT_BYTES: u64 = 512 << 10;
 pub const RECORD_BYTES: u64 = 16 << 10;
@@ -136,7 +136,7 @@ pub fn held(trial: &Trial, node: NodeId, to: Index) -> (Index, Acknowledged, Map
 
 #[test]
 fn a_log_has_a_bound_and_who_comes_back_too_late_for_it_gets_the_snapshot() {
-    let _alone = alone();
+    let _share = beside_one();
     let mut trial = started();
     let mut acknowledged = Acknowledged::new();
     for _ in 0..ROUNDS {
@@ -179,7 +179,7 @@ fn a_log_has_a_bound_and_who_comes_back_too_late_for_it_gets_the_snapshot() {
 
 #[test]
 fn a_cluster_for_the_map_alone_takes_no_records() {
-    let _alone = alone();
+    let _share = beside_few();
     let mut trial = Trial::prepare(1, None);
     configure(&trial, NodeId(1), &[("retention", "\"snapshot\"")]);
     trial.start_all();

@@ -19,7 +19,7 @@ use trilith::types::Index;
 use crate::forgetful::obstacle;
 use crate::forgetful::steps::{Act, Let, Step};
 use crate::member_waits::told;
-use crate::processes::{PATIENCE, PROGRAM, Trial, alone, block_on, connect, skip, trilith};
+use crate::processes::{PATIENCE, PROGRAM, Trial, beside_one, block_on, connect, skip, trilith};
 use crate::snapshot_kills::{ENDS, FIRST, OnForgetful, hurry};
 use crate::snapshots::connected;
 
@@ -73,7 +73,7 @@ const STEPS: [(&str, During, Step); 11] = [
 
 #[test]
 fn a_node_that_is_killed_at_each_step_of_giving_up_its_log_has_all_that_was_not_trimmed() {
-    let _alone = alone();
+    let _share = beside_one();
     if let Some((reason, needs)) = obstacle() {
         return skip("purging_kills", &reason, &needs);
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use trilith::types::NodeId;
 
-use crate::processes::{PROGRAM, Trial, alone, trilith};
+use crate::processes::{PROGRAM, Trial, beside_few, trilith};
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
@@ -20,7 +20,7 @@ fn said(client: &Path, arguments: &[&str]) -> String {
 
 #[test]
 fn each_mode_of_reading_shows_what_it_promises() {
-    let _alone = alone();
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     let client = trial.cluster.client_file();
     // A session reads its own writes on any node, whichever of them is behind.
@@ -76,7 +76,7 @@ fn each_mode_of_reading_shows_what_it_promises() {
 
 #[test]
 fn reads_by_lease_are_refused_where_they_are_off_and_show_what_was_written_where_they_are_on() {
-    let _alone = alone();
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     let client = trial.cluster.client_file();
     said(&client, &["kv", "put", "colour", "red"]);

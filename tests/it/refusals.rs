@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use trilith::types::NodeId;
 
-use crate::processes::{PATIENCE, PROGRAM, Trial, skip};
+use crate::processes::{PATIENCE, PROGRAM, Trial, beside_few, skip};
 
 const FIRST: NodeId = NodeId(1);
 const BLOCK_BYTES: usize = 4096;
@@ -20,6 +20,7 @@ const CHECKSUM_AT: usize = BLOCK_BYTES - 4;
 
 #[test]
 fn a_directory_of_another_node_or_cluster_is_refused_and_left_as_it_is() {
+    let _share = beside_few();
     let (one, other) = (Trial::prepare(2, None), Trial::prepare(1, None));
     let cases = [
         (one.cluster.data_directory(NodeId(2)), "belongs to node 2"),
@@ -35,6 +36,7 @@ fn a_directory_of_another_node_or_cluster_is_refused_and_left_as_it_is() {
 
 #[test]
 fn a_directory_that_was_never_made_is_refused_and_not_made() {
+    let _share = beside_few();
     let trial = Trial::prepare(1, None);
     let missing = trial.home.path().join("missing");
     refused(&node(&edited(&trial, FIRST, "data_directory", &missing), &[]), 12, &["missing", "trilith init"]);
@@ -47,6 +49,7 @@ fn a_directory_that_was_never_made_is_refused_and_not_made() {
 
 #[test]
 fn a_directory_in_use_is_refused_and_its_owner_goes_on() {
+    let _share = beside_few();
     let mut trial = Trial::start(1, None);
     let second = node(&trial.cluster.configuration_file(FIRST), &[]);
     refused(&second, 19, &["stop it first"]);
@@ -56,6 +59,7 @@ fn a_directory_in_use_is_refused_and_its_owner_goes_on() {
 
 #[test]
 fn an_unknown_key_is_refused_and_the_nearest_is_named() {
+    let _share = beside_few();
     let trial = Trial::prepare(1, None);
     let path = trial.cluster.configuration_file(FIRST);
     let text = std::fs::read_to_string(&path).expect("it is there").replace("segment_bytes", "segmentbytes");
@@ -65,6 +69,7 @@ fn an_unknown_key_is_refused_and_the_nearest_is_named() {
 
 #[test]
 fn nodes_whose_segments_hold_different_records_do_not_go_together_and_say_so() {
+    let _share = beside_few();
     let mut trial = Trial::prepare(2, None);
     let path = trial.cluster.configuration_file(NodeId(2));
     let text = std::fs::read_to_string(&path).expect("it is there");
@@ -83,6 +88,7 @@ fn nodes_whose_segments_hold_different_records_do_not_go_together_and_say_so() {
 
 #[test]
 fn a_record_over_the_limit_is_refused_by_its_line_and_those_before_it_are_taken() {
+    let _share = beside_few();
     let trial = Trial::start(1, None);
     let input = [b"short\n", &[b'x'; (1 << 20) + 1][..], b"\nnever\n"].concat();
     let output = give(&trial.cluster.client_file(), &input);
@@ -92,6 +98,7 @@ fn a_record_over_the_limit_is_refused_by_its_line_and_those_before_it_are_taken(
 
 #[test]
 fn a_flipped_bit_in_a_covered_frame_is_named_and_nothing_is_cut() {
+    let _share = beside_few();
     let trial = stopped_with_records();
     let log = trial.cluster.data_directory(FIRST).join("log");
     let segment = log.join("0000000000000001.segment");
@@ -109,6 +116,7 @@ fn a_flipped_bit_in_a_covered_frame_is_named_and_nothing_is_cut() {
 
 #[test]
 fn a_superblock_damaged_in_both_pairs_is_refused() {
+    let _share = beside_few();
     let trial = stopped_with_records();
     let file = trial.cluster.data_directory(FIRST).join("superblock");
     let mut bytes = std::fs::read(&file).expect("it is there");
@@ -123,6 +131,7 @@ fn a_superblock_damaged_in_both_pairs_is_refused() {
 
 #[test]
 fn a_newer_format_is_refused_and_left_as_it_is() {
+    let _share = beside_few();
     let trial = stopped_with_records();
     let file = trial.cluster.data_directory(FIRST).join("superblock");
     let mut bytes = std::fs::read(&file).expect("it is there");
@@ -140,6 +149,7 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
 /// Where a segment's header has its format version; the header is the first block and the last.
 #[test]
 fn segments_of_a_newer_format_are_refused_and_left_as_they_are() {
+    let _share = beside_few();
     let trial = stopped_with_records();
     let directory = trial.cluster.data_directory(FIRST);
     for (path, mut bytes) in contents(&directory.join("log")) {
@@ -157,6 +167,7 @@ fn segments_of_a_newer_format_are_refused_and_left_as_they_are() {
 /// The same cluster and the same node, made anew.
 #[test]
 fn segments_of_another_incarnation_are_refused_and_left_as_they_are() {
+    let _share = beside_few();
     let trial = stopped_with_records();
     let (directory, anew) = (trial.cluster.data_directory(FIRST), trial.home.path().join("anew"));
     let configuration = edited(&trial, FIRST, "data_directory", &anew);
@@ -172,6 +183,7 @@ fn segments_of_another_incarnation_are_refused_and_left_as_they_are() {
 
 #[test]
 fn io_uring_insisted_on_where_it_cannot_be_used_is_refused() {
+    let _share = beside_few();
     let trial = Trial::prepare(1, None);
     let at = trial.home.path().join("no-direct");
     std::fs::create_dir(&at).expect("a directory can be made");

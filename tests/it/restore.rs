@@ -7,7 +7,7 @@ use std::process::Output;
 use trilith::types::NodeId;
 
 use crate::member_waits::{order, told};
-use crate::processes::{SEGMENT_BYTES, Trial, alone, trilith};
+use crate::processes::{SEGMENT_BYTES, Trial, beside_few, trilith};
 
 const FIRST: NodeId = NodeId(1);
 const SECOND: NodeId = NodeId(2);
@@ -27,7 +27,7 @@ fn restore(trial: &Trial, from: &Path) -> Output {
 
 #[test]
 fn a_new_cluster_begins_with_a_snapshot_and_who_joins_it_fetches_that() {
-    let _alone = alone();
+    let _share = beside_few();
     let mut old = Trial::start(1, None);
     let client = old.cluster.client_file();
     (0..20).for_each(|number| _ = put(&client, &format!("key-{number}"), "from before"));

@@ -20,7 +20,7 @@ use trilith::types::NodeId;
 use crate::forgetful::steps::{Act, Let, Step};
 use crate::forgetful::{Forgetful, Plan, obstacle};
 use crate::member_waits::{order, told};
-use crate::processes::{PATIENCE, PROGRAM, SEGMENT_BYTES, Trial, alone, block_on, connect, skip, status};
+use crate::processes::{PATIENCE, PROGRAM, SEGMENT_BYTES, Trial, beside_one, block_on, connect, skip, status};
 use crate::snapshots::connected;
 
 pub const FIRST: NodeId = NodeId(1);
@@ -55,7 +55,7 @@ const MAKING: [(&str, Step); 15] = [
 
 #[test]
 fn a_node_that_is_killed_at_each_step_of_making_a_snapshot_has_all_that_was_acknowledged() {
-    let _alone = alone();
+    let _share = beside_one();
     if let Some((reason, needs)) = obstacle() {
         return skip("snapshot_kills, making", &reason, &needs);
     }
@@ -119,7 +119,7 @@ const FETCHING: [(&str, NodeId, Step); 16] = [
 
 #[test]
 fn a_node_that_is_killed_at_each_step_of_sending_receiving_or_installing_goes_on_with_what_has_come() {
-    let _alone = alone();
+    let _share = beside_one();
     if let Some((reason, needs)) = obstacle() {
         return skip("snapshot_kills, fetching", &reason, &needs);
     }

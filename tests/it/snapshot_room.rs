@@ -8,7 +8,7 @@ use trilith::types::NodeId;
 
 use crate::full_disk::Small;
 use crate::member_waits::order;
-use crate::processes::{PATIENCE, Trial, alone};
+use crate::processes::{PATIENCE, Trial, beside_few};
 use crate::snapshot_kills::copy;
 use crate::snapshots::{check, last, names, put, until, view};
 
@@ -17,7 +17,7 @@ const DISK_MIB: u64 = 256;
 
 #[test]
 fn a_snapshot_fails_on_a_full_disk_the_log_goes_on_and_the_next_one_succeeds_when_there_is_room() {
-    let _alone = alone();
+    let _share = beside_few();
     let mut trial = Trial::prepare(1, None);
     let at = trial.cluster.data_directory(NODE);
     let aside = at.with_extension("aside");

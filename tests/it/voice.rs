@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use trilith::net::NodeStatus;
 use trilith::types::NodeId;
 
-use crate::processes::{PATIENCE, PROGRAM, Trial, status};
+use crate::processes::{PATIENCE, PROGRAM, Trial, beside_few, status};
 
 const FIRST: NodeId = NodeId(1);
 const SECOND: NodeId = NodeId(2);
@@ -26,6 +26,7 @@ const BLOCK_BYTES: usize = 4096;
 /// Those who met the newer one were all started again meanwhile.
 #[test]
 fn an_older_copy_of_a_directory_has_no_voice_and_comes_back_as_a_new_member() {
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     append(&trial, 0..50);
     trial.kill(THIRD);
@@ -60,6 +61,7 @@ fn an_older_copy_of_a_directory_has_no_voice_and_comes_back_as_a_new_member() {
 
 #[test]
 fn a_node_whose_superblock_is_damaged_votes_again_with_everything_acknowledged_there() {
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     append(&trial, 0..300);
     trial.kill(SECOND);
@@ -95,6 +97,7 @@ fn a_node_whose_superblock_is_damaged_votes_again_with_everything_acknowledged_t
 /// Its boot number is the one that it had: the leader finds it out by what it had acknowledged.
 #[test]
 fn a_follower_that_lost_what_it_had_acknowledged_has_no_voice_and_the_leader_says_so() {
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     append(&trial, 0..20);
     let leader = trial.leader();
@@ -125,6 +128,7 @@ fn a_follower_that_lost_what_it_had_acknowledged_has_no_voice_and_the_leader_say
 /// The superblock names a snapshot, and the log is older: what this node had acknowledged up to there is gone.
 #[test]
 fn a_node_whose_log_lacks_the_point_of_its_snapshot_has_no_voice() {
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     append(&trial, 0..50);
     let leader = trial.leader();
@@ -158,6 +162,7 @@ fn a_node_whose_log_lacks_the_point_of_its_snapshot_has_no_voice() {
 /// It asks for votes twice a second, and says so once.
 #[test]
 fn a_node_without_a_majority_is_quiet_about_it() {
+    let _share = beside_few();
     let mut trial = Trial::start(3, None);
     append(&trial, 0..1);
     for node in [FIRST, SECOND, THIRD] {

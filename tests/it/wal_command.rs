@@ -11,7 +11,7 @@ use trilith::types::GroupId;
 use trilith::wal::Wal;
 use trilith::wal::handle::Options;
 
-use crate::processes::PROGRAM;
+use crate::processes::{PROGRAM, beside_few};
 use crate::refusals::contents;
 
 const SEGMENT: &str = "log/0000000000000001.segment";
@@ -77,6 +77,7 @@ fn printed(output: &Output) -> String {
 
 #[test]
 fn verify_ends_with_0_for_a_sound_log_11_for_a_torn_one_and_10_for_a_corrupt_one() {
+    let _share = beside_few();
     let (_home, directory) = log();
     let sound = wal("verify", &directory, &[]);
     let said = String::from_utf8_lossy(&sound.stdout).into_owned();
@@ -100,6 +101,7 @@ fn verify_ends_with_0_for_a_sound_log_11_for_a_torn_one_and_10_for_a_corrupt_one
 
 #[test]
 fn inspect_ends_with_0_whatever_is_wrong_and_dump_as_verify_does() {
+    let _share = beside_few();
     let (_home, directory) = log();
     ends(&wal("inspect", &directory, &[]), 0, &[]);
     ends(&wal("dump", &directory, &[]), 0, &[]);
@@ -127,6 +129,7 @@ fn inspect_ends_with_0_whatever_is_wrong_and_dump_as_verify_does() {
 
 #[test]
 fn a_dump_of_nothing_says_so_and_is_no_failure() {
+    let _share = beside_few();
     let (_home, directory) = log();
     let output = wal("dump", &directory, &["--group", "77"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -135,6 +138,7 @@ fn a_dump_of_nothing_says_so_and_is_no_failure() {
 
 #[test]
 fn repair_of_a_sound_log_and_of_a_torn_one_ends_with_0() {
+    let _share = beside_few();
     let (_home, directory) = log();
     let before = contents(&directory);
     for arguments in [&[][..], &["--apply"]] {
@@ -158,6 +162,7 @@ fn repair_of_a_sound_log_and_of_a_torn_one_ends_with_0() {
 
 #[test]
 fn repair_loses_what_was_acknowledged_only_if_exactly_that_was_agreed_to() {
+    let _share = beside_few();
     let (_home, directory) = log();
     corrupt(&directory);
     let before = contents(&directory);
@@ -185,6 +190,7 @@ fn repair_loses_what_was_acknowledged_only_if_exactly_that_was_agreed_to() {
 
 #[test]
 fn what_holds_no_log_is_told_from_one_that_is_lost() {
+    let _share = beside_few();
     let (home, directory) = log();
     let [missing, empty] = ["missing", "empty"].map(|name| home.path().join(name));
     fs::create_dir(&empty).expect("a directory can be made");
@@ -205,6 +211,7 @@ fn what_holds_no_log_is_told_from_one_that_is_lost() {
 
 #[test]
 fn a_log_in_use_can_be_looked_at_and_is_not_repaired() {
+    let _share = beside_few();
     let (_home, directory) = log();
     let (held, _) = Wal::open(Options::new(&directory)).expect("it is closed");
     for command in ["inspect", "verify", "dump", "repair"] {
@@ -218,6 +225,7 @@ fn a_log_in_use_can_be_looked_at_and_is_not_repaired() {
 
 #[test]
 fn what_no_command_takes_is_a_usage_error_and_changes_nothing() {
+    let _share = beside_few();
     let (_home, directory) = log();
     let before = contents(&directory);
     let wrong: [(&str, &[&str], &str); 9] = [

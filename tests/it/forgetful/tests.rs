@@ -15,7 +15,7 @@ use trilith::wal::Wal;
 use trilith::wal::handle::Options;
 
 use super::{Fault, Forgetful, Plan, When, obstacle};
-use crate::processes::skip;
+use crate::processes::{alone, skip};
 
 const ONES: [u8; 4096] = [1; 4096];
 const TWOS: [u8; 4096] = [2; 4096];
@@ -111,6 +111,7 @@ fn the_log_finds_o_direct_there_or_not_and_no_ground_for_io_uring() {
 /// with it where the disk is not slow any more.
 #[test]
 fn a_log_chooses_by_what_the_mounted_disk_is_slow_at() {
+    let _alone = alone();
     for (slow, chosen) in [(When::DurableWrite, SyncMode::Fdatasync), (When::Flush, SyncMode::Dsync)] {
         let plan = Plan { slow: Some((slow, Duration::from_millis(5))), ..Plan::calm(1) };
         let Some((mut disk, home)) = mounted("forgetful disk, slow", plan) else { return };

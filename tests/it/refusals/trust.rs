@@ -8,13 +8,14 @@ use trilith::net::{NodeRole, Role, pem};
 use trilith::types::{ClusterId, NodeId};
 
 use super::{FIRST, append, give, node, refused};
-use crate::processes::{PATIENCE, Trial, status};
+use crate::processes::{PATIENCE, Trial, beside_few, status};
 
 const LAST: NodeId = NodeId(3);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[test]
 fn a_client_whose_certificate_is_foreign_or_expired_is_refused() {
+    let _share = beside_few();
     let trial = Trial::start(1, None);
     let client = trial.cluster.client_file();
     append(&client, b"one\n");
@@ -33,6 +34,7 @@ fn a_client_whose_certificate_is_foreign_or_expired_is_refused() {
 
 #[test]
 fn a_client_with_a_revocation_list_does_not_talk_to_a_node_on_it() {
+    let _share = beside_few();
     let trial = Trial::start(1, None);
     let client = trial.cluster.client_file();
     append(&client, b"one\n");
@@ -53,6 +55,7 @@ fn a_client_with_a_revocation_list_does_not_talk_to_a_node_on_it() {
 
 #[test]
 fn a_node_under_another_nodes_certificate_is_refused() {
+    let _share = beside_few();
     let trial = Trial::prepare(2, None);
     issue(&own(&trial), &trial, &Role::Node(NodeId(2)), "node-1", Validity::days(1));
     refused(&node(&trial.cluster.configuration_file(FIRST), &[]), 15, &["is for node 2", "trilith cert node"]);
@@ -62,6 +65,7 @@ fn a_node_under_another_nodes_certificate_is_refused() {
 
 #[test]
 fn a_node_whose_certificate_is_foreign_or_expired_cannot_join_and_both_sides_say_so() {
+    let _share = beside_few();
     // A cluster is born with all of its first members; from then on a majority serves.
     let mut trial = Trial::start(3, None);
     let client = trial.cluster.client_file();

@@ -11,7 +11,7 @@ use trilith::cli::configuration::ClientConfiguration;
 use trilith::net::{ALPN_CLIENT, ALPN_PEER, CLIENT_PROTOCOL_VERSION, ClientHello, CloseReason, put_client_hello};
 
 use super::{FIRST, append};
-use crate::processes::{Trial, block_on};
+use crate::processes::{Trial, beside_few, block_on};
 
 /// The longest frame that a client may send, and a little.
 const OVER: u32 = (4 << 20) + (64 << 10) + 1;
@@ -21,6 +21,7 @@ const GROWTH_KIB_MAX: u64 = 48 << 10;
 
 #[test]
 fn a_client_on_the_peer_protocol_is_refused() {
+    let _share = beside_few();
     let trial = Trial::start(1, None);
     let client = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
     let reason = block_on(async {
@@ -34,6 +35,7 @@ fn a_client_on_the_peer_protocol_is_refused() {
 
 #[test]
 fn a_length_that_lies_closes_the_connection_and_costs_no_memory() {
+    let _share = beside_few();
     let mut trial = Trial::start(1, None);
     append(&trial.cluster.client_file(), b"before\n");
     let client = trial.cluster.client().unwrap_or_else(|failure| panic!("{failure}"));
