@@ -16,12 +16,12 @@ pub fn alone() -> Share {
     MACHINE.take(WHOLE)
 }
 
-/// Keeps a core busy, or the disk, and takes any change of leader: one other may run.
+/// Keeps a core busy, or the disk, and takes any change of leader: one other may run, that mostly waits.
 pub fn beside_one() -> Share {
-    MACHINE.take(WHOLE / 2)
+    MACHINE.take(WHOLE - WHOLE / 3)
 }
 
-/// Mostly waits: one that is busy may run, or two others like it.
+/// Mostly waits: one that is busy may run beside it, or two others like it.
 pub fn beside_few() -> Share {
     MACHINE.take(WHOLE / 3)
 }
