@@ -119,6 +119,8 @@ mutants! {
     StallEndsWithAny "stall_ends_with_any" "A disk that finishes any flush does not stall, however old others are.",
     StallHandsAtOnce "stall_hands_at_once" "A leader whose disk stalls hands over as soon as others are heard to be ahead.",
     StallHandsToAny "stall_hands_to_any" "A leader whose disk stalls hands over though the others' stall as well.",
+    DamageHandsToUnheard "damage_hands_to_unheard" "A leader whose log is damaged hands over to who held most, heard or not.",
+    DamageHandsToBehind "damage_hands_to_behind" "A leader whose log is damaged hands over to whoever is heard, whatever it lacks.",
     OpenraftToldBeforeFlush "openraft_told_before_flush" "openraft's callback does not wait for the flush.",
     OpenraftVoteNotFlushed "openraft_vote_not_flushed" "openraft's vote counts as saved when the log has taken it.",
     OpenraftVoteNotSaved "openraft_vote_not_saved" "openraft's vote is kept in memory alone.",

@@ -148,8 +148,12 @@ impl Replica {
         if !leading.progress.value(&follower).is_some_and(is_heard) {
             return false;
         }
+        let holds = |progress: &Progress| progress.matched >= self.commit;
         let may_lead = |id: NodeId, progress: &Progress| {
-            id != follower && is_heard(progress) && membership.voters.contains(&id) && progress.matched >= self.commit
+            id != follower
+                && membership.voters.contains(&id)
+                && (is_heard(progress) || mutant::is_on(Mutant::DamageHandsToUnheard))
+                && (holds(progress) || mutant::is_on(Mutant::DamageHandsToBehind))
         };
         let may_lead = leading.progress.iter().filter(|(id, progress)| may_lead(**id, progress));
         let Some(to) = may_lead.max_by_key(|(_, progress)| progress.matched).map(|(id, _)| *id) else { return false };

@@ -20,6 +20,7 @@
 //! | `cut A B`, `cut from=A to=B`, `heal` | the network |
 //! | `crash NODE`, `start NODE` | power |
 //! | `stall NODE`, `resume NODE` | a disk that finishes no flush |
+//! | `unreadable NODE FOLLOWER INDEX` | its log does not give what the follower needs from there on |
 //! | `stop NODE TICKS` | the process is stopped for so long: its clock goes on, and is not read |
 //! | `propose NODE DATA…`, `read NODE TOKEN`, `transfer NODE TO` | what callers ask |
 //! | `change NODE [add=IDS] [join=IDS] [promote=IDS] [remove=IDS]` | members change; `join` is `add` with promotion |
@@ -115,6 +116,8 @@ scripts! {
     check_quorum,
     commit_after_lost_answer,
     conflict_hints,
+    damaged_log,
+    damaged_log_alone,
     divergent_tail,
     durable_after_term_change,
     election,
@@ -193,6 +196,7 @@ impl Script {
             "stall" => drop(self.cluster.stalled.insert(node(command, 0)?)),
             "resume" => drop(self.cluster.stalled.remove(&node(command, 0)?)),
             "propose" | "read" | "transfer" => self.ask(command)?,
+            "unreadable" => self.unreadable(command)?,
             "change" => self.change(command)?,
             "lease" => self.lease(node(command, 0)?)?,
             "status" => self.status(command)?,
@@ -349,6 +353,15 @@ impl Script {
         if let Some(refused) = refused {
             writeln!(self.output, "refused: {refused:?}")?;
         }
+        Ok(())
+    }
+
+    fn unreadable(&mut self, command: &Command) -> Outcome<()> {
+        let (id, follower, index) = (node(command, 0)?, node(command, 1)?, Index(number(command, 2, 0)?));
+        if !self.cluster.replica_mut(id).leave_damaged_log(follower, index) {
+            writeln!(self.output, "{id} hands nothing over")?;
+        }
+        self.cluster.settle(id);
         Ok(())
     }
 

@@ -91,6 +91,8 @@ const ROWS: &[(Mutant, Finder)] = &[
     (Mutant::StallEndsWithAny, test!(own_disk::flushes_that_overlap_and_take_too_long_are_a_stall)),
     (Mutant::StallHandsAtOnce, test!(own_disk::a_shared_disk_that_goes_on_here_last_costs_no_leadership)),
     (Mutant::StallHandsToAny, Script("slow_disk_shared")),
+    (Mutant::DamageHandsToUnheard, Script("damaged_log")),
+    (Mutant::DamageHandsToBehind, Script("damaged_log_alone")),
 ];
 
 impl Finder {
