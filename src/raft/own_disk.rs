@@ -39,6 +39,8 @@ pub(super) struct OwnDisk {
     rest_ticks: u32,
     /// Until leadership that was handed over to this node may be handed on because no segment is made.
     handed_ticks: u32,
+    /// Whom this node asked last because no segment is made: next time it is the turn of those behind.
+    asked: Option<NodeId>,
 }
 
 impl OwnDisk {
@@ -117,11 +119,18 @@ impl Replica {
         if !quorum::won(membership, |id| leading.progress.value(&id).is_some_and(holds_all)) {
             return false;
         }
-        let may_lead =
-            leading.progress.iter().find(|(id, progress)| membership.voters.contains(*id) && holds_all(progress));
-        let Some(to) = may_lead.map(|(id, _)| *id) else { return false };
+        let may_lead: Vec<NodeId> = leading
+            .progress
+            .iter()
+            .filter(|(id, progress)| membership.voters.contains(*id) && holds_all(progress))
+            .map(|(id, _)| *id)
+            .collect();
+        // In a ring: two whose disks hang do not pass it to each other while a third is there.
+        let before = self.own_disk.asked.unwrap_or(self.config.id);
+        let Some(to) = may_lead.iter().find(|id| **id > before).or(may_lead.first()).copied() else { return false };
         let is_begun = self.begin_transfer(to).is_ok();
         if is_begun {
+            self.own_disk.asked = Some(to);
             self.own_disk.rest_ticks = self.rest_timeouts();
             self.output.events.push(Event::SegmentHangs { to });
         }
