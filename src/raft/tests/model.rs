@@ -22,9 +22,9 @@
 //!   messages count as one; so many may arrive twice as [`Bounds::duplicates`] says. A message that can change nothing
 //!   any more is taken out (`dead.rs` has the rules, each of which is an argument of its own), and one that changes
 //!   nothing now stays, since whatever can happen without it can happen beside it.
-//! - **What is covered is not looked at.** Of two states that differ in what is under way alone, one of which has all
-//!   messages of the other, that one can do whatever the other can, since messages may be lost: the same nodes hear the
-//!   same and come to the same, with more under way. So whatever follows from the other and breaks a rule is found from
+//! - **What is covered is not looked at.** Of two states that differ in what is under way and in what is left of the bounds
+//!   alone, one of which has all messages of the other and as much left, that one can do whatever the other can, since
+//!   messages may be lost and nothing need happen: the same nodes hear the same and come to the same, with more under way. So whatever follows from the other and breaks a rule is found from
 //!   the one (`seen.rs`). What the oracle remembers is no more with fewer messages, so it finds no less.
 //! - **What can show nothing any more is forgotten** by the oracle (`Invariants::forget`): votes and leaders of terms that
 //!   nobody can come back to, entries that nobody holds and nobody can make again, and what a restart would have to
@@ -35,6 +35,12 @@
 //! - **Numbers** that are only compared (of persists) begin at 0 in each state; those of rounds are all 0 where no read
 //!   and no change of members looks at them.
 //! - **Symmetry.** Of voters that have not taken part yet the first is taken: the others are like it.
+//! - **Disturbances** ([`Bounds::disturbances`]) bound what is too much otherwise. Left alone, a write is done at once,
+//!   messages arrive in the order in which they were sent, and what else happens (an election, an entry, a crash, ...)
+//!   happens when nothing is under way. Each of these is a disturbance: a message that is late, and arrives at any time
+//!   from then on, or never; a disk that is slow until it has nothing to do (while crashes are left: else writes are part of
+//!   a step, and what comes late of them are the messages); something that happens in between, such as a crash while a write
+//!   is under way.
 //!
 //! Left out: several inputs before one output, reads of a log that is not in memory taking their time, disks that
 //! stall, full windows, logs of which more is kept than their snapshot needs. Random histories (random.rs) have all of
@@ -90,6 +96,8 @@ pub struct Bounds {
     pub compactions: u8,
     /// Pre-votes, and the protection of a leader that is heard, are those of the core.
     pub pre_vote: bool,
+    /// Whether all goes its straight way, but so often; `None` if anything may happen at any time.
+    pub disturbances: Option<u8>,
 }
 
 impl Bounds {
@@ -112,6 +120,7 @@ impl Bounds {
         transfers: 0,
         compactions: 0,
         pre_vote: false,
+        disturbances: None,
     };
 
     /// Whether the numbers of rounds mean something.

@@ -9,7 +9,7 @@ use crate::raft::tests::words::show;
 use crate::raft::{Body, Change, Changed, Input, Message, Role};
 use crate::types::{Data, NodeId, Payload};
 
-use super::world::{Left, Node, World, Wrong};
+use super::world::{Left, Node, Travelling, World, Wrong};
 use super::{Bounds, canonical};
 
 /// One thing that happens.
@@ -30,6 +30,13 @@ pub enum Action {
     Compact(NodeId),
     /// The snapshot that it was offered is whole and durable there.
     Install(NodeId),
+    /// Its disk is slow from here on until it has nothing to do.
+    SlowDisk(NodeId),
+    /// The message that would arrive next does not.
+    Delay {
+        message: Arc<Message>,
+        print: u128,
+    },
     /// Of the writes under way so many are done, and it starts again; `remembers` what its state machine took.
     Crash {
         node: NodeId,
@@ -84,28 +91,57 @@ fn come_to_rest(mut world: World, bounds: &Bounds) -> World {
 /// All that can happen now.
 pub fn possible(world: &World, bounds: &Bounds) -> Vec<Action> {
     let mut actions = Vec::new();
-    for id in world.ids().filter(|id| world.is_represented(*id, bounds)) {
-        of_node(world, id, bounds, &mut actions);
+    let represented = || world.ids().filter(|id| world.is_represented(*id, bounds));
+    for id in represented().filter(|id| !world.node(*id).persists.is_empty()) {
+        if bounds.disturbances.is_none() || world.node(id).is_slow {
+            actions.push(Action::Persist(id));
+        }
     }
-    for travelling in world.network.iter().filter(|travelling| world.is_represented(travelling.message.to, bounds)) {
-        let (message, print) = (&travelling.message, travelling.print);
-        let deliver = |way| Action::Deliver { message: message.clone(), print, way };
-        actions.push(deliver(Way::Once));
-        if world.left.duplicates > 0 {
-            actions.push(deliver(Way::AndStays));
+    if world.left.disturbances > 0 || world.is_at_rest() {
+        represented().for_each(|id| of_node(world, id, bounds, &mut actions));
+    }
+    for travelling in world.network.iter().filter(|travelling| !world.on_time.contains(&travelling.print)) {
+        if world.is_represented(travelling.message.to, bounds) {
+            arrivals(world, travelling, &mut actions);
         }
-        if world.left.resends > 0 && matches!(message.body, Body::HeartbeatReply { .. }) {
-            actions.push(deliver(Way::Overdue));
-        }
+    }
+    if bounds.disturbances.is_some() {
+        by_itself(world, &mut actions);
     }
     actions
 }
 
+/// What is done next if nothing disturbs it, and what disturbs it.
+fn by_itself(world: &World, actions: &mut Vec<Action>) {
+    let may_be_disturbed = world.left.disturbances > 0;
+    if let Some(id) = world.writes_next() {
+        actions.push(Action::Persist(id));
+        if may_be_disturbed {
+            actions.push(Action::SlowDisk(id));
+        }
+    } else if let Some(travelling) = world.arrives_next() {
+        arrivals(world, travelling, actions);
+        if may_be_disturbed {
+            actions.push(Action::Delay { message: travelling.message.clone(), print: travelling.print });
+        }
+    }
+}
+
+fn arrivals(world: &World, travelling: &Travelling, actions: &mut Vec<Action>) {
+    let (message, print) = (&travelling.message, travelling.print);
+    let deliver = |way| Action::Deliver { message: message.clone(), print, way };
+    actions.push(deliver(Way::Once));
+    if world.left.duplicates > 0 {
+        actions.push(deliver(Way::AndStays));
+    }
+    if world.left.resends > 0 && matches!(message.body, Body::HeartbeatReply { .. }) {
+        actions.push(deliver(Way::Overdue));
+    }
+}
+
+/// What happens from outside.
 fn of_node(world: &World, id: NodeId, bounds: &Bounds, actions: &mut Vec<Action>) {
     let (node, left) = (world.node(id), &world.left);
-    if !node.persists.is_empty() {
-        actions.push(Action::Persist(id));
-    }
     let leads = node.role() == Role::Leader;
     if !leads && left.elections > 0 && node.replica.term().0 < bounds.terms {
         actions.push(Action::Stand(id));
@@ -172,9 +208,20 @@ fn changes(ids: &[NodeId]) -> Vec<Vec<Change>> {
 pub fn take(world: &World, action: &Action, bounds: &Bounds) -> Result<Option<World>, Wrong> {
     let mut next = world.clone();
     spend(&mut next.left, action);
+    if bounds.disturbances.is_some() && disturbs(world, action) {
+        next.left.disturbances -= 1;
+    }
     let happens = happen(&mut next, action, bounds)?;
-    let changed = happens && (0..next.nodes.len()).any(|at| !Arc::ptr_eq(&next.nodes[at], &world.nodes[at]));
-    Ok(changed.then_some(next))
+    let changed = (0..next.nodes.len()).any(|at| !Arc::ptr_eq(&next.nodes[at], &world.nodes[at]));
+    Ok((happens && (changed || next.on_time != world.on_time)).then_some(next))
+}
+
+fn disturbs(world: &World, action: &Action) -> bool {
+    match action {
+        Action::SlowDisk(_) | Action::Delay { .. } => true,
+        Action::Persist(_) | Action::Deliver { .. } => false,
+        _ => !world.is_at_rest(),
+    }
 }
 
 fn spend(left: &mut Left, action: &Action) {
@@ -194,6 +241,8 @@ fn spend(left: &mut Left, action: &Action) {
         | Action::Silence(_)
         | Action::Persist(_)
         | Action::Install(_)
+        | Action::SlowDisk(_)
+        | Action::Delay { .. }
         | Action::Heartbeat(_)
         | Action::Deliver { .. } => return,
     };
@@ -228,17 +277,21 @@ fn happen(next: &mut World, action: &Action, bounds: &Bounds) -> Result<bool, Wr
         }
         Action::Compact(id) => next.compact(*id, bounds)?,
         Action::Install(id) => taken = next.install(*id, bounds)?,
+        Action::SlowDisk(id) => next.with_node(*id, bounds, |node| node.is_slow = true)?,
+        Action::Delay { print, .. } => next.be_late(*print),
         Action::Crash { node, kept, remembers } => next.restart(*node, *kept, *remembers, bounds)?,
         Action::Deliver { message, print, way } => taken = deliver(next, message, *print, *way, bounds)?,
     }
     Ok(taken)
 }
 
-/// A message that changes nothing and is not answered is as good as under way.
+/// A message that changes nothing and is not answered is as good as under way, if it is not the one that is waited for.
 fn deliver(next: &mut World, message: &Message, print: u128, way: Way, bounds: &Bounds) -> Result<bool, Wrong> {
     let before = next.node(message.to).print();
-    if way != Way::AndStays {
-        next.take_message(print);
+    let is_next = next.on_time.contains(&print);
+    match way {
+        Way::AndStays => next.be_late(print),
+        Way::Once | Way::Overdue => next.take_message(print),
     }
     let under_way: u128 = next.network.iter().fold(0, |sum, travelling| sum.wrapping_add(travelling.print));
     let mut happens = true;
@@ -250,7 +303,7 @@ fn deliver(next: &mut World, message: &Message, print: u128, way: Way, bounds: &
     };
     next.with_node(message.to, bounds, act)?;
     let still: u128 = next.network.iter().fold(0, |sum, travelling| sum.wrapping_add(travelling.print));
-    Ok(happens && (next.node(message.to).print() != before || still != under_way))
+    Ok(happens && (is_next || next.node(message.to).print() != before || still != under_way))
 }
 
 fn stand(node: &mut Node, bounds: &Bounds) {
@@ -285,6 +338,8 @@ impl fmt::Display for Action {
             Action::Transfer(id, to) => write!(formatter, "{id} is asked to hand over to {to}"),
             Action::Compact(id) => write!(formatter, "{id} makes a snapshot, and its log begins behind it"),
             Action::Install(id) => write!(formatter, "{id} has the snapshot that it was offered"),
+            Action::SlowDisk(id) => write!(formatter, "{id} has a slow disk"),
+            Action::Delay { message, .. } => write!(formatter, "is late: {}", show(message)),
             Action::Crash { node, kept, remembers } => {
                 let machine = if *remembers { ", its state machine remembers" } else { "" };
                 write!(formatter, "{node} loses its power with {kept} of its writes done, and starts{machine}")

@@ -1,18 +1,29 @@
 //! The states that were met, so far as none of them is covered by another.
 //!
-//! Messages may be lost. So of two states that differ only in what is under way, the one with all messages of the other
-//! can do whatever the other can: it *covers* it, and nothing that follows from the other needs to be looked at.
+//! Messages may be lost, and what may happen need not. So of two states that differ only in messages under way and in what
+//! is left of the bounds, the one that has all messages of the other and as much left of each bound can do whatever the
+//! other can: it *covers* it, and nothing that follows from the other needs to be looked at.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use super::world::Left;
+
 const SHARDS: usize = 256;
 
-/// A state: all of it but the network, and the network, as fingerprints, in rising order.
+/// A state: all of it but what may happen and need not, and that.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Print {
     pub core: u128,
-    pub network: Box<[u64]>,
+    pub may: May,
+}
+
+/// What may happen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct May {
+    /// Messages that may arrive, as fingerprints, in rising order.
+    pub arrive: Box<[u64]>,
+    pub left: Left,
 }
 
 /// What came of a state that was met.
@@ -40,10 +51,10 @@ struct Shard {
     kept: usize,
 }
 
-/// A network, and how far from the beginning it was met.
+/// With one core, and how far from the beginning it was met.
 struct Kept {
-    network: Box<[u64]>,
-    depth: usize,
+    may: May,
+    depth: u32,
 }
 
 impl Seen {
@@ -54,18 +65,18 @@ impl Seen {
 
     /// A state is met, so far from the beginning. Those that it covers are kept no more if they are not nearer.
     pub fn insert(&self, print: Print, depth: usize) -> Met {
-        let Print { core, network } = print;
+        let (Print { core, may }, depth) = (print, depth as u32);
         let mut shard = self.shard(core);
         if shard.kept >= self.shard_max {
             return Met::Full;
         }
         let all = shard.by_core.entry(core).or_default();
-        if all.iter().any(|kept| covers(&kept.network, &network)) {
+        if all.iter().any(|kept| kept.may.covers(&may)) {
             return Met::Covered;
         }
         let before = all.len();
-        all.retain(|kept| kept.depth < depth || !covers(&network, &kept.network));
-        all.push(Kept { network, depth });
+        all.retain(|kept| kept.depth < depth || !may.covers(&kept.may));
+        all.push(Kept { may, depth });
         let after = all.len();
         shard.kept = shard.kept + after - before;
         shard.met += 1;
@@ -77,8 +88,8 @@ impl Seen {
     pub fn is_covered(&self, print: &Print, depth: usize, as_near: bool) -> bool {
         let shard = self.shard(print.core);
         let all = shard.by_core.get(&print.core).expect("it was met");
-        let is_other = |kept: &&Kept| kept.network != print.network && (!as_near || kept.depth <= depth);
-        all.iter().filter(is_other).any(|kept| covers(&kept.network, &print.network))
+        let is_other = |kept: &&Kept| kept.may != print.may && (!as_near || kept.depth as usize <= depth);
+        all.iter().filter(is_other).any(|kept| kept.may.covers(&print.may))
     }
 
     /// How many were new when they were met.
@@ -91,8 +102,14 @@ impl Seen {
     }
 }
 
+impl May {
+    fn covers(&self, other: &May) -> bool {
+        self.left.covers(&other.left) && has_all(&self.arrive, &other.arrive)
+    }
+}
+
 /// Whether everything in `small` is in `large`; both in rising order.
-fn covers(large: &[u64], small: &[u64]) -> bool {
+fn has_all(large: &[u64], small: &[u64]) -> bool {
     if small.len() > large.len() {
         return false;
     }
@@ -101,15 +118,16 @@ fn covers(large: &[u64], small: &[u64]) -> bool {
 }
 
 #[cfg(test)]
-fn print(core: u128, network: &[u64]) -> Print {
-    Print { core, network: network.into() }
+fn print(core: u128, arrive: &[u64]) -> Print {
+    let left = super::world::World::new(&super::Bounds::LEAST).left;
+    Print { core, may: May { arrive: arrive.into(), left } }
 }
 
 #[test]
 fn one_set_covers_another_if_it_has_all_of_it() {
     let subsets = |bits: u64| (0..6).filter(|bit| bits >> bit & 1 == 1).collect::<Vec<u64>>();
     for (large, small) in (0..64u64).flat_map(|large| (0..64u64).map(move |small| (large, small))) {
-        assert_eq!(covers(&subsets(large), &subsets(small)), small & !large == 0, "{large:06b} {small:06b}");
+        assert_eq!(has_all(&subsets(large), &subsets(small)), small & !large == 0, "{large:06b} {small:06b}");
     }
 }
 
@@ -128,6 +146,24 @@ fn a_state_is_new_unless_one_that_covers_it_was_met() {
     assert!(seen.is_covered(&print(7, &[1, 3]), 4, false));
     assert_eq!(seen.insert(print(8, &[1]), 6), Met::New, "another core");
     assert_eq!(seen.count(), 5);
+}
+
+#[test]
+fn who_has_more_left_of_one_and_less_of_another_covers_nobody() {
+    let seen = Seen::new(1 << 12);
+    let with = |elections, disturbances, messages: &[u64]| {
+        let mut print = print(7, messages);
+        print.may.left = Left { elections, disturbances, ..print.may.left };
+        print
+    };
+    assert_eq!(seen.insert(with(2, 1, &[1]), 0), Met::New);
+    assert_eq!(seen.insert(with(1, 2, &[1]), 0), Met::New);
+    assert_eq!(seen.insert(with(2, 0, &[1]), 0), Met::Covered);
+    assert_eq!(seen.insert(with(1, 1, &[]), 0), Met::Covered);
+    assert_eq!(seen.insert(with(2, 0, &[2]), 0), Met::New);
+    assert_eq!(seen.insert(with(2, 2, &[1]), 0), Met::New);
+    assert!(seen.is_covered(&with(2, 1, &[1]), 0, true) && seen.is_covered(&with(1, 2, &[1]), 0, true));
+    assert!(!seen.is_covered(&with(2, 0, &[2]), 0, true));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::raft::{
 use crate::sim::replica_disk::Disk;
 use crate::types::{LogId, NodeId, Term};
 
-use super::seen::Print;
+use super::seen::{May, Print};
 use super::{Bounds, canonical, dead, fingerprint};
 
 /// Whatever must not be.
@@ -43,6 +43,8 @@ pub struct Node {
     held: Vec<Outgoing>,
     /// The snapshot that it was offered last, and has not.
     pub offered: Option<Base>,
+    /// Its writes are done at any time; without it, and where disturbances are counted, they are what is done next.
+    pub is_slow: bool,
     lives: u8,
     print: u128,
 }
@@ -62,6 +64,8 @@ pub struct Left {
     pub changes: u8,
     pub transfers: u8,
     pub compactions: u8,
+    /// 255 is without end.
+    pub disturbances: u8,
 }
 
 /// A message that may arrive.
@@ -84,11 +88,48 @@ pub struct World {
     pub nodes: Vec<Arc<Node>>,
     /// A set, in order of fingerprints.
     pub network: Vec<Travelling>,
+    /// Those of them that arrive next, in this order, where disturbances are counted: the others are late.
+    pub on_time: VecDeque<u128>,
     oracle: Arc<Invariants>,
     asked: Vec<Asked>,
     pub left: Left,
     /// How many of the first voters have taken part.
     pub touched: usize,
+}
+
+impl Left {
+    /// Whether there is as much left of everything. Where no crash can follow any more writes take no step of their own, and
+    /// where no election and no resend can, some messages can change nothing any more, and need not be late: then the same is
+    /// not as near.
+    pub fn covers(&self, other: &Left) -> bool {
+        let kinds = |left: &Left| [left.crashes, left.elections, left.resends].map(|count| count > 0);
+        let (own, others) = (self.counts(), other.counts());
+        kinds(self) == kinds(other)
+            && own.as_flattened().iter().zip(others.as_flattened()).all(|(own, others)| own >= others)
+    }
+
+    fn counts(&self) -> [[u8; 4]; 3] {
+        // Whoever adds a field adds it here.
+        let Left {
+            elections,
+            entries,
+            crashes,
+            duplicates,
+            resends,
+            step_downs,
+            heartbeats,
+            reads,
+            changes,
+            transfers,
+            compactions,
+            disturbances,
+        } = *self;
+        [
+            [elections, entries, crashes, duplicates],
+            [resends, step_downs, heartbeats, reads],
+            [changes, transfers, compactions, disturbances],
+        ]
+    }
 }
 
 impl World {
@@ -112,17 +153,36 @@ impl World {
             changes: bounds.changes,
             transfers: bounds.transfers,
             compactions: bounds.compactions,
+            disturbances: bounds.disturbances.unwrap_or(u8::MAX),
         };
-        World { nodes, network: Vec::new(), oracle: Arc::new(oracle), asked: Vec::new(), left, touched: 0 }
+        let on_time = VecDeque::new();
+        World { nodes, network: Vec::new(), on_time, oracle: Arc::new(oracle), asked: Vec::new(), left, touched: 0 }
     }
 
     /// Stands for everything that matters for what can happen from here on.
     pub fn print(&self) -> Print {
         let nodes: Vec<u128> = self.nodes.iter().map(|node| node.print).collect();
-        let core = fingerprint::of(&(nodes, &*self.oracle, &self.asked, self.left, self.touched));
-        let mut network: Box<[u64]> = self.network.iter().map(|travelling| travelling.print as u64).collect();
-        network.sort_unstable();
-        Print { core, network }
+        let core = fingerprint::of(&(nodes, &*self.oracle, &self.asked, &self.on_time, self.touched));
+        let late = self.network.iter().map(|travelling| travelling.print).filter(|print| !self.on_time.contains(print));
+        let mut late: Box<[u64]> = late.map(|print| print as u64).collect();
+        late.sort_unstable();
+        Print { core, may: May { arrive: late, left: self.left } }
+    }
+
+    /// Whether nothing is about to happen by itself, where disturbances are counted.
+    pub fn is_at_rest(&self) -> bool {
+        self.on_time.is_empty() && self.writes_next().is_none()
+    }
+
+    /// The node whose write is done next, where disturbances are counted.
+    pub fn writes_next(&self) -> Option<NodeId> {
+        self.ids().find(|id| !self.node(*id).is_slow && !self.node(*id).persists.is_empty())
+    }
+
+    /// The message that arrives next, likewise.
+    pub fn arrives_next(&self) -> Option<&Travelling> {
+        let first = self.on_time.front()?;
+        Some(self.network.iter().find(|travelling| travelling.print == *first).expect("it is under way"))
     }
 
     pub fn node(&self, id: NodeId) -> &Node {
@@ -133,9 +193,10 @@ impl World {
         (1..=self.nodes.len() as u64).map(NodeId)
     }
 
-    /// Voters that have not taken part are all alike: only the first of them does something.
+    /// Voters that have not taken part are all alike: only the first of them does something. An order in which messages
+    /// arrive makes them different.
     pub fn is_represented(&self, id: NodeId, bounds: &Bounds) -> bool {
-        id.0 > bounds.voters || id.0 as usize <= self.touched + 1
+        bounds.disturbances.is_some() || id.0 > bounds.voters || id.0 as usize <= self.touched + 1
     }
 
     pub fn committed(&self) -> Index {
@@ -292,13 +353,16 @@ impl World {
             let oracle = Arc::make_mut(&mut self.oracle);
             oracle.sent(&message)?;
             oracle.sent_over_disk(&message, &node.replica, node.disk.hard_state, |index| node.disk.term_at(index))?;
-            self.send(canonical::message(message, bounds));
+            self.send(canonical::message(message, bounds), bounds);
         }
         Ok(())
     }
 
-    fn send(&mut self, message: Message) {
+    fn send(&mut self, message: Message, bounds: &Bounds) {
         let print = fingerprint::of(&message);
+        if bounds.disturbances.is_some() && !self.on_time.contains(&print) {
+            self.on_time.push_back(print);
+        }
         if let Err(place) = self.network.binary_search_by_key(&print, |travelling| travelling.print) {
             self.network.insert(place, Travelling { print, message: Arc::new(message) });
         }
@@ -306,12 +370,20 @@ impl World {
 
     pub fn take_message(&mut self, print: u128) {
         self.network.retain(|travelling| travelling.print != print);
+        self.be_late(print);
+    }
+
+    /// It does not arrive next: from here on at any time, or never.
+    pub fn be_late(&mut self, print: u128) {
+        self.on_time.retain(|next| *next != print);
     }
 
     fn forget_dead_messages(&mut self, bounds: &Bounds) {
         let network = std::mem::take(&mut self.network);
         self.network =
             network.into_iter().filter(|travelling| dead::may_matter(self, &travelling.message, bounds)).collect();
+        let World { network, on_time, .. } = self;
+        on_time.retain(|print| network.iter().any(|travelling| travelling.print == *print));
     }
 
     /// What the oracle remembers and can show nothing any more.
@@ -362,7 +434,8 @@ impl Node {
         let lives_that_matter = if bounds.reads > 0 { lives } else { 0 };
         canonical::number_questions(&mut replica, lives_that_matter);
         let (persists, held) = (VecDeque::new(), Vec::new());
-        let mut node = Node { replica, disk, persists, held, offered: None, lives: lives_that_matter, print: 0 };
+        let mut node =
+            Node { replica, disk, persists, held, offered: None, is_slow: false, lives: lives_that_matter, print: 0 };
         // Becoming one is told, and needs nothing to be done.
         let first = node.replica.take_output();
         assert!(first.persist.is_none() && first.send.is_empty(), "a start does nothing");
@@ -376,8 +449,10 @@ impl Node {
         canonical::renumber(self.persists.make_contiguous(), &mut self.held, base);
         // What is offered and not wanted any more is as good as not offered.
         self.offered = self.offered.filter(|base| self.replica.wants(*base));
+        self.is_slow &= !self.persists.is_empty();
         let essence = canonical::Essence(&self.replica);
-        self.print = fingerprint::of(&(essence, &self.disk, &self.persists, &self.held, self.offered, self.lives));
+        let rest = (self.offered, self.is_slow, self.lives);
+        self.print = fingerprint::of(&(essence, &self.disk, &self.persists, &self.held, rest));
     }
 
     pub fn print(&self) -> u128 {

@@ -8,6 +8,9 @@ use super::explore::{breadth_first, tell};
 const LEAST: Bounds = Bounds { heartbeats: Some(1), ..Bounds::LEAST };
 const SETTLED: Bounds = Bounds { settled: true, terms: 2, elections: 2, heartbeats: Some(0), ..LEAST };
 
+/// Ways that are long, and of which little is out of the way.
+const LONG: Bounds = Bounds { terms: 3, elections: 3, disturbances: Some(1), ..SETTLED };
+
 /// Bounds in which it shows, the length of the way there, and what is said then.
 const ROWS: &[(Mutant, Bounds, usize, &str)] = &[
     (Mutant::AckBeforeFlush, Bounds { crashes: 1, ..LEAST }, 7, "spoke of what is not on its disk"),
@@ -33,6 +36,14 @@ const ROWS: &[(Mutant, Bounds, usize, &str)] = &[
         "spoke of what is not on its disk",
     ),
     (Mutant::ReadConfirmedByOlderRound, Bounds { reads: 1, ..SETTLED }, 8, "answers read"),
+    (Mutant::UpToDateByIndex, Bounds { entries: 1, crashes: 1, ..LONG }, 22, "without 2@2, which was committed before"),
+    (
+        Mutant::RemovedCounted,
+        Bounds { learners: 1, changes: 1, disturbances: Some(2), ..LONG },
+        11,
+        "without 2@1, which was committed before",
+    ),
+    (Mutant::JointUsesOneHalf, Bounds { learners: 1, entries: 1, changes: 1, ..LONG }, 18, "both lead in term 2"),
 ];
 
 #[test]
