@@ -179,17 +179,17 @@ fn m4_reads() {
 
 #[test]
 fn m6_snapshots() {
-    prove("M6", |proof| run("M6", &SNAPSHOTS, proof), [560; 3]);
+    prove("M6", |proof| run("M6", &SNAPSHOTS, proof), [600; 3]);
 }
 
 #[test]
 fn m7_together() {
-    prove("M7", |proof| run("M7", &TOGETHER, proof), [900, 17_500, 17_500]);
+    prove("M7", |proof| run("M7", &TOGETHER, proof), [900, 18_000, 18_000]);
 }
 
 #[test]
 fn m8_undisturbed() {
-    prove("M8", |proof| run("M8", &UNDISTURBED, proof), [97_900, 701_000, 701_000]);
+    prove("M8", |proof| run("M8", &UNDISTURBED, proof), [97_900, 757_000, 757_000]);
 }
 
 #[test]
