@@ -283,6 +283,10 @@ impl Client {
         statuses
     }
 
+    pub(super) fn directory(&self) -> &Directory {
+        &self.shared.directory
+    }
+
     /// Who led when this client last looked.
     pub fn leader(&self) -> Option<NodeId> {
         self.shared.directory.leader().map(|(node, _)| node)
