@@ -20,8 +20,8 @@ use crate::types::{Command, Data, RequestNumber, Service, SessionId};
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(5);
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(320);
 /// A leader whose disk is full is left so long, or a quarter of what callers wait if that is less, to say so again: nothing
-/// is sent to it later.
-const ANSWER_TIME: Duration = Duration::from_secs(1);
+/// is sent to it later. More than the two seconds for which a leader has a request wait (node/driver/room.rs).
+const ANSWER_TIME: Duration = Duration::from_millis(2500);
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -43,12 +43,13 @@ pub(super) struct Core {
     pause: Pause,
     /// What callers are told whose time ends before anything was sent.
     reason: Error,
-    /// The leader's disk was full when it was asked last.
+    /// The present leader's disk was full when it was asked last. Whoever then has less than `answer_time` left is told so
+    /// at once, unless a copy may be in the log: the first one that waits always is one that may be tried.
     is_full: bool,
     answer_time: Duration,
-    /// Nothing is tried behind what is certainly not in the log.
+    /// Nothing is tried behind what is not in the log, or may not be.
     stops_at_failure: bool,
-    /// What all are told since then.
+    /// What all who have no number are told since then.
     stopped: Option<Error>,
     /// The present node does not lead; another is to be found.
     deposed: Option<Deposed>,
@@ -100,7 +101,7 @@ impl Core {
         Core { answer_time: ANSWER_TIME.min(timeout / 4), ..self }
     }
 
-    /// The same, where nothing is to be in the log behind what is not.
+    /// The same, where nothing is to be in the log behind what is not, or may not be.
     pub fn stopping_at_failure(self, stops_at_failure: bool) -> Core {
         Core { stops_at_failure, ..self }
     }
@@ -113,7 +114,7 @@ impl Core {
     pub fn submit(&mut self, batch: Batch) {
         self.batches.open(batch, &mut self.fresh);
         if self.session.as_ref().is_some_and(Session::is_turned_away) {
-            self.turn_away();
+            self.fail_fresh(&Error::Busy);
         }
         self.stop_behind();
     }
@@ -143,20 +144,16 @@ impl Core {
         let Some(mut session) = self.session.take() else { return Ok(()) };
         for (number, told) in (run.first..).zip(told) {
             match &told {
-                Told::Refused(refusal) => {
-                    self.is_full |= matches!(refusal, Refusal::NoSpace);
-                    self.note(refusal);
-                }
+                Told::Refused(refusal) => self.note(refusal),
                 Told::Done { .. } => self.is_full = false,
             }
             let effect = session.settle(number, id, told, &mut self.batches);
             self.follow(effect, now);
         }
         if session.is_turned_away() {
-            self.turn_away();
+            self.fail_fresh(&Error::Busy);
         }
         self.session = Some(session);
-        self.stop_behind();
         self.end_session();
         Ok(())
     }
@@ -169,6 +166,8 @@ impl Core {
     /// No answer comes any more on the present connection.
     pub fn on_lost(&mut self, reason: Option<Error>) {
         self.reason = reason.unwrap_or_else(no_leader);
+        // The next one may have room.
+        self.is_full = false;
         self.registering = None;
         self.runs.clear();
         self.asks.lost();
@@ -183,7 +182,7 @@ impl Core {
     pub fn on_unreachable(&mut self, reason: Error) {
         if let Error::NotTrusted(_) = reason {
             self.asks.refuse_waiting(&reason);
-            self.fresh.drain(..).for_each(|record| self.batches.failed(&record, reason.clone()));
+            self.fail_fresh(&reason);
         }
         self.reason = reason;
     }
@@ -191,12 +190,12 @@ impl Core {
     /// Tells everyone whose time has come.
     pub fn expire(&mut self, now: Instant) {
         self.asks.expire(now, &self.reason);
+        let early = self.early();
         if let Some(session) = &mut self.session {
-            session.expire(now, &self.reason, &mut self.batches);
+            session.expire(now, early, &self.reason, &mut self.batches);
         }
-        self.stop_behind();
         self.end_session();
-        while self.fresh.front().is_some_and(|record| record.deadline <= now) {
+        while self.fresh.front().is_some_and(|record| record.deadline <= now + early) {
             let record = self.fresh.pop_front().expect("found above");
             self.batches.failed(&record, self.reason.clone());
             if self.stops_at_failure {
@@ -208,8 +207,9 @@ impl Core {
 
     /// When [`Core::expire`] or [`Core::next_request`] has something to do, if nothing else happens.
     pub fn wake_at(&self) -> Option<Instant> {
-        let session = self.session.as_ref().and_then(Session::deadline);
-        let fresh = self.fresh.front().map(|record| record.deadline);
+        let early = self.early();
+        let session = self.session.as_ref().and_then(|session| session.due(early));
+        let fresh = self.fresh.front().map(|record| record.deadline - early);
         [session, fresh, self.asks.due(), self.pause.until].into_iter().flatten().min()
     }
 
@@ -230,6 +230,11 @@ impl Core {
 
     pub fn deposed(&self) -> Option<Deposed> {
         self.deposed
+    }
+
+    /// How long before their time is over those are told of whom certainly nothing is in the log.
+    fn early(&self) -> Duration {
+        if self.is_full { self.answer_time } else { Duration::ZERO }
     }
 
     fn next_submit(&mut self, id: u64, now: Instant) -> Option<RequestBody> {
@@ -268,10 +273,11 @@ impl Core {
         self.registering = None;
         match told(body, 1)?.as_slice() {
             [Told::Done { index, .. }] => {
+                self.is_full = false;
                 self.session = Some(Session::new(SessionId(index.0), self.when_busy));
                 self.follow(Effect::Progress, now);
             }
-            [Told::Refused(Refusal::Busy)] if self.when_busy == WhenBusy::Tell => self.turn_away(),
+            [Told::Refused(Refusal::Busy)] if self.when_busy == WhenBusy::Tell => self.fail_fresh(&Error::Busy),
             [Told::Refused(refusal)] => {
                 self.note(refusal);
                 self.follow(Effect::Pause, now);
@@ -296,20 +302,18 @@ impl Core {
         Ok(())
     }
 
-    /// The leader has no room: those who want to know are told at once.
-    fn turn_away(&mut self) {
-        self.fresh.drain(..).for_each(|record| self.batches.failed(&record, Error::Busy));
+    /// Tells all that have no number; where order counts, it is the same with those who come later.
+    fn fail_fresh(&mut self, error: &Error) {
+        if self.stops_at_failure && !self.fresh.is_empty() {
+            self.stopped.get_or_insert_with(|| error.clone());
+        }
+        self.fresh.drain(..).for_each(|record| self.batches.failed(&record, error.clone()));
     }
 
     /// Where order counts, nothing is tried behind what failed.
     fn stop_behind(&mut self) {
-        if !self.stops_at_failure {
-            return;
-        }
-        let given_up = self.session.as_mut().and_then(|session| session.end_behind(&mut self.batches).cloned());
-        self.stopped = self.stopped.take().or(given_up);
-        if let Some(error) = &self.stopped {
-            self.fresh.drain(..).for_each(|record| self.batches.failed(&record, error.clone()));
+        if let Some(error) = self.stopped.clone() {
+            self.fail_fresh(&error);
         }
     }
 
@@ -320,7 +324,8 @@ impl Core {
                 self.deposed = Some(Deposed { leader: leader.map(|(_, address)| address) });
             }
             Refusal::Busy | Refusal::NoSpace | Refusal::Unavailable { .. } => {
-                self.reason = Error::from_refusal(refusal)
+                self.is_full |= *refusal == Refusal::NoSpace;
+                self.reason = Error::from_refusal(refusal);
             }
             _ => {}
         }
@@ -335,14 +340,23 @@ impl Core {
         }
     }
 
-    /// What an ended session gives back is the first to go into the next one.
+    /// What an ended session gives back is the first to go into the next one; where order counts, only if none has failed.
     fn end_session(&mut self) {
+        if self.stops_at_failure
+            && let Some(session) = &mut self.session
+        {
+            let given_up = session.end_behind(&mut self.batches).cloned();
+            self.stopped = self.stopped.take().or(given_up);
+        }
         if let Some(session) = self.session.take_if(|session| session.is_over()) {
             self.runs.clear();
-            for record in session.dissolve(&mut self.batches).into_iter().rev() {
-                self.fresh.push_front(record);
+            let (returned, given_up) = session.dissolve(&mut self.batches);
+            returned.into_iter().rev().for_each(|record| self.fresh.push_front(record));
+            if self.stops_at_failure {
+                self.stopped = self.stopped.take().or(given_up);
             }
         }
+        self.stop_behind();
     }
 }
 

@@ -38,8 +38,11 @@ pub struct ClientOptions {
     /// Bytes of records that may wait, with [`ENTRY_OVERHEAD_BYTES`] for each.
     pub queue_bytes_max: usize,
     pub when_busy: WhenBusy,
-    /// After a record that is certainly not in the log nothing that was given behind it is tried: it is told the same. For
-    /// those who go on from there later.
+    /// What is in the log is a beginning of what was given to the queue, in that order: once a caller was told of any
+    /// failure, nothing is tried that is certainly not in the log, now or later. It is told the same, or
+    /// [`Error::Unavailable`] if the outcome of that one is unknown. For those who go on from there later. What a call did
+    /// not take that ended with an error itself (too large, or no room in the queue in time) does not count: see to it that
+    /// nothing is given after that.
     pub stops_at_failure: bool,
     /// Everything is asked of the first node that answers and knows a leader, and what is written there it passes on. For
     /// clients that cannot reach every node, or not as well: the way is longer. Without it a node that does not lead says
@@ -281,6 +284,10 @@ impl Client {
             statuses.push((node, address, status.await.unwrap_or_else(|_| Err(ended()))));
         }
         statuses
+    }
+
+    pub(super) fn directory(&self) -> &Directory {
+        &self.shared.directory
     }
 
     /// Who led when this client last looked.

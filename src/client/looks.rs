@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::task::JoinSet;
+
 use super::error::Error;
 use super::handle::Client;
 use super::node::NodeClient;
@@ -30,13 +32,13 @@ impl<'a> Looks<'a> {
         if let Some(kept) = self.kept.get_mut(&node) {
             return kept.status().await.inspect_err(|_| drop(self.kept.remove(&node)));
         }
-        let mut new = self.client.node(node).await?;
-        let status = new.status().await?;
+        let (new, status) = asked(self.client, node, None).await?;
         self.kept.insert(node, new);
         Ok(status)
     }
 
-    /// What the leader says of itself; none if no node leads, or it does not answer.
+    /// What the leader says of itself; none if no node leads, or it does not answer. May be given up, which may cost
+    /// connections: they are made anew.
     pub async fn leader(&mut self) -> Option<NodeStatus> {
         if let Some(leader) = self.client.leader()
             && let Ok(status) = self.status(leader).await
@@ -44,8 +46,33 @@ impl<'a> Looks<'a> {
         {
             return Some(status);
         }
-        let statuses = self.client.statuses().await.into_iter().filter_map(|(_, _, status)| status.ok());
-        let leads = statuses.filter(|status| status.role == NodeRole::Leader);
-        leads.max_by_key(|status| status.term)
+        let mut questions = JoinSet::new();
+        for (node, _) in self.client.directory().nodes() {
+            let (client, kept) = (self.client.clone(), self.kept.remove(&node));
+            questions.spawn(async move { (node, asked(&client, node, kept).await) });
+        }
+        let mut leads: Option<NodeStatus> = None;
+        let mut at = None;
+        while let Some(answer) = questions.join_next().await {
+            let Ok((node, Ok((connection, status)))) = answer else { continue };
+            if status.role == NodeRole::Leader && leads.as_ref().is_none_or(|other| other.term < status.term) {
+                (leads, at) = (Some(status), Some(connection.address()));
+            }
+            self.kept.insert(node, connection);
+        }
+        if let (Some(status), Some(address)) = (&leads, at) {
+            self.client.directory().learn(status, address);
+        }
+        leads
     }
+}
+
+/// A node's answer, and the connection on which it came: a new one, if none is kept.
+async fn asked(client: &Client, node: NodeId, kept: Option<NodeClient>) -> Result<(NodeClient, NodeStatus), Error> {
+    let mut connection = match kept {
+        Some(kept) => kept,
+        None => client.node(node).await?,
+    };
+    let status = connection.status().await?;
+    Ok((connection, status))
 }

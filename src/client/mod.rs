@@ -21,14 +21,17 @@
 //!   finds it full waits, and is told [`Error::Busy`] when the time is up. A leader bounds what waits there, and refuses
 //!   the rest at once: by default that is sent again until the time is up ([`WhenBusy`]).
 //! - A leader whose disk is full is sent one record at a time, to learn whether there is room again, and nothing shortly
-//!   before its caller's time is over: so the caller is told [`Error::NoSpace`], and not that the outcome is unknown.
+//!   before its caller's time is over (2.5 s, or a quarter of [`ClientOptions::timeout`] if that is less): then the caller is
+//!   told [`Error::NoSpace`]. If a leader takes longer than that for its answer, as it may where its disk hangs, the outcome
+//!   is unknown.
 //! - Reads, questions, changes of the members, orders of snapshots and [`Tail`]s are repeated freely; other changes to the
 //!   cluster never.
 //!
 //! # Invariants
 //!
-//! - The numbers of a session are given once: a record that was refused for good ends the session, and those behind
-//!   it, which cannot be in the log without it, go into the next one (session.rs).
+//! - The numbers of a session are given once, but those of which every copy was refused, with nothing behind them under way.
+//!   A record that was refused for good ends the session, and those behind it, which cannot be in the log without it, go
+//!   into the next one (session.rs).
 //! - A record whose caller was told that its outcome is unknown is sent again only while one behind it in the same
 //!   session still has time; no new record enters such a session.
 //!

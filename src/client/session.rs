@@ -4,8 +4,12 @@
 //! log. Because a leader takes a session's numbers in order, everything behind a certain slot is not in the log
 //! either, and never will be unless that slot is sent again. A command of the map that was refused because its session is
 //! gone may be in the log all the same, where it is not run: it says nothing of those behind it.
+//!
+//! Where a slot and all behind it are certain, none of their numbers is known to anybody: if the time of one is over those
+//! behind it take the numbers from there on. So a session outlasts a leader that has no room.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
@@ -36,7 +40,7 @@ pub(super) struct Session {
     is_turned_away: bool,
     /// Records that are certainly not in the log and are to be sent in another session, in order.
     returned: Vec<Record>,
-    /// What the caller of one was told that is certainly not in the log, and never will be.
+    /// The first failure that a caller was told, as it is said to those behind it: nothing of them is in the log.
     given_up: Option<Error>,
 }
 
@@ -120,10 +124,13 @@ impl Session {
         self.slots.push_back(Slot { record, state, is_uncertain: false, is_passed_over: false, is_told: false });
     }
 
-    /// Nothing behind this is to be tried any more: they are told the same. What it was, if that is so.
+    /// Nothing is to be tried any more once one was given up: all that are certainly not in the log are told so. What it was,
+    /// if that is so.
     pub fn end_behind(&mut self, batches: &mut Batches) -> Option<&Error> {
         let error = self.given_up.as_ref()?;
-        self.returned.drain(..).for_each(|record| batches.failed(&record, error.clone()));
+        let at = self.slots.len() - self.count_free();
+        let free = self.slots.split_off(at).into_iter().map(|slot| slot.record);
+        free.chain(self.returned.drain(..)).for_each(|record| batches.failed(&record, error.clone()));
         Some(error)
     }
 
@@ -197,8 +204,9 @@ impl Session {
         self.cursor = self.first;
     }
 
-    /// Tells the callers of what is too late.
-    pub fn expire(&mut self, now: Instant, reason: &Error, batches: &mut Batches) {
+    /// Tells the callers of what is too late; those whose numbers are free, so much earlier.
+    pub fn expire(&mut self, now: Instant, early: Duration, reason: &Error, batches: &mut Batches) {
+        self.expire_free(now + early, reason, batches);
         let mut at = 0;
         while at < self.slots.len() {
             if self.slots[at].is_live() && self.slots[at].record.deadline <= now {
@@ -218,8 +226,8 @@ impl Session {
     }
 
     /// Ends the session: gives back the records that are certainly not in the log; of the others the outcome is
-    /// unknown.
-    pub fn dissolve(mut self, batches: &mut Batches) -> Vec<Record> {
+    /// unknown. And what is to be said of those behind the first that failed, if one has.
+    pub fn dissolve(mut self, batches: &mut Batches) -> (Vec<Record>, Option<Error>) {
         assert!(self.is_over(), "session {} is in use", self.id);
         let mut ends_log = false;
         let mut kept = Vec::new();
@@ -227,17 +235,43 @@ impl Session {
             ends_log |= slot.ends_log();
             match slot.is_live() {
                 true if ends_log || slot.is_certain() => kept.push(slot.record),
-                true => batches.failed(&slot.record, Error::OutcomeUnknown),
+                true => {
+                    self.given_up.get_or_insert_with(|| behind(&Error::OutcomeUnknown));
+                    batches.failed(&slot.record, Error::OutcomeUnknown);
+                }
                 false => {}
             }
         }
         kept.append(&mut self.returned);
-        kept
+        (kept, self.given_up)
     }
 
-    /// The earliest time at which somebody must be told something.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.slots.iter().find(|slot| slot.is_live()).map(|slot| slot.record.deadline)
+    /// The earliest time at which somebody must be told something, as [`Session::expire`] does.
+    pub fn due(&self, early: Duration) -> Option<Instant> {
+        let free_from = self.slots.len() - self.count_free();
+        let other = self.slots.range(..free_from).find(|slot| slot.is_live()).map(|slot| slot.record.deadline);
+        let free = self.slots.get(free_from).map(|slot| slot.record.deadline - early);
+        [other, free].into_iter().flatten().min()
+    }
+
+    /// How many slots at the end have numbers of which no copy is under way, nor in the log.
+    fn count_free(&self) -> usize {
+        self.slots.iter().rev().take_while(|slot| slot.ends_log() && slot.is_live()).count()
+    }
+
+    /// Of those with free numbers whose time is over, the callers are told; those behind them take their numbers.
+    fn expire_free(&mut self, now: Instant, reason: &Error, batches: &mut Batches) {
+        let free_from = self.slots.len() - self.count_free();
+        if self.slots.range(free_from..).all(|slot| now < slot.record.deadline) {
+            return;
+        }
+        self.given_up.get_or_insert_with(|| behind(reason));
+        for slot in self.slots.split_off(free_from) {
+            match slot.record.deadline <= now {
+                true => batches.failed(&slot.record, reason.clone()),
+                false => self.slots.push_back(slot),
+            }
+        }
     }
 
     fn measure(&self, start: usize, records_max: usize) -> (usize, usize) {
@@ -318,9 +352,7 @@ impl Session {
         let (is_certain, ends_log) = (slot.is_certain(), slot.ends_log());
         if slot.is_live() {
             let error = if is_certain { error } else { Error::OutcomeUnknown };
-            if ends_log {
-                self.given_up.get_or_insert_with(|| error.clone());
-            }
+            self.given_up.get_or_insert_with(|| behind(&error));
             batches.failed(&slot.record, error);
             slot.is_told = true;
         }
@@ -344,6 +376,16 @@ impl Session {
             self.slots.pop_front();
             self.first += 1;
         }
+    }
+}
+
+/// What is told of one that is certainly not in the log, behind one that failed so.
+fn behind(error: &Error) -> Error {
+    match error {
+        Error::OutcomeUnknown => {
+            Error::Unavailable { reason: "what became of a record before it is unknown".to_owned() }
+        }
+        other => other.clone(),
     }
 }
 

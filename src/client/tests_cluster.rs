@@ -353,6 +353,27 @@ async fn who_looks_again_and_again_keeps_a_connection_to_each_node() {
     eventually_async(&mut looks, NodeId(2)).await;
 }
 
+/// While no leader is known all nodes are asked with each look.
+#[tokio::test]
+async fn who_looks_for_a_leader_that_is_not_there_keeps_a_connection_to_each_node() {
+    let toy = Toy::new(3).await;
+    let client = toy.client().await;
+    // None of these.
+    toy.lead(9);
+    let mut looks = Looks::new(&client);
+    let before: std::collections::BTreeSet<_> = toy.world().looks.iter().copied().collect();
+    for _ in 0..10 {
+        assert!(looks.leader().await.is_none());
+    }
+    let asked: std::collections::BTreeSet<_> = toy.world().looks.iter().copied().collect();
+    assert_eq!(asked.difference(&before).count(), 3, "{asked:?}");
+    toy.lead(3);
+    assert_eq!(looks.leader().await.map(|status| status.id), Some(NodeId(3)));
+    assert_eq!(client.leader(), Some(NodeId(3)), "what was seen there the client knows");
+    let asked: std::collections::BTreeSet<_> = toy.world().looks.iter().copied().collect();
+    assert_eq!(asked.difference(&before).count(), 3, "{asked:?}");
+}
+
 async fn eventually_async(looks: &mut Looks<'_>, node: NodeId) {
     for _ in 0..100 {
         if looks.status(node).await.is_ok_and(|status| status.id == node) {

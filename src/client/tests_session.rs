@@ -15,7 +15,7 @@ use super::handle::WhenBusy;
 use super::records::{Appended, Batch, Outcomes};
 use crate::codec::decode_command;
 use crate::limits::{RECORD_BYTES_MAX, REQUEST_BYTES_MAX, SESSION_ANSWERS_MAX};
-use crate::net::{Change, MemberChange, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult};
+use crate::net::{self, Change, MemberChange, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult};
 use crate::types::*;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -379,7 +379,7 @@ async fn a_change_that_was_sent_and_not_answered_may_have_happened() {
 #[tokio::test]
 async fn on_a_full_disk_one_record_is_tried_and_nothing_is_under_way_at_the_end() {
     let mut desk = Desk::new();
-    desk.core = Core::new(64, WhenBusy::Wait, 1).stopping_at_failure(true);
+    desk.core = Core::new(64, WhenBusy::Wait, 1).patient_for(TIMEOUT).stopping_at_failure(true);
     let appended = desk.submit(small(200));
     desk.register(1);
     let requests = desk.requests();
@@ -390,23 +390,24 @@ async fn on_a_full_disk_one_record_is_tried_and_nothing_is_under_way_at_the_end(
         desk.respond(id, [vec![refused(first)], behind].concat());
     }
     let end = desk.now + TIMEOUT;
-    let mut tried = 0;
-    while desk.now < end - Duration::from_millis(10) {
+    let (mut tried, mut later) = (0, None);
+    while desk.now < end - TIMEOUT / 4 {
         desk.pass(Duration::from_millis(10));
+        if tried == 10 {
+            // Behind it, with more time.
+            later.get_or_insert_with(|| desk.submit(small(1)));
+        }
         if let Some((id, commands)) = desk.request() {
             assert_eq!((numbers(&commands), desk.request()), (vec![1], None), "one alone");
-            assert!(desk.now <= end - Duration::from_secs(1));
+            assert!(desk.now <= end - TIMEOUT / 4);
             desk.respond(id, vec![refused(Refusal::NoSpace)]);
             tried += 1;
         }
     }
     assert!(tried > 10, "{tried}");
-    // Behind it, with more time.
-    let later = desk.submit(small(1));
-    desk.pass(Duration::from_millis(10));
     let failures = appended.await.failures;
     assert!(failures.len() == 200 && failures.iter().all(|(_, error)| matches!(error, Error::NoSpace)), "{failures:?}");
-    assert!(matches!(later.await.into_result(), Err(Error::NoSpace)), "nothing is written behind it");
+    assert!(matches!(later.unwrap().await.into_result(), Err(Error::NoSpace)), "nothing is written behind it");
     let after = desk.submit(small(1));
     assert!(matches!(after.await.into_result(), Err(Error::NoSpace)));
     assert_eq!(desk.request(), None);
@@ -428,4 +429,149 @@ async fn what_waits_for_room_is_sent_when_one_record_has_found_some() {
     assert_eq!((commands.len(), commands[0].number.0), (64, 2));
     desk.respond(id, vec![run(3, 64)]);
     assert_eq!(appended.await.into_result().unwrap().len(), 65);
+}
+
+/// Named after the bug: the record that was tried had its time over before any was told that there is room, each took all
+/// behind it into a new session, and the next one had too little time left to be tried: nothing was written any more.
+#[tokio::test]
+async fn where_callers_come_all_the_time_writing_goes_on_when_there_is_room_again() {
+    const STEP: Duration = Duration::from_millis(10);
+    for (registers_when_full, answer_steps) in [(true, 0), (false, 0), (true, 3), (false, 3)] {
+        let mut desk = Desk::new();
+        desk.core = Core::new(64, WhenBusy::Wait, 1).patient_for(TIMEOUT);
+        let (mut appended, mut on_the_way, mut registrations, mut index) = (Vec::new(), VecDeque::new(), 0, 0);
+        for step in 0..2_000 {
+            let has_room = !(100..1_100).contains(&step);
+            appended.push(desk.submit(small(1)));
+            desk.pass(STEP);
+            on_the_way.extend(desk.requests().into_iter().map(|request| (step + answer_steps, request)));
+            while on_the_way.front().is_some_and(|(at, _)| *at <= step) {
+                let (_, (id, commands)) = on_the_way.pop_front().expect("seen above");
+                let is_registration = commands[0].service == Service::Register;
+                registrations += usize::from(is_registration);
+                let results = match has_room || is_registration && registers_when_full {
+                    true => {
+                        index += commands.len() as u64;
+                        vec![run(index + 1 - commands.len() as u64, commands.len() as u32)]
+                    }
+                    false => {
+                        let gap = refused(Refusal::Gap { expected: commands[0].number.0 });
+                        [vec![refused(Refusal::NoSpace)], vec![gap; commands.len() - 1]].concat()
+                    }
+                };
+                desk.respond(id, results);
+            }
+        }
+        let case = format!("registrations pass: {registers_when_full}, answers take {answer_steps} steps");
+        assert!(registrations <= 2, "{case}: {registrations} registrations");
+        let (mut written, mut refused) = (0, Vec::new());
+        for (step, appended) in appended.into_iter().enumerate().take(1_900) {
+            match appended.await.into_result() {
+                Ok(_) => written += 1,
+                Err(Error::NoSpace) => refused.push(step),
+                Err(other) => panic!("{case}: record {step}: {other}"),
+            }
+        }
+        println!("{case}: {written} written, {} refused, {registrations} registrations", refused.len());
+        let last = *refused.last().expect("some had too little time");
+        assert!(last < 1_100 - 300, "{case}: refused up to {last}, which had 2 s to go when room came back");
+    }
+}
+
+/// Named after the bug: the first one's caller was told while it was under way, and then it was refused: it was not taken
+/// for a failure, and what stood behind it was written in another session.
+#[tokio::test]
+async fn where_order_counts_nothing_is_written_behind_one_that_is_refused_after_its_caller_went() {
+    for refusal in [Refusal::NoSpace, Refusal::Busy] {
+        let mut desk = Desk::new();
+        desk.core = Core::new(64, WhenBusy::Wait, 1).stopping_at_failure(true);
+        let first = desk.submit(small(1));
+        desk.register(1);
+        let (first_id, _) = desk.request().unwrap();
+        desk.pass(TIMEOUT / 2);
+        let second = desk.submit(small(1));
+        let (second_id, _) = desk.request().unwrap();
+        let third = desk.submit(small(1));
+        desk.pass(TIMEOUT / 2);
+        assert!(matches!(first.await.into_result(), Err(Error::OutcomeUnknown)));
+        desk.respond(first_id, vec![refused(refusal)]);
+        desk.respond(second_id, vec![refused(Refusal::Gap { expected: 1 })]);
+        let fourth = desk.submit(small(1));
+        desk.pass(Duration::from_secs(1));
+        assert_eq!(desk.request(), None);
+        for behind in [second, third, fourth] {
+            let outcome = behind.await.into_result();
+            assert!(matches!(outcome, Err(Error::Unavailable { .. })), "{outcome:?}");
+        }
+    }
+}
+
+/// Of one that was under way when the connection went the outcome stays unknown: it is not tried again for those that come
+/// later, and so they are not tried.
+#[tokio::test]
+async fn where_order_counts_nothing_is_written_behind_one_of_which_the_outcome_is_unknown() {
+    for is_gone in [false, true] {
+        let mut desk = Desk::new();
+        desk.core = Core::new(64, WhenBusy::Wait, 1).stopping_at_failure(true);
+        let first = desk.submit(small(1));
+        desk.register(1);
+        desk.request().unwrap();
+        desk.core.on_lost(None);
+        desk.pass(TIMEOUT / 2);
+        let second = desk.submit(small(1));
+        if is_gone {
+            let (id, commands) = desk.request().unwrap();
+            assert_eq!(numbers(&commands), [1, 2]);
+            desk.respond(id, vec![refused(Refusal::SessionGone); 2]);
+        }
+        desk.pass(TIMEOUT / 2);
+        assert!(matches!(first.await.into_result(), Err(Error::OutcomeUnknown)));
+        let third = desk.submit(small(1));
+        assert_eq!(desk.request(), None);
+        for behind in [second, third] {
+            let outcome = behind.await.into_result();
+            assert!(matches!(outcome, Err(Error::Unavailable { .. })), "{outcome:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_order_counts_what_never_got_a_number_ends_it_as_well() {
+    let mut desk = Desk::new();
+    desk.core = Core::new(64, WhenBusy::Tell, 1).stopping_at_failure(true);
+    let turned_away = desk.submit(small(1));
+    let (id, _) = desk.request().unwrap();
+    desk.respond(id, vec![refused(Refusal::Busy)]);
+    assert!(matches!(turned_away.await.into_result(), Err(Error::Busy)));
+    let behind = desk.submit(small(1));
+    assert_eq!(desk.request(), None);
+    assert!(matches!(behind.await.into_result(), Err(Error::Busy)));
+
+    let mut desk = Desk::new();
+    desk.core = Core::new(64, WhenBusy::Wait, 1).stopping_at_failure(true);
+    let distrusted = desk.submit(small(1));
+    let revoked = net::Error::Closed { address: "127.0.0.1:9".parse().unwrap(), reason: net::CloseReason::Revoked };
+    desk.core.on_unreachable(Error::NotTrusted(Arc::new(revoked)));
+    assert!(matches!(distrusted.await.into_result(), Err(Error::NotTrusted(_))));
+    let behind = desk.submit(small(1));
+    assert_eq!(desk.request(), None);
+    assert!(matches!(behind.await.into_result(), Err(Error::NotTrusted(_))));
+}
+
+/// Nothing of them is under way, and nothing is in the log: those behind them take their numbers, in the same session.
+#[tokio::test]
+async fn numbers_of_which_every_copy_was_refused_are_free_when_nothing_behind_them_is_under_way() {
+    let mut desk = Desk::new();
+    let late = desk.submit(small(2));
+    desk.register(1);
+    let (id, _) = desk.request().unwrap();
+    desk.pass(TIMEOUT / 2);
+    let behind = desk.submit(vec![Bytes::from_static(b"behind")]);
+    desk.respond(id, vec![refused(Refusal::Busy), refused(Refusal::Gap { expected: 1 })]);
+    desk.pass(TIMEOUT / 2);
+    assert!(late.await.failures.iter().all(|(_, error)| matches!(error, Error::Busy)));
+    let (id, commands) = desk.request().unwrap();
+    assert_eq!((numbers(&commands), commands[0].session), (vec![1], SessionId(1)));
+    desk.respond(id, vec![run(2, 1)]);
+    assert_eq!(behind.await.into_result().unwrap(), [Index(2)]);
 }
