@@ -47,8 +47,11 @@ const BATCH: usize = 64;
 const NEWEST_SLACK_BYTES: u64 = 4 << 20;
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What is measured, by its name.
+type Part = (&'static str, fn(&Size));
+
 /// In the order in which they are done.
-const PARTS: &[(&str, fn(&Size))] = &[
+const PARTS: &[Part] = &[
     ("cluster", cluster),
     ("core", core_alone),
     ("log", |size| come_back(size, Way::Log)),
