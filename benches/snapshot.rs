@@ -47,7 +47,7 @@ const BATCH: usize = 64;
 const NEWEST_SLACK_BYTES: u64 = 4 << 20;
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Its name, and what it does.
+/// What is measured, by its name.
 type Part = (&'static str, fn(&Size));
 
 /// In the order in which they are done.
@@ -279,20 +279,29 @@ fn come_back(size: &Size, way: Way) {
         let missed = leader_status(&client).await.last.index.0 - had.0;
         cluster.borrow_mut().start(follower, PATIENCE).expect("it serves");
         let behind_max = (4 * size.lanes * BATCH) as u64;
-        let caught_up = async |_, _| lag(&client, follower).await.is_some_and(|lag| lag <= behind_max);
+        let by_second = RefCell::new(vec![0]);
+        let caught_up = async |records, time: Duration| {
+            if time.as_secs() as usize >= by_second.borrow().len() {
+                by_second.borrow_mut().push(records);
+            }
+            lag(&client, follower).await.is_some_and(|lag| lag <= behind_max)
+        };
         let (during, took) = load.rate_until(caught_up).await;
+        let thousands = |pair: &[u64]| ((pair[1] - pair[0]) / 1000).to_string();
+        let by_second: Vec<String> = by_second.borrow().windows(2).map(thousands).collect();
         load.end().await;
         let log = std::fs::read_to_string(home.path().join(format!("cluster/node-{follower}.log")));
         let found = match log.expect("it was made").contains("another node's snapshot is this node's state") {
             true => Way::Snapshot,
             false => Way::Log,
         };
-        (all, without, during, took, missed, found)
+        (all, without, during, took, missed, found, by_second)
     });
-    let (all, without, during, took, missed, found) = told;
+    let (all, without, during, took, missed, found, by_second) = told;
     println!("== a follower comes back that is to get what it lacks by {way:?}, and got it by {found:?}");
     println!("records/s with all nodes {all:.0}, while it is down {without:.0}, while it catches up {during:.0}");
     println!("it lacked {missed} entries, and had caught up after {:.1} s", took.as_secs_f64());
+    println!("thousands of records in each second of that: {}", by_second.join(" "));
     let ratio = during / all;
     println!("while it catches up : with all nodes: {}", judge(ratio, ratio >= 0.8, "at least 0.8"));
     println!("while it catches up : while it is down: {:.2}", during / without);

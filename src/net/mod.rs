@@ -31,7 +31,8 @@
 //! - A snapshot is fetched by a connection of its own ([`SnapshotLink`]), which whoever fetches dials from a socket of its
 //!   own. The same nodes may speak by it as by a link; each question is checked again, and the connection ends with the
 //!   right to it. Administrators may fetch, too, at a seat of their own; clients may not: a snapshot holds everything. What is
-//!   asked goes to whoever reads the disk ([`Peers::answer_snapshots`]), never to the core.
+//!   asked goes to whoever reads the disk ([`Peers::answer_snapshots`]), never to the core. Which one a member asks for is
+//!   noted before that, for whoever keeps it ([`Peers::take_snapshots_asked_for`]).
 //! - Payloads keep the memory of their frame, and that of the receive buffer (64 KiB and more) only where the frame is a
 //!   quarter of it or more: what a cache counts is within four times of what it holds.
 //! - Checksums of entries and commands were verified when they arrive.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use crate::raft::message::{Body, Message};
 use crate::random::Random;
@@ -254,6 +255,17 @@ impl Peers {
     /// them under way than nodes are served at once.
     pub fn answer_snapshots(&self, answerer: Option<Sender<SnapshotQuestion>>) {
         self.shared.context.snapshots.set_answerer(answerer);
+    }
+
+    /// From now on this is notified when a member asks which snapshot this node has, and it is known of which it asked.
+    pub fn wake_when_snapshots_are_asked_for(&self, woken: Arc<Notify>) {
+        self.shared.context.snapshots.set_woken(woken);
+    }
+
+    /// What members have asked for since this was called last, each of them last: they fetch that, from here or from others.
+    /// Also those that were told that this node is busy. Chunks alone are not told.
+    pub fn take_snapshots_asked_for(&self) -> BTreeMap<NodeId, LogId> {
+        self.shared.context.snapshots.take_asked()
     }
 
     /// The snapshots of this node that are being sent.

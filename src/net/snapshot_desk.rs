@@ -6,12 +6,12 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::name::Role;
 use super::settings::{EXPORTS_SERVED_MAX, SNAPSHOTS_SERVED_MAX};
 use super::snapshot_wire::{SnapshotAnswer, SnapshotRefusal, SnapshotRequest};
-use crate::types::LogId;
+use crate::types::{LogId, NodeId};
 
 /// A question, and the way back to who asked it. One that is dropped without an answer is told that nothing is here.
 #[derive(Debug)]
@@ -57,10 +57,20 @@ impl SnapshotQuestion {
 pub(super) struct Desk {
     /// Who answers; none: nothing is here.
     answerer: Mutex<Option<Sender<SnapshotQuestion>>>,
+    asked: Mutex<Asked>,
     seats_of_nodes: Arc<Semaphore>,
     /// Their own: a backup keeps no node waiting, and none of them keeps a backup waiting.
     seats_of_administrators: Arc<Semaphore>,
     sendings: Arc<Sendings>,
+}
+
+/// Who fetches what: told also of those for whom there is no seat, and before the disk is waited for.
+#[derive(Debug, Default)]
+struct Asked {
+    /// Whose manifest each member has asked for last, since this was taken; so no more than there are members.
+    points: BTreeMap<NodeId, LogId>,
+    /// Who wants to know.
+    woken: Option<Arc<Notify>>,
 }
 
 /// A place among those that are served, given back when it is dropped.
@@ -83,6 +93,7 @@ impl Default for Desk {
     fn default() -> Desk {
         Desk {
             answerer: Mutex::default(),
+            asked: Mutex::default(),
             seats_of_nodes: Arc::new(Semaphore::new(SNAPSHOTS_SERVED_MAX)),
             seats_of_administrators: Arc::new(Semaphore::new(EXPORTS_SERVED_MAX)),
             sendings: Arc::default(),
@@ -93,6 +104,27 @@ impl Default for Desk {
 impl Desk {
     pub(super) fn set_answerer(&self, answerer: Option<Sender<SnapshotQuestion>>) {
         *self.answerer.lock().expect("no holder of this lock can panic") = answerer;
+    }
+
+    pub(super) fn set_woken(&self, woken: Arc<Notify>) {
+        self.asked().woken = Some(woken);
+    }
+
+    /// A member wants to know of the snapshot at this point, whatever it will be told.
+    pub(super) fn note_asked(&self, node: NodeId, point: LogId) {
+        let mut asked = self.asked();
+        if let Some(woken) = asked.woken.clone() {
+            asked.points.insert(node, point);
+            woken.notify_one();
+        }
+    }
+
+    pub(super) fn take_asked(&self) -> BTreeMap<NodeId, LogId> {
+        std::mem::take(&mut self.asked().points)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().expect("no holder of this lock can panic")
     }
 
     /// A place among those that are served, if one is free.

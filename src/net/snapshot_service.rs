@@ -16,7 +16,7 @@ use super::peer_wire::{self, Hello};
 use super::settings;
 use super::snapshot_link::hold;
 use super::snapshot_wire::{
-    REQUEST_FRAME_BYTES_MAX, SnapshotAnswer, SnapshotRefusal, put_snapshot_answer, snapshot_request,
+    REQUEST_FRAME_BYTES_MAX, SnapshotAnswer, SnapshotRefusal, SnapshotRequest, put_snapshot_answer, snapshot_request,
 };
 use super::stream::{FrameReader, StreamError, within};
 use crate::types::NodeId;
@@ -115,8 +115,12 @@ async fn serve(peers: &Peers, guest: &Guest, mut send: SendStream, mut questions
         if let Err(reason) = guest.check(peers) {
             return StreamError::Refused(reason);
         }
+        let is_listed = guest.is_listed(peers);
+        if let (Guest::Node(hello), SnapshotRequest::Manifest { point, .. }, true) = (guest, request, is_listed) {
+            context.snapshots.note_asked(hello.node, point);
+        }
         seat = seat.or_else(|| context.snapshots.seat(&role));
-        let answer = match seat.as_ref().filter(|_| guest.is_listed(peers)) {
+        let answer = match seat.as_ref().filter(|_| is_listed) {
             Some(seat) => context.snapshots.ask(seat, request).await,
             None => SnapshotAnswer::Refused(SnapshotRefusal::Busy),
         };

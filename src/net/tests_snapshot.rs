@@ -1,9 +1,11 @@
 //! Fetching snapshots from another node: who may, how many at once, and what it does to the link beside it.
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
 
 use super::stream::FrameReader;
 use super::tests::*;
@@ -174,6 +176,36 @@ async fn few_are_served_at_once_and_the_next_one_when_one_of_them_goes() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(asked(&mut links[0], ask_chunk(2)).await.unwrap(), chunk(2), "who has a seat keeps it");
+}
+
+/// Whoever has no seat may fetch from others what this node is to keep.
+#[tokio::test]
+async fn what_a_member_wants_to_know_of_is_told_also_where_it_finds_no_seat() {
+    let cluster = Cluster::new();
+    let nodes: Vec<Endpoint> = (1..=4).map(|id| cluster.node(id)).collect();
+    for node in &nodes {
+        node.peers().set_members(nodes.iter().map(|node| (node.node(), node.local_address())));
+    }
+    answer_with(&nodes[0], everything);
+    let (peers, woken) = (nodes[0].peers(), Arc::new(Notify::new()));
+    let mut links = Vec::new();
+    for node in &nodes[1..] {
+        links.push(node.peers().snapshot_link(NodeId(1)).await.unwrap());
+    }
+    asked(&mut links[0], ask_manifest()).await.unwrap();
+    assert!(peers.take_snapshots_asked_for().is_empty(), "nobody wants to know");
+    peers.wake_when_snapshots_are_asked_for(woken.clone());
+    asked(&mut links[0], ask_chunk(1)).await.unwrap();
+    asked(&mut links[1], ask_chunk(1)).await.unwrap();
+    assert!(peers.take_snapshots_asked_for().is_empty(), "of chunks nothing is told");
+    let busy = SnapshotAnswer::Refused(SnapshotRefusal::Busy);
+    for (place, link) in links.iter_mut().enumerate() {
+        assert_eq!(asked(link, ask_manifest()).await.unwrap() == busy, place == 2);
+    }
+    tokio::time::timeout(Duration::from_secs(5), woken.notified()).await.expect("it is woken");
+    let expected = [2, 3, 4].map(|id| (NodeId(id), POINT));
+    assert_eq!(Vec::from_iter(peers.take_snapshots_asked_for()), expected);
+    assert!(peers.take_snapshots_asked_for().is_empty(), "it is told once");
 }
 
 /// On the other side a disk hangs: who gave it up has no seat any more.

@@ -359,13 +359,12 @@ impl Simulation {
         let request = net::snapshot_request(&frame(bytes)).map_err(garbled)?;
         let mut process = self.nodes[node].process.take().expect("looked at just now");
         let is_listed = process.driver.replica().membership().member(node_id(from)).is_some();
+        // Also where no seat is free.
+        if let (true, SnapshotRequest::Manifest { point, .. }) = (is_listed, request) {
+            process.driver.handle(Input::SnapshotAsked { node: node_id(from), point });
+        }
         let said = match is_listed && !self.fetch_random.chance(BUSY_PER_MILLE) {
-            true => {
-                if let SnapshotRequest::Manifest { point, .. } = request {
-                    process.driver.handle(Input::SnapshotAsked { node: node_id(from), point });
-                }
-                self.while_doing(Doing::Sending, |_| process.shelf.answer(request).0)
-            }
+            true => self.while_doing(Doing::Sending, |_| process.shelf.answer(request).0),
             false => SnapshotAnswer::Refused(SnapshotRefusal::Busy),
         };
         if self.fetch_random.chance(CLOSES_PER_MILLE) {

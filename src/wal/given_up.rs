@@ -67,7 +67,8 @@ impl Removals {
 /// Removes a segment's file, durably: its room is free then.
 ///
 /// # Errors
-/// The first one. The file is closed all the same: what is left of it is found by the next start, and given back then.
+/// The first one. The file is closed all the same, and its removal is ordered again after a while ([`Log::removed`]); what is
+/// left of it when the process ends is given back by the next start.
 pub fn remove<F: Files>(files: &F, order: &Remove) -> Result<(), disk::Error> {
     let removed = files.remove(&segment_name(&order.directory, order.number));
     order.file.into_iter().for_each(|file| files.close(file));

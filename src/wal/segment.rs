@@ -185,7 +185,8 @@ pub fn prepare<F: Files>(files: &F, order: &Prepare) -> Result<FileId, disk::Err
     });
     made.or_else(|error| {
         let old = order.recycled.map(|(old, _)| segment_name(&order.directory, old));
-        // A name that stays, or that a crash brings back, is removed or zeroed again at the next start.
+        // A name that stays, or that a crash brings back, is removed or zeroed again at the next start. That one stays is not
+        // told: what is told is the error of the same disk that came before, by which preparations wait for a second each.
         let removed = old.iter().chain([&temporary, &name]).filter(|name| files.remove(name).is_ok()).count();
         let flushed =
             if removed > 0 || order.recycled.is_some() { files.sync_directory(&order.directory) } else { Ok(()) };

@@ -177,7 +177,7 @@ pub enum Input {
         number: u64,
         refusal: Refusal,
     },
-    /// This node asked for the snapshot at this point, which it fetches.
+    /// This node asked for the snapshot at this point, which it fetches, whether or not it was given anything.
     SnapshotAsked {
         node: NodeId,
         point: LogId,

@@ -3,7 +3,7 @@
 //! To fetch takes long, and is of use only as long as the leader's log reaches back to the point and the files are there.
 //! Without this, whoever fetches more slowly than snapshots are made would begin with a newer one again and again. One that
 //! hangs must not fill the disk: what a member was offered stays for as long as the tail of followers, from the first offer
-//! on; then it may be offered a newer one.
+//! on, and no longer, however often it is offered that again or asks for it. Then a newer one has its own time.
 
 use std::collections::BTreeMap;
 
@@ -31,19 +31,28 @@ struct Offer {
     newest: Index,
     /// Since the first offer of the newest.
     age_ticks: u64,
+    /// The time of every point up to here is over: nothing is kept for it, however often it is offered or asked for.
+    over: Index,
     /// Since the last offer: only who is heard gets any.
     silent_ticks: u64,
+}
+
+impl Offer {
+    fn is_over(&self) -> bool {
+        self.newest <= self.over
+    }
 }
 
 impl Offers {
     /// A message leaves: if it is an offer, what it offers is wanted from now on, or what was before.
     pub fn note(&mut self, message: &Message) {
         let Body::Snapshot { base, .. } = message.body else { return };
-        let new = Offer { point: base.point, newest: base.point.index, age_ticks: 0, silent_ticks: 0 };
-        let offer = self.0.entry(message.to).or_insert(new);
-        // The log reaches back to it no more: it begins with the new one.
-        if base.begin_after.index > offer.point.index {
-            *offer = new;
+        let (point, newest) = (base.point, base.point.index);
+        let new = |over| Offer { point, newest, age_ticks: 0, over, silent_ticks: 0 };
+        let offer = self.0.entry(message.to).or_insert_with(|| new(Index::ZERO));
+        // The log reaches back to it no more, or need not: it begins with the new one.
+        if base.begin_after.index > offer.point.index || (offer.is_over() && newest > offer.over) {
+            *offer = new(offer.over);
         }
         offer.silent_ticks = 0;
     }
@@ -51,7 +60,7 @@ impl Offers {
     /// It asks this node for the snapshot at this point, to which the log reaches back: it fetches that one, from here or
     /// from another. Nobody gets more time for an older one.
     pub fn asked(&mut self, node: NodeId, point: LogId) {
-        let Some(offer) = self.0.get_mut(&node) else { return };
+        let Some(offer) = self.0.get_mut(&node).filter(|offer| point.index > offer.over) else { return };
         offer.point = point;
         if point.index > offer.newest {
             (offer.newest, offer.age_ticks) = (point.index, 0);
@@ -69,7 +78,10 @@ impl Offers {
         self.0.retain(|_, offer| {
             offer.age_ticks += 1;
             offer.silent_ticks += 1;
-            offer.age_ticks <= age_ticks_max && offer.silent_ticks <= SILENCE_TICKS_MAX
+            if offer.age_ticks > age_ticks_max {
+                offer.over = offer.over.max(offer.newest);
+            }
+            offer.silent_ticks <= SILENCE_TICKS_MAX
         });
     }
 
@@ -78,12 +90,16 @@ impl Offers {
         if mutant::is_on(Mutant::OfferNotKept) {
             return None;
         }
-        self.0.values().map(|offer| offer.point.index).min()
+        self.kept().map(|point| point.index).min()
     }
 
     /// Snapshots that may be being fetched from here.
     pub fn points(&self) -> Vec<LogId> {
-        let points: std::collections::BTreeSet<LogId> = self.0.values().map(|offer| offer.point).collect();
+        let points: std::collections::BTreeSet<LogId> = self.kept().collect();
         points.into_iter().collect()
+    }
+
+    fn kept(&self) -> impl Iterator<Item = LogId> {
+        self.0.values().filter(|offer| !offer.is_over()).map(|offer| offer.point)
     }
 }

@@ -16,6 +16,7 @@ mod installs;
 mod lease;
 mod lives;
 mod map_alone;
+mod offers;
 mod purging;
 mod reads;
 mod retention;

@@ -10,7 +10,7 @@ use super::fetching::{FetchError, FetchOptions, Fetched, Fetching, Order, Progre
 use super::serving::Serving;
 use crate::disk::{self, Directory};
 use crate::machine::StateMachine;
-use crate::net::Endpoint;
+use crate::net::{Endpoint, Peers};
 use crate::node::driver::{Driver, Input, NotFetched, SnapshotFinding};
 use crate::types::{GroupId, LogId, NodeId, Term};
 
@@ -21,12 +21,12 @@ pub(super) struct Exchange<M> {
     _serving: Serving,
     fetching: Fetching<M>,
     told: Receiver<Told<M>>,
-    /// Who fetches which of this node's snapshots.
-    asked: Receiver<(NodeId, LogId)>,
+    /// They know who asks for which of this node's snapshots.
+    peers: Peers,
 }
 
 impl<M: StateMachine + Send + 'static> Exchange<M> {
-    /// `woken` is notified when something was fetched, or cannot be.
+    /// `woken` is notified when something was fetched, or cannot be, and when a member wants to know of a snapshot.
     pub fn start(
         files: &Directory,
         endpoint: &Endpoint,
@@ -34,24 +34,20 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
         woken: &Arc<Notify>,
     ) -> Result<Exchange<M>, disk::Error> {
         let (sender, received) = channel();
-        let (noted, asked) = channel();
-        let (woken, woken_by_question) = (woken.clone(), woken.clone());
+        let peers = endpoint.peers();
+        peers.wake_when_snapshots_are_asked_for(woken.clone());
+        let woken = woken.clone();
         let told = move |said| {
             // Whoever has gone needs it no more.
             if sender.send(said).is_ok() {
                 woken.notify_one();
             }
         };
-        let fetching = Fetching::start(files.clone(), endpoint.peers(), options, told)?;
+        let fetching = Fetching::start(files.clone(), peers.clone(), options, told)?;
         let mender = fetching.mender();
         let rotten = move |manifest: &_, number| mender.is_rotten(manifest, number);
-        let note = move |node, point| {
-            if noted.send((node, point)).is_ok() {
-                woken_by_question.notify_one();
-            }
-        };
-        let serving = Serving::start(files.clone(), endpoint.peers(), options.cluster, rotten, note)?;
-        Ok(Exchange { _serving: serving, fetching, told: received, asked })
+        let serving = Serving::start(files.clone(), peers.clone(), options.cluster, rotten)?;
+        Ok(Exchange { _serving: serving, fetching, told: received, peers })
     }
 
     /// Orders a snapshot, from whoever offers it, or any other member that has the same.
@@ -64,7 +60,7 @@ impl<M: StateMachine + Send + 'static> Exchange<M> {
 
     /// Tells the driver what came of its order, what was mended, and what others fetch.
     pub fn gather(&self, driver: &mut Driver<M>) {
-        while let Ok((node, point)) = self.asked.try_recv() {
+        for (node, point) in self.peers.take_snapshots_asked_for() {
             driver.handle(Input::SnapshotAsked { node, point });
         }
         while let Ok(told) = self.told.try_recv() {

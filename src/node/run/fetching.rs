@@ -17,7 +17,8 @@
 //!
 //! - One snapshot at a time. An order for another one takes the place of the one under way, of which nothing is told then;
 //!   what had come of it is removed when the next one begins. An order for the same one changes nothing, unless another
-//!   leads and something is missing: then all nodes are asked anew, that one first; what has come stays, and open.
+//!   leads: if something is missing all nodes are asked anew, that one first, and what has come stays, and open; else that
+//!   one is asked for the manifest between two chunks that are read, so that it knows what is fetched, and keeps it.
 //! - What was ended by [`Fetching::cancel`], or by the end of the process, is gone on with by the next order: no chunk is
 //!   sent twice, whoever sends it.
 //! - A node that does not answer, is busy, or whose connection breaks is tried again, in turn with the others. One that has
@@ -175,6 +176,8 @@ struct Control {
     is_over: AtomicBool,
     changed: Arc<Notify>,
     progress: Mutex<Option<Progress>>,
+    /// Who leads, and has not been asked for what is under way: so it does not know what to keep.
+    untold: Mutex<Option<NodeId>>,
     /// Held while names of snapshots are given or taken away, by this thread and by the one that removes what is
     /// superfluous: else one could give its name to what the other is removing.
     names: Arc<Mutex<()>>,
@@ -213,8 +216,12 @@ impl<M: StateMachine + Send + 'static> Fetching<M> {
         let mut next = self.shared.next();
         let is_same = next.order.is_none() && next.current == Some((order.group, order.point));
         let is_of_another = std::mem::replace(&mut next.leader, (order.from, order.term)) != (order.from, order.term);
-        // Nobody needs to be asked for what is being read already.
-        if is_same && (!is_of_another || self.progress().is_some_and(Progress::is_here)) {
+        if is_same && !is_of_another {
+            return;
+        }
+        // Nobody needs to be asked for what is being read already; and yet it is to know.
+        if is_same && self.progress().is_some_and(Progress::is_here) {
+            *self.shared.control.untold() = Some(order.from);
             return;
         }
         next.order = Some(order);
@@ -307,6 +314,7 @@ impl Control {
             is_over,
             changed,
             progress: Mutex::default(),
+            untold: Mutex::default(),
             names: Arc::default(),
             chunks_received: AtomicU64::new(0),
         }
@@ -320,6 +328,10 @@ impl Control {
 
     fn names(&self) -> MutexGuard<'_, ()> {
         self.names.lock().expect("no holder of this lock can panic")
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Option<NodeId>> {
+        self.untold.lock().expect("no holder of this lock can panic")
     }
 
     fn progress(&self) -> MutexGuard<'_, Option<Progress>> {

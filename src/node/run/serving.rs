@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::disk::{self, Directory};
-use crate::net::{Peers, Role, SnapshotQuestion, SnapshotRequest};
+use crate::net::{Peers, SnapshotQuestion};
 use crate::node::transfer::{Finding, Shelf};
 use crate::snapshot::Manifest;
-use crate::types::{ClusterId, LogId, NodeId};
+use crate::types::ClusterId;
 
 /// After so long without a question nothing is held open: what is removed then gives its room back.
 const QUIET: Duration = Duration::from_secs(5);
@@ -29,18 +29,17 @@ pub(super) struct Serving {
 
 impl Serving {
     /// Starts the thread, to which the endpoint's questions go from now on. `rotten` is called on it for each chunk that is
-    /// found bad, once, and `asked` when a node wants to know of a snapshot, before it is answered.
+    /// found bad, once.
     pub fn start(
         files: Directory,
         peers: Peers,
         cluster: ClusterId,
         rotten: impl FnMut(&Manifest, u32) + Send + 'static,
-        asked: impl FnMut(NodeId, LogId) + Send + 'static,
     ) -> Result<Serving, disk::Error> {
         let (sender, questions) = channel();
         let shelf = Shelf::new(files, cluster);
         let spawned = std::thread::Builder::new().name("serve snapshots".to_owned());
-        let spawned = spawned.spawn(move || serve(shelf, &questions, rotten, asked));
+        let spawned = spawned.spawn(move || serve(shelf, &questions, rotten));
         let thread = spawned.map_err(|error| disk::Error::new(disk::Operation::SetUp, "serve snapshots", error))?;
         peers.answer_snapshots(Some(sender));
         Ok(Serving { peers, thread: Some(thread) })
@@ -58,12 +57,7 @@ impl Drop for Serving {
     }
 }
 
-fn serve(
-    mut shelf: Shelf<Directory>,
-    questions: &Receiver<SnapshotQuestion>,
-    mut rotten: impl FnMut(&Manifest, u32),
-    mut asked: impl FnMut(NodeId, LogId),
-) {
+fn serve(mut shelf: Shelf<Directory>, questions: &Receiver<SnapshotQuestion>, mut rotten: impl FnMut(&Manifest, u32)) {
     let mut swept = Instant::now();
     loop {
         if swept.elapsed() >= SWEEP_INTERVAL {
@@ -73,10 +67,6 @@ fn serve(
         match questions.recv_timeout(QUIET) {
             Ok(question) if question.is_moot() => {}
             Ok(question) => {
-                if let (Role::Node(node), SnapshotRequest::Manifest { point, .. }) = (&question.from, question.request)
-                {
-                    asked(*node, point);
-                }
                 let (answer, finding) = shelf.answer(question.request);
                 finding.into_iter().for_each(|finding| tell(&finding, &mut rotten));
                 question.answer_of(answer, shelf.state_bytes());

@@ -6,11 +6,11 @@ use crate::machine::{Map, StateMachine};
 use crate::mutant::{self, Mutant};
 use crate::net::{Change, Consistency, Refusal, RequestBody, ResponseBody};
 use crate::node::driver::{self, Driver, FollowerTail, Input, Made, Making, StartError};
-use crate::raft::{Append, AppendOutcome, AppendReply, Base, Body, Input as RaftInput, Message, Round, Sender};
+use crate::raft::{Append, AppendOutcome, AppendReply, Base, Body, Input as RaftInput, Message, Round};
 use crate::random::Random;
 use crate::sim::disk::SimDisk;
 use crate::snapshot::{Builder, Step};
-use crate::types::{Entry, GroupId, Incarnation, Index, LogId, Payload, Service, SessionId, Term};
+use crate::types::{Entry, GroupId, Index, LogId, Payload, Service, SessionId, Term};
 
 pub const SEGMENT_BYTES: u64 = 256 << 10;
 const RECORD_BYTES: usize = 1 << 10;
@@ -25,14 +25,14 @@ pub fn with(follower_tail: FollowerTail) -> driver::Options {
 }
 
 /// With a second member, of which nothing is heard; and a session.
-fn leading(tail: FollowerTail) -> Rig<Map> {
+pub fn leading(tail: FollowerTail) -> Rig<Map> {
     let mut rig = Rig::with_options(formatted_with(&[OWN], SEGMENT_BYTES), Map::new(), with(tail));
     rig.lead();
     rig
 }
 
 /// Somewhat more than this many segments of records.
-fn fill(rig: &mut Rig<Map>, segments: u64) {
+pub fn fill(rig: &mut Rig<Map>, segments: u64) {
     rig.append(segments * SEGMENT_RECORDS, RECORD_BYTES);
 }
 
@@ -530,55 +530,4 @@ fn keeps_what_was_offered() -> Result<(), String> {
 fn what_a_member_was_offered_stays_while_it_may_be_fetching_it() {
     keeps_what_was_offered().unwrap();
     assert!(mutant::with(Mutant::OfferNotKept, keeps_what_was_offered).is_err());
-}
-
-/// It was offered that by an earlier leader, or begins with a newer one: what it asks for stays, whatever was offered. An
-/// older one gives it no more time.
-#[test]
-fn what_a_member_asks_for_stays_while_it_fetches_it() {
-    let mut rig = leading(FollowerTail { bytes: 0, milliseconds: 20_000 });
-    let older = snapshot(&mut rig);
-    fill(&mut rig, 1);
-    let newest = snapshot(&mut rig);
-    let base = Base { point: newest, begin_after: LogId::ZERO };
-    let message = Message { from: OWN, to: OTHER, term: Term(1), body: Body::Snapshot { base, round: Round(0) } };
-    let asks = |rig: &mut Rig<Map>, point| rig.driver.handle(Input::SnapshotAsked { node: OTHER, point });
-    asks(&mut rig, older);
-    assert_eq!(rig.driver.offers.points(), [], "it is offered nothing");
-    rig.driver.offers.note(&message);
-    for (asked, kept) in [(LogId::new(Term(9), older.index), newest), (older, older), (newest, newest), (older, older)]
-    {
-        asks(&mut rig, asked);
-        assert_eq!(rig.driver.offers.points(), [kept]);
-    }
-    assert_eq!(rig.driver.offers.needed_behind(), Some(older.index));
-    for _ in 0..1_999 {
-        rig.driver.offers.tick(20_000);
-        rig.driver.offers.note(&message);
-        asks(&mut rig, older);
-    }
-    assert_eq!(rig.driver.offers.points(), [older]);
-    rig.driver.offers.tick(20_000);
-    rig.driver.offers.tick(20_000);
-    assert_eq!(rig.driver.offers.points(), []);
-}
-
-/// A process that begins anew goes by the next offer, which is of the newest: that is what stays for it.
-#[test]
-fn what_a_member_was_offered_is_forgotten_when_it_is_started_anew() {
-    let mut rig = leading(FollowerTail { bytes: 0, milliseconds: 60_000 });
-    let offer = |rig: &mut Rig<Map>, index: u64| {
-        let base = Base { point: id(index), begin_after: id(3) };
-        let message = Message { from: OWN, to: OTHER, term: Term(1), body: Body::Snapshot { base, round: Round(0) } };
-        rig.driver.offers.note(&message);
-        rig.driver.offers.points()
-    };
-    assert_eq!(offer(&mut rig, 5), [id(5)]);
-    assert_eq!(offer(&mut rig, 9), [id(5)], "it goes on with the first");
-    for (boot, then) in [(1, id(5)), (2, id(11))] {
-        let sender = Sender { incarnation: Incarnation(OTHER.0), boot, configuration: LogId::ZERO };
-        rig.driver.handle(Input::Met { node: OTHER, sender });
-        rig.settle();
-        assert_eq!(offer(&mut rig, 11), [then], "start {boot}");
-    }
 }

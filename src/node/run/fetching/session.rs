@@ -18,7 +18,7 @@ use crate::net::{self, CloseReason, SnapshotAnswer, SnapshotLink, SnapshotRefusa
 use crate::node::driver::checkpoint::Restoring;
 use crate::node::sessions::Sessions;
 use crate::node::transfer::{Source, Sources, Unfit, here};
-use crate::snapshot::{self, Arrival, Manifest, Reader, Receiver};
+use crate::snapshot::{self, Arrival, Description, Manifest, Reader, Receiver};
 use crate::types::{GroupId, LogId, NodeId};
 
 /// Chunks that are asked for and have not come.
@@ -28,6 +28,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at the room that is left.
 const LOOK_BYTES: u64 = 16 << 20;
+/// So long reading the state waits for a leader that is told of it.
+const TELLING_MAX: Duration = Duration::from_secs(2);
 
 /// Everything that it needs.
 pub(super) struct Session<'a, F> {
@@ -78,6 +80,7 @@ impl<'a, F: Files> Session<'a, F> {
     ) -> Result<(Manifest, Sessions, M), FetchError> {
         let Order { group, point, from, others, restoring, .. } = order;
         let mut sources = Sources::new([from].into_iter().chain(others)).led_by(from);
+        *self.control.untold() = Some(from);
         let manifest = self.bring(group, point, &mut sources, kept).await?;
         let (sessions, machine) = self.load(&manifest, restoring, &mut sources).await?;
         Ok((manifest, sessions, machine))
@@ -232,7 +235,9 @@ impl<'a, F: Files> Session<'a, F> {
         self.show(receiver.as_ref(), source.node);
         let pulled = async {
             let mut link = self.link(source.node).await?;
-            let Some(manifest) = self.manifest(&mut link, group, point, source).await? else { return Ok(()) };
+            let found = self.manifest(&mut link, group, point, source).await?;
+            self.control.untold().take_if(|leader| *leader == source.node);
+            let Some(manifest) = found else { return Ok(()) };
             if let Some(begun) = self.begun.as_ref().filter(|begun| **begun != manifest) {
                 differs(source, begun, &manifest);
                 return Ok(());
@@ -333,6 +338,7 @@ impl<'a, F: Files> Session<'a, F> {
         let mut number = 0;
         while number < manifest.chunks() {
             self.show_installed(manifest, manifest.place(number).0);
+            self.tell_leader(&manifest.description).await;
             let read = self.check().and_then(|()| match reader.chunk(self.files, number) {
                 Ok(bytes) => restoring.add(bytes).map(|()| true).map_err(|source| FetchError::State { point, source }),
                 Err(_) => Ok(false),
@@ -352,6 +358,23 @@ impl<'a, F: Files> Session<'a, F> {
         }
         reader.close(self.files);
         restoring.finish().map_err(|source| FetchError::State { point, source })
+    }
+
+    /// A leader that was not asked for anything learns what is fetched by the question for its manifest. What it answers is of
+    /// no interest, and neither is it if it does not: all of it is here, and is the same whoever leads.
+    async fn tell_leader(&self, of: &Description) {
+        let Some(leader) = self.control.untold().take() else { return };
+        let telling = async {
+            let mut link = self.link(leader).await?;
+            self.ask(&mut link, SnapshotRequest::Manifest { group: of.group, point: of.point }).await?;
+            self.answer(&mut link).await.map(drop)
+        };
+        let why = match tokio::time::timeout(TELLING_MAX, telling).await {
+            Ok(Err(Ended::Away(why))) => why,
+            Ok(_) => return,
+            Err(_) => format!("no answer within {TELLING_MAX:?}"),
+        };
+        tracing::info!(node = %leader, point = %of.point, "who leads may not know that this snapshot is read here: {why}");
     }
 
     /// A node's manifest of the snapshot; none if that is not one to be used.

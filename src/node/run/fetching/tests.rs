@@ -120,7 +120,7 @@ impl Node {
 
     /// Serves what it has.
     fn serves(&self) -> Serving {
-        Serving::start(self.files.clone(), self.endpoint.peers(), CLUSTER, |_, _| {}, |_, _| {}).unwrap()
+        Serving::start(self.files.clone(), self.endpoint.peers(), CLUSTER, |_, _| {}).unwrap()
     }
 
     fn rots(&self, manifest: &Manifest, number: u32) {
