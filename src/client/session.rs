@@ -314,7 +314,7 @@ impl Session {
                 self.is_turned_away = true;
                 self.give_up(at, Error::Busy, batches);
                 self.returned.drain(..).for_each(|record| batches.failed(&record, Error::Busy));
-                return Effect::Again;
+                return self.without_caller(at);
             }
             Refusal::Busy | Refusal::NoSpace | Refusal::Unavailable { .. } | Refusal::NotLeader { .. } => Effect::Pause,
             Refusal::OutcomeUnknown => {
@@ -336,13 +336,18 @@ impl Session {
             | Refusal::SnapshotFailed { .. }
             | Refusal::Trimmed { .. } => {
                 self.give_up(at, Error::from_refusal(&refusal), batches);
-                return Effect::Again;
+                return self.without_caller(at);
             }
         };
         if self.slots[at].is_told && self.slots[at].ends_log() {
             self.cut_off(at);
         }
         effect
+    }
+
+    /// What follows for a number that was given up: if it is still there others need it, and it was refused a moment ago.
+    fn without_caller(&self, at: usize) -> Effect {
+        if at < self.slots.len() { Effect::Pause } else { Effect::Again }
     }
 
     /// Tells the caller of a slot that is not waited for any longer: `error`, if it is certain that it holds.

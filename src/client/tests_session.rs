@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::asks::{Ask, Refusals};
-use super::core::Core;
+use super::core::{Core, PAUSE_MAX};
 use super::error::Error;
 use super::handle::WhenBusy;
 use super::records::{Appended, Batch, Outcomes};
@@ -195,6 +195,23 @@ async fn what_may_be_in_the_log_is_not_said_to_be_refused() {
     desk.respond(id, vec![refused(Refusal::Busy)]);
     let outcome = appended.await.into_result();
     assert!(matches!(outcome, Err(Error::OutcomeUnknown)), "{outcome:?}");
+}
+
+/// Its caller is told, and those behind it need it: a leader that does not take it is not asked again at once.
+#[tokio::test]
+async fn what_a_busy_leader_refuses_and_others_need_is_sent_again_after_a_pause() {
+    let mut desk = Desk::when_busy(WhenBusy::Tell);
+    let _appended = [desk.submit(small(1)), desk.submit(small(1))];
+    desk.register(1);
+    desk.requests();
+    desk.core.on_lost(None);
+    let (id, commands) = desk.request().unwrap();
+    assert_eq!(numbers(&commands), [1, 2]);
+    desk.respond(id, vec![refused(Refusal::Busy), refused(Refusal::Gap { expected: 1 })]);
+    assert_eq!(desk.request(), None, "not at once");
+    desk.pass(PAUSE_MAX);
+    let (_, commands) = desk.request().unwrap();
+    assert_eq!(numbers(&commands), [1, 2]);
 }
 
 #[tokio::test]
