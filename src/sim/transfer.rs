@@ -303,7 +303,7 @@ impl Simulation {
             }
             if self.now >= fetch.news + PATIENCE {
                 let what = format!("the snapshot at {point} does not come");
-                return After::Failed(NotFetched { what, goes_on: true });
+                return After::Failed(NotFetched { what, goes_on: !fetch.sources.is_left_by_leader() });
             }
             fetch.next_source = 0;
             fetch.sources.begin_round();

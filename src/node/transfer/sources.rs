@@ -74,6 +74,13 @@ impl Sources {
         self.all.iter().any(lacks) && !self.all.iter().any(may_have)
     }
 
+    /// Whether the leader is reached and has not all of it: then whoever might have the rest is waited for once, and not again
+    /// and again, since the leader offers another one.
+    pub fn is_left_by_leader(&self) -> bool {
+        let lacks = |source: &Source| source.unfit.is_some() || !source.damaged.is_empty();
+        self.all.iter().any(|source| Some(source.node) == self.leader && lacks(source))
+    }
+
     /// Whether nobody is left to be asked, `missing` being the chunks that are wanted.
     pub fn is_exhausted(&self, mut missing: impl Iterator<Item = u32>) -> bool {
         let mut fit = self.all.iter().filter(|source| source.unfit.is_none()).peekable();

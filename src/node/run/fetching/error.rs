@@ -16,7 +16,7 @@ pub enum FetchError {
     Interrupted,
     #[error("no node gives the snapshot at {point}: {asked}")]
     Nowhere { point: LogId, asked: Asked },
-    #[error("the leader has the snapshot at {point} no more, nor has anybody who is reached: {asked}; {last}")]
+    #[error("the leader has not all of the snapshot at {point}, nor has anybody who is reached: {asked}; {last}")]
     Left { point: LogId, asked: Asked, last: String },
     #[error("the snapshot at {point} does not come: {last}; nothing new for {patience:?}")]
     Stuck { point: LogId, patience: Duration, last: String },

@@ -209,7 +209,12 @@ impl<'a, F: Files> Session<'a, F> {
             if sources.is_given_up() {
                 return Err(FetchError::Left { point, asked: sources.asked(), last });
             }
-            self.pause(&mut pause, news, point, &last).await?;
+            self.pause(&mut pause, news, point, &last).await.map_err(|error| match error {
+                FetchError::Stuck { last, .. } if sources.is_left_by_leader() => {
+                    FetchError::Left { point, asked: sources.asked(), last }
+                }
+                error => error,
+            })?;
         }
     }
 

@@ -134,3 +134,10 @@ fn a_trim_that_is_committed_when_all_has_come_to_rest_counts() {
     let said = Simulation::run_aimed(144_217, &aimed(144_217), Doing::Removing);
     said.unwrap_or_else(|violation| panic!("{violation}"));
 }
+
+/// The leader's snapshot was damaged, the node that had another copy had lost its disk, and the leader offered an older one.
+#[test]
+fn what_a_leader_cannot_give_and_nobody_else_gives_is_left_for_what_it_offers() {
+    let said = Simulation::run_aimed(124_053, &aimed(124_053), Doing::Installing);
+    said.unwrap_or_else(|violation| panic!("{violation}"));
+}
