@@ -74,8 +74,8 @@ impl Sources {
         self.all.iter().any(lacks) && !self.all.iter().any(may_have)
     }
 
-    /// Whether the leader is reached and has not all of it: then whoever might have the rest is waited for once, and not again
-    /// and again, since the leader offers another one.
+    /// Whether the leader has shown that it has not all of it as it was written: then whoever might is waited for once, and not
+    /// again and again, since the leader offers what it has.
     pub fn is_left_by_leader(&self) -> bool {
         let lacks = |source: &Source| source.unfit.is_some() || !source.damaged.is_empty();
         self.all.iter().any(|source| Some(source.node) == self.leader && lacks(source))
