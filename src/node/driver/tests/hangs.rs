@@ -65,6 +65,13 @@ impl Three {
         }
     }
 
+    fn prepare_what_is_held(&mut self) {
+        for order in std::mem::take(&mut self.rig.preparations) {
+            let result = crate::wal::prepare(&self.rig.files, &order);
+            self.rig.driver.handle(Input::Prepared { number: order.header.number, result });
+        }
+    }
+
     fn arrives(&mut self, Message { to, term, body, .. }: Message) {
         if matches!(body, Body::StandNow) {
             return self.asked_to_stand.push(to);
@@ -111,11 +118,7 @@ fn a_leader_whose_next_segment_hangs_hands_over_before_who_waits_is_told_to_come
     assert_eq!(three.asked_to_stand.len(), asked, "at most once in ten longest election timeouts");
     // The segment comes.
     three.rig.holds_preparations = false;
-    let held = std::mem::take(&mut three.rig.preparations);
-    for order in held {
-        let result = crate::wal::prepare(&three.rig.files, &order);
-        three.rig.driver.handle(Input::Prepared { number: order.header.number, result });
-    }
+    three.prepare_what_is_held();
     three.run(2);
     assert!(matches!(three.answer(again), Some(ResponseBody::Submitted { .. })), "{:?}", three.answer(again));
 }
@@ -126,11 +129,7 @@ fn a_segment_that_is_slow_costs_no_leadership() {
     three.rig.holds_preparations = true;
     let waiting = three.until_one_waits();
     three.run(90);
-    let held = std::mem::take(&mut three.rig.preparations);
-    for order in held {
-        let result = crate::wal::prepare(&three.rig.files, &order);
-        three.rig.driver.handle(Input::Prepared { number: order.header.number, result });
-    }
+    three.prepare_what_is_held();
     three.run(150);
     assert!(three.asked_to_stand.is_empty() && three.answer(waiting).is_some());
 }
