@@ -8,8 +8,8 @@
 //!
 //! `SNAPSHOT_STATE_MIB` sets the size of the state, 1024 by default; `SNAPSHOT_ROUNDS` how often one is made, 3;
 //! `SNAPSHOT_DOWN_RECORDS` what the follower misses, 1,000,000; `SNAPSHOT_START_RECORDS` the larger log of the starts,
-//! 10,000,000. `--test` only shows that it works. Arguments name the parts that are wanted: `cluster`, `core`, `log`,
-//! `snapshot` (the ways in which a follower comes back), `starts`.
+//! 10,000,000, and `SNAPSHOT_STARTS` how many there are of each, 11. `--test` only shows that it works. Arguments name the
+//! parts that are wanted: `cluster`, `core`, `log`, `snapshot` (the ways in which a follower comes back), `starts`.
 
 mod connect;
 
@@ -66,6 +66,7 @@ struct Size {
     seconds: u64,
     down_records: u64,
     start_records: [u64; 2],
+    starts: usize,
     lanes: usize,
 }
 
@@ -74,7 +75,8 @@ fn main() {
     let set = |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let size = match is_test {
         true => {
-            Size { state_mib: 4, rounds: 1, seconds: 1, down_records: 5_000, start_records: [1_000, 10_000], lanes: 2 }
+            let start_records = [1_000, 10_000];
+            Size { state_mib: 4, rounds: 1, seconds: 1, down_records: 5_000, start_records, starts: 3, lanes: 2 }
         }
         false => Size {
             state_mib: set("SNAPSHOT_STATE_MIB", 1024),
@@ -82,6 +84,7 @@ fn main() {
             seconds: 10,
             down_records: set("SNAPSHOT_DOWN_RECORDS", 1_000_000),
             start_records: [100_000, set("SNAPSHOT_START_RECORDS", 10_000_000)],
+            starts: set("SNAPSHOT_STARTS", 11) as usize,
             lanes: 16,
         },
     };
@@ -360,8 +363,12 @@ fn starts(size: &Size) {
     let few = settle(size, few, None);
     let many = settle(size, many, Some(few.newest_bytes));
     let mut settled = [few, many];
-    for _ in 0..size.rounds.max(3) {
+    for round in 0..size.starts {
+        // Neither always comes right behind the other.
+        settled.rotate_left(round % 2);
         for one in &mut settled {
+            // What others have written is on the disk, and is not written while this one starts.
+            rustix::fs::sync();
             let began = Instant::now();
             one.cluster.start(NodeId(1), PATIENCE).expect("it serves");
             one.starts.push(began.elapsed());
@@ -369,18 +376,21 @@ fn starts(size: &Size) {
             one.cluster.stop_all(PATIENCE).expect("it ends when asked to");
         }
     }
-    println!("== starts of a node alone, by the entries behind its snapshot");
+    settled.sort_by_key(|one| one.records);
+    println!("== starts of a node alone, {} of each in turn, by the entries behind its snapshot", size.starts);
     println!(
-        "entries | in the newest segment, MiB | start s, median | MiB in memory, most | log and snapshots on disk, MiB"
+        "entries | in the newest segment, MiB | start s, median (least to most) | MiB in memory, most | \
+         log and snapshots on disk, MiB"
     );
     let mut medians = Vec::new();
     for one in &mut settled {
         one.starts.sort_unstable();
-        let median = one.starts[one.starts.len() / 2].as_secs_f64();
+        let [least, median, most] =
+            [0, one.starts.len() / 2, one.starts.len() - 1].map(|at| one.starts[at].as_secs_f64());
         medians.push(median);
         let disk = disk_mib(&one.cluster.data_directory(NodeId(1)));
         let (newest, memory) = (one.newest_bytes >> 20, one.mib.iter().max().expect("it was started"));
-        println!("{} | {newest} | {median:.3} | {memory} | {disk}", one.records);
+        println!("{} | {newest} | {median:.3} ({least:.3} to {most:.3}) | {memory} | {disk}", one.records);
     }
     let ratio = medians[1] / medians[0];
     println!("many : few: {}", judge(ratio, ratio <= 1.2, "at most 1.2"));
