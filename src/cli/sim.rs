@@ -27,6 +27,10 @@ pub struct Arguments {
     /// in none
     #[arg(long, value_enum, value_name = "WHEN", default_value = "drawn")]
     purge: When,
+    /// In which runs clients give up what was refused, and send something else under its number: in one seed of five, in all,
+    /// or in none
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "drawn")]
+    impatient: When,
     /// Read by lease, on clocks that differ within the bound
     #[arg(long)]
     leases: bool,
@@ -90,6 +94,11 @@ fn run_seed(arguments: &Arguments, seed: u64) -> Result<Report, Violation> {
         When::Always => options.with_purge(seed),
         When::Never => Options { purge: None, ..options },
     };
+    let options = match arguments.impatient {
+        When::Drawn => options,
+        When::Always => options.with_impatient_clients(seed),
+        When::Never => Options { impatience: None, ..options },
+    };
     let options = if arguments.leases { options.with_leases() } else { options };
     Simulation::run(seed, &options)
 }
@@ -110,10 +119,12 @@ fn failure(violation: &Violation, arguments: &Arguments) -> Failure {
         When::Never => format!(" --{flag} never"),
     };
     let (changes, few) = (when("changes", arguments.changes), when("few-sessions", arguments.few_sessions));
-    let purge = when("purge", arguments.purge);
+    let (purge, impatient) = (when("purge", arguments.purge), when("impatient", arguments.impatient));
     let leases = if arguments.leases { " --leases" } else { "" };
-    let next_step =
-        format!("replay it with `trilith sim --seed {}{nodes}{changes}{few}{purge}{leases}`", violation.seed);
+    let next_step = format!(
+        "replay it with `trilith sim --seed {}{nodes}{changes}{few}{purge}{impatient}{leases}`",
+        violation.seed
+    );
     Failure::new(Exit::Corrupt, violation.to_string(), next_step)
 }
 

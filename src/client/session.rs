@@ -6,7 +6,8 @@
 //! gone may be in the log all the same, where it is not run: it says nothing of those behind it.
 //!
 //! Where a slot and all behind it are certain, none of their numbers is known to anybody: if the time of one is over those
-//! behind it take the numbers from there on. So a session outlasts a leader that has no room.
+//! behind it take the numbers from there on. So a session outlasts a leader that has no room. The rule stands in
+//! net/standing.rs, where the simulated clients have it from.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,8 +20,8 @@ use super::handle::WhenBusy;
 use super::records::{Batches, Record};
 use crate::codec::{COMMAND_HEAD_BYTES, put_command_head};
 use crate::limits::{REQUEST_BYTES_MAX, SESSION_ANSWERS_MAX};
-use crate::net::Refusal;
-use crate::types::{Command, Data, Index, RequestNumber, Service, SessionId};
+use crate::net::{Refusal, Standing, count_free};
+use crate::types::{Command, Data, Index, RequestNumber, SessionId};
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -48,10 +49,8 @@ pub(super) struct Session {
 struct Slot {
     record: Record,
     state: State,
-    /// A copy was sent whose outcome is not known.
-    is_uncertain: bool,
-    /// It was not run, but it may be in the log: its session was gone.
-    is_passed_over: bool,
+    /// What is known of the copies that were sent. Counts as under way when it is done.
+    standing: Standing,
     /// The caller was told that the outcome is unknown. It is sent again only for the sake of those behind it.
     is_told: bool,
 }
@@ -121,7 +120,7 @@ impl Session {
     pub fn push(&mut self, record: Record) {
         assert!(self.has_room(), "session {} takes no more", self.id);
         let state = State::Waiting;
-        self.slots.push_back(Slot { record, state, is_uncertain: false, is_passed_over: false, is_told: false });
+        self.slots.push_back(Slot { record, state, standing: Standing::default(), is_told: false });
     }
 
     /// Nothing is to be tried any more once one was given up: all that are certainly not in the log are told so. What it was,
@@ -139,7 +138,7 @@ impl Session {
     pub fn next_attempt(&mut self, request: u64, answered_by: Instant) -> Option<(Run, Vec<Data>)> {
         let is_sent = |slot: &Slot| matches!(slot.state, State::Sent { .. });
         let first = self.slots.iter().find(|slot| slot.state == State::Waiting)?;
-        let is_in_time = first.record.deadline >= answered_by || !first.is_certain();
+        let is_in_time = first.record.deadline >= answered_by || !first.standing.is_certain();
         if !is_in_time || self.slots.iter().any(is_sent) {
             return None;
         }
@@ -162,6 +161,7 @@ impl Session {
         let commands = self.encode(start, count, bytes);
         for slot in self.slots.range_mut(start..start + count) {
             slot.state = State::Sent { request };
+            slot.standing.sent();
         }
         let first = self.first + start as u64;
         self.cursor = first + count as u64;
@@ -187,6 +187,7 @@ impl Session {
             }
             Told::Refused(refusal) => {
                 slot.state = State::Waiting;
+                slot.standing.refused(&refusal, slot.record.service);
                 self.cursor = self.cursor.min(number);
                 self.refused(at as usize, refusal, batches)
             }
@@ -198,7 +199,7 @@ impl Session {
         for slot in &mut self.slots {
             if matches!(slot.state, State::Sent { .. }) {
                 slot.state = State::Waiting;
-                slot.is_uncertain = true;
+                slot.standing.lost();
             }
         }
         self.cursor = self.first;
@@ -232,9 +233,9 @@ impl Session {
         let mut ends_log = false;
         let mut kept = Vec::new();
         for slot in self.slots {
-            ends_log |= slot.ends_log();
+            ends_log |= slot.standing.ends_log();
             match slot.is_live() {
-                true if ends_log || slot.is_certain() => kept.push(slot.record),
+                true if ends_log || slot.standing.is_certain() => kept.push(slot.record),
                 true => {
                     self.given_up.get_or_insert_with(|| behind(&Error::OutcomeUnknown));
                     batches.failed(&slot.record, Error::OutcomeUnknown);
@@ -256,7 +257,7 @@ impl Session {
 
     /// How many slots at the end have numbers of which no copy is under way, nor in the log.
     fn count_free(&self) -> usize {
-        self.slots.iter().rev().take_while(|slot| slot.ends_log() && slot.is_live()).count()
+        count_free(self.slots.iter().rev().take_while(|slot| slot.is_live()).map(|slot| slot.standing))
     }
 
     /// Of those with free numbers whose time is over, the callers are told; those behind them take their numbers.
@@ -316,15 +317,13 @@ impl Session {
                 self.returned.drain(..).for_each(|record| batches.failed(&record, Error::Busy));
                 return self.without_caller(at);
             }
-            Refusal::Busy | Refusal::NoSpace | Refusal::Unavailable { .. } | Refusal::NotLeader { .. } => Effect::Pause,
-            Refusal::OutcomeUnknown => {
-                self.slots[at].is_uncertain = true;
-                Effect::Pause
-            }
+            Refusal::Busy
+            | Refusal::NoSpace
+            | Refusal::Unavailable { .. }
+            | Refusal::NotLeader { .. }
+            | Refusal::OutcomeUnknown => Effect::Pause,
             Refusal::SessionGone => {
                 self.is_gone = true;
-                let slot = &mut self.slots[at];
-                slot.is_passed_over = slot.record.service == Service::Machine;
                 Effect::Again
             }
             Refusal::TooLarge { .. }
@@ -339,7 +338,7 @@ impl Session {
                 return self.without_caller(at);
             }
         };
-        if self.slots[at].is_told && self.slots[at].ends_log() {
+        if self.slots[at].is_told && self.slots[at].standing.ends_log() {
             self.cut_off(at);
         }
         effect
@@ -354,7 +353,7 @@ impl Session {
     fn give_up(&mut self, at: usize, error: Error, batches: &mut Batches) {
         self.is_closing = true;
         let slot = &mut self.slots[at];
-        let (is_certain, ends_log) = (slot.is_certain(), slot.ends_log());
+        let (is_certain, ends_log) = (slot.standing.is_certain(), slot.standing.ends_log());
         if slot.is_live() {
             let error = if is_certain { error } else { Error::OutcomeUnknown };
             self.given_up.get_or_insert_with(|| behind(&error));
@@ -368,7 +367,7 @@ impl Session {
 
     /// A slot that ends the log is never sent again: what stands behind it is not in the log, and needs other numbers.
     fn cut_off(&mut self, at: usize) {
-        assert!(self.slots[at].ends_log(), "what may be in the log cannot be taken back");
+        assert!(self.slots[at].standing.ends_log(), "what may be in the log cannot be taken back");
         let behind = self.slots.split_off(at);
         let mut records: Vec<Record> = behind.into_iter().filter(Slot::is_live).map(|slot| slot.record).collect();
         records.append(&mut self.returned);
@@ -398,14 +397,5 @@ impl Slot {
     /// Its caller still waits.
     fn is_live(&self) -> bool {
         self.state != State::Done && !self.is_told
-    }
-
-    fn is_certain(&self) -> bool {
-        self.state == State::Waiting && !self.is_uncertain
-    }
-
-    /// Neither it nor anything behind it is in the log.
-    fn ends_log(&self) -> bool {
-        self.is_certain() && !self.is_passed_over
     }
 }

@@ -78,6 +78,7 @@ mod snapshot_link;
 mod snapshot_service;
 mod snapshot_status_wire;
 mod snapshot_wire;
+mod standing;
 mod status_wire;
 mod stream;
 mod verifier;
@@ -114,6 +115,7 @@ pub use snapshot_wire::{
     MANIFEST_BYTES_MAX, SnapshotAnswer, SnapshotRefusal, SnapshotRequest, put_snapshot_answer, put_snapshot_request,
     snapshot_answer, snapshot_request,
 };
+pub use standing::{Standing, count_free};
 pub use status_wire::{NodeRole, NodeStatus};
 pub use wire::{FRAME_HEAD_BYTES, Frame, FrameBuffer, put_frame};
 

@@ -6,21 +6,25 @@
 //!
 //! When its session went it registers anew, as [`crate::client`] does: what is certainly not in the log it sends in the
 //! next one, of the rest it does not know what became. From then on only the oracles know what the map must answer.
+//!
+//! An impatient one gives up a command after a while, if it knows by [`count_free`], as [`crate::client`] does, that neither
+//! it nor anything behind it is in the log: those behind it, and new ones, take the numbers from there on. Its requests come
+//! once at most, as over a link: of a double it would not know.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::oracles::{Broken, Oracle, Oracles, RECORD_NAME_BYTES};
-use super::scenario::ClientOptions;
+use super::scenario::{ClientOptions, REQUEST_COMMANDS_MAX};
 use crate::codec;
 use crate::machine::command::{Answer, Command as MapCommand, Query};
-use crate::net::{Consistency, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult};
+use crate::mutant::{self, Mutant};
+use crate::net::{
+    Consistency, Refusal, Request, RequestBody, Response, ResponseBody, Standing, SubmitResult, count_free,
+};
 use crate::random::Random;
 use crate::types::{Command, Data, Index, RequestNumber, Service, SessionId};
-
-/// Commands in one request.
-const REQUEST_COMMANDS_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Client {
@@ -28,6 +32,8 @@ pub(super) struct Client {
     random: Random,
     /// For which requests may be passed on.
     forwarding: Random,
+    /// For how long it waits.
+    impatience: Random,
     options: ClientOptions,
     nodes: usize,
     /// Whom it asks.
@@ -50,7 +56,7 @@ pub(super) struct Client {
     last_request: u64,
     /// What the client's key holds if all was run that was begun.
     value: Option<Bytes>,
-    /// Whether that is so: no command was given up.
+    /// Whether that is so: no command was given up, or failed.
     is_value_sure: bool,
     /// The last of its commands that it knows to be done.
     last_done: Index,
@@ -67,6 +73,9 @@ pub(super) struct Client {
     /// What the clock showed at the last look.
     now: u64,
     pub refused_no_space: u64,
+    pub refused_busy: u64,
+    /// Commands that were given up because they are certainly not in the log.
+    pub failed: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -79,8 +88,12 @@ struct Sent {
     expected: Option<Bytes>,
     /// Requests that carry it.
     open: u32,
+    /// What the client knows of its copies.
+    standing: Standing,
     is_sent: bool,
     begun: u64,
+    /// When it is given up if it is certainly not in the log.
+    deadline: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -102,6 +115,8 @@ impl Client {
         Client {
             id,
             random,
+            // As if forked: what is passed on draws what it always did.
+            impatience: forwarding.clone().fork(),
             forwarding,
             options,
             nodes,
@@ -126,12 +141,16 @@ impl Client {
             times: Vec::new(),
             now: 0,
             refused_no_space: 0,
+            refused_busy: 0,
+            failed: 0,
         }
     }
 
-    /// From here on only a few more commands are begun.
+    /// From here on only a few more commands are begun, and none fails: each is asked for until it is answered, in requests
+    /// so large that one which goes to a node that is down for good, and is waited for, holds up few others.
     pub fn wind_down(&mut self) {
         self.begun_max = self.begun + self.options.calm_commands;
+        (self.options.patience, self.options.request_commands_max) = (0, REQUEST_COMMANDS_MAX);
     }
 
     /// Everything that it was to do is done, and known to be.
@@ -147,7 +166,8 @@ impl Client {
     }
 
     /// Looks after what it has to do; gives what it sends, and to whom.
-    pub fn step(&mut self, now: u64, oracles: &mut Oracles) -> Vec<(usize, Request)> {
+    pub fn step(&mut self, now: u64, oracles: &mut Oracles) -> Result<Vec<(usize, Request)>, Broken> {
+        self.now = now;
         self.give_up_late(now);
         if self.is_gone && self.open.is_empty() {
             self.leave_session(oracles);
@@ -160,9 +180,12 @@ impl Client {
                 let body = self.submission(vec![data]);
                 requests.push(self.ask(now, What::Register, body));
             }
-            return requests;
+            return Ok(requests);
         };
-        self.begin_commands(oracles);
+        if self.options.patience > 0 {
+            self.fail_free(session, oracles)?;
+        }
+        self.begin_commands(session, oracles);
         while let Some(request) = self.send_commands(now, session) {
             requests.push(request);
         }
@@ -170,7 +193,7 @@ impl Client {
             requests.extend(self.ask_value(now));
             requests.extend(self.ask_record(now));
         }
-        requests
+        Ok(requests)
     }
 
     /// An answer has arrived.
@@ -201,6 +224,7 @@ impl Client {
                 }
                 if let What::Commands(numbers) = what {
                     self.close(&numbers);
+                    self.note(&numbers, |standing, service| standing.refused(&refusal, service));
                 }
                 self.refused(&refusal);
             }
@@ -216,6 +240,10 @@ impl Client {
         for id in &late {
             if let Some(Open { what: What::Commands(numbers), .. }) = self.open.remove(id) {
                 self.close(&numbers);
+                self.note(&numbers, |standing, service| match mutant::is_on(Mutant::NumberFreeWhenLost) {
+                    true => standing.refused(&Refusal::Busy, service),
+                    false => standing.lost(),
+                });
             }
         }
         if !late.is_empty() {
@@ -231,6 +259,44 @@ impl Client {
         }
     }
 
+    /// Notes what happened to the copies of these.
+    fn note(&mut self, numbers: &[u64], happened: impl Fn(&mut Standing, Service)) {
+        for number in numbers {
+            if let Some(sent) = self.unanswered.get_mut(number) {
+                happened(&mut sent.standing, sent.service);
+            }
+        }
+    }
+
+    /// Of the numbers that are free, the commands that are too late fail; those behind them take their numbers.
+    fn fail_free(&mut self, session: SessionId, oracles: &mut Oracles) -> Result<(), Broken> {
+        let mut free = self.unanswered.iter().skip(self.unanswered.len() - self.count_free());
+        let late = free.find(|(_, sent)| sent.deadline <= self.now);
+        let Some(first) = late.map(|(number, _)| *number) else { return Ok(()) };
+        self.last_number = first - 1;
+        for sent in self.unanswered.split_off(&first).into_values() {
+            if self.now < sent.deadline {
+                self.number(session, Sent { open: 0, standing: Standing::default(), ..sent }, oracles);
+                continue;
+            }
+            self.failed += 1;
+            self.is_value_sure &= sent.service != Service::Machine;
+            oracles.failed((self.id, sent.ordinal))?;
+        }
+        if !self.is_value_sure {
+            self.unanswered.values_mut().for_each(|sent| sent.expected = None);
+        }
+        Ok(())
+    }
+
+    fn count_free(&self) -> usize {
+        match mutant::is_on(Mutant::NumberFreeBesideUncertain) {
+            // Behind one that is certain everything counts as certain.
+            true => self.unanswered.values().skip_while(|sent| !sent.standing.ends_log()).count(),
+            false => count_free(self.unanswered.values().rev().map(|sent| sent.standing)),
+        }
+    }
+
     /// The session is gone, and no answer is waited for. A command is certainly not in the log if each copy of it was
     /// refused; then those behind it are not, either, unless it is in the log and was passed over there.
     fn leave_session(&mut self, oracles: &Oracles) {
@@ -243,7 +309,10 @@ impl Client {
             let may_be_there = sent.service == Service::Machine && oracles.copies.is_passed_over(name);
             is_certain |= is_refused && !may_be_there;
             match is_certain || is_refused {
-                true => self.returned.push_back(Sent { open: 0, is_sent: false, ..sent }),
+                true => {
+                    let standing = Standing::default();
+                    self.returned.push_back(Sent { open: 0, is_sent: false, standing, ..sent });
+                }
                 false => self.give_up(),
             }
         }
@@ -259,14 +328,13 @@ impl Client {
         self.unanswered.values_mut().for_each(|sent| sent.expected = None);
     }
 
-    fn begin_commands(&mut self, oracles: &mut Oracles) {
-        let session = self.session.expect("commands are sent in a session");
+    fn begin_commands(&mut self, session: SessionId, oracles: &mut Oracles) {
         let burst = 1 + self.random.below(self.options.window);
         for _ in 0..burst {
             if self.unanswered.len() as u64 >= self.options.window {
                 return;
             }
-            let sent = match self.returned.pop_front() {
+            let mut sent = match self.returned.pop_front() {
                 Some(sent) => {
                     self.renumbered += 1;
                     sent
@@ -277,10 +345,18 @@ impl Client {
                     if self.random.chance(700) { self.new_record(oracles) } else { self.new_map_command() }
                 }
             };
-            self.last_number += 1;
-            oracles.numbered((session, RequestNumber(self.last_number)), (self.id, sent.ordinal));
-            self.unanswered.insert(self.last_number, sent);
+            let patience = self.options.patience;
+            sent.deadline = if patience == 0 { u64::MAX } else { self.now + self.impatience.below(2 * patience) };
+            self.number(session, sent, oracles);
         }
+    }
+
+    /// Gives a command the next number.
+    fn number(&mut self, session: SessionId, sent: Sent, oracles: &mut Oracles) {
+        self.last_number += 1;
+        let name = (session, RequestNumber(self.last_number));
+        oracles.copies.numbered(name, (self.id, sent.ordinal), sent.service, sent.body.clone());
+        self.unanswered.insert(self.last_number, sent);
     }
 
     fn new_record(&mut self, oracles: &mut Oracles) -> Sent {
@@ -296,7 +372,7 @@ impl Client {
         }
         let body = body.freeze();
         oracles.issued((self.id, self.begun), body.clone());
-        Sent { ordinal: self.begun, service: Service::Append, body, expected: None, open: 0, is_sent: false, begun: 0 }
+        Sent::new(self.begun, Service::Append, body, None)
     }
 
     fn new_map_command(&mut self) -> Sent {
@@ -320,7 +396,7 @@ impl Client {
         self.value = after;
         let body = command.encode().expect("short keys and values are within the limits");
         let expected = self.is_value_sure.then(|| answer.encode());
-        Sent { ordinal: self.begun, service: Service::Machine, body, expected, open: 0, is_sent: false, begun: 0 }
+        Sent::new(self.begun, Service::Machine, body, expected)
     }
 
     fn key(&self) -> Bytes {
@@ -332,12 +408,14 @@ impl Client {
         let lowest = *self.unanswered.keys().next()?;
         let mut numbers = Vec::new();
         let mut commands = Vec::new();
-        for (number, sent) in self.unanswered.iter_mut().filter(|(_, sent)| sent.open == 0).take(REQUEST_COMMANDS_MAX) {
+        let waiting = self.unanswered.iter_mut().filter(|(_, sent)| sent.open == 0);
+        for (number, sent) in waiting.take(self.options.request_commands_max) {
             numbers.push(*number);
             commands.push(encode(session, *number, lowest, sent));
             self.resent += u64::from(sent.is_sent);
             sent.begun = if sent.is_sent { sent.begun } else { now };
             (sent.is_sent, sent.open) = (true, sent.open + 1);
+            sent.standing.sent();
         }
         if numbers.is_empty() {
             return None;
@@ -387,6 +465,7 @@ impl Client {
 
     fn refused(&mut self, refusal: &Refusal) {
         self.refused_no_space += u64::from(*refusal == Refusal::NoSpace);
+        self.refused_busy += u64::from(*refusal == Refusal::Busy);
         self.target = match refusal {
             Refusal::NotLeader { leader: Some((leader, _)) } => super::node::node_at(*leader),
             Refusal::NotLeader { leader: None } | Refusal::Unavailable { .. } => {
@@ -422,6 +501,7 @@ impl Client {
             self.refused(refusal);
             return Ok(());
         }
+        self.note(&[number], |standing, service| standing.refused(refusal, service));
         let session = self.session.expect("commands are sent in a session");
         match refusal {
             Refusal::SessionGone => {
@@ -455,7 +535,14 @@ impl Client {
         if sent.service == Service::Append {
             self.last_record = Some(index);
         }
-        oracles.acknowledged((session, RequestNumber(number)), index, answer)
+        oracles.acknowledged(((session, RequestNumber(number)), (self.id, sent.ordinal)), index, answer)
+    }
+}
+
+impl Sent {
+    fn new(ordinal: u64, service: Service, body: Bytes, expected: Option<Bytes>) -> Sent {
+        let standing = Standing::default();
+        Sent { ordinal, service, body, expected, open: 0, standing, is_sent: false, begun: 0, deadline: u64::MAX }
     }
 }
 

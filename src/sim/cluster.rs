@@ -322,7 +322,7 @@ impl Simulation {
                 self.while_doing(Doing::Removing, |simulation| simulation.remove_snapshots(node, life, in_use, &reach))
             }
             Happening::Transfer { node, what } => self.transfer(node, what)?,
-            Happening::Client { client } => self.step_client(client),
+            Happening::Client { client } => self.step_client(client)?,
             Happening::Follow => self.follow(),
             Happening::Operate => self.operate()?,
             Happening::Trim => self.trim(),
@@ -379,13 +379,13 @@ impl Simulation {
         self.end_if_removed(node);
     }
 
-    fn step_client(&mut self, client: usize) {
-        let requests = self.clients[client].step(self.now, &mut self.oracles);
+    fn step_client(&mut self, client: usize) -> Result<(), Broken> {
+        let requests = self.clients[client].step(self.now, &mut self.oracles)?;
         for (node, request) in requests {
             let mut bytes = BytesMut::new();
             net::put_request(&mut bytes, &request);
             self.note(Label::Request, &[self.now, client as u64, node as u64], &bytes);
-            let arrivals = self.network.copies(self.now);
+            let arrivals = self.network.copies_of_request(self.now, self.options.clients.patience == 0);
             self.oracles.copies.sent(client as u64, &request, arrivals.len() as u64);
             for arrival in arrivals {
                 let request = request.clone();
@@ -395,6 +395,7 @@ impl Simulation {
         let step_time = self.options.clients.step_time;
         let after = self.random.between(step_time / 2, 2 * step_time);
         self.order(after, Happening::Client { client });
+        Ok(())
     }
 
     /// Hands a node an input, and sees to it that it runs soon.

@@ -44,6 +44,8 @@ mod trims;
 pub use cluster::Simulation;
 pub use oracles::{Oracle, Violation};
 pub use report::Report;
-pub use scenario::{ChangeOptions, ClientOptions, DiskOptions, Faults, NetworkOptions, Options, PurgeOptions, Stall};
+pub use scenario::{
+    ChangeOptions, ClientOptions, DiskOptions, Faults, ImpatienceOptions, NetworkOptions, Options, PurgeOptions, Stall,
+};
 pub use steps::{Doing, Steps};
 pub use trace::Trace;

@@ -45,6 +45,13 @@ impl Network {
         arrivals
     }
 
+    /// The same, for a request that may arrive twice or may not.
+    pub fn copies_of_request(&mut self, now: u64, may_double: bool) -> Vec<u64> {
+        let mut arrivals = self.copies(now);
+        arrivals.truncate(if may_double { 2 } else { 1 });
+        arrivals
+    }
+
     pub fn silence(&mut self, from: usize, to: usize, until: u64) {
         self.silent.insert((from, to), until);
     }

@@ -3,7 +3,7 @@
 //! They know what clients were told and what left the nodes; they believe nothing that a node says of itself without a
 //! second witness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -70,22 +70,30 @@ pub(super) struct Oracles {
     issued: BTreeMap<RecordName, Bytes>,
     /// Where a client was told that its record stands.
     acknowledged: BTreeMap<Index, RecordName>,
-    /// Where each command of a session was committed, and what came of it there.
-    placed: BTreeMap<Name, (Index, Fate)>,
+    /// Where each number of a session was committed, with which command, and what came of it there.
+    placed: BTreeMap<Name, Placed>,
     /// Up to here `placed` is filled.
     placed_end: Index,
     /// What clients were refused.
     pub copies: Copies,
     pub sessions: Sessions,
     pub trims: Trims,
-    /// Which of a client's commands a number of a session is: one that is certainly in no log has another number later.
-    numbered: BTreeMap<Name, RecordName>,
     /// Where each of the clients' commands took effect.
     done: BTreeMap<RecordName, Index>,
+    /// Those of which it was said for certain that they did not, and will not.
+    failed: BTreeSet<RecordName>,
     /// The last configuration up to there.
     membership: Membership,
     /// State by applied index, of whichever node came there first.
     states: BTreeMap<Index, Digests>,
+}
+
+/// A number of a session, as it is committed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Placed {
+    index: Index,
+    command: RecordName,
+    fate: Fate,
 }
 
 /// A node's state in short: log, machine, sessions.
@@ -112,26 +120,50 @@ impl Oracles {
         self.issued.insert(name, record);
     }
 
-    /// A client sends a command under this name.
-    pub fn numbered(&mut self, name: Name, command: RecordName) {
-        self.numbered.insert(name, command);
-    }
-
-    /// A client was told that a command stands at `index`, and what the map answered; without an answer it is an append.
-    pub fn acknowledged(&mut self, name: Name, index: Index, answer: Option<&Bytes>) -> Result<(), Broken> {
+    /// A client was told of its command that this number of a session stands at `index`, and what the map answered; without
+    /// an answer it is an append. It is that very command that stands there, whichever others had its number before.
+    pub fn acknowledged(
+        &mut self,
+        (name, command): (Name, RecordName),
+        index: Index,
+        answer: Option<&Bytes>,
+    ) -> Result<(), Broken> {
+        let (session, number) = name;
         let told = (index, answer.map_or(Fate::Stands, |answer| Fate::Run(answer.clone())));
         let placed = self.placed.get(&name);
-        if placed != Some(&told) {
-            let (session, number) = name;
+        if let Some(placed) = placed.filter(|placed| placed.command != command) {
+            let explanation = format!(
+                "request {number} of session {session} was acknowledged at {index} to who waits for command {command:?}, \
+                 and stands in the log with another one: {placed:?}"
+            );
+            return Err(Broken::new(Oracle::Acknowledged, explanation));
+        }
+        let placed = placed.map(|placed| (placed.index, placed.fate.clone()));
+        if placed.as_ref() != Some(&told) {
             let explanation = format!(
                 "request {number} of session {session} was acknowledged as {told:?}, and is committed as {placed:?}"
             );
             return Err(Broken::new(Oracle::Acknowledged, explanation));
         }
         if answer.is_none() {
-            self.acknowledged.insert(index, self.numbered[&name]);
+            self.acknowledged.insert(index, command);
         }
         Ok(())
+    }
+
+    /// Whoever waited for a command is told that it did not happen, and will not.
+    pub fn failed(&mut self, command: RecordName) -> Result<(), Broken> {
+        self.failed.insert(command);
+        self.done.get(&command).map_or(Ok(()), |index| self.check_failed(command, *index))
+    }
+
+    fn check_failed(&self, command: RecordName, index: Index) -> Result<(), Broken> {
+        if !self.failed.contains(&command) {
+            return Ok(());
+        }
+        let explanation =
+            format!("command {command:?} of a client was told not to be done, and is committed at {index}");
+        Err(Broken::new(Oracle::Acknowledged, explanation))
     }
 
     /// A client was told that its session is gone.
@@ -145,7 +177,7 @@ impl Oracles {
 
     /// Whether the map has answered a command, and the answer had to make room: nobody is told it any more.
     pub fn is_answer_gone(&self, name: Name) -> bool {
-        matches!(self.placed.get(&name), Some((_, Fate::Run(_)))) && !self.sessions.keeps_answer(name)
+        matches!(self.placed.get(&name), Some(Placed { fate: Fate::Run(_), .. })) && !self.sessions.keeps_answer(name)
     }
 
     /// A read of a client's key shows what it held at `since` or later.
@@ -259,9 +291,10 @@ impl Oracles {
 
     /// A node answers a client: what it refuses may not be in the log by then, either.
     pub fn answered(&mut self, client: u64, response: &Response) -> Result<(), Broken> {
-        for name in self.copies.answered(client, response)? {
-            let counts = self.placed.get(&name).filter(|(_, fate)| *fate != Fate::NotRun);
-            counts.map_or(Ok(()), |(index, _)| self.copies.check(name, *index))?;
+        for (name, command) in self.copies.answered(client, response)? {
+            let counts = |placed: &&Placed| placed.command == command && placed.fate != Fate::NotRun;
+            let placed = self.placed.get(&name).filter(counts);
+            placed.map_or(Ok(()), |placed| self.copies.check(name, command, placed.index))?;
         }
         Ok(())
     }
@@ -283,22 +316,26 @@ impl Oracles {
             return Ok(());
         }
         let name = (command.session, command.number);
+        let (session, number) = name;
+        let Some(known) = self.copies.command(name, command.service, &body) else {
+            let explanation = format!("entry {index} is none that was sent as request {number} of session {session}");
+            return Err(Broken::new(Oracle::Whole, explanation));
+        };
         let fate = self.sessions.take(index, &command, &body);
-        if let Some((first, _)) = self.placed.insert(name, (index, fate.clone())) {
-            let (session, number) = name;
+        let placed = Placed { index, command: known, fate: fate.clone() };
+        if let Some(Placed { index: first, .. }) = self.placed.insert(name, placed) {
             let explanation = format!("request {number} of session {session} is committed at {first} and at {index}");
             return Err(Broken::new(Oracle::Acknowledged, explanation));
         }
         if fate == Fate::NotRun {
             return Ok(());
         }
-        self.copies.check(name, index)?;
-        if let Some(known) = self.numbered.get(&name)
-            && let Some(first) = self.done.insert(*known, index)
-        {
+        self.copies.check(name, known, index)?;
+        if let Some(first) = self.done.insert(known, index) {
             let explanation = format!("command {known:?} of a client is carried out at {first} and at {index}");
             return Err(Broken::new(Oracle::Acknowledged, explanation));
         }
+        self.check_failed(known, index)?;
         if command.service == Service::Append {
             self.check_records(index, index, &[(index, body)])?;
         }

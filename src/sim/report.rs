@@ -30,6 +30,10 @@ pub struct Report {
     pub renumbered: u64,
     /// Commands of which clients do not know what became.
     pub given_up: u64,
+    /// Commands that clients gave up since they are certainly not in the log.
+    pub failed: u64,
+    /// Numbers of a session that were given to another command after they were sent with one.
+    pub numbers_given_again: u64,
     pub reads_checked: u64,
     /// Writes that completed; each is one flush.
     pub writes: u64,
@@ -51,8 +55,10 @@ pub struct Report {
     pub preparations_refused: u64,
     /// Starts that found no room.
     pub starts_refused: u64,
-    /// Commands that were refused for want of room.
+    /// Commands, and whole requests, that were refused for want of room on the disk.
     pub refused_no_space: u64,
+    /// And because too much waited.
+    pub refused_busy: u64,
     /// Transfers of leadership that a leader began because it was asked to.
     pub transfers: u64,
     /// Tails that were opened.
@@ -110,7 +116,7 @@ pub struct Report {
 
 impl Report {
     /// The counts by name, in a fixed order.
-    pub fn counts(&self) -> [(&'static str, u64); 62] {
+    pub fn counts(&self) -> [(&'static str, u64); 65] {
         [
             ("nodes", self.nodes),
             ("steps", self.steps),
@@ -128,6 +134,8 @@ impl Report {
             ("sessions_gone", self.sessions_gone),
             ("renumbered", self.renumbered),
             ("given_up", self.given_up),
+            ("failed", self.failed),
+            ("numbers_given_again", self.numbers_given_again),
             ("reads_checked", self.reads_checked),
             ("writes", self.writes),
             ("log_reads", self.log_reads),
@@ -140,6 +148,7 @@ impl Report {
             ("preparations_refused", self.preparations_refused),
             ("starts_refused", self.starts_refused),
             ("refused_no_space", self.refused_no_space),
+            ("refused_busy", self.refused_busy),
             ("transfers", self.transfers),
             ("tails", self.tails),
             ("records_tailed", self.records_tailed),

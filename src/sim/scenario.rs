@@ -10,6 +10,8 @@ use crate::random::Random;
 
 pub(super) const MILLISECOND: u64 = 1000;
 pub(super) const SECOND: u64 = 1000 * MILLISECOND;
+/// Commands in one request.
+pub(super) const REQUEST_COMMANDS_MAX: usize = 16;
 /// Changes of members draw from generators of their own, so that all else of a seed is the same without them.
 const CHANGES_SALT: u64 = 0x3e3b_e25a_17ed;
 /// And so do snapshots.
@@ -18,6 +20,8 @@ const SNAPSHOTS_SALT: u64 = 0x51a9_5407_0a3b;
 const PURGE_SALT: u64 = 0x9a6e_7000_10dd;
 /// So do the limits of sessions.
 const SESSIONS_SALT: u64 = 0x5e55_1045_0dd5;
+/// And so does the patience of clients.
+const PATIENCE_SALT: u64 = 0x9a71_e9ce_0b5e;
 
 /// A run. All times are in microseconds of the simulated clock.
 #[derive(Clone, Debug)]
@@ -41,6 +45,8 @@ pub struct Options {
     pub snapshots: SnapshotTimes,
     /// What goes from the logs; nothing ever does where it is `None`.
     pub purge: Option<PurgeOptions>,
+    /// How impatient clients are; they wait for as long as it takes where it is `None`.
+    pub impatience: Option<ImpatienceOptions>,
     /// Reads by lease are on, and clients read so; nodes' clocks differ, within the bound.
     pub leases: bool,
     /// Who starts has new links to the others, over which a leader asks again for what it was acknowledged. Without it there
@@ -168,10 +174,22 @@ pub struct PurgeOptions {
 }
 
 #[derive(Clone, Copy, Debug)]
+pub struct ImpatienceOptions {
+    /// See [`ClientOptions`], in place of what the run else has; and so with the others.
+    pub patience: u64,
+    pub window: u64,
+    pub request_commands_max: usize,
+    /// At each leader: there is little room, so that requests are refused.
+    pub uncommitted_bytes_max: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
 pub struct ClientOptions {
     pub clients: usize,
     /// Commands that each may have without an answer.
     pub window: u64,
+    /// Commands in one request, at most [`REQUEST_COMMANDS_MAX`]. In the calm always as many.
+    pub request_commands_max: usize,
     pub record_bytes_max: u64,
     /// Of what is written to the map, beyond a few that tell it from all else.
     pub value_bytes_max: u64,
@@ -185,6 +203,9 @@ pub struct ClientOptions {
     pub calm_commands: u64,
     /// Of a thousand requests so many may be passed on by whoever gets them.
     pub forward_per_mille: u64,
+    /// How long a client waits on average before it gives up what is certainly not in the log, and its number goes to another
+    /// command; 0: for ever.
+    pub patience: u64,
 }
 
 impl Options {
@@ -213,6 +234,7 @@ impl Options {
             changes: ChangeOptions::drawn(seed),
             snapshots: SnapshotTimes::drawn(seed),
             purge: None,
+            impatience: None,
             leases: false,
             links: false,
             election_ticks: election_start..2 * election_start,
@@ -226,6 +248,15 @@ impl Options {
         }
         .with_sessions_drawn(seed)
         .with_purge_drawn(seed)
+        .with_impatience_drawn(seed)
+    }
+
+    /// In one seed of five, with a generator of its own.
+    fn with_impatience_drawn(self, seed: u64) -> Options {
+        match Random::seeded(seed ^ PATIENCE_SALT).chance(200) {
+            true => self.with_impatient_clients(seed),
+            false => self,
+        }
     }
 
     /// In one seed of four, with a generator of its own.
@@ -252,7 +283,7 @@ impl Options {
         self.clients.forward_per_mille = 0;
         self.changes = None;
         self.snapshots.entries = 0;
-        self.purge = None;
+        (self.purge, self.impatience) = (None, None);
         self.faults.snapshot_rot = 0;
         self.sessions = sessions::Limits::default();
         // Two thirds, to the microsecond.
@@ -266,7 +297,7 @@ impl Options {
         (options.fault_time, options.fault_interval) = (fault_time, fault_interval);
         options.election_ticks = 3..6;
         options.heartbeat_ticks = 1;
-        options.changes = None;
+        (options.changes, options.impatience) = (None, None);
         options.with_all_sessions()
     }
 
@@ -291,6 +322,19 @@ impl Options {
     /// The same run with room for all sessions.
     pub fn with_all_sessions(self) -> Options {
         Options { sessions: sessions::Limits::default(), ..self }
+    }
+
+    /// The same run with clients that have much under way, at leaders that take little at a time, and do not wait for long:
+    /// they give the numbers of what was refused early to other commands.
+    pub fn with_impatient_clients(self, seed: u64) -> Options {
+        let random = &mut Random::seeded(seed ^ PATIENCE_SALT.rotate_left(1));
+        let impatience = ImpatienceOptions {
+            patience: *random.pick(&[20, 60, 200]) * MILLISECOND,
+            window: *random.pick(&[16, 32, 64]),
+            request_commands_max: *random.pick(&[1, 4, REQUEST_COMMANDS_MAX]),
+            uncommitted_bytes_max: *random.pick(&[1000, 4000, 20_000]),
+        };
+        Options { impatience: Some(impatience), ..self }
     }
 
     /// The same run with logs that end where nobody needs them any more, and so much written that something goes: nodes that
@@ -318,6 +362,12 @@ impl Options {
             (options.faults.snapshot_rot, options.faults.absence) = (purge.snapshot_rot, purge.absence);
             options.clients.value_bytes_max = purge.value_bytes_max;
             options.clients.record_bytes_max = purge.record_bytes_max;
+        }
+        if let Some(impatience) = self.impatience {
+            options.clients.patience = impatience.patience;
+            options.clients.window = impatience.window;
+            options.clients.request_commands_max = impatience.request_commands_max;
+            options.limits.uncommitted_bytes_max = impatience.uncommitted_bytes_max;
         }
         options
     }
@@ -448,6 +498,7 @@ impl ClientOptions {
         ClientOptions {
             clients: random.between(1, 5) as usize,
             window: *random.pick(&[1, 4, 16, 64]),
+            request_commands_max: REQUEST_COMMANDS_MAX,
             record_bytes_max: *random.pick(&[40, 200, 1000, 8000]),
             value_bytes_max: 0,
             step_time: random.between(5 * MILLISECOND, 40 * MILLISECOND),
@@ -455,6 +506,7 @@ impl ClientOptions {
             newest: Consistency::Linearizable,
             calm_commands: 4,
             forward_per_mille: 0,
+            patience: 0,
         }
     }
 }

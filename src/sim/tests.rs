@@ -2,6 +2,7 @@
 
 mod leases;
 mod links;
+mod numbers;
 mod proofs;
 mod sessions;
 mod transfers;
@@ -100,6 +101,8 @@ fn three_nodes_lose_nothing_acknowledged_in_two_hundred_seeds() {
         ("transfers", 0),
         ("records_tailed", 0),
         ("forwarded", 1000),
+        ("refused_busy", 10_000),
+        ("numbers_given_again", 20_000),
     ];
     assert_more(&run_all(0..200, |seed| Options::drawn_for(3, seed)), &least);
 }

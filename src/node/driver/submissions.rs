@@ -268,7 +268,8 @@ impl<M: StateMachine> Driver<M> {
                 Admit::Append => match self.replica.propose(vec![Payload::Data(data)]) {
                     Ok(range) => {
                         self.waiting.proposed_bytes += record_bytes;
-                        appended(&mut lane, command.number, range.start)
+                        let verdict = appended(&mut lane, command.number, range.start);
+                        if mutant::is_on(Mutant::RefusedThoughProposed) { refused(Refusal::Busy) } else { verdict }
                     }
                     Err(error) => {
                         busy = Some(error);

@@ -14,7 +14,7 @@ fn two_leaders(seed: u64) -> Options {
     options.fault_time = 12 * SECOND;
     options.network = NetworkOptions { loss_per_mille: 0, duplication_per_mille: 0, delay_max: 5 * MILLISECOND };
     options.batch_time_max = 1;
-    options.changes = None;
+    (options.changes, options.impatience) = (None, None);
     options
 }
 

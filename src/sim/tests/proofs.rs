@@ -42,7 +42,7 @@ pub(super) const NOTHING: Faults = Faults {
 fn slow(flush_time: u64, case: u64) {
     let mut options = Options::drawn_for(3, 13_000 + case);
     options.fault_time = 6 * SECOND + 10 * flush_time;
-    (options.changes, options.purge) = (None, None);
+    (options.changes, options.purge, options.impatience) = (None, None, None);
     let (is_each, is_cut) = (case.is_multiple_of(2), (case / 2).is_multiple_of(2));
     match is_each {
         true => options.disk.write_time_max = flush_time,
@@ -86,7 +86,8 @@ fn a_term_that_was_never_spoken_may_go_with_a_start_that_is_cut_short() {
 /// Nothing goes wrong; a flush takes 20 us, a message always as long.
 fn quiet(seed: u64, time: u64) -> Options {
     let mut options = Options::drawn_for(3, seed).with_all_sessions();
-    (options.changes, options.purge, options.faults) = (None, None, Faults { transfer: 1, ..NOTHING });
+    (options.changes, options.purge, options.impatience) = (None, None, None);
+    options.faults = Faults { transfer: 1, ..NOTHING };
     (options.fault_time, options.fault_interval) = (time, 1000 * SECOND);
     options.network = NetworkOptions { loss_per_mille: 0, duplication_per_mille: 0, delay_max: 1 };
     (options.disk.write_time_max, options.batch_time_max) = (1, 1);
