@@ -193,7 +193,7 @@ pub fn decode_other_payload(kind: u8, bytes: &[u8]) -> Result<Payload, Error> {
     let mut reader = Reader::new(bytes);
     let payload = match kind {
         0 => Payload::Noop,
-        1 => Payload::Membership(membership(&mut reader)?),
+        1 => Payload::Membership(membership(&mut reader)?.into()),
         2 => Payload::Trim { first: Index(reader.u64("trim index")?) },
         3 => Payload::SnapshotPoint,
         found => return Err(Error::Invalid { what: "kind of payload", found: u64::from(found) }),

@@ -92,8 +92,8 @@ pub struct Entry {
 pub enum Payload {
     /// The first entry of each term (Raft §8): says nothing, lets earlier terms' entries commit.
     Noop,
-    /// A new configuration, effective when appended.
-    Membership(Membership),
+    /// A new configuration, effective when appended. Elsewhere in memory: it is large and rare, and data is neither.
+    Membership(Box<Membership>),
     /// Entries below `first` may go.
     Trim { first: Index },
     /// Every node takes its snapshot here, so that they are equal byte for byte.

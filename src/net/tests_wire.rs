@@ -38,8 +38,8 @@ fn joining() -> Membership {
 fn bodies() -> Vec<Body> {
     let payloads = [
         Payload::Noop,
-        Payload::Membership(membership(3)),
-        Payload::Membership(joining()),
+        Payload::Membership(membership(3).into()),
+        Payload::Membership(joining().into()),
         Payload::Trim { first: Index(5) },
         Payload::SnapshotPoint,
         Payload::Data(command(1, 20)),

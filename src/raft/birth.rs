@@ -24,6 +24,7 @@ use super::replica::{Replica, State};
 const MET_MAX: usize = 4 * MEMBERS_MAX;
 
 impl Replica {
+    #[inline(never)]
     pub(super) fn on_met(&mut self, node: NodeId, incarnation: Incarnation) {
         let is_bounded = self.met.contains_key(&node) || self.met.len() < MET_MAX;
         if incarnation == Incarnation::OPEN || node == self.config.id || !is_bounded {

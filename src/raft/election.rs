@@ -17,9 +17,15 @@ impl Replica {
         }
         self.election_elapsed_ticks += 1;
         self.retry_follower_read();
-        if self.election_elapsed_ticks < self.election_timeout_ticks {
-            return;
+        if self.election_elapsed_ticks >= self.election_timeout_ticks {
+            self.on_election_due();
         }
+    }
+
+    /// The leader was not heard for the time that was drawn, or an election came to nothing.
+    #[inline(never)]
+    fn on_election_due(&mut self) {
+        self.is_touched = true;
         self.set_leader(None);
         self.restart_election_timer();
         if self.may_stand() && !self.is_bound() {

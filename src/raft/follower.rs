@@ -53,6 +53,11 @@ impl Following {
         self.verify(index);
     }
 
+    /// Appends were taken or rejected, and the leader does not know yet.
+    pub(super) fn owes_answer(&self) -> bool {
+        self.answer_due || self.rejected.is_some()
+    }
+
     /// What begins anew begins a round; within one the leader's probes only move down.
     fn reject(&mut self, rejection: Rejection) {
         let age = |of: &Rejection| (Reverse(of.round), of.previous.index);
@@ -108,7 +113,7 @@ impl Replica {
         let Some(leader) = self.leader else { return };
         self.send_read_index(leader);
         let State::Follower(following) = &self.state else { unreachable!("called for followers") };
-        if !following.answer_due && following.rejected.is_none() {
+        if !following.owes_answer() {
             return;
         }
         let envelope = self.envelope();

@@ -122,13 +122,17 @@ impl Replica {
         first..end
     }
 
+    #[inline(never)]
     pub(super) fn on_leader_tick(&mut self) {
+        self.is_touched = true;
         let patience_ticks = self.config.election_ticks.end;
         let own = self.config.id;
         let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
         let last = self.log.last().index;
-        leading.progress.values_mut().for_each(|progress| progress.on_tick(last));
-        leading.progress.retain(|_, progress| !progress.has_departed(self.commit));
+        leading.progress.retain(|_, progress| {
+            progress.on_tick(last);
+            !progress.has_departed(self.commit)
+        });
         let transfer = leading.transfer;
         leading.transfer = transfer.and_then(Transfer::ticked);
         let given_up = transfer.filter(|_| leading.transfer.is_none());

@@ -52,6 +52,7 @@
 //! | question | file |
 //! |---|---|
 //! | what goes in, what comes out, who is called when; changes of role | `replica.rs` |
+//! | how what must be done is collected | `output.rs` |
 //! | pre-vote, vote, who may disturb whom | `election.rs` |
 //! | how a leader finds out what a follower has, and keeps it busy | `progress.rs`, then `sending.rs` |
 //! | what a leader takes, counts and commits | `leader.rs` |
@@ -90,6 +91,7 @@ mod lease;
 mod log;
 mod memberships;
 pub mod message;
+mod output;
 mod own_disk;
 mod progress;
 mod quorum;

@@ -128,6 +128,7 @@ impl Replica {
         // In a ring: two whose disks hang do not pass it to each other while a third is there.
         let before = self.own_disk.asked.unwrap_or(self.config.id);
         let Some(to) = may_lead.iter().find(|id| **id > before).or(may_lead.first()).copied() else { return false };
+        self.is_touched = true;
         let is_begun = self.begin_transfer(to).is_ok();
         if is_begun {
             self.own_disk.asked = Some(to);
@@ -166,6 +167,7 @@ impl Replica {
         };
         let may_lead = leading.progress.iter().filter(|(id, progress)| may_lead(**id, progress));
         let Some(to) = may_lead.max_by_key(|(_, progress)| progress.matched).map(|(id, _)| *id) else { return false };
+        self.is_touched = true;
         let is_begun = self.begin_transfer(to).is_ok();
         if is_begun {
             self.output.events.push(Event::LogDamaged { to, follower, index });

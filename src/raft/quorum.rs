@@ -40,7 +40,12 @@ fn reached_by<V: Ord + Copy + Default>(
 }
 
 fn suffices(membership: &Membership, voters: &BTreeSet<NodeId>, yes: &impl Fn(NodeId) -> bool) -> bool {
-    voters.iter().filter(|&&voter| yes(voter)).count() >= needed(membership, voters)
+    let mut missing = needed(membership, voters);
+    missing == 0
+        || voters.iter().any(|voter| {
+            missing -= usize::from(yes(*voter));
+            missing == 0
+        })
 }
 
 fn needed(membership: &Membership, voters: &BTreeSet<NodeId>) -> usize {

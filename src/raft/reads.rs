@@ -185,17 +185,18 @@ impl Replica {
     pub(super) fn retry_follower_read(&mut self) {
         let patience_ticks = 2 * self.config.heartbeat_ticks;
         if let (Some(leader), Some(asked)) = (self.leader, self.reads.overdue(patience_ticks)) {
+            self.is_touched = true;
             self.send(leader, Body::ReadIndex { asked });
         }
     }
 
     /// Serve the reads whose round a majority has answered.
     pub(super) fn confirm_reads(&mut self) {
-        let envelope = self.envelope();
         let State::Leader(leading) = &self.state else { return };
         if leading.reads.rounds.is_empty() {
             return;
         }
+        let envelope = self.envelope();
         let (confirmed, present) = (self.confirmed_round(), leading.round);
         let confirmed = if mutant::is_on(Mutant::ReadUnconfirmed) { present } else { confirmed };
         let State::Leader(leading) = &mut self.state else { return };

@@ -164,7 +164,7 @@ impl Replica {
     }
 
     pub(super) fn append_membership(&mut self, next: Membership) -> Index {
-        self.append_own(vec![Payload::Membership(next)]).start
+        self.append_own(vec![Payload::Membership(next.into())]).start
     }
 
     /// This node led until its own removal was committed (dissertation §4.2.2). Who has most of the log takes over, at once

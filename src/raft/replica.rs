@@ -18,7 +18,7 @@ use super::own_disk::OwnDisk;
 use super::reads::FollowerReads;
 use super::{
     Base, Body, Change, ChangeRefused, Changed, Config, Contradiction, Event, Input, Message, Outgoing, Output,
-    Persist, PersistNumber, ReadToken, Refused, Restored, Role, Sender, Status,
+    PersistNumber, ReadToken, Refused, Restored, Role, Sender, Status,
 };
 
 /// One node's part of one Raft group. See [the module](super) for the contract.
@@ -61,6 +61,8 @@ pub struct Replica {
     /// What a peer said that cannot be: from then on this replica is silent.
     pub(super) contradiction: Option<Contradiction>,
     pub(super) output: Output,
+    /// Since the last output something happened that may ask for another.
+    pub(super) is_touched: bool,
 }
 
 /// What a replica does in its term, with what it needs for it and forgets with it.
@@ -84,7 +86,7 @@ pub(super) struct Persists {
     pub(super) last: PersistNumber,
     pub(super) durable: PersistNumber,
     /// The hard state has changed since the last persist.
-    hard_state_waits: bool,
+    pub(super) hard_state_waits: bool,
     /// The persist that holds the present hard state, unless it waits for the next.
     pub(super) hard_state_in: PersistNumber,
 }
@@ -151,6 +153,7 @@ impl Replica {
             lease: None,
             contradiction: None,
             output: Output::default(),
+            is_touched: true,
             random,
             config,
         };
@@ -165,6 +168,10 @@ impl Replica {
         if self.contradiction.is_some() {
             return;
         }
+        // A tick says itself whether it does, and what was applied never does.
+        self.is_touched |= !matches!(input, Input::Tick | Input::Applied(_));
+        // Ticks are most of the inputs and mostly do next to nothing: what the others need of the stack is not here, but in
+        // functions of their own.
         match input {
             Input::Tick => self.on_tick(),
             Input::Clock(reading) => self.on_clock(reading),
@@ -185,6 +192,7 @@ impl Replica {
     /// All or none. Panics if one of them is a configuration: see [`Replica::change`].
     pub fn propose(&mut self, payloads: Vec<Payload>) -> Result<Range<Index>, Refused> {
         self.admit(&payloads)?;
+        self.is_touched = true;
         Ok(self.append_own(payloads))
     }
 
@@ -200,6 +208,7 @@ impl Replica {
     /// Ask for a linearizable read (dissertation §6.4). The token comes back in [`Output::reads_ready`] or in
     /// [`Output::reads_refused`]: always in one of them, unless this node is restarted before.
     pub fn read(&mut self, token: ReadToken) -> Result<(), Refused> {
+        self.is_touched = true;
         match &mut self.state {
             State::Leader(leading) => leading.reads.ask(token),
             State::Follower(_) if self.leader.is_some() => self.reads.ask(token),
@@ -212,6 +221,7 @@ impl Replica {
     /// Hand leadership over to another voter (dissertation §3.10): it stands for election as soon as it has the whole
     /// log. Until then, and for an election timeout at most, proposals are refused.
     pub fn transfer(&mut self, to: NodeId) -> Result<(), Refused> {
+        self.is_touched = true;
         self.begin_transfer(to)
     }
 
@@ -220,48 +230,8 @@ impl Replica {
     /// while a change is under way, and before an entry of this term is committed (the rule that the dissertation's
     /// change of a single server lacked at first). Safe to ask again.
     pub fn change(&mut self, wanted: &[Change]) -> Result<Changed, ChangeRefused> {
+        self.is_touched = true;
         self.begin_change(wanted)
-    }
-
-    /// Everything that must be done since the last call.
-    pub fn take_output(&mut self) -> Output {
-        let mut output = Output::default();
-        self.fill_output(&mut output);
-        output
-    }
-
-    /// The same in place of what `output` holds, whose memory is used again: for callers who take many. False if there
-    /// is nothing to be done.
-    pub fn fill_output(&mut self, output: &mut Output) -> bool {
-        output.clear();
-        if self.contradiction.is_some() {
-            self.fill_last_words(output);
-            return !output.is_empty();
-        }
-        match self.state {
-            State::Leader(_) => self.send_as_leader(),
-            State::Follower(_) => self.send_as_follower(),
-            State::PreCandidate(_) | State::Candidate(_) => {}
-        }
-        if let Some(persist) = self.take_persist() {
-            self.output.persist = Some(persist);
-        }
-        if self.commit > self.commit_told {
-            self.commit_told = self.commit;
-            self.output.commit = Some(self.commit);
-        }
-        let is_empty = self.output.is_empty();
-        if !is_empty {
-            std::mem::swap(&mut self.output, output);
-        }
-        !is_empty
-    }
-
-    /// Nothing is done any more; whoever waits for a read is told.
-    fn fill_last_words(&mut self, output: &mut Output) {
-        let Output { reads_ready, mut reads_refused, events, .. } = std::mem::take(&mut self.output);
-        reads_refused.extend(reads_ready.into_iter().map(|ready| ready.token));
-        *output = Output { reads_refused, events, ..Output::default() };
     }
 
     /// What this replica knows of itself.
@@ -374,6 +344,11 @@ impl Replica {
         self.log.term_at(index)
     }
 
+    /// Who leads, as in [`Replica::status`].
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
     /// Of [`Replica::status`] what is asked most.
     pub fn role(&self) -> Role {
         match self.state {
@@ -388,6 +363,7 @@ impl Replica {
         self.hard_state.term
     }
 
+    #[inline(never)]
     fn on_message(&mut self, message: Message) {
         if message.to != self.config.id || message.from == self.config.id {
             return;
@@ -431,6 +407,7 @@ impl Replica {
         }
     }
 
+    #[inline(never)]
     fn on_durable(&mut self, number: PersistNumber) {
         assert!(number <= self.persists.last, "{number:?} is durable and was never handed out");
         if number > self.persists.durable {
@@ -445,6 +422,7 @@ impl Replica {
         }
     }
 
+    #[inline(never)]
     fn on_applied(&mut self, index: Index) {
         assert!(index <= self.commit, "{index} is applied and not committed");
         self.log.on_applied(index);
@@ -495,7 +473,7 @@ impl Replica {
         if let Payload::Membership(membership) = &entry.payload
             && self.memberships.counts(entry.id.index)
         {
-            self.memberships.append(entry.id, membership.clone());
+            self.memberships.append(entry.id, Membership::clone(membership));
             self.output.events.push(Event::MembershipChanged { index: entry.id.index });
         }
         self.log.push(entry);
@@ -520,18 +498,6 @@ impl Replica {
     pub(super) fn send(&mut self, to: NodeId, body: Body) {
         let outgoing = self.envelope().outgoing(to, body);
         self.output.send.push(outgoing);
-    }
-
-    fn take_persist(&mut self) -> Option<Persist> {
-        let waits = self.persists.hard_state_waits || self.log.has_unpersisted() || self.base_waits.is_some();
-        if !waits {
-            return None;
-        }
-        let base = self.base_waits.take();
-        let hard_state = self.persists.hard_state_waits.then_some(self.hard_state);
-        let number = self.persists.hand_out();
-        self.own_disk.on_handed_out(number, self.log.last().index);
-        Some(Persist { number, hard_state, base, entries: self.log.persist(number) })
     }
 }
 
@@ -566,7 +532,7 @@ impl Persists {
         }
     }
 
-    fn hand_out(&mut self) -> PersistNumber {
+    pub(super) fn hand_out(&mut self) -> PersistNumber {
         self.last = self.next();
         if std::mem::take(&mut self.hard_state_waits) {
             self.hard_state_in = self.last;

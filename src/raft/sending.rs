@@ -27,6 +27,7 @@ impl Replica {
 
     /// Entries for a follower were read from the log. They are sent only if they are still the ones it needs, and
     /// still in this log: both may have changed since.
+    #[inline(never)]
     pub(super) fn on_fetched(&mut self, peer: NodeId, from: Index, entries: Vec<Entry>) {
         let (envelope, commit) = (self.envelope(), self.commit);
         let State::Leader(leading) = &mut self.state else { return };

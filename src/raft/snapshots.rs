@@ -60,6 +60,7 @@ impl Replica {
     }
 
     /// The snapshot is durable. What came of an offer long ago may be of no use any more.
+    #[inline(never)]
     pub(super) fn on_installed(&mut self, base: Base, (entry, membership): (LogId, Membership)) {
         if !self.wants(base) {
             return;
@@ -94,6 +95,7 @@ impl Replica {
     }
 
     /// Entries of the log are given up, for a snapshot has them.
+    #[inline(never)]
     pub(super) fn on_compacted(&mut self, before_first: LogId) {
         if before_first.index <= self.log.before_first().index {
             return;

@@ -464,7 +464,7 @@ impl Simulation {
             ResponseBody::Changed { index } => {
                 let committed = match self.oracles.invariants.committed_payload(*index) {
                     _ if *index == Index::ZERO => Some(self.oracles.membership()),
-                    Some(Payload::Membership(membership)) => Some(membership),
+                    Some(Payload::Membership(membership)) => Some(&**membership),
                     _ => None,
                 };
                 if !committed.is_some_and(|membership| order.changes.iter().all(|change| is_so(membership, change))) {

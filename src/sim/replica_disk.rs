@@ -80,7 +80,7 @@ impl Disk {
             if let Payload::Membership(membership) = &entry.payload
                 && entry.id.index > first.index
             {
-                memberships.push((entry.id.index, membership.clone()));
+                memberships.push((entry.id.index, Membership::clone(membership)));
             }
         }
         Restored {
@@ -105,7 +105,7 @@ impl Disk {
             if let Payload::Membership(next) = &own.payload
                 && own.id.index > entry.index
             {
-                (entry, membership) = (own.id, next.clone());
+                (entry, membership) = (own.id, Membership::clone(next));
             }
         }
         let point = LogId::new(term, applied);

@@ -507,7 +507,7 @@ pub(super) fn take_internal(analysis: &mut Analysis, Contents { sections, intern
         end += u64::from(run.count);
         while let Some(record) = internal.next_if(|record| record.ordinal < end) {
             if let Payload::Membership(membership) = record.payload {
-                memberships.push((record.index, membership));
+                memberships.push((record.index, *membership));
             }
         }
     }

@@ -114,7 +114,7 @@ impl<M: StateMachine> Driver<M> {
             Payload::Noop => self.begin_service(entry),
             // From here on it serves, and no leader before it has.
             Payload::Membership(membership) => {
-                self.configuration = (entry.id, membership.clone());
+                self.configuration = (entry.id, (**membership).clone());
                 if !membership.forming && self.admission.is_none() {
                     self.begin_service(entry);
                 }

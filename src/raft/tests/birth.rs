@@ -20,7 +20,7 @@ fn is_born(cluster: &Cluster, id: NodeId) -> bool {
 /// The last entry on a node's disk that names all first members.
 fn named_on_disk(cluster: &Cluster, id: NodeId) -> Option<&Membership> {
     let memberships = cluster.nodes[&id].disk.entries.iter().rev().filter_map(|entry| match &entry.payload {
-        Payload::Membership(membership) => Some(membership),
+        Payload::Membership(membership) => Some(&**membership),
         _ => None,
     });
     let is_named =

@@ -39,7 +39,7 @@ fn names(from: u64, term: u64, previous: LogId, ids: &[LogId]) -> Input {
 fn configuration(change: impl FnOnce(&mut Membership)) -> Input {
     let mut changed = membership(3, 0);
     change(&mut changed);
-    sent(2, 1, id(1, 3), vec![(id(1, 4), Payload::Membership(changed))])
+    sent(2, 1, id(1, 3), vec![(id(1, 4), Payload::Membership(changed.into()))])
 }
 
 fn heartbeat(from: u64, commit: u64) -> Input {

@@ -323,7 +323,7 @@ fn who_was_never_a_member_is_none_that_was_removed() {
         let life = Life { incarnation: Incarnation(1), is_first_member: true };
         let mut replica = Replica::in_life(config, Restored::fresh(membership(3, 0)), life);
         replica.handle(append(2, LogId::ZERO, 1, 5, 4));
-        let entry = Entry { id: id(1, 6), payload: Payload::Membership(membership(3, 1)) };
+        let entry = Entry { id: id(1, 6), payload: Payload::Membership(membership(3, 1).into()) };
         let body = Append { previous: id(1, 5), entries: vec![entry], commit: Index(commit), round: Round(1) };
         replica.handle(from_peer(2, 1, Body::Append(body)));
         let wanted = base(id(1, 20), id(1, 15));

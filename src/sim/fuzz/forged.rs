@@ -5,7 +5,7 @@ use super::choices::Choices;
 use crate::limits::{INDEX_MAX, TERM_MAX};
 use crate::raft::{Append, AppendOutcome, AppendReply, Base, Body, Message, Replica, Round};
 use crate::sim::replicas::membership;
-use crate::types::{Entry, Index, LogId, Membership, NodeId, Payload, Term};
+use crate::types::{Entry, Index, LogId, NodeId, Payload, Term};
 
 /// An id that no history has as a member.
 pub const STRANGER: NodeId = NodeId(99);
@@ -134,8 +134,8 @@ fn change_entries(choices: &mut Choices<'_>, entries: &mut Vec<Entry>) {
         1 => entries.push(entries[at].clone()),
         2 => change_id(choices, &mut entries[at].id),
         3 => entries[at].id.term = Term(entries[at].id.term.0.saturating_sub(1)),
-        4 => entries[at].payload = Payload::Membership(Membership::default()),
-        _ => entries[at].payload = Payload::Membership(membership(1 + choices.below(19), 0)),
+        4 => entries[at].payload = Payload::Membership(Box::default()),
+        _ => entries[at].payload = Payload::Membership(membership(1 + choices.below(19), 0).into()),
     }
 }
 

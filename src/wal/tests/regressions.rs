@@ -245,7 +245,7 @@ fn a_configuration_written_again_in_its_frame_is_not_lost() {
     let configuration = |term: u64| {
         let member = Member { id: NodeId(term), incarnation: Incarnation(1), address: ([127, 0, 0, 1], 1).into() };
         let members = Membership { voters: [member.id].into(), members: vec![member], ..Membership::default() };
-        [Entry { id: LogId::new(Term(term), Index(1)), payload: Payload::Membership(members) }]
+        [Entry { id: LogId::new(Term(term), Index(1)), payload: Payload::Membership(members.into()) }]
     };
     rig.append(G, &configuration(1));
     rig.truncate(G, Index(1));

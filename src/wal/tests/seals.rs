@@ -54,7 +54,7 @@ fn at_rest(mut rig: Rig) -> SimDisk {
 fn membership(id: LogId) -> Entry {
     let member = Member { id: NodeId(id.index.0), incarnation: Incarnation(1), address: ([127, 0, 0, 1], 1).into() };
     let members = Membership { voters: [member.id].into(), members: vec![member], ..Membership::default() };
-    Entry { id, payload: Payload::Membership(members) }
+    Entry { id, payload: Payload::Membership(members.into()) }
 }
 
 /// Adds a configuration behind a group's last entry.

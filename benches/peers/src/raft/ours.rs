@@ -166,7 +166,7 @@ impl Cluster for Ours {
         self.run_until_led();
         self.silent = None;
         let leader = self.leader;
-        while self.node(old).replica.status().leader != Some(leader) {
+        while self.node(old).replica.leader() != Some(leader) {
             self.tick();
         }
         let status = self.node(leader).replica.status();

@@ -110,6 +110,7 @@ impl Hash for Essence<'_> {
             reads,
             contradiction,
             output: _,
+            is_touched: _,
         } = self.0;
         (hard_state, persists, log, memberships, snapshot, base_waits, commit).hash(hasher);
         (state, leader, election_elapsed_ticks, reads, contradiction.is_some()).hash(hasher);

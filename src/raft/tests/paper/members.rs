@@ -39,7 +39,8 @@ fn voters(replica: &Replica) -> (BTreeSet<NodeId>, BTreeSet<NodeId>) {
 
 /// An append of one configuration.
 fn configured(previous: LogId, term: u64, membership: Membership) -> Body {
-    let entry = Entry { id: LogId::new(Term(term), previous.index.next()), payload: Payload::Membership(membership) };
+    let entry =
+        Entry { id: LogId::new(Term(term), previous.index.next()), payload: Payload::Membership(membership.into()) };
     Body::Append(Append { previous, entries: vec![entry], commit: Index::ZERO, round: Round(0) })
 }
 

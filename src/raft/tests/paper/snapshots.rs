@@ -80,7 +80,7 @@ fn s7_a_snapshot_brings_the_configuration_with_it() {
     let early = Base { point: id(1, 6), begin_after: id(1, 3) };
     joining.handle(Input::Installed { base: early, membership: (id(1, 5), four.clone()) });
     settle(&mut joining);
-    let entry = |index, members| Entry { id: id(1, index), payload: Payload::Membership(members) };
+    let entry = |index, members| Entry { id: id(1, index), payload: Payload::Membership(Box::new(members)) };
     let sends = |first: u64, entries: Vec<Entry>| {
         let Body::Append(mut body) = append(id(1, first - 1), &[], 0) else { unreachable!("an append") };
         body.entries = entries;

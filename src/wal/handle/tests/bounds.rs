@@ -168,14 +168,15 @@ fn an_entry_that_could_not_be_read_back_is_refused() {
     refused(Payload::Data(Data { checksum: crate::checksum::Checksum(1), ..Data::new(bytes) }));
     let member = |id| Member { id: NodeId(id), incarnation: Incarnation(1), address: "[::1]:1".parse().unwrap() };
     let members = |ids: &[u64]| Membership { members: ids.iter().copied().map(member).collect(), ..Default::default() };
-    refused(Payload::Membership(members(&[2, 1])));
-    refused(Payload::Membership(members(&(1..17).collect::<Vec<u64>>())));
-    refused(Payload::Membership(Membership { voters: [NodeId(3)].into(), ..members(&[1, 2]) }));
+    refused(Payload::Membership(members(&[2, 1]).into()));
+    refused(Payload::Membership(members(&(1..17).collect::<Vec<u64>>()).into()));
+    let stranger = Membership { voters: [NodeId(3)].into(), ..members(&[1, 2]) };
+    refused(Payload::Membership(stranger.into()));
     let payloads = [
         Payload::Noop,
         Payload::SnapshotPoint,
         Payload::Trim { first: Index(1) },
-        Payload::Membership(members(&[1, 2])),
+        Payload::Membership(members(&[1, 2]).into()),
         Payload::Data(Data::new(Bytes::from_static(b"whole"))),
     ];
     let entries = (3..).zip(payloads).map(|(index, payload)| Entry { id: LogId::new(Term(1), Index(index)), payload });
