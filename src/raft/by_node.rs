@@ -63,10 +63,6 @@ impl<V> ByNode<V> {
         self.0.iter().map(|(_, value)| value)
     }
 
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.0.iter_mut().map(|(_, value)| value)
-    }
-
     /// Where it stands, or would.
     fn place(&self, node: NodeId) -> usize {
         self.0.iter().take_while(|(id, _)| *id < node).count()

@@ -38,7 +38,7 @@ impl Replica {
             if !bounds.has_rounds() {
                 leading.round = Round::default();
             }
-            leading.progress.values_mut().for_each(|progress| progress.make_canonical(bounds));
+            leading.progress.iter_mut().for_each(|(_, progress)| progress.make_canonical(bounds));
         }
     }
 
@@ -156,7 +156,7 @@ pub fn let_silence_pass(replica: &mut Replica) {
 /// Nobody has been heard by this leader for long.
 pub fn let_nobody_be_heard(replica: &mut Replica) {
     let State::Leader(leading) = &mut replica.state else { unreachable!("called for leaders") };
-    leading.progress.values_mut().for_each(|progress| progress.silent_ticks = ELECTION_TICKS.end);
+    leading.progress.iter_mut().for_each(|(_, progress)| progress.silent_ticks = ELECTION_TICKS.end);
 }
 
 /// The clock says that an answer of this node is overdue. False if none is awaited.
