@@ -188,7 +188,7 @@ pub struct ClientOptions {
     pub clients: usize,
     /// Commands that each may have without an answer.
     pub window: u64,
-    /// Commands in one request, at most [`REQUEST_COMMANDS_MAX`]. In the calm always as many.
+    /// Commands in one request, at most `REQUEST_COMMANDS_MAX`. In the calm always as many.
     pub request_commands_max: usize,
     pub record_bytes_max: u64,
     /// Of what is written to the map, beyond a few that tell it from all else.
