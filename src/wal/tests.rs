@@ -21,7 +21,6 @@ mod places;
 mod proofs;
 mod random;
 mod reads;
-mod ready;
 mod recovery_table;
 mod regressions;
 mod repair;
