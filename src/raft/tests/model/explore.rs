@@ -103,7 +103,7 @@ impl<'b> Search<'b> {
     fn root(&self) -> Waiting {
         let world = actions::beginning(self.bounds);
         let print = world.print();
-        self.seen.insert(print.clone(), 0);
+        self.seen.insert(&print, 0);
         Waiting { world, print, way: None, depth: 0 }
     }
 
@@ -124,7 +124,7 @@ impl<'b> Search<'b> {
                 Ok(Some(world)) => {
                     count += 1;
                     let (print, depth) = (world.print(), depth + 1);
-                    match self.seen.insert(print.clone(), depth) {
+                    match self.seen.insert(&print, depth) {
                         Met::Covered => {}
                         Met::New => {
                             let way = Some(Arc::new(Step { action, before: way.clone() }));
