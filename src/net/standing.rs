@@ -36,7 +36,20 @@ impl Standing {
         match refusal {
             Refusal::OutcomeUnknown => self.is_uncertain = true,
             Refusal::SessionGone => self.is_passed_over |= service == Service::Machine,
-            _ => {}
+            // Whoever adds a refusal says here whether the command may have happened all the same.
+            Refusal::NotLeader { .. }
+            | Refusal::Busy
+            | Refusal::NoSpace
+            | Refusal::TooLarge { .. }
+            | Refusal::Gap { .. }
+            | Refusal::Trimmed { .. }
+            | Refusal::Unavailable { .. }
+            | Refusal::Malformed
+            | Refusal::NotAllowed
+            | Refusal::LeasesOff
+            | Refusal::Impossible { .. }
+            | Refusal::SnapshotFailed { .. }
+            | Refusal::MapAlone => {}
         }
     }
 
@@ -52,7 +65,8 @@ impl Standing {
 }
 
 /// How many of a session's last numbers are free for other commands, given what is known of each number, from the last one
-/// on. Only while nothing of the session was moved to another one.
+/// on. Only while nothing of the session was moved to another one, but for one end of it that is closed: what is left of it
+/// is sent under no higher number than before, so nothing comes in turn that waited behind what was moved.
 pub fn count_free(from_last: impl Iterator<Item = Standing>) -> usize {
     from_last.take_while(|standing| standing.ends_log()).count()
 }

@@ -168,8 +168,8 @@ impl Replica {
         if self.contradiction.is_some() {
             return;
         }
-        // A tick says itself whether it does, and what was applied never does.
-        self.is_touched |= !matches!(input, Input::Tick | Input::Applied(_));
+        // A tick says itself whether it does; what was applied, and the time of a lease, never do.
+        self.is_touched |= !matches!(input, Input::Tick | Input::Applied(_) | Input::Clock(_));
         // Ticks are most of the inputs and mostly do next to nothing: what the others need of the stack is not here, but in
         // functions of their own.
         match input {
