@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use super::aimed;
 use crate::sim::proofs::{Proof, prove};
-use crate::sim::{Doing, Options, Simulation};
+use crate::sim::{Doing, Simulation};
 
 /// What is done to a disk, in the order in which it is. Some of it comes where an earlier attempt was cut short.
 const STEPS: &[(Doing, &[&str])] = &[
@@ -138,7 +138,6 @@ fn a_trim_that_is_committed_when_all_has_come_to_rest_counts() {
 /// The leader's snapshot was damaged, the node that had another copy had lost its disk, and the leader offered an older one.
 #[test]
 fn what_a_leader_cannot_give_and_nobody_else_gives_is_left_for_what_it_offers() {
-    let options = Options { impatience: None, ..aimed(124_053) };
-    let said = Simulation::run_aimed(124_053, &options, Doing::Installing);
+    let said = Simulation::run_aimed(124_053, &aimed(124_053), Doing::Installing);
     said.unwrap_or_else(|violation| panic!("{violation}"));
 }
