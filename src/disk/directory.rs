@@ -357,6 +357,10 @@ impl Files for Directory {
         allocated.map_err(|error| self.error_at(Operation::Write, file, error))
     }
 
+    fn has_holes(&self, file: FileId) -> bool {
+        self.file(Operation::Length, file, false).is_ok_and(|open| open.has_holes())
+    }
+
     fn sync(&self, file: FileId) -> Result<(), Error> {
         let flushed = self.file(Operation::Flush, file, true)?.flush();
         flushed.map_err(|error| self.error_at(Operation::Flush, file, error))

@@ -123,6 +123,12 @@ pub trait Files {
     /// Gives a new file `bytes` of room that read as zero, without writing them. Not durable before [`Files::sync`].
     fn allocate(&self, file: FileId, bytes: u64) -> Result<(), Error>;
 
+    /// Whether some of a file may be room that was never written, which reads as zero: [`Files::allocate`] leaves such. Where
+    /// the file system does not tell, there is none; nothing but speed depends on it.
+    fn has_holes(&self, _file: FileId) -> bool {
+        false
+    }
+
     /// Flushes a file's data and length (fdatasync).
     fn sync(&self, file: FileId) -> Result<(), Error>;
 

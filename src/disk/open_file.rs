@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::buffer::Buffer;
@@ -154,6 +154,13 @@ impl OpenFile {
     pub fn length(&self) -> io::Result<u64> {
         let length = rustix::fs::fstat(&*self.plain)?.st_size;
         Ok(u64::try_from(length).expect("a file's length is not negative"))
+    }
+
+    /// Whether the file system knows of a part that was never written.
+    pub fn has_holes(&self) -> bool {
+        // Nobody goes by the position that it moves. Every file has a hole behind its end.
+        let hole = rustix::fs::seek(&*self.plain, SeekFrom::Hole(0));
+        hole.is_ok_and(|hole| self.length().is_ok_and(|length| hole < length))
     }
 
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

@@ -69,7 +69,7 @@ pub struct Analysis {
     /// The chain, oldest first.
     pub chain: Vec<ChainSegment>,
     /// Segments that are in no chain: never joined, or not needed any more.
-    pub spare: Vec<(SegmentNumber, FileId)>,
+    pub spare: Vec<SpareSegment>,
     /// Segments of this log that are in no chain because of damage: before a hole in it, or of another length than their
     /// headers say. What stands in them can be looked at.
     pub unjoined: Vec<(SegmentHeader, FileId)>,
@@ -120,6 +120,15 @@ pub struct ChainSegment {
     pub is_sealed: bool,
 }
 
+/// A segment in no chain.
+#[derive(Clone, Copy, Debug)]
+pub struct SpareSegment {
+    pub header: SegmentHeader,
+    pub file: FileId,
+    /// Everything between its headers was read, and is zero.
+    pub is_zero: bool,
+}
+
 impl Analysis {
     /// Reads the log at `source`.
     pub fn read<F: Files>(files: &F, source: &Source) -> Result<Analysis, Error> {
@@ -167,7 +176,10 @@ impl Analysis {
         let linked: BTreeSet<SegmentNumber> = linked.iter().copied().collect();
         let is_spare = |own: &&Candidate| own.is_spare || (own.header.is_some() && own.number < needed_from);
         let spare = candidates.iter().filter(is_spare).filter(|candidate| !linked.contains(&candidate.number));
-        self.spare = spare.map(|candidate| (candidate.number, candidate.file)).collect();
+        let spare = spare.filter_map(|Candidate { header, file, is_zero, .. }| {
+            Some(SpareSegment { header: (*header)?, file: *file, is_zero: *is_zero })
+        });
+        self.spare = spare.collect();
     }
 
     /// Whether it is what the making of a log leaves that does not come to its end: no log, or one in which nothing was

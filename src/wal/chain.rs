@@ -34,6 +34,8 @@ pub(super) struct Candidate {
     pub open: Option<OpenFrame>,
     /// It is in no chain and holds nothing: may be used again.
     pub is_spare: bool,
+    /// Everything between its headers was read, and is zero: nothing was ever written in it since it was made.
+    pub is_zero: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -204,7 +206,7 @@ impl Gathered {
                 unjoined.push((header, candidate.file));
             }
         }
-        analysis.spare.retain(|(number, _)| !unjoined.iter().any(|(header, _)| header.number == *number));
+        analysis.spare.retain(|spare| !unjoined.iter().any(|(header, _)| header.number == spare.header.number));
         analysis.unjoined = unjoined;
     }
 
@@ -246,7 +248,15 @@ impl Gathered {
     fn add<F: Files>(&mut self, files: &F, source: &Source, number: SegmentNumber) -> Result<(), Error> {
         let name = segment_name(&source.directory, number);
         let file = if source.exclusive { files.open(&name)? } else { files.open_read(&name)? };
-        self.candidates.push(Candidate { number, file, header: None, found: None, open: None, is_spare: false });
+        self.candidates.push(Candidate {
+            number,
+            file,
+            header: None,
+            found: None,
+            open: None,
+            is_spare: false,
+            is_zero: false,
+        });
         if source.exclusive {
             files.sync(file)?;
         }
@@ -318,7 +328,7 @@ fn link<F: Files>(
 ) -> Vec<SegmentNumber> {
     let mut window = Window::default();
     for candidate in candidates.iter_mut() {
-        (candidate.open, candidate.is_spare) = (None, false);
+        (candidate.open, candidate.is_spare, candidate.is_zero) = (None, false, false);
         let Some(header) = candidate.header else { continue };
         // Mostly it is there, and more than it is not looked at.
         let end = FRAMES_START + OPEN_FRAME_BYTES_MAX as u64;
@@ -377,7 +387,7 @@ fn read_open<F: Files>(
     let Judgement { verdict, acknowledged } = judge(fault, Site::Open, evidence);
     let severity = match verdict {
         Verdict::NotJoined => {
-            candidate.is_spare = true;
+            (candidate.is_spare, candidate.is_zero) = (true, fault == Fault::Nothing);
             return;
         }
         Verdict::Unclear => Severity::Unclear,

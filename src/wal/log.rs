@@ -135,7 +135,7 @@ pub struct Log {
     pub(super) recyclable: BTreeMap<SegmentNumber, FileId>,
     /// What is removed, and what could not be.
     pub(super) removals: Removals,
-    /// Segments of no chain that were zeroed, and were not ready when they were needed.
+    /// Segments of no chain that were zeroed, and were not ready when they were needed, or stood ready in another life.
     pub(super) late: BTreeMap<SegmentNumber, FileId>,
     pub(super) next_segment: SegmentNumber,
     /// Why no segment could be made, until one can.

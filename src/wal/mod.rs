@@ -80,7 +80,7 @@ mod tests;
 mod walk;
 mod window;
 
-pub use analysis::{Analysis, ChainSegment, Reading, Source};
+pub use analysis::{Analysis, ChainSegment, Reading, Source, SpareSegment};
 pub use audit::{Checked, Extent};
 pub use contents::{Piece, contents};
 pub use error::{Error, Finding, LogIds, Refused, Severity, shell_quoted};

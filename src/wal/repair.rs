@@ -188,7 +188,7 @@ fn examine<F: Files>(files: &F, source: &Source, gathered: &mut Gathered) -> (Pl
         return (plan, None);
     };
     let kept = kept(files, source, gathered);
-    let no_part = analysis.spare.iter().map(|&(number, _)| number).chain(passed).collect();
+    let no_part = analysis.spare.iter().map(|spare| spare.header.number).chain(passed).collect();
     let loss = kept.as_ref().ok().map(|kept| loss::measure(files, source, (gathered, &no_part), kept));
     plan.obstacle = kept.as_ref().err().map(|obstacle| match walk::lacks_beginning(&analysis) {
         true => Obstacle::NothingLeft,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
-use super::analysis::{Analysis, Reading, Source};
+use super::analysis::{Analysis, Reading, Source, SpareSegment};
 use super::body::{self, FramePlan};
 use super::chain::{self, Candidate, Gathered};
 use super::copying::Copying;
@@ -18,7 +18,7 @@ use super::sections::{OPEN_SECTION_BYTES_MAX, OpenSection};
 use super::segment::{FRAMES_START, Fill, Prepare, SegmentHeader, prepare, segment_name};
 use super::tail_cache::TailCache;
 use crate::disk::{self, Buffer, BufferPool, FileId, Files};
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, SEGMENTS_READY, SEGMENTS_SPARE};
 use crate::random::Random;
 use crate::types::{FrameNumber, GroupId, Index, Membership, Place, SegmentNumber};
 
@@ -140,7 +140,9 @@ impl Log {
         let (memberships, segments) = (analysis.memberships.clone(), analysis.chain.len());
         let recovery = Recovery { memberships, findings, findings_more, torn, segments };
         let must_cut = analysis.torn.is_some();
+        let spare = std::mem::take(&mut analysis.spare);
         let mut log = Log::resumed(options, analysis);
+        log.take_spare(files, &spare);
         log.wall_clock_milliseconds = wall_clock_milliseconds;
         if must_cut {
             log.cut(files, &mut gathered.candidates)?;
@@ -180,11 +182,21 @@ impl Log {
         log.repeat_open = repeat_open;
         log.last_data_frame = end.frame;
         log.proven_frame = analysis.proven.frame;
-        log.recyclable = analysis.spare.into_iter().collect();
         log.next_segment = analysis.next_segment;
         log.copying.is_due = true;
         log.retire();
         log
+    }
+
+    /// Segments of no chain. Those of which recovery has seen that they are zero are not zeroed again: they get new numbers,
+    /// as what came too late does.
+    fn take_spare<F: Files>(&mut self, files: &F, spare: &[SpareSegment]) {
+        for &SpareSegment { header, file, is_zero } in spare {
+            let is_wanted = self.late.len() < SEGMENTS_READY + SEGMENTS_SPARE;
+            let is_zeroed = is_zero && header.bytes == self.options.segment_bytes && !files.has_holes(file);
+            let unused = if is_wanted && is_zeroed { &mut self.late } else { &mut self.recyclable };
+            unused.insert(header.number, file);
+        }
     }
 
     /// Ends a torn tail, whose bytes were kept aside: opens a new segment that names the end. Until that is durable
@@ -200,7 +212,9 @@ impl Log {
         let order = (number, Fill::Allocated, &mut *candidates);
         let opened = open_segment(files, &self.options, &mut self.random, order, &section, previous)?;
         // One of the spare segments may have been used for it.
-        self.recyclable.retain(|number, _| candidates.iter().any(|candidate| candidate.number == *number));
+        let is_there = |number: &SegmentNumber| candidates.iter().any(|candidate| candidate.number == *number);
+        self.recyclable.retain(|number, _| is_there(number));
+        self.late.retain(|number, _| is_there(number));
         self.next_segment = number.next();
         self.locator.add_segment(opened.header, opened.file, section.wall_clock_milliseconds);
         self.locator.note(&opened.head, &[], false);
@@ -275,7 +289,7 @@ fn remove_half_made<F: Files>(files: &F, directory: &str, found: &Analysis) -> R
     }
     remove_leftovers(files, directory, found.leftovers.iter().cloned())?;
     let chain = found.chain.iter().map(|segment| segment.header.number);
-    let numbers: BTreeSet<SegmentNumber> = chain.chain(found.spare.iter().map(|&(number, _)| number)).collect();
+    let numbers: BTreeSet<SegmentNumber> = chain.chain(found.spare.iter().map(|spare| spare.header.number)).collect();
     for &number in &numbers {
         files.remove(&segment_name(directory, number))?;
     }

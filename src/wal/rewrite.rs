@@ -172,6 +172,7 @@ impl Copy {
             found: Some(header),
             open: None,
             is_spare: false,
+            is_zero: false,
         });
         gathered.next_segment = header.number.next();
         Ok(Copy {

@@ -157,11 +157,21 @@ impl Log {
         let recycled = match fill {
             Fill::AsItIs => late,
             // On a full disk their room is all there is.
-            Fill::Zeros | Fill::Allocated => self.recyclable.pop_first(),
+            Fill::Zeros | Fill::Allocated => self.take_recyclable(),
         };
         let order = Prepare { directory: self.options.directory.clone(), header, fill, recycled };
         self.preparing.insert(header.number, order.clone());
         self.effects.push_back(Effect::Prepare(order));
+    }
+
+    /// The oldest that was given up; before that, what stood ready in another life. Of that a start reads all, to see that it
+    /// is zero, and of the other the open frame: so there are no more of those than have to stand ready.
+    fn take_recyclable(&mut self) -> Option<(SegmentNumber, FileId)> {
+        let stood_ready = self.recyclable.range(self.active.number..).next().map(|(&number, _)| number);
+        match stood_ready {
+            Some(number) => self.recyclable.remove_entry(&number),
+            None => self.recyclable.pop_first(),
+        }
     }
 
     /// Ends the active segment with its seal. Everything in it is durable.

@@ -21,6 +21,7 @@ mod places;
 mod proofs;
 mod random;
 mod reads;
+mod ready;
 mod recovery_table;
 mod regressions;
 mod repair;

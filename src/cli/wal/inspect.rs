@@ -127,7 +127,7 @@ impl Answer {
             segments: analysis.chain.iter().map(|segment| Segment::of(reading, segment)).collect(),
             groups: analysis.groups.values().map(group).collect(),
             pinned_by: pinned_by(analysis),
-            spare_segments: analysis.spare.iter().map(|(number, _)| number.0).collect(),
+            spare_segments: analysis.spare.iter().map(|spare| spare.header.number.0).collect(),
             unreachable_segments: analysis.unjoined.iter().map(|(header, _)| header.number.0).collect(),
             findings: reading.findings.iter().map(|finding| Shown::of(reading, finding)).collect(),
             findings_more: reading.findings_more,

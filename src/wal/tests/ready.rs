@@ -1,0 +1,158 @@
+//! What stood ready when a process ended: the next start has read all of it, and does not make it anew.
+
+use super::rig::{self, DIRECTORY, G, Rig, Start, open_as, segment};
+use crate::disk::{Directory, Files};
+use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN, SEGMENTS_GIVEN_UP, SEGMENTS_READY, SEGMENTS_SPARE};
+use crate::random::Random;
+use crate::types::{Place, SegmentNumber};
+use crate::wal::{Fill, Log, Options, Prepare, Reading, SegmentHeader, prepare};
+
+const READY: usize = SEGMENTS_READY + SEGMENTS_SPARE;
+const BYTES: u64 = 2 * SEGMENT_BYTES_MIN;
+
+/// Room for some lives in one segment.
+fn options() -> Options {
+    Options { segment_bytes: BYTES, ..rig::options() }
+}
+
+/// Segments that hold nothing but their headers.
+fn zero(rig: &Rig) -> Vec<String> {
+    let block = BLOCK_BYTES;
+    let is_zero = |name: &String| {
+        let bytes = rig.disk.contents(&format!("{DIRECTORY}/{name}"));
+        bytes[block..bytes.len() - block].iter().all(|&byte| byte == 0)
+    };
+    rig.files.list(DIRECTORY).expect("it is there").into_iter().filter(is_zero).collect()
+}
+
+/// Another life of the log on this disk, in which nothing has been made yet.
+fn restarted(rig: Rig, options: &Options) -> Rig {
+    rig.disk.crash_to(&vec![0; rig.disk.loose().len()]);
+    let start = Start { evidence: Place::START, reading: Reading::BySeals };
+    let (log, _, found) = open_as(&rig.disk, options, start).expect("nothing is wrong with it");
+    let Rig { disk, mut model, .. } = rig;
+    model.recover(found);
+    let mut rig = Rig::with(disk, log, model);
+    rig.pump();
+    rig
+}
+
+/// As many as are kept of those that were given up, and as many that stand ready.
+fn with_given_up() -> Rig {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    for _ in 0..SEGMENTS_GIVEN_UP + READY {
+        rig.rotate(G);
+    }
+    let entries = rig.model.group(G).entries;
+    rig.purge(G, entries[entries.len() - 2].id);
+    rig.rest();
+    assert_eq!((rig.log.recyclable.len(), rig.log.ready.len()), (SEGMENTS_GIVEN_UP, READY));
+    rig
+}
+
+/// Else those that were given up would be zeroed in their place, one start after the other, and each start would read more.
+#[test]
+fn starts_zero_nothing_that_is_zero() {
+    let mut rig = with_given_up();
+    let given_up: Vec<SegmentNumber> = rig.log.recyclable.keys().copied().collect();
+    let numbers: Vec<SegmentNumber> = rig.log.ready.keys().copied().collect();
+    for life in 0..4 {
+        rig = restarted(rig, &options());
+        let fills: Vec<Fill> = rig.prepares.iter().map(|order| order.fill).collect();
+        assert_eq!(fills, [Fill::AsItIs; READY], "{life}");
+        rig.rest();
+        assert_eq!(zero(&rig).len(), READY, "{life}");
+        assert!(rig.log.recyclable.keys().eq(&given_up), "{life}: {:?}", rig.log.recyclable);
+        assert!(rig.log.ready.keys().all(|number| !numbers.contains(number)), "{life}: a number is used once");
+        rig.check();
+    }
+    for _ in 0..2 * READY {
+        rig.rotate(G);
+    }
+    rig.check();
+    rig.disk.crash(&mut Random::seeded(1));
+    rig.reopened().check();
+}
+
+/// Of each that stood ready one bit, anywhere.
+#[test]
+fn what_is_not_zero_is_zeroed() {
+    for offset in [BLOCK_BYTES + 700, BYTES as usize - BLOCK_BYTES - 1] {
+        let mut rig = with_given_up();
+        let ready: Vec<u64> = rig.log.ready.keys().map(|number| number.0).collect();
+        ready.iter().for_each(|number| rig.disk.flip_bit(&segment(*number), offset as u64, 3));
+        rig = restarted(rig, &options());
+        assert!(rig.prepares.iter().all(|order| order.fill == Fill::Zeros), "{offset}: {:?}", rig.prepares);
+        let used: Vec<u64> = rig.prepares.iter().filter_map(|order| Some(order.recycled?.0.0)).collect();
+        assert_eq!(used, ready, "{offset}: what was given up stays as it is");
+        for _ in 0..2 * READY {
+            rig.rotate(G);
+        }
+        rig.rest();
+        assert_eq!(zero(&rig).len(), READY, "{offset}");
+        rig.check();
+    }
+}
+
+/// What it is made into has the length that segments have now.
+#[test]
+fn a_segment_of_another_length_is_made_anew() {
+    let rig = with_given_up();
+    let shorter = Options { segment_bytes: SEGMENT_BYTES_MIN, ..options() };
+    let mut rig = restarted(rig, &shorter);
+    assert!(rig.prepares.iter().all(|order| order.fill == Fill::Zeros), "{:?}", rig.prepares);
+    rig.rest();
+    for _ in 0..READY {
+        rig.rotate(G);
+    }
+    rig.check();
+}
+
+/// As [`Log`] orders them, without asking it.
+fn make<F: Files>(files: &F, log: &mut Log, fill: Fill) {
+    let (number, options) = (log.next_segment, options());
+    log.next_segment = number.next();
+    let salt = Random::seeded(number.0).next_u64();
+    let header = SegmentHeader { identity: options.identity, number, salt, bytes: options.segment_bytes };
+    let order = Prepare { directory: options.directory, header, fill, recycled: None };
+    files.close(prepare(files, &order).expect("there is room"));
+}
+
+/// So many can stand there where some were overtaken, or were left by a program that zeroed those that it had given up.
+#[test]
+fn no_more_are_left_as_they_are_than_stand_ready() {
+    let mut rig = Rig::new(options());
+    rig.settle();
+    (0..2 * READY).for_each(|_| make(&rig.files, &mut rig.log, Fill::Zeros));
+    let mut rig = restarted(rig, &options());
+    assert_eq!(rig.log.preparing.values().filter(|order| order.fill == Fill::AsItIs).count(), READY);
+    rig.rest();
+    let files = rig.files.list(DIRECTORY).expect("it is there").len();
+    assert_eq!(files, 1 + READY + SEGMENTS_GIVEN_UP);
+    rig.check();
+}
+
+/// Room that was only reserved reads as zero, and writing it would need the file system's journal each time.
+#[test]
+fn what_was_only_reserved_is_zeroed() {
+    let home = tempfile::tempdir().expect("a directory can be made");
+    let directory = Directory::open(home.path()).expect("it is there");
+    let mut log = Log::create(&directory, options(), 1).expect("it is empty");
+    make(&directory, &mut log, Fill::Allocated);
+    make(&directory, &mut log, Fill::Zeros);
+    log.close(&directory);
+    let (mut log, _) = Log::open(&directory, options(), Place::START, 1).expect("nothing is wrong with it");
+    let tells = {
+        let sparse = std::fs::File::create(home.path().join("sparse")).expect("it can be made");
+        sparse.set_len(BYTES).expect("it can grow");
+        let file = directory.open("sparse").expect("it is there");
+        directory.has_holes(file)
+    };
+    while log.take_effect().is_some() {}
+    let fills: Vec<Fill> = log.preparing.values().map(|order| order.fill).collect();
+    match tells {
+        true => assert_eq!(fills, [Fill::AsItIs, Fill::Zeros, Fill::Zeros]),
+        false => eprintln!("left out: the file system does not tell what was never written"),
+    }
+}
