@@ -357,6 +357,11 @@ impl Files for Directory {
         allocated.map_err(|error| self.error_at(Operation::Write, file, error))
     }
 
+    fn expect_writes(&self, file: FileId) -> Result<(), Error> {
+        self.file(Operation::Write, file, true)?.set_awaited(true);
+        Ok(())
+    }
+
     fn has_holes(&self, file: FileId) -> bool {
         self.file(Operation::Length, file, false).is_ok_and(|open| open.has_holes())
     }

@@ -129,6 +129,12 @@ pub trait Files {
         false
     }
 
+    /// Says that the hot path will come for a file whose room is there already: it stays open until then, as one does that
+    /// [`Files::zero`] or [`Files::allocate`] was called for.
+    fn expect_writes(&self, _file: FileId) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Flushes a file's data and length (fdatasync).
     fn sync(&self, file: FileId) -> Result<(), Error>;
 

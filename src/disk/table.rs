@@ -8,9 +8,9 @@
 //! its name, and it lies in a sub-directory. Files in the root are held, because their locks, that of the superblock first
 //! of all, are what keeps another process out.
 //!
-//! The hot path comes for what was zeroed or allocated ahead, and for the file that it wrote last, however long ago that
-//! is: it must not wait for an opening, which waits for whoever holds names. What it leaves behind for another file is
-//! parked like any other.
+//! The hot path comes for what was zeroed, allocated or announced ahead, and for the file that it wrote last, however long
+//! ago that is: it must not wait for an opening, which waits for whoever holds names. What it leaves behind for another
+//! file is parked like any other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

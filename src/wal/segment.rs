@@ -221,7 +221,7 @@ fn finish<F: Files>(files: &F, order: &Prepare, file: FileId) -> Result<(), disk
     let header = order.header.encode();
     match order.fill {
         Fill::Zeros => files.zero(file, 0, order.header.bytes)?,
-        Fill::AsItIs if files.length(file)? == order.header.bytes => {}
+        Fill::AsItIs if files.length(file)? == order.header.bytes => files.expect_writes(file)?,
         Fill::AsItIs => files.zero(file, 0, order.header.bytes)?,
         Fill::Allocated => files.allocate(file, order.header.bytes)?,
     }

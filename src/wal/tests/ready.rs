@@ -1,7 +1,9 @@
 //! What stood ready when a process ended: the next start has read all of it, and does not make it anew.
 
+use std::time::Duration;
+
 use super::rig::{self, DIRECTORY, G, Rig, Start, open_as, segment};
-use crate::disk::{Directory, Files};
+use crate::disk::{BlockingQueue, Buffer, Directory, FileId, Files, Queue, SyncMode, Token, Write};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN, SEGMENTS_GIVEN_UP, SEGMENTS_READY, SEGMENTS_SPARE};
 use crate::random::Random;
 use crate::types::{Place, SegmentNumber};
@@ -109,14 +111,19 @@ fn a_segment_of_another_length_is_made_anew() {
     rig.check();
 }
 
-/// As [`Log`] orders them, without asking it.
-fn make<F: Files>(files: &F, log: &mut Log, fill: Fill) {
-    let (number, options) = (log.next_segment, options());
-    log.next_segment = number.next();
+/// As [`Log`] orders them.
+fn order(number: SegmentNumber, fill: Fill, recycled: Option<(SegmentNumber, FileId)>) -> Prepare {
+    let options = options();
     let salt = Random::seeded(number.0).next_u64();
     let header = SegmentHeader { identity: options.identity, number, salt, bytes: options.segment_bytes };
-    let order = Prepare { directory: options.directory, header, fill, recycled: None };
-    files.close(prepare(files, &order).expect("there is room"));
+    Prepare { directory: options.directory, header, fill, recycled }
+}
+
+/// Another segment, of which the log is not told.
+fn make<F: Files>(files: &F, log: &mut Log, fill: Fill) {
+    let number = log.next_segment;
+    log.next_segment = number.next();
+    files.close(prepare(files, &order(number, fill, None)).expect("there is room"));
 }
 
 /// So many can stand there where some were overtaken, or were left by a program that zeroed those that it had given up.
@@ -154,5 +161,46 @@ fn what_was_only_reserved_is_zeroed() {
     match tells {
         true => assert_eq!(fills, [Fill::AsItIs, Fill::Zeros, Fill::Zeros]),
         false => eprintln!("left out: the file system does not tell what was never written"),
+    }
+}
+
+/// The rotation comes for it as for one that was zeroed, and must not wait for an opening, which waits for whoever holds names.
+#[test]
+fn what_is_taken_as_it_is_is_never_parked() {
+    for mode in [SyncMode::Dsync, SyncMode::Fdatasync] {
+        let home = tempfile::tempdir().expect("a directory can be made");
+        let before = Directory::open(home.path()).expect("it is there");
+        before.create_directory(DIRECTORY).expect("there is room");
+        let old = SegmentNumber(1);
+        prepare(&before, &order(old, Fill::Zeros, None)).expect("there is room");
+        drop(before);
+        let directory = Directory::open_few(home.path(), 4).expect("it is there");
+        let stood_ready = directory.open(&segment(old.0)).expect("it is there");
+        let taken = order(old.next(), Fill::AsItIs, Some((old, stood_ready)));
+        let file = prepare(&directory, &taken).expect("it is zero");
+        for at in 0..12 {
+            let other = directory.create(&format!("{DIRECTORY}/other-{at}")).expect("there is room");
+            directory.sync(other).expect("it is open");
+        }
+        let mut queue = BlockingQueue::new(directory.clone(), mode, Box::new(|| {})).expect("a thread can be had");
+        let mut buffer = Buffer::with_capacity(BLOCK_BYTES);
+        buffer.pad_to_capacity();
+        let (done, is_done) = std::sync::mpsc::channel();
+        let names = directory.hold_names();
+        let worker = std::thread::spawn(move || {
+            queue.submit(Write { token: Token(1), file, offset: BLOCK_BYTES as u64, buffer });
+            let completion = loop {
+                match queue.take() {
+                    Some(completion) => break completion,
+                    None => std::thread::yield_now(),
+                }
+            };
+            completion.result.expect("the disk works");
+            done.send(()).expect("the test waits");
+        });
+        let said = is_done.recv_timeout(Duration::from_secs(10));
+        drop(names);
+        worker.join().expect("it does not panic");
+        said.unwrap_or_else(|_| panic!("{mode}: it waited for a name"));
     }
 }
