@@ -125,7 +125,8 @@ pub struct ChainSegment {
 pub struct SpareSegment {
     pub header: SegmentHeader,
     pub file: FileId,
-    /// Everything between its headers was read, and is zero.
+    /// Everything between its headers was read, and is zero. Where the log is opened to be written, none of it is room that
+    /// was only reserved, as far as the file system tells.
     pub is_zero: bool,
 }
 
@@ -176,8 +177,9 @@ impl Analysis {
         let linked: BTreeSet<SegmentNumber> = linked.iter().copied().collect();
         let is_spare = |own: &&Candidate| own.is_spare || (own.header.is_some() && own.number < needed_from);
         let spare = candidates.iter().filter(is_spare).filter(|candidate| !linked.contains(&candidate.number));
-        let spare = spare.filter_map(|Candidate { header, file, is_zero, .. }| {
-            Some(SpareSegment { header: (*header)?, file: *file, is_zero: *is_zero })
+        let spare = spare.filter_map(|own| {
+            let is_zero = own.is_zero && !own.has_holes;
+            Some(SpareSegment { header: own.header?, file: own.file, is_zero })
         });
         self.spare = spare.collect();
     }

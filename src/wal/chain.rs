@@ -34,8 +34,11 @@ pub(super) struct Candidate {
     pub open: Option<OpenFrame>,
     /// It is in no chain and holds nothing: may be used again.
     pub is_spare: bool,
-    /// Everything between its headers was read, and is zero: nothing was ever written in it since it was made.
+    /// Everything between its headers reads as zero.
     pub is_zero: bool,
+    /// Some of it may be room that was never written. Asked before anything is read: what was read through the page cache
+    /// may seem written.
+    pub has_holes: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -256,6 +259,7 @@ impl Gathered {
             open: None,
             is_spare: false,
             is_zero: false,
+            has_holes: source.exclusive && files.has_holes(file),
         });
         if source.exclusive {
             files.sync(file)?;

@@ -142,7 +142,7 @@ impl Log {
         let must_cut = analysis.torn.is_some();
         let spare = std::mem::take(&mut analysis.spare);
         let mut log = Log::resumed(options, analysis);
-        log.take_spare(files, &spare);
+        log.take_spare(&spare);
         log.wall_clock_milliseconds = wall_clock_milliseconds;
         if must_cut {
             log.cut(files, &mut gathered.candidates)?;
@@ -190,11 +190,11 @@ impl Log {
 
     /// Segments of no chain. Those of which recovery has seen that they are zero are not zeroed again: they get new numbers,
     /// as what came too late does.
-    fn take_spare<F: Files>(&mut self, files: &F, spare: &[SpareSegment]) {
+    fn take_spare(&mut self, spare: &[SpareSegment]) {
         for &SpareSegment { header, file, is_zero } in spare {
             let is_wanted = self.late.len() < SEGMENTS_READY + SEGMENTS_SPARE;
-            let is_zeroed = is_zero && header.bytes == self.options.segment_bytes && !files.has_holes(file);
-            let unused = if is_wanted && is_zeroed { &mut self.late } else { &mut self.recyclable };
+            let is_usable = is_zero && header.bytes == self.options.segment_bytes;
+            let unused = if is_wanted && is_usable { &mut self.late } else { &mut self.recyclable };
             unused.insert(header.number, file);
         }
     }

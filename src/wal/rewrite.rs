@@ -173,6 +173,7 @@ impl Copy {
             open: None,
             is_spare: false,
             is_zero: false,
+            has_holes: false,
         });
         gathered.next_segment = header.number.next();
         Ok(Copy {
