@@ -128,6 +128,8 @@ pub struct SpareSegment {
     /// Everything between its headers was read, and is zero. Where the log is opened to be written, none of it is room that
     /// was only reserved, as far as the file system tells.
     pub is_zero: bool,
+    /// It has no open frame: each start reads all of it, to see that it holds nothing.
+    pub is_unopened: bool,
 }
 
 impl Analysis {
@@ -179,7 +181,8 @@ impl Analysis {
         let spare = candidates.iter().filter(is_spare).filter(|candidate| !linked.contains(&candidate.number));
         let spare = spare.filter_map(|own| {
             let is_zero = own.is_zero && !own.has_holes;
-            Some(SpareSegment { header: own.header?, file: own.file, is_zero })
+            let is_unopened = own.is_spare && own.open.is_none();
+            Some(SpareSegment { header: own.header?, file: own.file, is_zero, is_unopened })
         });
         self.spare = spare.collect();
     }

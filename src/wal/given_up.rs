@@ -12,6 +12,9 @@
 //! Each is gone durably before the next one goes, so that no more than one can come back; but for one that could not be
 //! removed, or waits for that while a younger one is used again in haste: it is a file that is passed over.
 //!
+//! What stood ready in another life, and is not taken as it is, is zeroed again before those; none of it is kept when enough
+//! stand ready, since each start would read all of it.
+//!
 //! A removal that fails is tried again, ever more seldom: nothing that is needed is at stake, as it would be with a flush. The
 //! others go first, so that one file that cannot go keeps no other; and few are waiting for another try, since the others
 //! can still be used again.
@@ -82,8 +85,8 @@ pub fn remove<F: Files>(files: &F, order: &Remove) -> Result<(), disk::Error> {
 }
 
 impl Log {
-    /// Orders the removal of the oldest segment beyond those that are kept for use again, or of one that could not be removed,
-    /// if none is under way.
+    /// Orders the removal of what each start would read whole, then of the oldest segment beyond those that are kept for use
+    /// again, or of one that could not be removed, if none is under way.
     pub(super) fn give_back(&mut self) {
         if !self.removals.is_free() {
             return;
@@ -97,6 +100,12 @@ impl Log {
     }
 
     fn take_surplus(&mut self) -> Option<(SegmentNumber, FileId)> {
+        let stand_ready = self.ready.len() >= SEGMENTS_READY + SEGMENTS_SPARE;
+        let unopened = if stand_ready { self.unopened.pop_first() } else { None };
+        unopened.or_else(|| self.take_one_too_many())
+    }
+
+    fn take_one_too_many(&mut self) -> Option<(SegmentNumber, FileId)> {
         // Those that were overtaken by one that was hurried are kept, too.
         let overtaken = self.late.len() + self.ready.len().saturating_sub(SEGMENTS_READY + SEGMENTS_SPARE);
         let is_one_too_many = self.recyclable.len() + overtaken > SEGMENTS_GIVEN_UP;

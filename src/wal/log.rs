@@ -133,6 +133,8 @@ pub struct Log {
     pub(super) preparing: BTreeMap<SegmentNumber, Prepare>,
     /// Segments of no chain, to be zeroed again.
     pub(super) recyclable: BTreeMap<SegmentNumber, FileId>,
+    /// As `recyclable`, of another life, without an open frame: each start would read all of them, so they go first.
+    pub(super) unopened: BTreeMap<SegmentNumber, FileId>,
     /// What is removed, and what could not be.
     pub(super) removals: Removals,
     /// Segments of no chain that were zeroed, and were not ready when they were needed, or stood ready in another life.

@@ -157,7 +157,7 @@ impl Log {
         let ready = self.ready.values().map(|(_, file)| *file);
         chain
             .chain(ready)
-            .chain(self.recyclable.values().chain(self.late.values()).copied())
+            .chain(self.recyclable.values().chain(self.unopened.values()).chain(self.late.values()).copied())
             .for_each(|file| files.close(file));
     }
 
@@ -191,10 +191,14 @@ impl Log {
     /// Segments of no chain. Those of which recovery has seen that they are zero are not zeroed again: they get new numbers,
     /// as what came too late does.
     fn take_spare(&mut self, spare: &[SpareSegment]) {
-        for &SpareSegment { header, file, is_zero } in spare {
+        for &SpareSegment { header, file, is_zero, is_unopened } in spare {
             let is_wanted = self.late.len() < SEGMENTS_READY + SEGMENTS_SPARE;
             let is_usable = is_zero && header.bytes == self.options.segment_bytes;
-            let unused = if is_wanted && is_usable { &mut self.late } else { &mut self.recyclable };
+            let unused = match () {
+                () if is_usable && is_wanted => &mut self.late,
+                () if is_unopened => &mut self.unopened,
+                () => &mut self.recyclable,
+            };
             unused.insert(header.number, file);
         }
     }
@@ -213,8 +217,8 @@ impl Log {
         let opened = open_segment(files, &self.options, &mut self.random, order, &section, previous)?;
         // One of the spare segments may have been used for it.
         let is_there = |number: &SegmentNumber| candidates.iter().any(|candidate| candidate.number == *number);
-        self.recyclable.retain(|number, _| is_there(number));
-        self.late.retain(|number, _| is_there(number));
+        let unused = [&mut self.recyclable, &mut self.unopened, &mut self.late];
+        unused.into_iter().for_each(|own| own.retain(|number, _| is_there(number)));
         self.next_segment = number.next();
         self.locator.add_segment(opened.header, opened.file, section.wall_clock_milliseconds);
         self.locator.note(&opened.head, &[], false);
@@ -267,6 +271,7 @@ impl Log {
             ready: BTreeMap::new(),
             preparing: BTreeMap::new(),
             recyclable: BTreeMap::new(),
+            unopened: BTreeMap::new(),
             removals: Removals::default(),
             late: BTreeMap::new(),
             next_segment: active.number.next(),

@@ -167,11 +167,7 @@ impl Log {
     /// The oldest that was given up; before that, what stood ready in another life. Of that a start reads all, to see that it
     /// is zero, and of the other the open frame: so there are no more of those than have to stand ready.
     fn take_recyclable(&mut self) -> Option<(SegmentNumber, FileId)> {
-        let stood_ready = self.recyclable.range(self.active.number..).next().map(|(&number, _)| number);
-        match stood_ready {
-            Some(number) => self.recyclable.remove_entry(&number),
-            None => self.recyclable.pop_first(),
-        }
+        self.unopened.pop_first().or_else(|| self.recyclable.pop_first())
     }
 
     /// Ends the active segment with its seal. Everything in it is durable.

@@ -6,6 +6,7 @@ use super::rig::{self, DIRECTORY, G, Rig, Start, open_as, segment};
 use crate::disk::{BlockingQueue, Buffer, Directory, FileId, Files, Queue, SyncMode, Token, Write};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN, SEGMENTS_GIVEN_UP, SEGMENTS_READY, SEGMENTS_SPARE};
 use crate::random::Random;
+use crate::sim::disk::{Code, Failure};
 use crate::types::{Place, SegmentNumber};
 use crate::wal::{Fill, Log, Options, Prepare, Reading, SegmentHeader, prepare};
 
@@ -126,17 +127,54 @@ fn make<F: Files>(files: &F, log: &mut Log, fill: Fill) {
     files.close(prepare(files, &order(number, fill, None)).expect("there is room"));
 }
 
-/// So many can stand there where some were overtaken, or were left by a program that zeroed those that it had given up.
+/// So many can stand there where some were overtaken, or were left by a program that zeroed those that it had given up. The
+/// next start finds no more than stand ready.
 #[test]
 fn no_more_are_left_as_they_are_than_stand_ready() {
+    for (has_given_up, rotations) in [(false, 0), (true, 0), (false, READY + 1), (true, READY + 1)] {
+        let mut rig = if has_given_up { with_given_up() } else { Rig::new(options()) };
+        rig.settle();
+        (0..READY).for_each(|_| make(&rig.files, &mut rig.log, Fill::Zeros));
+        (0..rotations).for_each(|_| rig.rotate(G));
+        rig.rest();
+        assert_eq!(zero(&rig).len(), 2 * READY);
+        let given_up: Vec<SegmentNumber> = rig.log.recyclable.keys().copied().collect();
+        let mut rig = restarted(rig, &options());
+        assert_eq!(rig.log.preparing.values().filter(|order| order.fill == Fill::AsItIs).count(), READY);
+        rig.rest();
+        let mut rig = restarted(rig, &options());
+        assert_eq!(zero(&rig).len(), READY, "{has_given_up} {rotations}");
+        rig.rest();
+        assert!(rig.log.recyclable.keys().eq(&given_up), "{:?}", rig.log.recyclable);
+        let files = rig.files.list(DIRECTORY).expect("it is there").len();
+        assert_eq!(files, rig.log.locator.segments().count() + READY + given_up.len());
+        rig.check();
+    }
+}
+
+/// On a full disk their room is all there is.
+#[test]
+fn what_is_still_needed_is_not_given_back() {
     let mut rig = Rig::new(options());
     rig.settle();
-    (0..2 * READY).for_each(|_| make(&rig.files, &mut rig.log, Fill::Zeros));
+    (0..READY).for_each(|_| make(&rig.files, &mut rig.log, Fill::Zeros));
+    for name in zero(&rig) {
+        rig.disk.flip_bit(&format!("{DIRECTORY}/{name}"), BYTES / 2, 3);
+    }
     let mut rig = restarted(rig, &options());
-    assert_eq!(rig.log.preparing.values().filter(|order| order.fill == Fill::AsItIs).count(), READY);
-    rig.rest();
-    let files = rig.files.list(DIRECTORY).expect("it is there").len();
-    assert_eq!(files, 1 + READY + SEGMENTS_GIVEN_UP);
+    for _ in 0..READY {
+        rig.disk.fail_at(rig.disk.operations(), Failure::Error(Code::NoSpace));
+        rig.prepare(0);
+    }
+    rig.disk.set_capacity(rig.disk.used_bytes());
+    rig.pump();
+    assert!(rig.log.is_out_of_space() && rig.removes.is_empty(), "{:?}", rig.removes);
+    for _ in 0..10_000 {
+        rig.log.tick(1);
+        rig.settle();
+    }
+    assert!(!rig.log.is_out_of_space());
+    assert_eq!((zero(&rig).len(), rig.log.ready.len()), (READY, READY));
     rig.check();
 }
 

@@ -151,7 +151,7 @@ fn a_segment_that_a_cut_took_is_not_taken_again() {
     let (log, ..) = open(&rig.disk, &options()).expect("there is room that stands ready");
     assert!(log.active.number > SegmentNumber(1), "the end was cut");
     let names = files.list(DIRECTORY).expect("it is there");
-    for number in log.recyclable.keys().chain(log.late.keys()) {
+    for number in log.recyclable.keys().chain(log.unopened.keys()).chain(log.late.keys()) {
         assert!(names.iter().any(|name| segment(number.0).ends_with(name)), "{number} is in use");
     }
     assert!(state_of(&files, &log).is_ok());
