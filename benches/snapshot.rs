@@ -84,7 +84,7 @@ fn main() {
             seconds: 10,
             down_records: set("SNAPSHOT_DOWN_RECORDS", 1_000_000),
             start_records: [100_000, set("SNAPSHOT_START_RECORDS", 10_000_000)],
-            starts: set("SNAPSHOT_STARTS", 11) as usize,
+            starts: set("SNAPSHOT_STARTS", 11).max(1) as usize,
             lanes: 16,
         },
     };

@@ -104,7 +104,8 @@ fn a_segment_of_another_length_is_made_anew() {
     let rig = with_given_up();
     let shorter = Options { segment_bytes: SEGMENT_BYTES_MIN, ..options() };
     let mut rig = restarted(rig, &shorter);
-    assert!(rig.prepares.iter().all(|order| order.fill == Fill::Zeros), "{:?}", rig.prepares);
+    let fills: Vec<Fill> = rig.prepares.iter().map(|order| order.fill).collect();
+    assert_eq!(fills, [Fill::Zeros; READY]);
     rig.rest();
     for _ in 0..READY {
         rig.rotate(G);
