@@ -128,7 +128,7 @@ impl Log {
     /// Orders segments until enough stand ready or are on their way.
     pub(super) fn keep_ready(&mut self) {
         let waits = self.has_one_failed || (self.no_space.is_some() && self.retry_ticks > 0);
-        while !waits && !self.has_enough_ready() {
+        while !waits && !self.is_one_renumbered() && !self.has_enough_ready() {
             self.order(Fill::Zeros);
             if self.no_space.is_some() {
                 // One at a time shows whether there is room again.
@@ -136,6 +136,12 @@ impl Log {
                 return;
             }
         }
+    }
+
+    /// A segment without a name is lost where the power fails, and one that is only numbered anew is there soon: one at a
+    /// time, or a start on a full disk might find none for what its recovery adds.
+    fn is_one_renumbered(&self) -> bool {
+        self.preparing.values().any(|order| order.fill == Fill::AsItIs)
     }
 
     /// Whether enough segments stand ready or are on their way.
