@@ -120,6 +120,7 @@ fn replica(id: NodeId) -> Replica {
         append_entries_max: limits::APPEND_ENTRIES_MAX,
         uncommitted_bytes_max: 1 << 20,
         cache_bytes_max: 1 << 20,
+        ration_bytes_min: limits::RATION_BYTES_PER_TICK_MIN,
     };
     let config = Config { id, heartbeat_ticks: 5, election_ticks: 30..60, seed: id.0, limits };
     let restored = Restored::fresh(membership);

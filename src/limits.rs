@@ -67,6 +67,9 @@ pub const ELECTION_MAX_DEFAULT: Duration = Duration::from_millis(600);
 /// AppendEntries on their way to one follower.
 pub const FOLLOWER_WINDOW_BYTES: usize = 8 << 20;
 pub const FOLLOWER_WINDOW_MESSAGES: usize = 256;
+/// What a leader reads from its log in a tick, at least, for a follower that lacks what is no longer in memory, while
+/// clients write: as much as is fetched of a snapshot.
+pub const RATION_BYTES_PER_TICK_MIN: u64 = SNAPSHOT_FETCH_BYTES_PER_SECOND_DEFAULT * TICK.as_millis() as u64 / 1000;
 /// Entries in one AppendEntries: it must fit one wire frame.
 pub const APPEND_BYTES_MAX: usize = 2 << 20;
 pub const APPEND_ENTRIES_MAX: usize = 16_384;

@@ -61,8 +61,8 @@ use super::driver::{
 use super::sessions;
 use crate::disk::{self, Backend, Directory, IoChoice, ProbeError, Probed, Runtime, SyncMode};
 use crate::limits::{
-    APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, SNAPSHOT_TURN,
-    TAIL_CACHE_BYTES_MAX, TICK,
+    APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_MESSAGES, RATION_BYTES_PER_TICK_MIN,
+    SNAPSHOT_TURN, TAIL_CACHE_BYTES_MAX, TICK,
 };
 use crate::machine::StateMachine;
 use crate::net::{
@@ -277,6 +277,7 @@ fn driver_options(options: &NodeOptions, writes_in_flight: usize, about: About) 
             uncommitted_bytes_max: options.uncommitted_bytes_max,
             // What waits is in memory anyway.
             cache_bytes_max: TAIL_CACHE_BYTES_MAX.max(options.uncommitted_bytes_max),
+            ration_bytes_min: RATION_BYTES_PER_TICK_MIN,
         },
         retention: options.retention,
         follower_tail: Some(options.follower_tail),

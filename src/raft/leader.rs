@@ -9,6 +9,7 @@ use crate::types::{Entry, Index, LogId, NodeId, Payload};
 use super::by_node::ByNode;
 use super::lease::LeaderLease;
 use super::progress::{Progress, Rejected};
+use super::rationing::Growth;
 use super::reads::LeaderReads;
 use super::replica::{Replica, State};
 use super::transfer::Transfer;
@@ -29,6 +30,7 @@ pub(super) struct Leading {
     pub(super) transfer: Option<Transfer>,
     pub(super) reads: LeaderReads,
     pub(super) lease: LeaderLease,
+    pub(super) growth: Growth,
 }
 
 impl Leading {
@@ -42,6 +44,7 @@ impl Leading {
             transfer: None,
             reads: LeaderReads::default(),
             lease: LeaderLease::default(),
+            growth: Growth::default(),
         }
     }
 
@@ -116,6 +119,7 @@ impl Replica {
         let end = self.log.last().index.next();
         let State::Leader(leading) = &mut self.state else { unreachable!("only a leader appends of its own") };
         leading.uncommitted_bytes += bytes;
+        leading.growth.note(bytes);
         if membership_changed {
             self.follow_membership();
         }
@@ -129,6 +133,8 @@ impl Replica {
         let last = self.log.last().index;
         leading.progress.values_mut().for_each(|progress| progress.on_tick(last));
         leading.progress.retain(|_, progress| !progress.has_departed(self.commit));
+        self.ration_followers();
+        let State::Leader(leading) = &mut self.state else { unreachable!("called for leaders") };
         let transfer = leading.transfer;
         leading.transfer = transfer.and_then(Transfer::ticked);
         let given_up = transfer.filter(|_| leading.transfer.is_none());

@@ -286,7 +286,7 @@ impl Log {
     }
 
     /// The index of the oldest entry in memory; one beyond the log if there is none.
-    fn cache_first(&self) -> Index {
+    pub(super) fn cache_first(&self) -> Index {
         Index(self.last.index.next().0 - self.cache.len() as u64)
     }
 

@@ -55,6 +55,7 @@
 //! | pre-vote, vote, who may disturb whom | `election.rs` |
 //! | how a leader finds out what a follower has, and keeps it busy | `progress.rs`, then `sending.rs` |
 //! | what a leader takes, counts and commits | `leader.rs` |
+//! | how fast those are sent entries who lack many | `rationing.rs` |
 //! | who gets heartbeats, and how often | `heartbeats.rs` |
 //! | how leadership is handed over | `transfer.rs` |
 //! | what a leader does whose disk stalls | `own_disk.rs` |
@@ -93,6 +94,7 @@ pub mod message;
 mod own_disk;
 mod progress;
 mod quorum;
+mod rationing;
 mod reads;
 mod reconfigure;
 mod replica;
@@ -142,6 +144,9 @@ pub struct Limits {
     pub uncommitted_bytes_max: usize,
     /// The newest entries, kept in memory; those that are not yet durable stay whatever the bound.
     pub cache_bytes_max: usize,
+    /// A follower that lacks what is no longer in memory, and is rationed because clients write, is sent at least this in
+    /// a tick.
+    pub ration_bytes_min: u64,
 }
 
 /// What was durable when the replica was made.

@@ -70,7 +70,7 @@ impl OwnDisk {
     }
 
     /// How long the oldest persist has been under way.
-    fn stalled_ticks(&self) -> u64 {
+    pub(super) fn stalled_ticks(&self) -> u64 {
         self.under_way.front().map_or(0, |(_, since, _)| self.now_ticks - since)
     }
 

@@ -16,6 +16,7 @@ use crate::types::{Index, LogId, Term};
 
 use super::heartbeats::Pace;
 use super::log::Log;
+use super::rationing::Ration;
 use super::{Limits, Round};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -75,6 +76,7 @@ pub(super) struct Progress {
     pub(super) was_heard: bool,
     pub(super) pace: Pace,
     pub(super) fetching: Fetching,
+    pub(super) ration: Ration,
     /// Whether it was said that the log no longer reaches back to what this follower lacks.
     pub(super) snapshot_needed: bool,
     /// Since an answer moved something, while one is awaited.
@@ -143,6 +145,7 @@ impl Progress {
             was_heard: false,
             pace: Pace::default(),
             fetching: Fetching::No,
+            ration: Ration::default(),
             snapshot_needed: false,
             stalled_ticks: 0,
             catch_up: CatchUp { target: next.previous(), ticks: 0, last_round_ticks: None },

@@ -37,6 +37,8 @@ pub struct Replica {
     pub(super) memberships: Memberships,
     /// The point of the newest snapshot that this node has, or zero.
     pub(super) snapshot: LogId,
+    /// From here on the log keeps its entries, whatever snapshots have, if it does.
+    pub(super) kept_from: Option<Index>,
     /// What takes the log's place with the next persist.
     pub(super) base_waits: Option<Base>,
     /// Everything up to here is committed, and this node has it. Only grows.
@@ -138,6 +140,7 @@ impl Replica {
             was_member: false,
             memberships,
             snapshot: restored.snapshot,
+            kept_from: None,
             base_waits: None,
             commit: restored.commit,
             commit_told: told_at_start(restored.commit),

@@ -4,6 +4,7 @@ use crate::types::{Entry, Index, LogId, NodeId};
 
 use super::log::Log;
 use super::progress::{Fetching, Mode, Progress};
+use super::rationing::Ration;
 use super::replica::{Envelope, Replica, State};
 use super::{Append, Body, Config, Fetch, Outgoing, Output, Round};
 
@@ -46,6 +47,7 @@ impl Replica {
         let previous =
             LogId::new(self.log.term_at(from.previous()).expect("precedes an entry of the log"), from.previous());
         progress.on_sent(last, bytes);
+        progress.ration.take(bytes);
         let append = Append { previous, entries, commit, round: leading.round };
         self.output.send.push(envelope.outgoing(peer, Body::Append(append)));
     }
@@ -82,6 +84,7 @@ impl Courier<'_> {
                         break;
                     };
                     let previous = progress.next.previous();
+                    progress.ration = Ration::default();
                     progress.on_sent(previous.plus(entries.len() as u64), bytes);
                     output.send.push(self.append(peer, previous, entries));
                 }
@@ -97,9 +100,9 @@ impl Courier<'_> {
 }
 
 impl Progress {
-    /// A request for what memory does not have any more: at most one at a time.
+    /// A request for what memory does not have any more: at most one at a time, and within the ration.
     fn fetch(&mut self, peer: NodeId, last: Index, bytes_max: usize) -> Option<Fetch> {
-        if self.fetching != Fetching::No {
+        if self.fetching != Fetching::No || self.ration.is_used_up() {
             return None;
         }
         self.fetching = Fetching::From(self.next);

@@ -20,6 +20,7 @@ mod paper;
 mod pipeline;
 mod quorum;
 mod random;
+mod rationing;
 mod script;
 mod snapshots;
 mod voice;

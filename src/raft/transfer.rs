@@ -66,6 +66,10 @@ impl Transfer {
         Transfer { to, remaining_ticks, ask_again_ticks: 0, from_disk: false }
     }
 
+    pub(super) fn to(self) -> NodeId {
+        self.to
+    }
+
     pub(super) fn ticked(self) -> Option<Transfer> {
         let remaining_ticks = self.remaining_ticks.checked_sub(1)?;
         Some(Transfer { remaining_ticks, ask_again_ticks: self.ask_again_ticks.saturating_sub(1), ..self })

@@ -23,6 +23,7 @@ pub fn limits_default() -> Limits {
         append_entries_max: limits::APPEND_ENTRIES_MAX,
         uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_DEFAULT,
         cache_bytes_max: limits::TAIL_CACHE_BYTES_MAX,
+        ration_bytes_min: limits::RATION_BYTES_PER_TICK_MIN,
     }
 }
 
@@ -35,6 +36,7 @@ pub fn limits_small() -> Limits {
         append_entries_max: 3,
         uncommitted_bytes_max: 12 * limits::ENTRY_OVERHEAD_BYTES,
         cache_bytes_max: 16 * limits::ENTRY_OVERHEAD_BYTES,
+        ration_bytes_min: 3 * limits::ENTRY_OVERHEAD_BYTES as u64,
     }
 }
 

@@ -386,6 +386,7 @@ impl<M: StateMachine> Driver<M> {
         match input {
             Input::Tick { wall_clock_milliseconds } => {
                 self.pipeline.log.tick(wall_clock_milliseconds);
+                self.replica.keeps_from(self.kept_for_readers());
                 self.replica.handle(RaftInput::Tick);
                 self.look_for_missing();
                 self.age_forwards();

@@ -92,6 +92,12 @@ impl<M: StateMachine> Driver<M> {
         self.replica.first_index().max(self.retention.readable_from)
     }
 
+    /// The first index that the log keeps whatever is in snapshots, and however much there is: nothing but an administrator's
+    /// trim moves it.
+    pub(super) fn kept_for_readers(&self) -> Option<Index> {
+        (self.options.retention == RetentionRule::default()).then_some(self.retention.readable_from)
+    }
+
     /// An administrator wants the records below `first` to go. What is trimmed already is answered so, by who still leads.
     pub(super) fn on_trim(&mut self, client: ClientKey, id: u64, first: Index) {
         if first <= self.retention.readable_from {

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::paper::{elections, members, replication};
-use super::{birth, follower, heartbeats, leader, lease, life, log, own_disk, pipeline, script, snapshots};
+use super::{birth, follower, heartbeats, leader, lease, life, log, own_disk, pipeline, rationing, script, snapshots};
 use crate::mutant::{self, Mutant};
 
 enum Finder {
@@ -66,6 +66,13 @@ const ROWS: &[(Mutant, Finder)] = &[
     (Mutant::RemovedCounted, test!(life::who_was_removed_counts_no_more)),
     (Mutant::LivesNotTold, test!(life::of_two_lives_the_later_configuration_decides)),
     (Mutant::ProbesOneByOne, Script("conflict_hints")),
+    (Mutant::NobodyRationed, test!(rationing::who_lacks_much_gets_half_as_much_again_as_clients_write)),
+    (Mutant::RationedThoughNeeded, test!(rationing::who_is_needed_is_not_rationed)),
+    (
+        Mutant::RationedThoughNeeded,
+        test!(rationing::who_is_needed_in_one_half_of_a_joint_configuration_is_not_rationed),
+    ),
+    (Mutant::RationedThoughItGoes, test!(rationing::who_lacks_what_may_go_is_not_rationed)),
     (Mutant::LateRejectionCounted, Script("reject_storm")),
     (Mutant::LateRejectionCounted, test!(pipeline::one_loss_costs_one_window_whenever_the_rejections_arrive)),
     (Mutant::LateRejectionCounted, test!(pipeline::a_window_is_sent_again_once_a_round_trip_at_most)),

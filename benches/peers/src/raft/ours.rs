@@ -198,6 +198,7 @@ fn replica(id: NodeId) -> Replica {
         append_entries_max: limits::APPEND_ENTRIES_MAX,
         uncommitted_bytes_max: bytes,
         cache_bytes_max: bytes,
+        ration_bytes_min: limits::RATION_BYTES_PER_TICK_MIN,
     };
     let election_ticks = ELECTION_TICKS..2 * ELECTION_TICKS;
     let heartbeat_ticks = HEARTBEAT_TICKS;

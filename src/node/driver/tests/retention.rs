@@ -42,6 +42,21 @@ fn what_is_trimmed_is_read_no_more_by_nobody() {
     assert_eq!(read(&mut rig, 9), trimmed(10), "as of the entries that it applied again");
 }
 
+/// By a rule it may go tomorrow: then no follower's ration counts on it.
+#[test]
+fn the_log_is_kept_for_readers_where_no_rule_trims_it() {
+    let mut rig = Rig::leading();
+    rig.append(20, 100);
+    assert!(matches!(trim(&mut rig, 10), ResponseBody::Changed { .. }));
+    assert_eq!(rig.driver.kept_for_readers(), Some(Index(10)));
+    let by_bytes = driver::RetentionRule { bytes: Some(1 << 30), ..driver::RetentionRule::default() };
+    let by_age = driver::RetentionRule { milliseconds: Some(1 << 30), ..driver::RetentionRule::default() };
+    let for_map = driver::RetentionRule { is_for_map_alone: true, ..driver::RetentionRule::default() };
+    for rule in [by_bytes, by_age, for_map] {
+        assert_eq!(Rig::<Map>::with_rule(rule).driver.kept_for_readers(), None, "{rule:?}");
+    }
+}
+
 #[test]
 fn what_was_trimmed_never_comes_back() {
     let test = || {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::codec;
 use crate::disk::Queue;
+use crate::limits::RATION_BYTES_PER_TICK_MIN;
 use crate::machine::{Map, StateMachine, command as map};
 use crate::net::{
     ClientKey, Consistency, Forward, Forwarded, Refusal, Request, RequestBody, Response, ResponseBody, SubmitResult,
@@ -435,6 +436,7 @@ pub fn options() -> driver::Options {
             append_entries_max: 1024,
             uncommitted_bytes_max: CACHE_BYTES,
             cache_bytes_max: CACHE_BYTES,
+            ration_bytes_min: RATION_BYTES_PER_TICK_MIN,
         },
         retention: driver::RetentionRule::default(),
         follower_tail: None,

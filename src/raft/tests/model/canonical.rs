@@ -35,6 +35,7 @@ impl Replica {
         self.log.applied = Index::ZERO;
         if let State::Leader(leading) = &mut self.state {
             leading.heartbeat_elapsed_ticks = 0;
+            leading.growth = Default::default();
             if !bounds.has_rounds() {
                 leading.round = Round::default();
             }
@@ -74,6 +75,8 @@ impl Progress {
             (self.confirmed, self.attempt) = (Round::default(), Round::default());
         }
         self.pace = Default::default();
+        // Memory has the whole log here.
+        self.ration = Default::default();
         // Windows are wide: what is in them matters only where an answer is overdue, which no tick makes it.
         self.in_flight.clear();
         self.in_flight_bytes = 0;
@@ -100,6 +103,7 @@ impl Hash for Essence<'_> {
             log,
             memberships,
             snapshot,
+            kept_from: _,
             base_waits,
             commit,
             commit_told: _,
