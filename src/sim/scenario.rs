@@ -220,7 +220,7 @@ impl Options {
             writes_in_flight: *random.pick(&[1, 1, 2, 4, 8]),
             quiet_ticks: random.between(1, 20) as u32,
             batch_time_max: *random.pick(&[1, 200, 2000]),
-            limits: Limits { ration_bytes_min: drawn_ration(seed), ..drawn_limits(random) },
+            limits: drawn_limits(random),
             sessions: sessions::Limits::default(),
             order_salt: 0,
         }
@@ -484,10 +484,4 @@ fn drawn_limits(random: &mut Random) -> Limits {
         cache_bytes_max,
         ration_bytes_min: limits::RATION_BYTES_PER_TICK_MIN,
     }
-}
-
-/// With a generator of its own: in half of the seeds so little that clients' load counts.
-fn drawn_ration(seed: u64) -> u64 {
-    let least = limits::RATION_BYTES_PER_TICK_MIN;
-    *Random::seeded(seed ^ 0x4a71_0215).pick(&[least, least, 100, 2000])
 }
