@@ -107,11 +107,13 @@ impl Copies {
         self.last(name).is_some_and(|holder| holder.is_passed_over)
     }
 
-    /// Which of the commands that had this number these bytes are, by what is said in them: of two that say the same, the
-    /// later one.
+    /// Which of the commands that were sent under this number these bytes are, by what is said in them: of those that say
+    /// the same, the first of which not every copy was refused, or else the last.
     pub fn command(&self, name: Name, service: Service, body: &Bytes) -> Option<RecordName> {
-        let is_this = |holder: &&Holder| holder.service == service && holder.body == *body;
-        self.holders.get(&name)?.iter().rev().find(is_this).map(|holder| holder.command)
+        let is_this = |holder: &&Holder| holder.is_sent && holder.service == service && holder.body == *body;
+        let mut sent = self.holders.get(&name)?.iter().filter(is_this);
+        let may_be_there = sent.clone().find(|holder| holder.standing > 0);
+        may_be_there.or_else(|| sent.next_back()).map(|holder| holder.command)
     }
 
     /// A command that is committed must have a copy that was not refused.

@@ -1,12 +1,62 @@
 //! Clients that give up what was refused early, and send other commands under its numbers.
 
+use bytes::Bytes;
+
 use super::{assert_more, passing_on, run_all};
+use crate::codec;
 use crate::mutant::{self, Mutant};
+use crate::net::{Refusal, Request, RequestBody, Response, ResponseBody};
+use crate::sim::copies::{Copies, Name};
 use crate::sim::{Options, Oracle, Simulation};
+use crate::types::{Command, RequestNumber, Service, SessionId};
+
+const CLIENT: u64 = 3;
+const NAME: Name = (SessionId(2), RequestNumber(7));
 
 fn impatient(seed: u64) -> Options {
     let options = if seed.is_multiple_of(3) { passing_on(seed) } else { Options::drawn_for(3, seed) };
     options.with_impatient_clients(seed)
+}
+
+/// What deletes the same key has the same bytes.
+fn same() -> Bytes {
+    Bytes::from_static(b"delete")
+}
+
+/// The number is the command's, and is sent with it in a request of which so many copies arrive.
+fn number_and_send(copies: &mut Copies, ordinal: u64, arrivals: u64) {
+    copies.numbered(NAME, (CLIENT, ordinal), Service::Machine, same());
+    let (session, number) = NAME;
+    let command = Command { service: Service::Machine, session, number, lowest_unanswered: number };
+    let body = RequestBody::Submit { commands: vec![codec::encode_command(&command, &same())] };
+    copies.sent(CLIENT, &Request { id: ordinal, body }, arrivals);
+}
+
+fn refuse(copies: &mut Copies, ordinal: u64) {
+    let response = Response { id: ordinal, body: ResponseBody::Refused(Refusal::Busy) };
+    assert_eq!(copies.answered(CLIENT, &response), Ok(vec![(NAME, (CLIENT, ordinal))]));
+}
+
+fn committed(copies: &Copies) -> Option<u64> {
+    copies.command(NAME, Service::Machine, &same()).map(|(_, ordinal)| ordinal)
+}
+
+/// Two commands that say the same had one number: if it was given away too early, it is the first that is committed.
+#[test]
+fn of_commands_that_say_the_same_that_one_is_committed_which_was_sent_and_may_be_in_the_log() {
+    let mut copies = Copies::default();
+    copies.numbered(NAME, (CLIENT, 9), Service::Machine, same());
+    assert_eq!(committed(&copies), None, "nothing was sent under that number");
+    number_and_send(&mut copies, 10, 1);
+    assert_eq!(committed(&copies), Some(10));
+    copies.numbered(NAME, (CLIENT, 13), Service::Machine, same());
+    assert_eq!(committed(&copies), Some(10), "the other was not sent");
+    number_and_send(&mut copies, 14, 1);
+    assert_eq!(committed(&copies), Some(10), "a copy of it was never answered");
+    refuse(&mut copies, 10);
+    assert_eq!(committed(&copies), Some(14));
+    refuse(&mut copies, 14);
+    assert_eq!(committed(&copies), Some(14), "of those that were all refused the last");
 }
 
 /// What was said not to be done is not, and what is answered is the answer to the command that has the number now.
