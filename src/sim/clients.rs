@@ -11,6 +11,9 @@
 //! it nor anything behind it is in the log: those behind it, and new ones, take the numbers from there on. Its requests come
 //! once at most, as over a link: of a double it would not know.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -293,7 +296,12 @@ impl Client {
         match mutant::is_on(Mutant::NumberFreeBesideUncertain) {
             // Behind one that is certain everything counts as certain.
             true => self.unanswered.values().skip_while(|sent| !sent.standing.ends_log()).count(),
-            false => count_free(self.unanswered.values().rev().map(|sent| sent.standing)),
+            false => {
+                // Where a number is missing, it is done: what it has in the log ends what is free.
+                let from_last = self.unanswered.iter().rev().zip((0..=self.last_number).rev());
+                let unbroken = from_last.take_while(|((number, _), expected)| *number == expected);
+                count_free(unbroken.map(|((_, sent), _)| sent.standing))
+            }
         }
     }
 
