@@ -75,7 +75,8 @@ impl Simulation {
         self.note(Label::Message, &[self.now, node as u64], bytes);
         let Some(greeting) = self.greet(node, process, to) else { return true };
         let arrivals = self.network.between_nodes(self.now, node, to);
-        for arrival in arrivals.iter().take(copies_max) {
+        let arrivals = self.network.first(arrivals, copies_max);
+        for arrival in &arrivals {
             let happening = Happening::Forwarded { node: to, from: node, greeting, bytes: bytes.clone() };
             self.order(arrival - self.now, happening);
         }

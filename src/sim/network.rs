@@ -47,8 +47,14 @@ impl Network {
 
     /// The same, for a request that may arrive twice or may not.
     pub fn copies_of_request(&mut self, now: u64, may_double: bool) -> Vec<u64> {
-        let mut arrivals = self.copies(now);
-        arrivals.truncate(if may_double { 2 } else { 1 });
+        let arrivals = self.copies(now);
+        self.first(arrivals, if may_double { 2 } else { 1 })
+    }
+
+    /// Of the copies of what does not come more often, so many; the others are none.
+    pub fn first(&mut self, mut arrivals: Vec<u64>, copies_max: usize) -> Vec<u64> {
+        self.duplicated -= arrivals.len().saturating_sub(copies_max) as u64;
+        arrivals.truncate(copies_max);
         arrivals
     }
 
@@ -65,5 +71,18 @@ impl Network {
         // Mostly short, sometimes long: uniform delays alone would reorder everything, always.
         let bound = if self.random.chance(800) { self.options.delay_max / 8 } else { self.options.delay_max };
         50 + self.random.below(bound.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_copy_that_does_not_come_is_not_counted() {
+        let always = NetworkOptions { loss_per_mille: 0, duplication_per_mille: 1000, delay_max: 10 };
+        let mut network = Network::new(always, Random::seeded(1));
+        assert_eq!((network.copies_of_request(0, false).len(), network.duplicated), (1, 0));
+        assert_eq!((network.copies_of_request(0, true).len(), network.duplicated), (2, 1));
     }
 }
